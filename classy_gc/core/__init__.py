@@ -1,0 +1,19 @@
+"""Drop-in ``torch.optim`` classes with gradient centralization. Knows nothing of Classy Vision."""
+
+from classy_gc.core.adam import Adam, AdamW
+from classy_gc.core.centralization import centralize_, ineligible_reason
+from classy_gc.core.centralized_optimizer import CentralizedOptimizer, fused_supported
+from classy_gc.core.radam import PlainRAdam, RAdam
+from classy_gc.core.sgd import SGD
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "CentralizedOptimizer",
+    "PlainRAdam",
+    "RAdam",
+    "centralize_",
+    "fused_supported",
+    "ineligible_reason",
+]

@@ -1,0 +1,94 @@
+"""Adam and AdamW with gradient centralization."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+
+
+class Adam(CentralizedOptimizer, torch.optim.Adam):
+    """:class:`torch.optim.Adam` with gradient centralization.
+
+    With ``m̂``, ``v̂`` the bias-corrected moments of ``d`` and ``u = m̂/(√v̂ + eps)``:
+
+    * ``gc_loc=False`` (default): ``d = g + wd·p``, ``p −= lr·C(u)``; row means never move;
+    * ``gc_loc=True``: ``d = C(g + wd·p)``, ``p −= lr·u``.
+
+    ``C`` subtracts from each row its mean. With ``use_gc=False`` it is torch's Adam bit for
+    bit.
+
+    Args:
+        {params}.
+        lr (float or Tensor): learning rate (default: 1e-3)
+        betas (tuple[float, float]): decay rates of the two moments (default: (0.9, 0.999))
+        eps (float): added to the denominator (default: 1e-8)
+        weight_decay (float): L2 decay ``wd`` (default: 0)
+        amsgrad (bool): divide by the largest second moment so far (default: False)
+        {switches}
+        capturable (bool): safe to capture in a CUDA graph (default: False)
+        decoupled_weight_decay (bool): decay as in :class:`AdamW` (default: False)
+        {gc}
+        gc_loc (bool or float): centralize the gradient, not the update (default: False)
+
+    Raises:
+        {raises}
+
+    {note}
+
+    Source: Yong et al., *Gradient Centralization*, ECCV 2020,
+    https://arxiv.org/abs/2004.01461, Algorithm 2; :class:`torch.optim.Adam`.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([[1.0, 1.0]]))
+        >>> optimizer = Adam([weight], lr=0.5, use_gc=True)
+        >>> (weight * torch.tensor([[-1.0, 3.0]])).sum().backward()
+        >>> optimizer.step()  # the update (−1, 1) has mean 0 already
+        >>> weight.tolist()
+        [[1.5, 0.5]]
+    """
+
+
+class AdamW(CentralizedOptimizer, torch.optim.AdamW):
+    """:class:`torch.optim.AdamW` with gradient centralization.
+
+    With ``m̂``, ``v̂`` the bias-corrected moments of ``d`` and ``u = m̂/(√v̂ + eps)``:
+
+    * ``gc_loc=True`` (default): ``d = C(g)``, ``p −= lr·(u + wd·p)``; decay is untouched;
+    * ``gc_loc=False``: ``d = g``, ``p −= lr·C(u + wd·p)``; row means never move.
+
+    ``C`` subtracts from each row its mean. With ``use_gc=False`` it is torch's AdamW bit for
+    bit.
+
+    Args:
+        {params}.
+        lr (float or Tensor): learning rate (default: 1e-3)
+        betas (tuple[float, float]): decay rates of the two moments (default: (0.9, 0.999))
+        eps (float): added to the denominator (default: 1e-8)
+        weight_decay (float): decoupled decay ``wd`` (default: 1e-2)
+        amsgrad (bool): divide by the largest second moment so far (default: False)
+        {switches}
+        capturable (bool): safe to capture in a CUDA graph (default: False)
+        {gc}
+        gc_loc (bool or float): centralize the gradient, not the update (default: True)
+
+    Raises:
+        {raises}
+
+    {note}
+
+    Source: Yong et al., *Gradient Centralization*, ECCV 2020,
+    https://arxiv.org/abs/2004.01461; :class:`torch.optim.AdamW`.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([[1.0, 1.0]]))
+        >>> optimizer = AdamW([weight], lr=0.5, weight_decay=0.2, use_gc=True)
+        >>> (weight * torch.tensor([[1.0, 3.0]])).sum().backward()
+        >>> optimizer.step()  # decay to 0.9, then the sign of the gradient (−1, 1)
+        >>> [round(x, 4) for x in weight[0].tolist()]
+        [1.4, 0.4]
+    """
+
+    added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False, "gc_loc": True}

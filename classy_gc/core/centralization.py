@@ -1,0 +1,149 @@
+"""The gradient-centralization operator: who is eligible, row sums, centralize in place.
+
+For a tensor ``x`` of shape ``[d0, d1, …]`` the row mean is ``μ(x)``, the mean over dims
+``1…``, and ``C(x) = x − μ(x)`` (Yong et al., *Gradient Centralization*, ECCV 2020,
+https://arxiv.org/abs/2004.01461, eq. 1).
+
+The functions work with row *sums*: ``x −= Σ/n`` folds the division by the row length
+``n`` into the subtraction, one kernel launch less for every tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+def ineligible_reason(
+    x: Tensor, *, use_gc: bool | float = True, gc_conv_only: bool | float = False
+) -> str | None:
+    """Why gradient centralization leaves ``x`` alone, or ``None`` if it applies.
+
+    Only the shape of ``x`` is looked at, so a weight and its gradient give one answer.
+
+    Args:
+        x: a weight or its gradient, of any shape.
+        use_gc: the group's option of that name (default: True).
+        gc_conv_only: only tensors of more than three dimensions, the weights of 2-d and
+            3-d convolutions, are eligible (default: False).
+
+    Returns:
+        None, or a phrase that completes "not centralized: …".
+
+    Example:
+        >>> ineligible_reason(torch.zeros(8, 3, 3, 3)) is None
+        True
+        >>> ineligible_reason(torch.zeros(8))
+        'it has 1 dimension, and rows need at least 2'
+        >>> ineligible_reason(torch.zeros(8, 1))
+        'its rows hold one element, which would become zero and never train'
+        >>> ineligible_reason(torch.zeros(8, 4), gc_conv_only=True)
+        'gc_conv_only is on and it has 2 dimensions, not more than 3'
+    """
+    if not use_gc:
+        return "use_gc is off"
+    dims = x.dim()
+    if dims < 2:
+        return f"it has {dims} dimension{'s' * (dims != 1)}, and rows need at least 2"
+    if gc_conv_only and dims < 4:
+        return f"gc_conv_only is on and it has {dims} dimensions, not more than 3"
+    if x.numel() == 0:
+        return "it is empty"
+    if x.numel() == x.shape[0]:
+        return "its rows hold one element, which would become zero and never train"
+    return None
+
+
+def row_length(x: Tensor) -> int:
+    """The number of elements ``n`` in one row of ``x`` (``[d0, …]`` with ``d0 > 0``).
+
+    Example:
+        >>> row_length(torch.zeros(8, 3, 5, 5))
+        75
+    """
+    return x.numel() // x.shape[0]
+
+
+def _num_blocks(x: Tensor) -> int:
+    """Into how many blocks of rows to cut ``x``, to bound mixed-precision temporaries.
+
+    On the CPU torch casts whole operands to float32 before it adds a float32 to a
+    half-precision tensor: four times the tensor in temporaries. Eighths keep that to half.
+    """
+    return 8 if x.dtype in _LOW_PRECISION and x.device.type == "cpu" else 1
+
+
+def row_sums(x: Tensor) -> Tensor:
+    """``n·μ(x)``: the sum over every dimension but the first.
+
+    Args:
+        x: shape ``[d0, d1, …]``, at least two dimensions.
+
+    Returns:
+        Shape ``[d0, 1, …]``; float32 where ``x`` is half precision, else ``x.dtype``.
+
+    Example:
+        >>> row_sums(torch.ones(2, 3, 4)).flatten()
+        tensor([12., 12.])
+    """
+    dims = tuple(range(1, x.dim()))
+    dtype = torch.float32 if x.dtype in _LOW_PRECISION else None
+    blocks = _num_blocks(x)
+    if blocks == 1:
+        return x.sum(dims, keepdim=True, dtype=dtype)
+    return torch.cat([rows.sum(dims, keepdim=True, dtype=dtype) for rows in x.chunk(blocks)])
+
+
+def shift_rows_(x: Tensor, sums: Tensor) -> Tensor:
+    """``x −= sums / n`` in place, so that row sums fall by ``sums``.
+
+    Args:
+        x: shape ``[d0, d1, …]``, changed in place.
+        sums: shape ``[d0, 1, …]``, as :func:`row_sums` gives.
+
+    Returns:
+        ``x``.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
+        >>> shift_rows_(x, row_sums(x))
+        tensor([[-1.,  1.],
+                [ 0.,  0.]])
+    """
+    blocks = _num_blocks(x)
+    alpha = 1 / row_length(x)
+    if blocks == 1:
+        return x.sub_(sums, alpha=alpha)
+    for rows, rows_sums in zip(x.chunk(blocks), sums.chunk(blocks), strict=True):
+        rows.sub_(rows_sums, alpha=alpha)
+    return x
+
+
+@torch.no_grad()
+def centralize_(tensors: Iterable[Tensor], *, gc_conv_only: bool | float = False) -> list[Tensor]:
+    """``C(x) = x − μ(x)`` in place, for every eligible tensor; the others stay as they are.
+
+    Allocates the row means of one tensor at a time. Any floating or complex dtype, device
+    and dense or strided layout will do.
+
+    Args:
+        tensors: tensors of any shapes.
+        gc_conv_only: leave tensors of up to three dimensions alone (default: False).
+
+    Returns:
+        The same tensors, in a list.
+
+    Example:
+        >>> weight, bias = torch.tensor([[1.0, 3.0]]), torch.tensor([1.0, 3.0])
+        >>> centralize_([weight, bias])
+        [tensor([[-1.,  1.]]), tensor([1., 3.])]
+    """
+    tensors = list(tensors)
+    for x in tensors:
+        if ineligible_reason(x, gc_conv_only=gc_conv_only) is None:
+            shift_rows_(x, row_sums(x))
+    return tensors

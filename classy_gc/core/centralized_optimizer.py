@@ -1,0 +1,280 @@
+"""Binds gradient centralization to any torch optimizer class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
+
+from classy_gc.core.centralization import ineligible_reason, row_sums, shift_rows_
+
+# What the docstrings of several optimizers say alike, written once. ``{key}`` in the
+# docstring of a subclass stands for the value here.
+_DOCS = {
+    "params": """params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
+            group each, whose other keys override the options below for that group""",
+    "switches": """foreach (bool, optional): torch's multi-tensor implementation
+            (default: None, which leaves the choice to torch)
+        maximize (bool): maximize the objective (default: False)
+        differentiable (bool): let autograd run through the step; cannot be combined with
+            ``use_gc`` (default: False)
+        fused (bool, optional): one fused kernel for the whole step, the fastest
+            (default: None, which leaves the choice to torch)""",
+    "gc": """use_gc (bool or float): centralize; a scheduled value may be a float, and
+            truthiness decides (default: False)
+        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
+            (default: False)""",
+    "raises": """ValueError: an option is out of range, or cannot be combined with another.
+        RuntimeError: at ``step``, a gradient that GC would act on is sparse.""",
+    "note": """Rows are what the first index of a weight selects: one per output channel or
+    unit. ``p.grad`` may be left centralized after ``step``. Tensors of fewer than two
+    dimensions, and those whose rows hold one element, are trained without GC.""",
+}
+
+
+def _dense(x: Tensor) -> bool:
+    """Whether the elements of ``x`` fill one block of memory, in whatever order."""
+    return torch.empty_like(x, device="meta").stride() == x.stride()
+
+
+def _laid_out_as(p: Tensor, x: Tensor) -> Tensor:
+    """``x`` if it lies in memory as ``p`` does, else a copy that does."""
+    if (x.is_contiguous() and p.is_contiguous()) or x.stride() == p.stride():
+        return x
+    return torch.empty_like(p, dtype=x.dtype).copy_(x)
+
+
+def fused_supported(p: Tensor) -> bool:
+    """Whether torch's fused kernels can update ``p``.
+
+    Args:
+        p: a parameter, on the device it is trained on.
+
+    Returns:
+        True if it is real floating point, dense in memory, and its device has the kernels.
+
+    Example:
+        >>> fused_supported(torch.zeros(2, 3)), fused_supported(torch.zeros(2, 3).cfloat())
+        (True, False)
+    """
+    return (
+        p.is_floating_point()
+        and p.device.type in _get_fused_kernels_supported_devices()
+        and _dense(p)
+    )
+
+
+class CentralizedOptimizer(torch.optim.Optimizer):
+    """Gradient centralization for the ``torch.optim.Optimizer`` class named after it.
+
+    Subclass it together with the optimizer to be centralized; nothing else is needed::
+
+        class NAdam(CentralizedOptimizer, torch.optim.NAdam): ...
+
+    The update itself stays the parent's, fused and foreach kernels included, because GC can
+    be written around it exactly:
+
+    * before the moments, ``C(g + wd·p) = (g − μ(g + wd·p)) + wd·p``: the rows of the
+      gradient are shifted, and the parent goes on adding ``wd·p`` itself;
+    * after them, ``p − lr·C(u) = p′ − (μ(p′) − μ(p))`` with ``p′ = p − lr·u`` the parent's
+      step: the row means are put back.
+
+    Args:
+        params (iterable): as for the parent class.
+        *args, **kwargs: options of the parent class, with its defaults.
+        use_gc (bool or float): centralize (default: False).
+        gc_conv_only (bool or float): only tensors of more than three dimensions
+            (default: False).
+        gc_loc (bool or float): GC acts on the gradient, L2 decay included, before any
+            moment; otherwise on the final update, decay of any kind included
+            (default: False; a subclass may set another).
+
+    All three live in the parameter groups, as ``lr`` does: they may differ between groups,
+    be changed between steps, and are part of ``state_dict()``.
+
+    Raises:
+        ValueError: an option is not a bool or number, or ``use_gc`` is combined with
+            ``differentiable``.
+        RuntimeError: at ``step``, a gradient that GC would act on is sparse.
+
+    Example:
+        >>> class NAdam(CentralizedOptimizer, torch.optim.NAdam): ...
+        >>> weight = torch.nn.Parameter(torch.ones(2, 3))
+        >>> optimizer = NAdam([weight], lr=0.1, use_gc=True)
+        >>> weight.grad = torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
+        >>> optimizer.step()
+        >>> weight.data.mean(dim=1)  # GC keeps the row means where they were
+        tensor([1., 1.])
+    """
+
+    #: options this project adds to the parent's, with their defaults
+    added_defaults: ClassVar[dict[str, Any]] = {
+        "use_gc": False,
+        "gc_conv_only": False,
+        "gc_loc": False,
+    }
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for key, text in _DOCS.items():
+            if cls.__doc__:
+                cls.__doc__ = cls.__doc__.replace(f"{{{key}}}", text)
+        # help() and inspect show the parent's options and the added ones.
+        if "__init__" in vars(cls):
+            cls.__signature__ = inspect.Signature(
+                list(inspect.signature(cls.__init__).parameters.values())[1:]
+            )
+        else:
+            parent = next(c for c in cls.__mro__ if not issubclass(c, CentralizedOptimizer))
+            options = dict(inspect.signature(parent).parameters)
+            for name, default in cls.added_defaults.items():
+                options[name] = inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=default
+                )
+            cls.__signature__ = inspect.Signature(sorted(options.values(), key=lambda o: o.kind))
+
+    def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        # The parent fixes what goes into ``defaults`` and calls add_param_group from its
+        # own constructor, which then finds the added options here.
+        self._added = {k: kwargs.pop(k, v) for k, v in self.added_defaults.items()}
+        super().__init__(params, *args, **kwargs)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        for name, value in vars(self).get("_added", {}).items():
+            self.defaults.setdefault(name, value)
+        self._check_options({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group.get("fused") and not all(map(_dense, group["params"])):
+            self.param_groups.pop()
+            raise ValueError(
+                "fused=True needs parameters whose elements fill one block of memory (torch's "
+                "fused kernels read past them otherwise); got a strided view, use fused=False"
+            )
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        for name in ("use_gc", "gc_conv_only", "gc_loc"):
+            value = options.get(name, False)
+            if not isinstance(value, (bool, int, float)):
+                raise ValueError(f"Invalid {name} value: {value!r}, must be a bool or a number")
+        if options.get("use_gc") and options.get("differentiable"):
+            raise ValueError(
+                "use_gc=True cannot be combined with differentiable=True: GC works in place, "
+                "outside autograd"
+            )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's; a state saved by the torch class keeps this optimizer's GC options.
+
+        Args:
+            state_dict: what ``state_dict()`` of this class or of its torch parent returned.
+
+        Raises:
+            ValueError: the parameter groups differ in number or size.
+        """
+        added = [{k: g[k] for k in self.added_defaults} for g in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, options in zip(self.param_groups, added, strict=True):
+            for name, value in options.items():
+                group.setdefault(name, value)
+        # Fused kernels take for granted that moments lie in memory as their parameters do.
+        for p, state in self.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == p.shape:
+                    state[name] = _laid_out_as(p, value)
+
+    def _eligible(self, group: dict[str, Any]) -> list[Tensor]:
+        """The group's parameters that GC acts on in this step."""
+        if not group["use_gc"]:
+            return []
+        self._check_options(group)
+        # Eligibility changes only when the group does: looking at 1,000 shapes each step
+        # would cost more than the update of 1,000 tiny tensors.
+        key = (bool(group["gc_conv_only"]), *map(id, group["params"]))
+        cache = self.__dict__.setdefault("_eligible_cache", {})
+        cached_key, eligible = cache.get(id(group), (None, []))
+        if key != cached_key:
+            eligible = [
+                p
+                for p in group["params"]
+                if ineligible_reason(p, gc_conv_only=group["gc_conv_only"]) is None
+            ]
+            cache[id(group)] = key, eligible
+        eligible = [p for p in eligible if p.grad is not None]
+        for p in eligible:
+            if p.grad.layout != torch.strided:
+                raise RuntimeError(
+                    f"{type(self).__name__} with use_gc=True does not support sparse gradients "
+                    f"(shape {list(p.shape)}); set use_gc=False for its parameter group"
+                )
+        return eligible
+
+    def _lay_out_gradients(self) -> None:
+        """Gives fused kernels gradients that lie in memory as their parameters do.
+
+        Autograd makes them so; one that was set by hand may not be, and torch's fused CPU
+        kernels would pair its elements with the wrong weights.
+        """
+        for group in self.param_groups:
+            if group.get("fused"):
+                for p in group["params"]:
+                    g = p.grad
+                    if g is not None and g.layout == torch.strided:
+                        laid_out = _laid_out_as(p, g)
+                        if laid_out is not g:
+                            p.grad = laid_out
+
+    def _centralize_gradients(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """Shifts the rows of each ``p.grad`` so that the parent's ``g + wd·p`` is centralized."""
+        wd = 0 if group.get("decoupled_weight_decay") else group.get("weight_decay", 0)
+        if group.get("maximize"):
+            wd = -wd  # the parent negates the gradient: μ(−g + wd·p) = −μ(g − wd·p)
+        # GradScaler sets grad_scale where the fused kernel is to unscale the gradient itself.
+        scale = getattr(self, "grad_scale", None)
+        for p in params:
+            sums = row_sums(p.grad)
+            if scale is not None or isinstance(wd, Tensor):
+                sums.add_(row_sums(p).mul_(wd * (1 if scale is None else scale.to(p.device))))
+            elif wd:
+                sums.add_(row_sums(p), alpha=wd)
+            shift_rows_(p.grad, sums)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Perform a single optimization step, centralized where the groups say so.
+
+        Args:
+            closure (callable, optional): reevaluates the model and returns the loss; called
+                once, with gradients enabled, before anything is centralized.
+
+        Returns:
+            What ``closure`` returned, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        # Everything that can be refused is refused before anything is changed.
+        plan = [(group, self._eligible(group)) for group in self.param_groups]
+        self._lay_out_gradients()
+        after = []
+        for group, params in plan:
+            if group.get("gc_loc", True):
+                self._centralize_gradients(group, params)
+            else:
+                after += [(p, row_sums(p)) for p in params]
+        self._update()
+        for p, sums in after:
+            shift_rows_(p, row_sums(p).sub_(sums))
+        return loss
+
+    def _update(self) -> None:
+        """The parent's own step, without the hooks: torch wraps ``step`` of every class it
+        instantiates in code that runs them, and this class's ``step`` is wrapped already.
+        """
+        step = super().step.__func__
+        (step.__wrapped__ if getattr(step, "hooked", False) else step)(self)

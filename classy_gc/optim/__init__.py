@@ -1,0 +1,10 @@
+"""Classy Vision optimizers with gradient centralization, one file a registered name."""
+
+from classy_gc.optim.adam_gc import AdamGC
+from classy_gc.optim.adamw_gc import AdamWGC
+from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
+from classy_gc.optim.plain_radam_gc import PlainRAdamGC
+from classy_gc.optim.radam_gc import RAdamGC
+from classy_gc.optim.sgd_gc import SGDGC
+
+__all__ = ["SGDGC", "AdamGC", "AdamWGC", "ClassyGCOptimizer", "PlainRAdamGC", "RAdamGC"]

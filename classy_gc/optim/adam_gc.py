@@ -1,0 +1,45 @@
+"""``adam_gc``: Adam with gradient centralization."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from classy_vision.optim import register_optimizer
+
+from classy_gc import core
+from classy_gc.optim.classy_gc_optimizer import BETAS, BOOL, NON_NEGATIVE, ClassyGCOptimizer
+
+
+@register_optimizer("adam_gc")
+class AdamGC(ClassyGCOptimizer):
+    """``adam_gc``: :class:`classy_gc.core.Adam` with the keys and defaults of Classy's ``adam``.
+
+    Args:
+        lr (float): learning rate, >= 0 (default: 0.1)
+        betas (list[float]): two decay rates in [0, 1) (default: (0.9, 0.999))
+        eps (float): added to the denominator, >= 0 (default: 1e-8)
+        weight_decay (float): L2 decay, >= 0 (default: 0)
+        amsgrad (bool): divide by the largest second moment so far (default: False)
+        {gc}
+        gc_loc (bool): centralize the gradient, not the update (default: False)
+        {speed}
+
+    Raises:
+        {raises}
+
+    Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/adam.py``.
+
+    Example:
+        >>> from classy_vision.optim import build_optimizer
+        >>> build_optimizer({"name": "adam_gc", "lr": 1e-3, "use_gc": True})
+        <classy_gc.optim.adam_gc.AdamGC object at ...>
+    """
+
+    core_class = core.Adam
+    options: ClassVar = {
+        "lr": (0.1, NON_NEGATIVE),
+        "betas": ((0.9, 0.999), BETAS),
+        "eps": (1e-8, NON_NEGATIVE),
+        "weight_decay": (0.0, NON_NEGATIVE),
+        "amsgrad": (False, BOOL),
+    }

@@ -1,0 +1,46 @@
+"""``adamw_gc``: AdamW with gradient centralization."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from classy_vision.optim import register_optimizer
+
+from classy_gc import core
+from classy_gc.optim.adam_gc import AdamGC
+from classy_gc.optim.classy_gc_optimizer import NON_NEGATIVE, ClassyGCOptimizer
+
+
+@register_optimizer("adamw_gc")
+class AdamWGC(ClassyGCOptimizer):
+    """``adamw_gc``: :class:`classy_gc.core.AdamW` with the keys and defaults of Classy's ``adamw``.
+
+    Args:
+        lr (float): learning rate, >= 0 (default: 0.001, and 0.01 in a JSON config: the stock
+            ``adamw`` differs there too)
+        betas (list[float]): two decay rates in [0, 1) (default: (0.9, 0.999))
+        eps (float): added to the denominator, >= 0 (default: 1e-8)
+        weight_decay (float): decoupled decay, >= 0 (default: 0.01)
+        amsgrad (bool): divide by the largest second moment so far (default: False)
+        {gc}
+        gc_loc (bool): centralize the gradient, not the update (default: True)
+        {speed}
+
+    Raises:
+        {raises}
+
+    Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/adamw.py``.
+
+    Example:
+        >>> from classy_vision.optim import build_optimizer
+        >>> build_optimizer({"name": "adamw_gc", "lr": 1e-3, "use_gc": True})
+        <classy_gc.optim.adamw_gc.AdamWGC object at ...>
+    """
+
+    core_class = core.AdamW
+    options: ClassVar = {
+        **AdamGC.options,
+        "lr": (0.001, NON_NEGATIVE),
+        "weight_decay": (0.01, NON_NEGATIVE),
+    }
+    config_defaults: ClassVar = {"lr": 0.01}

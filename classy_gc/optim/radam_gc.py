@@ -1,0 +1,48 @@
+"""``radam_gc``: RAdam with gradient centralization."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from classy_vision.optim import register_optimizer
+
+from classy_gc import core
+from classy_gc.optim.classy_gc_optimizer import BETAS, BOOL, NON_NEGATIVE, ClassyGCOptimizer
+
+
+@register_optimizer("radam_gc")
+class RAdamGC(ClassyGCOptimizer):
+    """``radam_gc``: :class:`classy_gc.core.RAdam`, with its defaults.
+
+    Args:
+        lr (float): learning rate, >= 0 (default: 0.001)
+        betas (list[float]): two decay rates in [0, 1) (default: (0.9, 0.999))
+        eps (float): added to the denominator, >= 0 (default: 1e-8)
+        weight_decay (float): decay, >= 0 (default: 0)
+        decoupled_weight_decay (bool): decay the weights, not the gradient (default: False)
+        degenerated_to_sgd (bool): before rectification, step along the first moment; if
+            False, do not step (default: True)
+        {gc}
+        gc_loc (bool): centralize the gradient, not the update (default: False)
+        {speed}
+
+    Raises:
+        {raises}
+
+    Source: https://arxiv.org/abs/1908.03265; https://arxiv.org/abs/2004.01461.
+
+    Example:
+        >>> from classy_vision.optim import build_optimizer
+        >>> build_optimizer({"name": "radam_gc", "lr": 1e-3, "use_gc": True})
+        <classy_gc.optim.radam_gc.RAdamGC object at ...>
+    """
+
+    core_class = core.RAdam
+    options: ClassVar = {
+        "lr": (0.001, NON_NEGATIVE),
+        "betas": ((0.9, 0.999), BETAS),
+        "eps": (1e-8, NON_NEGATIVE),
+        "weight_decay": (0.0, NON_NEGATIVE),
+        "decoupled_weight_decay": (False, BOOL),
+        "degenerated_to_sgd": (True, BOOL),
+    }
