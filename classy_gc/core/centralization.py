@@ -58,6 +58,29 @@ def ineligible_reason(
     return None
 
 
+def local_rows(x: Tensor) -> Tensor:
+    """The rows of ``x`` that this process holds, where it holds them whole.
+
+    Args:
+        x: a tensor, or a :class:`torch.distributed.tensor.DTensor`.
+
+    Returns:
+        The local shard of a DTensor that is replicated or sharded along its first dimension,
+        as ``fully_shard`` does: GC needs no communication there. Anything else as it is:
+        where rows are split between processes, arithmetic on the DTensor itself sums them.
+
+    Example:
+        >>> x = torch.zeros(2, 3)
+        >>> local_rows(x) is x
+        True
+    """
+    # Most tensors are of these two types, and looking up a missing attribute is slow.
+    if type(x) in (Tensor, torch.nn.Parameter) or not hasattr(x, "placements"):
+        return x
+    whole = all(placement.is_replicate() or placement.is_shard(0) for placement in x.placements)
+    return x.to_local() if whole else x
+
+
 def row_length(x: Tensor) -> int:
     """The number of elements ``n`` in one row of ``x`` (``[d0, …]`` with ``d0 > 0``).
 
@@ -114,6 +137,8 @@ def shift_rows_(x: Tensor, sums: Tensor) -> Tensor:
         tensor([[-1.,  1.],
                 [ 0.,  0.]])
     """
+    if x.numel() == 0:  # the shard of a process that holds no rows
+        return x
     blocks = _num_blocks(x)
     alpha = 1 / row_length(x)
     if blocks == 1:

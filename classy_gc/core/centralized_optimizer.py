@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -10,7 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
-from classy_gc.core.centralization import ineligible_reason, row_sums, shift_rows_
+from classy_gc.core.centralization import (
+    ineligible_reason,
+    local_rows,
+    row_sums,
+    shift_rows_,
+)
 
 # What the docstrings of several optimizers say alike, written once. ``{key}`` in the
 # docstring of a subclass stands for the value here.
@@ -38,6 +44,7 @@ _DOCS = {
 
 def _dense(x: Tensor) -> bool:
     """Whether the elements of ``x`` fill one block of memory, in whatever order."""
+    x = getattr(x, "_local_tensor", x)  # of a DTensor, what this process holds
     return torch.empty_like(x, device="meta").stride() == x.stride()
 
 
@@ -149,8 +156,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         self._check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        if group["use_gc"]:
+            self._find_eligible(group)
         if group.get("fused") and not all(map(_dense, group["params"])):
-            self.param_groups.pop()
             raise ValueError(
                 "fused=True needs parameters whose elements fill one block of memory (torch's "
                 "fused kernels read past them otherwise); got a strided view, use fused=False"
@@ -187,6 +195,20 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 if isinstance(value, Tensor) and value.shape == p.shape:
                     state[name] = _laid_out_as(p, value)
 
+    def _find_eligible(self, group: dict[str, Any]) -> list[Tensor]:
+        for p in group["params"]:
+            if "FlatParameter" in type(p).__name__ or getattr(p, "_fsdp_flattened", False):
+                raise RuntimeError(
+                    f"{type(self).__name__} with use_gc=True needs the rows of a weight, and FSDP1 "
+                    f"flattens them away (parameter of shape {list(p.shape)}); shard the model "
+                    "with torch.distributed.fsdp.fully_shard, or set use_gc=False"
+                )
+        return [
+            p
+            for p in group["params"]
+            if ineligible_reason(p, gc_conv_only=group["gc_conv_only"]) is None
+        ]
+
     def _eligible(self, group: dict[str, Any]) -> list[Tensor]:
         """The group's parameters that GC acts on in this step."""
         if not group["use_gc"]:
@@ -196,14 +218,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         # would cost more than the update of 1,000 tiny tensors.
         key = (bool(group["gc_conv_only"]), *map(id, group["params"]))
         cache = self.__dict__.setdefault("_eligible_cache", {})
-        cached_key, eligible = cache.get(id(group), (None, []))
-        if key != cached_key:
-            eligible = [
-                p
-                for p in group["params"]
-                if ineligible_reason(p, gc_conv_only=group["gc_conv_only"]) is None
-            ]
-            cache[id(group)] = key, eligible
+        if cache.get(id(group), (None,))[0] != key:
+            cache[id(group)] = key, self._find_eligible(group)
+        eligible = cache[id(group)][1]
         eligible = [p for p in eligible if p.grad is not None]
         for p in eligible:
             if p.grad.layout != torch.strided:
@@ -228,6 +245,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                         if laid_out is not g:
                             p.grad = laid_out
 
+    def _transform_gradients(self) -> None:
+        """What a subclass does to the gradients before GC sees them; nothing here."""
+
     def _centralize_gradients(self, group: dict[str, Any], params: list[Tensor]) -> None:
         """Shifts the rows of each ``p.grad`` so that the parent's ``g + wd·p`` is centralized."""
         wd = 0 if group.get("decoupled_weight_decay") else group.get("weight_decay", 0)
@@ -236,12 +256,15 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         # GradScaler sets grad_scale where the fused kernel is to unscale the gradient itself.
         scale = getattr(self, "grad_scale", None)
         for p in params:
-            sums = row_sums(p.grad)
+            g = local_rows(p.grad)
+            sums = row_sums(g)
             if scale is not None or isinstance(wd, Tensor):
-                sums.add_(row_sums(p).mul_(wd * (1 if scale is None else scale.to(p.device))))
+                sums.add_(
+                    row_sums(local_rows(p)).mul_(wd * (1 if scale is None else scale.to(p.device)))
+                )
             elif wd:
-                sums.add_(row_sums(p), alpha=wd)
-            shift_rows_(p.grad, sums)
+                sums.add_(row_sums(local_rows(p)), alpha=wd)
+            shift_rows_(g, sums)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -261,12 +284,13 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         # Everything that can be refused is refused before anything is changed.
         plan = [(group, self._eligible(group)) for group in self.param_groups]
         self._lay_out_gradients()
+        self._transform_gradients()
         after = []
         for group, params in plan:
             if group.get("gc_loc", True):
                 self._centralize_gradients(group, params)
             else:
-                after += [(p, row_sums(p)) for p in params]
+                after += [(p, row_sums(p)) for p in map(local_rows, params)]
         self._update()
         for p, sums in after:
             shift_rows_(p, row_sums(p).sub_(sums))
@@ -278,3 +302,127 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         """
         step = super().step.__func__
         (step.__wrapped__ if getattr(step, "hooked", False) else step)(self)
+
+
+class _CentralizedInstance(CentralizedOptimizer):
+    """What :func:`centralize_optimizer` makes of the class of an optimizer that exists."""
+
+    added_defaults: ClassVar = {
+        **CentralizedOptimizer.added_defaults,
+        "decoupled_weight_decay": None,
+    }
+    _parent: ClassVar[type[torch.optim.Optimizer]]
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        super()._check_options(options)
+        unknown = options.get("decoupled_weight_decay", False) is None
+        if options.get("gc_loc") and options.get("weight_decay") and unknown:
+            raise ValueError(
+                f"gc_loc=True needs to know what the weight decay of {self._parent.__name__} is: "
+                "say decoupled_weight_decay=True (decays the weights) or False (L2, part of the "
+                "gradient)"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # pickle cannot import a class that was made at run time.
+        return _new_instance, (self._parent,), self.__getstate__()
+
+
+@functools.cache
+def _centralized_class(cls: type[torch.optim.Optimizer]) -> type[_CentralizedInstance]:
+    return type(cls)(
+        f"Centralized{cls.__name__}", (_CentralizedInstance, cls), {"_parent": cls, "__doc__": None}
+    )
+
+
+def _new_instance(cls: type[torch.optim.Optimizer]) -> _CentralizedInstance:
+    return object.__new__(_centralized_class(cls))
+
+
+#: torch optimizers whose decay is decoupled and whose groups do not say so
+_DECOUPLED = ("Adafactor", "AdamW", "Muon")
+
+
+def centralize_optimizer(
+    optimizer: torch.optim.Optimizer,
+    *,
+    use_gc: bool | float = True,
+    gc_conv_only: bool | float = False,
+    gc_loc: bool | float = False,
+    decoupled_weight_decay: bool | None = None,
+) -> torch.optim.Optimizer:
+    """Gradient centralization for an optimizer that exists, of whatever class.
+
+    The optimizer stays the same object, with its state, groups and hooks; its class becomes
+    a subclass of its own and of :class:`CentralizedOptimizer`.
+
+    Args:
+        optimizer (torch.optim.Optimizer): one whose ``step`` needs no closure.
+        use_gc (bool or float): centralize (default: True)
+        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
+            (default: False)
+        gc_loc (bool or float): centralize the gradient, with the group's ``weight_decay`` if
+            that is L2 decay, instead of the update, which holds whatever the optimizer did
+            to the weights (default: False)
+        decoupled_weight_decay (bool, optional): the optimizer's ``weight_decay`` acts on the
+            weights, not through the gradient; only needed with ``gc_loc`` for classes that
+            torch does not ship (default: None, known for those that it does)
+
+    A parameter group that has one of these keys already keeps its value.
+
+    Returns:
+        ``optimizer`` itself.
+
+    Raises:
+        TypeError: not a ``torch.optim.Optimizer``, or centralized already.
+        ValueError: an option is out of range, or the optimizer cannot be centralized.
+
+    Source: Yong et al., *Gradient Centralization*, ECCV 2020,
+    https://arxiv.org/abs/2004.01461.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([[1.0, 1.0]]))
+        >>> optimizer = centralize_optimizer(torch.optim.Adagrad([weight], lr=0.5))
+        >>> (weight * torch.tensor([[-1.0, 3.0]])).sum().backward()
+        >>> optimizer.step()
+        >>> weight.tolist()
+        [[1.5, 0.5]]
+    """
+    cls = type(optimizer)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {cls.__name__}")
+    if isinstance(optimizer, CentralizedOptimizer):
+        raise TypeError(f"{cls.__name__} centralizes already: set its use_gc")
+    if "step" in vars(optimizer):
+        raise ValueError(
+            f"the step of this {cls.__name__} was replaced, by a learning-rate scheduler perhaps: "
+            "centralize the optimizer first"
+        )
+    closure = inspect.signature(cls.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"{cls.__name__} cannot be centralized: its step takes several gradients from a closure"
+        )
+    if decoupled_weight_decay is None and cls.__module__.startswith("torch.optim."):
+        decoupled_weight_decay = cls.__name__ in _DECOUPLED
+    added = {
+        "use_gc": use_gc,
+        "gc_conv_only": gc_conv_only,
+        "gc_loc": gc_loc,
+        "decoupled_weight_decay": decoupled_weight_decay,
+    }
+    optimizer.__class__ = _centralized_class(cls)
+    try:
+        for group in optimizer.param_groups:
+            options = {**added, **group}
+            optimizer._check_options(options)
+            if options["use_gc"]:
+                optimizer._find_eligible(options)
+    except Exception:
+        optimizer.__class__ = cls
+        raise
+    for options in (optimizer.defaults, *optimizer.param_groups):
+        for name, value in added.items():
+            options.setdefault(name, value)
+    optimizer._patch_step_function()
+    return optimizer

@@ -3,8 +3,21 @@
 from classy_gc.optim.adam_gc import AdamGC
 from classy_gc.optim.adamw_gc import AdamWGC
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
+from classy_gc.optim.gc import GC
 from classy_gc.optim.plain_radam_gc import PlainRAdamGC
 from classy_gc.optim.radam_gc import RAdamGC
+from classy_gc.optim.rmsprop_gc import RMSPropGC
+from classy_gc.optim.rmsprop_tf_gc import RMSPropTFGC
 from classy_gc.optim.sgd_gc import SGDGC
 
-__all__ = ["SGDGC", "AdamGC", "AdamWGC", "ClassyGCOptimizer", "PlainRAdamGC", "RAdamGC"]
+__all__ = [
+    "GC",
+    "SGDGC",
+    "AdamGC",
+    "AdamWGC",
+    "ClassyGCOptimizer",
+    "PlainRAdamGC",
+    "RAdamGC",
+    "RMSPropGC",
+    "RMSPropTFGC",
+]

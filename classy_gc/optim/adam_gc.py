@@ -7,7 +7,8 @@ from typing import ClassVar
 from classy_vision.optim import register_optimizer
 
 from classy_gc import core
-from classy_gc.optim.classy_gc_optimizer import BETAS, BOOL, NON_NEGATIVE, ClassyGCOptimizer
+from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
+from classy_gc.options import BETAS, BOOL, NON_NEGATIVE
 
 
 @register_optimizer("adam_gc")

@@ -8,7 +8,8 @@ from classy_vision.optim import register_optimizer
 
 from classy_gc import core
 from classy_gc.optim.adam_gc import AdamGC
-from classy_gc.optim.classy_gc_optimizer import NON_NEGATIVE, ClassyGCOptimizer
+from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
+from classy_gc.options import NON_NEGATIVE
 
 
 @register_optimizer("adamw_gc")

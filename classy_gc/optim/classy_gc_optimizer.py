@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
@@ -16,34 +14,7 @@ from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, Update
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
 from classy_gc.core import CentralizedOptimizer, fused_supported
-
-
-class Rule(NamedTuple):
-    """What an option accepts."""
-
-    allowed: str  # completes "must be …"
-    accepts: Callable[[Any], bool]
-    schedulable: bool = True
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _betas(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple))
-        and len(value) == 2
-        and all(_number(b) and 0 <= b < 1 for b in value)
-    )
-
-
-NON_NEGATIVE = Rule("a number >= 0", lambda v: _number(v) and v >= 0)
-FRACTION = Rule("a number in [0, 1)", lambda v: _number(v) and 0 <= v < 1)
-BETAS = Rule("a list of two numbers in [0, 1)", _betas, schedulable=False)
-BOOL = Rule("true or false", lambda v: isinstance(v, bool), schedulable=False)
-SWITCH = Rule("true, false or null", lambda v: v is None or isinstance(v, bool), schedulable=False)
-GC_FLAG = Rule("true or false", lambda v: isinstance(v, bool))
+from classy_gc.options import GC_FLAG, SWITCH, Rule, check_known, check_options
 
 #: what every GC optimizer accepts besides its own options: (default, rule)
 GC_OPTIONS = {"use_gc": (False, GC_FLAG), "gc_conv_only": (False, GC_FLAG)}
@@ -62,30 +33,10 @@ _SPEED_DOC = """fused (bool, optional): torch's fused kernels (default: None, wh
 _RAISES_DOC = """ValueError: an unknown key, or a value out of its range."""
 
 
-def check_known(names: Iterable[Any], known: Iterable[str], where: str, kind: str = "key") -> None:
-    """Refuses names that nobody would read.
-
-    Args:
-        names: what was given.
-        known: what would be read.
-        where: completes "unknown key 'x' in …".
-        kind: what the names are (default: "key").
-
-    Raises:
-        ValueError: naming the first unknown name, the nearest known one, and all known ones.
-
-    Example:
-        >>> check_known(["momentun"], ["lr", "momentum"], "optimizer 'sgd_gc'")
-        Traceback (most recent call last):
-        ValueError: unknown key 'momentun' in optimizer 'sgd_gc', did you mean 'momentum'? \
-known: lr, momentum
-    """
-    known = list(known)
-    for name in names:
-        if name not in known:
-            nearest = difflib.get_close_matches(str(name), known, n=1)
-            hint = f", did you mean {nearest[0]!r}?" if nearest else ";"
-            raise ValueError(f"unknown {kind} {name!r} in {where}{hint} known: {', '.join(known)}")
+def log_baseline(where: str, options: Mapping[str, Any], groups: Iterable[Mapping]) -> None:
+    """Says once that an optimizer runs without GC, unless a group or a schedule turns it on."""
+    if not options["use_gc"] and not any("use_gc" in group for group in groups):
+        logging.info(f"{where}: use_gc is off, a baseline without GC")
 
 
 def _with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +47,27 @@ def _with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
             result[name] = copy.copy(value)
             result[name].update_interval = UpdateInterval.STEP
     return result
+
+
+def check_schedulers(schedulers: Any, where: str, known: Iterable[str] | None = None) -> None:
+    """Refuses ``param_schedulers`` that nobody would read, or nobody could build.
+
+    Args:
+        schedulers: option: ParamScheduler config.
+        where: whose they are, for the message.
+        known: the options that can be scheduled (default: None, any).
+
+    Raises:
+        ValueError: naming the key, what it is, and what is allowed.
+    """
+    if not isinstance(schedulers, Mapping):
+        raise ValueError(
+            f"{where}: param_schedulers must map options to schedulers, not {schedulers!r}"
+        )
+    if known is not None:
+        check_known(schedulers, known, f"param_schedulers of {where}")
+    for name, scheduler in schedulers.items():
+        _check_scheduler(scheduler, f"{where}: param_schedulers.{name}")
 
 
 def _check_scheduler(config: Any, where: str) -> None:
@@ -111,7 +83,96 @@ def _check_scheduler(config: Any, where: str) -> None:
         _check_scheduler(part, f"{where}.schedulers[{i}]")
 
 
-class ClassyGCOptimizer(ClassyOptimizer):
+class ScheduledGC(ClassyOptimizer):
+    """What every GC optimizer does with schedules and checkpoints, whatever it wraps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._resumed_without_schedule = False
+
+    @classmethod
+    def _label(cls) -> str:
+        names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is cls]
+        return f"optimizer {(names or [cls.__name__])[0]!r}"
+
+    def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
+        """As Classy Vision's, for fvcore's own ParamSchedulers too (updated at every step).
+
+        Args:
+            param_groups: tensors, or dicts with ``params`` and, for the group, values or
+                ParamSchedulers of options.
+            **kwargs: values or ParamSchedulers of options for all groups.
+
+        Raises:
+            ValueError: an option that the optimizer does not have or cannot schedule.
+        """
+        if isinstance(param_groups, Mapping):
+            param_groups = [param_groups]
+        super().set_param_groups(
+            [_with_intervals(g) if isinstance(g, Mapping) else g for g in param_groups],
+            **_with_intervals(kwargs),
+        )
+
+    def _refresh_schedules(self, where: float | None) -> None:
+        """Catches up with schedules of GC options that a resumed checkpoint knew nothing of."""
+        if self._resumed_without_schedule and where is not None:
+            self._update_schedule(self._run_schedulers(where, UpdateInterval.EPOCH))
+            self._resumed_without_schedule = False
+
+    def step(
+        self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None
+    ) -> None:
+        """As Classy Vision's.
+
+        Args:
+            closure: reevaluates the model and returns the loss (default: None).
+            where: the share of training done, in [0, 1); required.
+        """
+        self._refresh_schedules(where)
+        super().step(*args, closure=closure, where=where)
+
+    def set_classy_state(self, state: dict[str, Any]) -> None:
+        """Resumes from a checkpoint of this optimizer, or of the stock one of its kind.
+
+        Moments and the other options come from the checkpoint. GC options and the speed
+        switches stay as configured; where a GC option differs, one warning says so. A
+        scheduled GC option goes on where it was.
+
+        Args:
+            state: what ``get_classy_state`` returned.
+        """
+        super().set_classy_state(self._merged(state))
+
+    def _merged(self, state: dict[str, Any]) -> dict[str, Any]:
+        saved = state["optim"]
+        schedules = self._param_group_schedulers or [{} for _ in self.optimizer.param_groups]
+        groups, differ = [], {}
+        for current, schedule, group in zip(
+            self.optimizer.param_groups, schedules, saved["param_groups"], strict=False
+        ):
+            group = dict(group)
+            for name in ("use_gc", "gc_conv_only", "gc_loc"):
+                if name not in current:
+                    continue
+                scheduler = schedule.get(name)
+                if scheduler is not None and not isinstance(scheduler, ConstantParamScheduler):
+                    self._resumed_without_schedule |= name not in group
+                    continue
+                if bool(group.get(name, current[name])) != bool(current[name]):
+                    differ[name] = (group[name], current[name])
+                group[name] = current[name]
+            switches = {name: current[name] for name in SPEED_OPTIONS if name in current}
+            groups.append({**group, **switches})
+        groups += saved["param_groups"][len(groups) :]
+        if differ:
+            logging.warning(
+                f"{self._label()}: the config wins over the checkpoint: "
+                + ", ".join(f"{k} is {new} (was {old})" for k, (old, new) in differ.items())
+            )
+        return {**state, "optim": {**saved, "param_groups": groups}}
+
+
+class ClassyGCOptimizer(ScheduledGC):
     """A Classy Vision optimizer around one of :mod:`classy_gc.core`.
 
     A subclass names its ``core_class`` and its ``options``; everything else is here. What
@@ -158,14 +219,17 @@ class ClassyGCOptimizer(ClassyOptimizer):
 
     @classmethod
     def _table(cls) -> dict[str, tuple[Any, Rule]]:
-        gc_loc = cls.core_class.added_defaults.get("gc_loc") if hasattr(cls, "core_class") else None
-        gc = GC_OPTIONS if gc_loc is None else {**GC_OPTIONS, "gc_loc": (gc_loc, GC_FLAG)}
-        return {**cls.options, **gc, **SPEED_OPTIONS}
+        gc = dict(GC_OPTIONS)
+        if "gc_loc" in cls.core_class.added_defaults:
+            gc["gc_loc"] = (cls.core_class.added_defaults["gc_loc"], GC_FLAG)
+        # torch has no fused kernel for RMSprop.
+        known = inspect.signature(cls.core_class).parameters
+        speed = {name: option for name, option in SPEED_OPTIONS.items() if name in known}
+        return {**cls.options, **gc, **speed}
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self._options = self._validated(options)
-        self._resumed_without_schedule = False
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ClassyGCOptimizer:
@@ -182,20 +246,8 @@ class ClassyGCOptimizer(ClassyOptimizer):
         where = cls._label()
         options = {k: v for k, v in config.items() if k not in CLASSY_KEYS}
         check_known(config, [*CLASSY_KEYS, *cls._table()], where)
-        schedulers = config.get("param_schedulers", {})
-        if not isinstance(schedulers, Mapping):
-            raise ValueError(
-                f"{where}: param_schedulers must map options to schedulers, not {schedulers!r}"
-            )
-        check_known(schedulers, cls._schedulable(), f"param_schedulers of {where}")
-        for name, scheduler in schedulers.items():
-            _check_scheduler(scheduler, f"{where}: param_schedulers.{name}")
+        check_schedulers(config.get("param_schedulers", {}), where, cls._schedulable())
         return cls(**{**cls.config_defaults, **options})
-
-    @classmethod
-    def _label(cls) -> str:
-        names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is cls]
-        return f"optimizer {(names or [cls.__name__])[0]!r}"
 
     @classmethod
     def _schedulable(cls) -> list[str]:
@@ -207,42 +259,28 @@ class ClassyGCOptimizer(ClassyOptimizer):
 
     @classmethod
     def _validated(cls, options: dict[str, Any]) -> dict[str, Any]:
-        table, where = cls._table(), cls._label()
-        check_known(options, table, where)
-        for name, value in options.items():
-            rule = table[name][1]
-            if not rule.accepts(value):
-                raise ValueError(f"{where}: {name} must be {rule.allowed}, not {value!r}")
-        options = {name: options.get(name, default) for name, (default, _) in table.items()}
+        options = check_options(options, cls._table(), cls._label())
         if "betas" in options:
             options["betas"] = tuple(map(float, options["betas"]))
+        core_class, core_options = cls._core(options)
         try:  # what torch says of options that do not go together, before anything is built
-            cls.core_class([torch.zeros(1)], **options)
+            core_class([torch.zeros(1)], **core_options)
         except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{where}: {error}") from error
+            raise ValueError(f"{cls._label()}: {error}") from error
         return options
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
-        """As Classy Vision's, for fvcore's own ParamSchedulers too (updated at every step).
-
-        Args:
-            param_groups: tensors, or dicts with ``params`` and, for the group, values or
-                ParamSchedulers of options.
-            **kwargs: values or ParamSchedulers of options for all groups.
-
-        Raises:
-            ValueError: an option that the optimizer does not have or cannot schedule.
-        """
         if isinstance(param_groups, Mapping):
             param_groups = [param_groups]
-        param_groups = list(param_groups) if param_groups is not None else []
-        groups = [g for g in param_groups if isinstance(g, Mapping)]
-        for options in (kwargs, *groups):
+        param_groups = list(param_groups)
+        for options in (kwargs, *(g for g in param_groups if isinstance(g, Mapping))):
             check_known(options, ["params", *self._schedulable()], self._label())
-        super().set_param_groups(
-            [_with_intervals(g) if isinstance(g, Mapping) else g for g in param_groups],
-            **_with_intervals(kwargs),
-        )
+        super().set_param_groups(param_groups, **kwargs)
+
+    @classmethod
+    def _core(cls, options: dict[str, Any]) -> tuple[type[CentralizedOptimizer], dict[str, Any]]:
+        """The core class and its options."""
+        return cls.core_class, options
 
     def _run_schedulers(
         self, where: float, update_interval: UpdateInterval | None
@@ -264,58 +302,8 @@ class ClassyGCOptimizer(ClassyOptimizer):
         if groups and not isinstance(groups[0], Mapping):
             groups = [{"params": groups}]
         options = dict(self._options)
-        if options["fused"] is None and not options["foreach"]:
+        if options.get("fused", True) is None and not options["foreach"]:
             options["fused"] = all(fused_supported(p) for g in groups for p in g["params"]) or None
-        self.optimizer = self.core_class(groups, **options)
-        if not options["use_gc"] and not any("use_gc" in group for group in groups):
-            logging.info(f"{self._label()}: use_gc is off, a baseline without GC")
-
-    def step(
-        self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None
-    ) -> None:
-        """As Classy Vision's.
-
-        Args:
-            closure: reevaluates the model and returns the loss (default: None).
-            where: the share of training done, in [0, 1); required.
-        """
-        if self._resumed_without_schedule and where is not None:
-            self._update_schedule(self._run_schedulers(where, UpdateInterval.EPOCH))
-            self._resumed_without_schedule = False
-        super().step(*args, closure=closure, where=where)
-
-    def set_classy_state(self, state: dict[str, Any]) -> None:
-        """Resumes from a checkpoint of this optimizer, or of the stock one of its kind.
-
-        Moments and the other options come from the checkpoint. GC options and the speed
-        switches stay as configured; where a GC option differs, one warning says so. A
-        scheduled GC option goes on where it was.
-
-        Args:
-            state: what ``get_classy_state`` returned.
-        """
-        saved = state["optim"]
-        schedules = self._param_group_schedulers or [{} for _ in self.optimizer.param_groups]
-        groups, differ = [], {}
-        for current, schedule, group in zip(
-            self.optimizer.param_groups, schedules, saved["param_groups"], strict=False
-        ):
-            group = dict(group)
-            for name in ("use_gc", "gc_conv_only", "gc_loc"):
-                if name not in current:
-                    continue
-                scheduler = schedule.get(name)
-                if scheduler is not None and not isinstance(scheduler, ConstantParamScheduler):
-                    self._resumed_without_schedule |= name not in group
-                    continue
-                if bool(group.get(name, current[name])) != bool(current[name]):
-                    differ[name] = (group[name], current[name])
-                group[name] = current[name]
-            groups.append(group | {name: current[name] for name in SPEED_OPTIONS})
-        groups += saved["param_groups"][len(groups) :]
-        super().set_classy_state({**state, "optim": {**saved, "param_groups": groups}})
-        if differ:
-            logging.warning(
-                f"{self._label()}: the config wins over the checkpoint: "
-                + ", ".join(f"{k} is {new} (was {old})" for k, (old, new) in differ.items())
-            )
+        core_class, core_options = self._core(options)
+        self.optimizer = core_class(groups, **core_options)
+        log_baseline(self._label(), options, groups)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from classy_vision.optim import register_optimizer
 
 from classy_gc import core
-from classy_gc.optim.classy_gc_optimizer import BOOL, FRACTION, NON_NEGATIVE, ClassyGCOptimizer
+from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
+from classy_gc.options import BOOL, FRACTION, MAPPING, NON_NEGATIVE, check_options
+
+_LARC_OPTIONS = {
+    "clip": (True, BOOL),
+    "eps": (1e-8, NON_NEGATIVE),
+    "trust_coefficient": (0.02, NON_NEGATIVE),
+}
 
 
 @register_optimizer("sgd_gc")
@@ -19,13 +26,18 @@ class SGDGC(ClassyGCOptimizer):
         momentum (float): in [0, 1) (default: 0)
         weight_decay (float): L2 decay, >= 0 (default: 0)
         nesterov (bool): Nesterov momentum (default: False)
+        use_larc (bool): layer-wise adaptive rates, :class:`classy_gc.core.LARC`; unlike the
+            stock ``sgd`` it needs no apex (default: False)
+        larc_config (dict): what LARC takes: ``clip`` (bool, default: True), ``eps`` (float,
+            >= 0, default: 1e-8), ``trust_coefficient`` (float, >= 0, default: 0.02)
         {gc}
         {speed}
 
     Raises:
         {raises}
 
-    Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/sgd.py``.
+    Source: https://arxiv.org/abs/2004.01461; https://arxiv.org/abs/1708.03888;
+    Classy Vision's ``optim/sgd.py``.
 
     Example:
         >>> from classy_vision.optim import build_optimizer
@@ -39,4 +51,16 @@ class SGDGC(ClassyGCOptimizer):
         "momentum": (0.0, FRACTION),
         "weight_decay": (0.0, NON_NEGATIVE),
         "nesterov": (False, BOOL),
+        "use_larc": (False, BOOL),
+        "larc_config": ({}, MAPPING),
     }
+
+    @classmethod
+    def _core(cls, options: dict[str, Any]) -> tuple[type[core.SGD], dict[str, Any]]:
+        options = dict(options)
+        larc = check_options(
+            options.pop("larc_config"), _LARC_OPTIONS, f"larc_config of {cls._label()}"
+        )
+        if options.pop("use_larc"):
+            return core.LARC, {**options, **larc}
+        return core.SGD, options

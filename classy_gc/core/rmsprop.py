@@ -1,0 +1,152 @@
+"""RMSprop, torch's and TensorFlow's, with gradient centralization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+
+_DOC = """:class:`torch.optim.RMSprop` with gradient centralization{title}.
+
+    With ``d = g + wd·p``:
+
+    * ``v ← alpha·v + (1 − alpha)·d²``; with ``centered``, ``v`` less the square of the mean
+      of ``d`` takes the place of ``v`` below;
+    * ``u = {u}``, or with momentum ``u ← momentum·u + {u}``;
+    * ``gc_loc=False`` (default): ``p −= lr·C(u)``; row means never move;
+      ``gc_loc=True``: ``d = C(g + wd·p)``, ``p −= lr·u``.
+
+    ``C`` subtracts from each row its mean. {off}
+
+    Args:
+        {params}.
+        lr (float or Tensor): learning rate (default: 1e-2)
+        alpha (float): decay rate of the second moment (default: 0.99)
+        eps (float): added to the denominator{eps} (default: 1e-8)
+        weight_decay (float): L2 decay ``wd`` (default: 0)
+        momentum (float): momentum factor (default: 0)
+        centered (bool): divide by the deviation, not the second moment (default: False)
+        capturable (bool): safe to capture in a CUDA graph (default: False)
+        foreach (bool, optional): torch's multi-tensor implementation
+            (default: None, which leaves the choice to torch)
+        maximize (bool): maximize the objective (default: False)
+        differentiable (bool): let autograd run through the step; cannot be combined with
+            {differentiable} (default: False)
+        {gc}
+        gc_loc (bool or float): centralize the gradient, not the update (default: False)
+
+    Raises:
+        {raises}
+
+    {note}
+
+    Source: {source}; Yong et al., *Gradient Centralization*, ECCV 2020,
+    https://arxiv.org/abs/2004.01461.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([[1.0, 1.0]]))
+        >>> optimizer = {name}([weight], lr=0.05, use_gc=True)
+        >>> (weight * torch.tensor([[-1.0, 3.0]])).sum().backward()
+        >>> optimizer.step()  # the update (−10, 10) has mean 0 already
+        >>> [round(x, 4) for x in weight[0].tolist()]
+        [1.5, 0.5]
+    """
+
+
+def _doc(**texts: str) -> str:
+    doc = _DOC
+    for key, text in texts.items():
+        doc = doc.replace(f"{{{key}}}", text)
+    return doc
+
+
+class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
+    __doc__ = _doc(
+        name="RMSprop",
+        title="",
+        u="d/(√v + eps)",
+        eps="",
+        off="With ``use_gc=False`` it is torch's RMSprop bit for bit.",
+        differentiable="``use_gc``",
+        source=":class:`torch.optim.RMSprop`",
+    )
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
+        # torch makes the buffer with the state; a schedule may raise momentum from 0 later.
+        if group["momentum"] > 0:
+            for p in group["params"]:
+                if self.state.get(p) and "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return super()._init_group(group, *lists)
+
+
+class RMSpropTF(RMSprop):
+    __doc__ = _doc(
+        name="RMSpropTF",
+        title=", and TensorFlow's\n    denominator: ``eps`` inside the square root",
+        u="d/√(v + eps)",
+        eps=", under the square root",
+        off="The second moment ``v`` is state and stays what it is: Classy\n"
+        "    Vision's own ``rmsprop_tf`` overwrites it with its square root at every step.",
+        differentiable="anything here",
+        source=":class:`torch.optim.RMSprop`; https://github.com/tensorflow/tensorflow,\n"
+        "    ``ApplyRMSProp``",
+    )
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        super()._check_options(options)
+        if options.get("differentiable"):
+            raise ValueError("differentiable=True is not supported by RMSpropTF: it steps in place")
+
+    def _update(self) -> None:
+        for group in self.param_groups:
+            lists: tuple[list[Tensor], ...] = ([], [], [], [], [], [])
+            self._init_group(group, *lists)
+            params, steps = lists[0], lists[-1]
+            if not params:
+                continue
+            torch._foreach_add_(steps, 1)
+            foreach = group["foreach"]
+            if foreach is None:
+                foreach = all(p.is_cuda for p in params)
+            # One tensor at a time keeps the temporaries small; all at once saves launches.
+            size = len(params) if foreach else 1
+            for i in range(0, len(params), size):
+                _rmsprop_tf(group, *([_as_real(x) for x in xs[i : i + size]] for xs in lists[:-1]))
+
+
+def _as_real(x: Tensor) -> Tensor:
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
+def _rmsprop_tf(
+    group: dict[str, Any],
+    params: list[Tensor],
+    grads: list[Tensor],
+    square_avgs: list[Tensor],
+    buffers: list[Tensor],
+    grad_avgs: list[Tensor],
+) -> None:
+    alpha, lr = group["alpha"], float(group["lr"])
+    if group["maximize"]:
+        grads = torch._foreach_neg(grads)
+    if group["weight_decay"]:
+        grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+    torch._foreach_mul_(square_avgs, alpha)
+    torch._foreach_addcmul_(square_avgs, grads, grads, value=1 - alpha)
+    if group["centered"]:
+        torch._foreach_lerp_(grad_avgs, grads, 1 - alpha)
+        denominators = torch._foreach_addcmul(square_avgs, grad_avgs, grad_avgs, value=-1)
+        torch._foreach_add_(denominators, group["eps"])
+    else:
+        denominators = torch._foreach_add(square_avgs, group["eps"])
+    torch._foreach_sqrt_(denominators)
+    if group["momentum"] > 0:
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_addcdiv_(buffers, grads, denominators)
+        torch._foreach_add_(params, buffers, alpha=-lr)
+    else:
+        torch._foreach_addcdiv_(params, grads, denominators, value=-lr)

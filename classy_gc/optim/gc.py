@@ -1,0 +1,171 @@
+"""``gc``: gradient centralization around any ClassyOptimizer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from classy_vision.optim import (
+    OPTIMIZER_REGISTRY,
+    ClassyOptimizer,
+    build_optimizer,
+    register_optimizer,
+)
+from classy_vision.optim.rmsprop_tf import RMSpropTFOptimizer
+
+from classy_gc.core import centralize_optimizer
+from classy_gc.optim.classy_gc_optimizer import (
+    CLASSY_KEYS,
+    ScheduledGC,
+    check_schedulers,
+    log_baseline,
+)
+from classy_gc.options import GC_FLAG, SWITCH, check_known, check_options
+
+
+@register_optimizer("gc")
+class GC(ScheduledGC):
+    """``gc``: gradient centralization around any ClassyOptimizer, stock or your own.
+
+    Written as Classy Vision writes ``zero``::
+
+        {"name": "gc", "use_gc": true, "base_optimizer": {"name": "sgd", "lr": 0.1}}
+
+    Schedules stand beside ``base_optimizer`` and drive its options and the GC options. For
+    the optimizers that have a GC version of their own (``adam_gc`` for ``adam``), that is
+    the faster choice.
+
+    Args:
+        base_optimizer (ClassyOptimizer): what to centralize, not yet given its parameters.
+        use_gc (bool): centralize gradients (default: False)
+        gc_conv_only (bool): leave tensors of up to three dimensions alone (default: False)
+        gc_loc (bool): centralize the gradient, with its L2 decay, not the update
+            (default: False)
+        decoupled_weight_decay (bool, optional): whether the ``weight_decay`` of the base
+            acts on the weights and not through the gradient; only needed with ``gc_loc``
+            for optimizers of your own (default: None, known for torch's and Classy's)
+
+    Raises:
+        ValueError: an unknown key or optimizer, a value out of its range, or a base that
+            centralizes already.
+
+    Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/zero.py``.
+
+    Example:
+        >>> import torch
+        >>> from classy_vision.optim import build_optimizer
+        >>> base = {"name": "sgd", "lr": 0.5}
+        >>> optimizer = build_optimizer({"name": "gc", "use_gc": True, "base_optimizer": base})
+        >>> weight = torch.nn.Parameter(torch.tensor([[1.0, 1.0]]))
+        >>> optimizer.set_param_groups([weight])
+        >>> (weight * torch.tensor([[1.0, 3.0]])).sum().backward()
+        >>> optimizer.step(where=0.0)
+        >>> weight.tolist()
+        [[1.5, 0.5]]
+    """
+
+    _TABLE: ClassVar = {
+        "use_gc": (False, GC_FLAG),
+        "gc_conv_only": (False, GC_FLAG),
+        "gc_loc": (False, GC_FLAG),
+        "decoupled_weight_decay": (None, SWITCH),
+    }
+
+    def __init__(
+        self,
+        base_optimizer: ClassyOptimizer,
+        use_gc: bool = False,
+        gc_conv_only: bool = False,
+        gc_loc: bool = False,
+        decoupled_weight_decay: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(base_optimizer, ScheduledGC):
+            raise ValueError(
+                f"{self._label()}: base_optimizer {base_optimizer._label()} centralizes already; "
+                "set its own use_gc"
+            )
+        self.base_optimizer = base_optimizer
+        options = {
+            "use_gc": use_gc,
+            "gc_conv_only": gc_conv_only,
+            "gc_loc": gc_loc,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        }
+        self._options = check_options(options, self._TABLE, self._label())
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> GC:
+        """Instantiates the optimizer from a configuration, which stays as it is.
+
+        Args:
+            config: ``name``, ``base_optimizer`` (a config of its own), the GC options, and
+                optionally ``param_schedulers`` and ``num_epochs``, which the task adds.
+
+        Raises:
+            ValueError: an unknown key or optimizer, or a value out of its range.
+        """
+        where = cls._label()
+        check_known(config, [*CLASSY_KEYS, "base_optimizer", *cls._TABLE], where)
+        base = config.get("base_optimizer")
+        if not isinstance(base, Mapping) or "name" not in base:
+            raise ValueError(
+                f"{where}: base_optimizer must be an optimizer config with a 'name', not {base!r}"
+            )
+        check_known([base["name"]], sorted(OPTIMIZER_REGISTRY), where, "base_optimizer")
+        if "param_schedulers" in base:
+            raise ValueError(f"{where}: param_schedulers belong beside base_optimizer, not in it")
+        check_schedulers(config.get("param_schedulers", {}), where)
+        options = {name: config[name] for name in cls._TABLE if name in config}
+        # The stock from_config methods write their defaults into the config they are given.
+        return cls(build_optimizer(copy.deepcopy(dict(base))), **options)
+
+    def prepare(self, param_groups: Any) -> None:
+        """Builds the base optimizer and centralizes it; called by ``set_param_groups``.
+
+        Args:
+            param_groups: as for torch, once the model is on its device.
+
+        Raises:
+            ValueError: a group holds an option that the base optimizer does not have.
+        """
+        groups = list(param_groups)
+        if groups and not isinstance(groups[0], Mapping):
+            groups = [{"params": groups}]
+        self.base_optimizer.prepare(groups)
+        options = dict(self._options)
+        optimizer = self.base_optimizer.optimizer
+        if isinstance(optimizer, RMSpropTFOptimizer):
+            options["decoupled_weight_decay"] = False
+        known = ["params", *optimizer.defaults, *self._TABLE]
+        for group in groups:
+            # Classy Vision's tasks give BatchNorm this one whether or not it is an option.
+            decay = [] if group.get("weight_decay") else ["weight_decay"]
+            check_known(group, [*known, *decay], self._label())
+        self.optimizer = centralize_optimizer(optimizer, **options)
+        log_baseline(self._label(), options, groups)
+
+    def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
+        super().set_param_groups(param_groups, **kwargs)
+        self.base_optimizer._param_group_schedulers = self._param_group_schedulers
+
+    # What the base overrides of these goes on working.
+
+    def step(
+        self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None
+    ) -> None:
+        self._refresh_schedules(where)
+        self.base_optimizer.step(*args, closure=closure, where=where)
+
+    def on_epoch(self, where: float) -> None:
+        self.base_optimizer.on_epoch(where)
+
+    def get_classy_state(self) -> dict[str, Any]:
+        return self.base_optimizer.get_classy_state()
+
+    def set_classy_state(self, state: dict[str, Any]) -> None:
+        self.base_optimizer.set_classy_state(self._merged(state))
+
+    def zero_grad(self) -> None:
+        self.base_optimizer.zero_grad()

@@ -1,0 +1,49 @@
+"""``rmsprop_gc``: RMSprop with gradient centralization."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from classy_vision.optim import register_optimizer
+
+from classy_gc import core
+from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
+from classy_gc.options import BOOL, FRACTION, NON_NEGATIVE
+
+
+@register_optimizer("rmsprop_gc")
+class RMSPropGC(ClassyGCOptimizer):
+    """``rmsprop_gc``: :class:`classy_gc.core.RMSprop`, keys and defaults of Classy's ``rmsprop``.
+
+    Args:
+        lr (float): learning rate, >= 0 (default: 0.1)
+        momentum (float): in [0, 1) (default: 0)
+        weight_decay (float): L2 decay, >= 0 (default: 0)
+        alpha (float): decay rate of the second moment, in [0, 1) (default: 0.99)
+        eps (float): added to the denominator, >= 0 (default: 1e-8)
+        centered (bool): divide by the deviation, not the second moment (default: False)
+        {gc}
+        gc_loc (bool): centralize the gradient, not the update (default: False)
+        foreach (bool, optional): torch's multi-tensor kernels (default: None, which leaves
+            the choice to torch)
+
+    Raises:
+        {raises}
+
+    Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/rmsprop.py``.
+
+    Example:
+        >>> from classy_vision.optim import build_optimizer
+        >>> build_optimizer({"name": "rmsprop_gc", "lr": 1e-3, "use_gc": True})
+        <classy_gc.optim.rmsprop_gc.RMSPropGC object at ...>
+    """
+
+    core_class = core.RMSprop
+    options: ClassVar = {
+        "lr": (0.1, NON_NEGATIVE),
+        "momentum": (0.0, FRACTION),
+        "weight_decay": (0.0, NON_NEGATIVE),
+        "alpha": (0.99, FRACTION),
+        "eps": (1e-8, NON_NEGATIVE),
+        "centered": (False, BOOL),
+    }

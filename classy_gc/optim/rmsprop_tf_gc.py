@@ -1,0 +1,40 @@
+"""``rmsprop_tf_gc``: TensorFlow's RMSprop with gradient centralization."""
+
+from __future__ import annotations
+
+from classy_vision.optim import register_optimizer
+
+from classy_gc import core
+from classy_gc.optim.rmsprop_gc import RMSPropGC
+
+
+@register_optimizer("rmsprop_tf_gc")
+class RMSPropTFGC(RMSPropGC):
+    """``rmsprop_tf_gc``: :class:`classy_gc.core.RMSpropTF`, keys and defaults of ``rmsprop_tf``.
+
+    The stock ``rmsprop_tf`` overwrites its second moment with the square root of it at every
+    step; this one keeps it, so the two train differently.
+
+    Args:
+        lr (float): learning rate, >= 0 (default: 0.1)
+        momentum (float): in [0, 1) (default: 0)
+        weight_decay (float): L2 decay, >= 0 (default: 0)
+        alpha (float): decay rate of the second moment, in [0, 1) (default: 0.99)
+        eps (float): added under the square root, >= 0 (default: 1e-8)
+        centered (bool): divide by the deviation, not the second moment (default: False)
+        {gc}
+        gc_loc (bool): centralize the gradient, not the update (default: False)
+        foreach (bool, optional): torch's multi-tensor kernels (default: None, on CUDA)
+
+    Raises:
+        {raises}
+
+    Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/rmsprop_tf.py``.
+
+    Example:
+        >>> from classy_vision.optim import build_optimizer
+        >>> build_optimizer({"name": "rmsprop_tf_gc", "lr": 1e-3, "use_gc": True})
+        <classy_gc.optim.rmsprop_tf_gc.RMSPropTFGC object at ...>
+    """
+
+    core_class = core.RMSpropTF

@@ -1,0 +1,91 @@
+"""Options that people write in configs: what is allowed, and one clear error for the rest."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+
+class Rule(NamedTuple):
+    """What an option accepts."""
+
+    allowed: str  # completes "must be …"
+    accepts: Callable[[Any], bool]
+    schedulable: bool = True
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _betas(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(_number(b) and 0 <= b < 1 for b in value)
+    )
+
+
+NON_NEGATIVE = Rule("a number >= 0", lambda v: _number(v) and v >= 0)
+FRACTION = Rule("a number in [0, 1)", lambda v: _number(v) and 0 <= v < 1)
+BETAS = Rule("a list of two numbers in [0, 1)", _betas, schedulable=False)
+BOOL = Rule("true or false", lambda v: isinstance(v, bool), schedulable=False)
+SWITCH = Rule("true, false or null", lambda v: v is None or isinstance(v, bool), schedulable=False)
+GC_FLAG = Rule("true or false", lambda v: isinstance(v, bool))
+MAPPING = Rule("an object", lambda v: isinstance(v, Mapping), schedulable=False)
+
+
+def check_known(names: Iterable[Any], known: Iterable[str], where: str, kind: str = "key") -> None:
+    """Refuses names that nobody would read.
+
+    Args:
+        names: what was given.
+        known: what would be read.
+        where: completes "unknown key 'x' in …".
+        kind: what the names are (default: "key").
+
+    Raises:
+        ValueError: naming the first unknown name, the nearest known one, and all known ones.
+
+    Example:
+        >>> check_known(["momentun"], ["lr", "momentum"], "optimizer 'sgd_gc'")
+        Traceback (most recent call last):
+        ValueError: unknown key 'momentun' in optimizer 'sgd_gc', did you mean 'momentum'? \
+known: lr, momentum
+    """
+    known = list(dict.fromkeys(known))
+    for name in names:
+        if name not in known:
+            nearest = difflib.get_close_matches(str(name), known, n=1)
+            hint = f", did you mean {nearest[0]!r}?" if nearest else ";"
+            raise ValueError(f"unknown {kind} {name!r} in {where}{hint} known: {', '.join(known)}")
+
+
+def check_options(
+    options: Mapping[str, Any], table: Mapping[str, tuple[Any, Rule]], where: str
+) -> dict[str, Any]:
+    """The values of all options of ``table``, once those given are found to be allowed.
+
+    Args:
+        options: what was given.
+        table: option: (default, rule).
+        where: whose they are, for the message.
+
+    Raises:
+        ValueError: an unknown option, or a value that its rule does not accept.
+
+    Example:
+        >>> check_options({"lr": 1}, {"lr": (0.1, NON_NEGATIVE), "nesterov": (False, BOOL)}, "sgd")
+        {'lr': 1, 'nesterov': False}
+        >>> check_options({"lr": "1"}, {"lr": (0.1, NON_NEGATIVE)}, "optimizer 'sgd_gc'")
+        Traceback (most recent call last):
+        ValueError: optimizer 'sgd_gc': lr must be a number >= 0, not '1'
+    """
+    check_known(options, table, where)
+    for name, value in options.items():
+        rule = table[name][1]
+        if not rule.accepts(value):
+            raise ValueError(f"{where}: {name} must be {rule.allowed}, not {value!r}")
+    return {name: options.get(name, default) for name, (default, _) in table.items()}
