@@ -4,6 +4,12 @@
 Vision, under the names of their files.
 """
 
-from classy_gc import optim
+import warnings
 
-__all__ = ["optim"]
+with warnings.catch_warnings():
+    # Of what Classy Vision imports, and nobody who uses it can act upon.
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+    warnings.filterwarnings("ignore", message="The 'torchvision.transforms._")
+    from classy_gc import dataset, hooks, optim
+
+__all__ = ["dataset", "hooks", "optim"]

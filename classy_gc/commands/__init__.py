@@ -1,0 +1,48 @@
+"""What a person types: ``classy-gc COMMAND …``, one module a command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from typing import NoReturn
+
+#: command: what it does. The module of that name has ``main(argv)``, which returns the exit code.
+COMMANDS = {"train": "train what a Classy Vision config describes"}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose errors are one line, without the usage before it.
+
+    Example:
+        >>> Parser(prog="classy-gc").parse_args(["--no-such-flag"])
+        Traceback (most recent call last):
+        SystemExit: 2
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message to stderr and exits with code 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the command and its arguments (default: None, those of the process).
+
+    Returns:
+        The exit code.
+    """
+    parser = Parser(
+        prog="classy-gc",
+        description="Gradient centralization for Classy Vision.",
+        epilog="commands: "
+        + "; ".join(f"{name}: {text}" for name, text in COMMANDS.items())
+        + ". `classy-gc COMMAND --help` lists the flags of one.",
+    )
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="flags of the command")
+    args = parser.parse_args(argv)
+    # Imported only now, so that `classy-gc --help` does not wait for torch.
+    return importlib.import_module(f"classy_gc.commands.{args.command}").main(args.arguments)

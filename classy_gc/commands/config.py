@@ -1,0 +1,186 @@
+"""Reads Classy Vision configs and says in one line what is wrong with one."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import textwrap
+import traceback
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from classy_vision.dataset import DATASET_REGISTRY
+from classy_vision.heads import HEAD_REGISTRY
+from classy_vision.hooks import HOOK_REGISTRY
+from classy_vision.losses import LOSS_REGISTRY
+from classy_vision.meters import METER_REGISTRY
+from classy_vision.models import MODEL_REGISTRY
+from classy_vision.optim import OPTIMIZER_REGISTRY
+from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
+
+from classy_gc.optim.classy_gc_optimizer import check_known
+
+# What the `from_config` of Classy Vision's own tasks reads.
+_TASK_KEYS = (
+    "name",
+    "num_epochs",
+    "dataset",
+    "loss",
+    "meters",
+    "model",
+    "optimizer",
+    "hooks",
+    "amp_args",
+    "bn_weight_decay",
+    "clip_grad_norm",
+    "distributed",
+    "mixup",
+    "simulated_global_batchsize",
+    "test_only",
+    "test_phase_period",
+    "use_gpu",
+    "use_sharded_ddp",
+)
+_FINE_TUNING_KEYS = (
+    "pretrained_checkpoint",
+    "pretrained_checkpoint_load_strict",
+    "reset_heads",
+    "freeze_trunk",
+)
+
+# Where these are raised while a task is built and prepared, a value of the config is at fault …
+_REFUSALS = (ValueError, AssertionError, OSError, ImportError)
+# … and so it is with these, but only where the code that reads configs and files raised them.
+_READER_ERRORS = (TypeError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError)
+_READERS = ("classy_vision.", "torchvision.", "torch.serialization")
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """Reads a config and checks the names in it.
+
+    Args:
+        path: of a JSON file.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: there is no such file, it is not JSON, or :func:`check_config` refuses it.
+    """
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"--config_file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"--config_file {path} is not valid JSON: {error}") from error
+    try:
+        check_config(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return config
+
+
+def check_config(config: Any) -> None:
+    """Refuses missing keys, keys that nobody would read, and names that nobody registered.
+
+    The options of a dataset, a model and so on are left to the ``from_config`` of each.
+
+    Args:
+        config: of a task.
+
+    Raises:
+        ValueError: naming the key, its value, and what is allowed.
+
+    Example:
+        >>> check_config({"name": "clasification_task"})
+        Traceback (most recent call last):
+        ValueError: unknown name 'clasification_task' in the config, did you mean \
+'classification_task'? known: classification_task, fine_tuning...
+    """
+    _check_section(config, "the config", TASK_REGISTRY)
+    task = TASK_REGISTRY[config["name"]]
+    if not issubclass(task, ClassificationTask):
+        return  # another task, another config
+    if task in (ClassificationTask, FineTuningTask):
+        extra = _FINE_TUNING_KEYS if task is FineTuningTask else ()
+        check_known(config, [*_TASK_KEYS, *extra], "the config")
+    trained = not config.get("test_only", False)
+    required = ["num_epochs", "dataset", "loss", "model", *["optimizer"] * trained]
+    _check_keys(config, "the config", required)
+    _check_positive(config["num_epochs"], "num_epochs", (int, float))
+    _check_positive(config.get("test_phase_period", 1), "test_phase_period")
+
+    phases = ["train", "test"]
+    _check_keys(config["dataset"], "dataset", phases[:1] if trained else phases[1:])
+    check_known(config["dataset"], phases, "dataset")
+    for phase, dataset in config["dataset"].items():
+        _check_section(dataset, f"dataset.{phase}", DATASET_REGISTRY)
+        _check_positive(
+            dataset.get("batchsize_per_replica", 1), f"dataset.{phase}.batchsize_per_replica"
+        )
+    torch_losses = [name for name in dir(torch.nn.modules.loss) if name.endswith("Loss")]
+    _check_section(config["loss"], "loss", [*LOSS_REGISTRY, *torch_losses])
+    _check_section(config["model"], "model", MODEL_REGISTRY)
+    heads = config["model"].get("heads", [])
+    heads = heads if isinstance(heads, list) else [h for hs in heads.values() for h in hs]
+    for i, head in enumerate(heads):
+        _check_section(head, f"model.heads[{i}]", HEAD_REGISTRY)
+    if trained:
+        _check_section(config["optimizer"], "optimizer", OPTIMIZER_REGISTRY)
+    meters = config.get("meters", {})
+    _check_keys(meters, "meters")
+    check_known(meters, METER_REGISTRY, "meters", "meter")
+    for i, hook in enumerate(config.get("hooks") or []):
+        _check_section(hook, f"hooks[{i}]", HOOK_REGISTRY)
+
+
+def _check_keys(section: Any, where: str, required: Iterable[str] = ()) -> None:
+    if not isinstance(section, Mapping):
+        raise ValueError(f"{where} must be an object with keys, not {section!r}")
+    for key in required:
+        if key not in section:
+            raise ValueError(f"missing key {key!r} in {where}")
+
+
+def _check_section(section: Any, where: str, known: Iterable[str]) -> None:
+    _check_keys(section, where, ["name"])
+    check_known([section["name"]], sorted(known), where, "name")
+
+
+def _check_positive(value: Any, where: str, types: type | tuple[type, ...] = int) -> None:
+    if not isinstance(value, types) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"{where} must be a number > 0, not {value!r}")
+
+
+def refusal(error: BaseException) -> str | None:
+    """What an error says of the config, or None where it is a bug.
+
+    Args:
+        error: caught while a task was built from a config and prepared.
+
+    Returns:
+        One line.
+
+    Example:
+        >>> from classy_vision.meters import build_meters
+        >>> try:
+        ...     build_meters({"accuracy": {}})
+        ... except KeyError as error:
+        ...     refusal(error)
+        "missing key 'topk' (read by classy_vision.meters.accuracy_meter)"
+    """
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
+    if not isinstance(error, _REFUSALS) and not (
+        isinstance(error, _READER_ERRORS) and module.startswith(_READERS)
+    ):
+        return None
+    text = str(error)
+    if isinstance(error, KeyError):
+        text = f"missing key {text} (read by {module})"
+    elif not text:  # a bare assert
+        source = traceback.extract_tb(error.__traceback__)[-1].line
+        text = f"{module}, line {line}: {source}"
+    return textwrap.shorten(text, 800, placeholder=" …")

@@ -1,0 +1,304 @@
+"""``classy-gc train``: Classy Vision's default training.
+
+The same as ``classy_train.py``, flag for flag, and besides: ``--seed``; outputs below the
+current folder; ``curves.png``; a summary at the end; and one line instead of a traceback
+where the config or a flag is at fault. Under ``torchrun`` start the module::
+
+    torchrun --nproc_per_node 2 -m classy_gc.commands.train --config_file … \
+        --distributed_backend ddp
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+import importlib.util
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from classy_vision.generic.distributed_util import is_primary
+from classy_vision.generic.opts import add_generic_args, check_generic_args
+from classy_vision.generic.util import CHECKPOINT_FILE
+from classy_vision.hooks import (
+    CheckpointHook,
+    ClassyHook,
+    LossLrMeterLoggingHook,
+    ModelComplexityHook,
+    ProfilerHook,
+    ProgressBarHook,
+    TensorboardPlotHook,
+    VisdomHook,
+)
+from classy_vision.tasks import ClassyTask, FineTuningTask, build_task
+from classy_vision.trainer import DistributedTrainer, LocalTrainer
+from torchvision import set_image_backend, set_video_backend
+
+from classy_gc.commands import Parser
+from classy_gc.commands.config import load_config, refusal
+from classy_gc.hooks import PhaseSeedHook, TrainingCurvesHook
+from classy_gc.optim.classy_gc_optimizer import check_known
+
+_TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
+
+# More epochs than anybody trains, so that no two seeds share the order of an epoch.
+_SHUFFLE_STRIDE = 1_000_000
+
+
+class _Output(ClassyHook):
+    """Makes the folders once everything else is ready, so that a refused run leaves no trace."""
+
+    on_phase_start = ClassyHook._noop
+    on_step = ClassyHook._noop
+    on_phase_end = ClassyHook._noop
+    on_end = ClassyHook._noop
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__()
+        self.folder = Path.cwd() / f"output_{datetime.now().isoformat()}"
+        self.checkpoints = Path(args.checkpoint_folder or self.folder / "checkpoints").absolute()
+        self.tensorboard: TensorboardPlotHook | None = None
+        self.started = False
+
+    def on_start(self, task: ClassyTask) -> None:
+        if is_primary():
+            for folder in (self.checkpoints, self.folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                if not os.access(folder, os.W_OK):
+                    raise PermissionError(f"folder {folder} is not writable")
+            if self.tensorboard:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.tensorboard.tb_writer = SummaryWriter(log_dir=self.folder / "tensorboard")
+        self.started = True
+
+
+class _LogFilter(logging.Filter):
+    """Lets through what a person wants to read of Classy Vision's log."""
+
+    shown = ("loss_lr_meter_logging_hook", "model_complexity_hook")
+
+    #: why a checkpoint could not be loaded; Classy Vision logs it, and raises something else
+    load_error: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.getMessage().startswith("Could not load"):
+            self.load_error = record.exc_info[1]
+            return False
+        if record.levelno >= logging.WARNING or "classy_vision" not in record.pathname:
+            return True
+        # The task's text is the whole config.
+        return record.module in self.shown and not record.getMessage().startswith("Starting")
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="classy-gc train",
+        description="Classy Vision's default training. Outputs go to output_TIME/ below the "
+        "current folder; the checkpoint elsewhere with --checkpoint_folder.",
+    )
+    add_generic_args(parser)
+    parser.add_argument(
+        "--seed",
+        default=0,
+        type=int,
+        help="""of the weights, the order of the data, augmentation and dropout: the same seed
+             on the same machine gives the same weights, bit for bit (default 0)""",
+    )
+    # As in classy_train.py, except where there is a progress bar to disturb.
+    parser.set_defaults(log_freq=None)
+    return parser
+
+
+def _check_args(args: argparse.Namespace) -> None:
+    check_known([args.distributed_backend], _TRAINERS, "--distributed_backend", "value")
+    for flag, minimum in (("log_freq", 1), ("checkpoint_period", 1), ("seed", 0)):
+        value = getattr(args, flag)
+        if value is not None and value < minimum:
+            raise ValueError(f"--{flag} must be an integer >= {minimum}, not {value}")
+    missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in os.environ]
+    if args.distributed_backend == "ddp" and missing:
+        raise ValueError(
+            f"--distributed_backend ddp needs what torchrun puts into the environment, and "
+            f"{', '.join(missing)} is not there; start it with: torchrun --nproc_per_node N "
+            "-m classy_gc.commands.train … --distributed_backend ddp"
+        )
+    if args.distributed_backend == "none" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"{os.environ['WORLD_SIZE']} processes were started (WORLD_SIZE), and with "
+            "--distributed_backend none each would train on its own; use ddp"
+        )
+    if args.show_progress and not importlib.util.find_spec("progressbar"):
+        raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
+    # It would make the checkpoint folder at once, and here nothing is sure yet.
+    folder, args.checkpoint_folder = args.checkpoint_folder, ""
+    check_generic_args(args)
+    args.checkpoint_folder = folder
+
+
+def _check_checkpoint(path: str, key: str) -> None:
+    file = Path(path, CHECKPOINT_FILE) if Path(path).is_dir() else Path(path)
+    if not file.is_file():  # Classy Vision would train from scratch
+        raise ValueError(f"{key}: there is no checkpoint {file}")
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _build_task(args: argparse.Namespace, config: dict[str, Any]) -> ClassyTask:
+    task = build_task(copy.deepcopy(config))
+    for key in ("checkpoint_load_path", "pretrained_checkpoint_path"):
+        if getattr(args, key):
+            _check_checkpoint(getattr(args, key), f"--{key}")
+    if args.checkpoint_load_path:
+        task.set_checkpoint(args.checkpoint_load_path)
+    if args.pretrained_checkpoint_path:
+        if not isinstance(task, FineTuningTask):
+            raise ValueError(
+                f"--pretrained_checkpoint_path needs a fine_tuning task, not {config['name']!r}"
+            )
+        task.set_pretrained_checkpoint(args.pretrained_checkpoint_path)
+    elif config.get("pretrained_checkpoint"):
+        _check_checkpoint(config["pretrained_checkpoint"], "pretrained_checkpoint")
+    if hasattr(task, "build_dataloader_from_dataset"):
+        task.build_dataloader_from_dataset = functools.partial(
+            task.build_dataloader_from_dataset, shuffle_seed=_SHUFFLE_STRIDE * args.seed
+        )
+    return task
+
+
+def _set_hooks(
+    args: argparse.Namespace, config: dict[str, Any], task: ClassyTask, output: _Output
+) -> TrainingCurvesHook:
+    """classy_train.py's hooks and ours; of a kind that the config has, the config's is taken."""
+    curves = TrainingCurvesHook(output.folder, title=Path(args.config_file).stem)
+    curves = next((h for h in task.hooks if isinstance(h, TrainingCurvesHook)), curves)
+    hooks: list[ClassyHook] = [output]
+    if args.show_progress:
+        hooks.append(ProgressBarHook())
+    hooks += [LossLrMeterLoggingHook(args.log_freq), ModelComplexityHook()]
+    if not args.skip_tensorboard:
+        try:
+            hooks.append(TensorboardPlotHook(None))  # the writer comes from `output`
+            output.tensorboard = hooks[-1]
+        except ModuleNotFoundError:
+            logging.info("tensorboard is not installed, so there are no tensorboard logs")
+    args_dict = {**vars(args), "config": config, "checkpoint_folder": str(output.checkpoints)}
+    hooks.append(
+        CheckpointHook(str(output.checkpoints), args_dict, checkpoint_period=args.checkpoint_period)
+    )
+    if args.profiler:
+        hooks.append(ProfilerHook())
+    if args.visdom_server:
+        hooks.append(VisdomHook(args.visdom_server, args.visdom_port))
+    hooks += [curves, PhaseSeedHook(args.seed)]
+    own = {hook.name() for hook in task.hooks}
+    task.set_hooks([*task.hooks, *(hook for hook in hooks if hook.name() not in own)])
+    return curves
+
+
+def _summary(history: list[dict[str, Any]], seconds: float, checkpoint: Path, curves: Path) -> str:
+    lines = [f"Trained in {seconds:.1f} s"]
+    for phase in ("train", "test"):
+        last = next((entry for entry in reversed(history) if entry["phase"] == phase), None)
+        if last:
+            values = [f"loss {last['loss']:.4f}"] + [
+                f"{meter} {name} {value:.4f}"
+                for meter, names in last["meters"].items()
+                for name, value in names.items()
+            ]
+            lines.append(f"  {phase:<5}  " + "  ".join(values))
+    if checkpoint.is_file():
+        lines.append(f"  checkpoint  {checkpoint}")
+    if curves.is_file():
+        lines.append(f"  curves      {curves}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains, and prints the final meters, the time, and where the checkpoint lies.
+
+    Args:
+        argv: the flags (default: None, those of the process).
+
+    Returns:
+        0. Bad input exits with code 2 and one line on stderr.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    primary = args.distributed_backend != "ddp" or os.environ.get("RANK", "0") == "0"
+    log_filter = _LogFilter()
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    if not args.debug:
+        handler.addFilter(log_filter)
+    logging.basicConfig(
+        level=logging.INFO if primary else logging.ERROR, handlers=[handler], force=True
+    )
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    # Each worker of a data loader imports Classy Vision anew, see classy_gc/__init__.py.
+    os.environ.setdefault(
+        "PYTHONWARNINGS",
+        "ignore:`torch.jit.script` is deprecated,ignore:The 'torchvision.transforms._",
+    )
+    # As with classy_train.py, what lies in the current folder can be imported.
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+    output = _Output(args)
+    try:
+        _check_args(args)
+        config = load_config(args.config_file)
+        set_image_backend(args.image_backend)
+        set_video_backend(args.video_backend)
+        if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
+            args.show_progress = True
+        if args.log_freq is None and not args.show_progress:
+            args.log_freq = 5
+        _seed(args.seed)
+        task = _build_task(args, config)
+        curves = _set_hooks(args, config, task, output)
+        start = time.perf_counter()
+        _TRAINERS[args.distributed_backend]().train(task)
+    except Exception as error:
+        reason = refusal(log_filter.load_error or error)
+        if output.started or args.debug or reason is None:
+            raise
+        if log_filter.load_error:
+            path = args.checkpoint_load_path or args.pretrained_checkpoint_path
+            reason = f"checkpoint {path} does not fit {args.config_file}: {reason}"
+        if not primary:
+            return 2
+        parser.error(reason)
+    if is_primary():
+        print(
+            _summary(
+                curves.state.history,
+                time.perf_counter() - start,
+                output.checkpoints / CHECKPOINT_FILE,
+                curves.path,
+            )
+        )
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""``training_curves``: loss, meters and learning rate of every phase, and a picture of them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from classy_vision.generic.distributed_util import is_primary
+from classy_vision.hooks import ClassyHook, register_hook
+
+from classy_gc.optim.classy_gc_optimizer import check_known
+
+_COLORS = {"train": "#1f77b4", "test": "#d95f02"}
+_DASHES = ("-", "--", ":", "-.")
+
+
+@register_hook("training_curves")
+class TrainingCurvesHook(ClassyHook):
+    """``training_curves``: keeps a history of the phases and draws it as ``curves.png``.
+
+    ``state.history`` is a list with one dict a phase: ``phase`` (``train`` or ``test``),
+    ``epoch`` (how much has been trained, in epochs), ``loss`` (the mean over the batches),
+    ``lr`` (of the last step, the largest where parameter groups differ; None in a test
+    phase) and ``meters`` (``{meter: {name: value}}``). It is part of every checkpoint, so a
+    resumed run draws all of the curve. Without matplotlib there is a log line instead.
+
+    Args:
+        folder (str or Path): where ``curves.png`` goes; made if need be (default: ``.``)
+        title (str): of the picture (default: none)
+
+    Raises:
+        ValueError: an unknown key.
+
+    Example:
+        >>> from classy_vision.hooks import build_hook
+        >>> build_hook({"name": "training_curves", "title": "digits"}).state.history
+        []
+    """
+
+    on_start = ClassyHook._noop
+    on_phase_start = ClassyHook._noop
+
+    def __init__(self, folder: str | Path = ".", title: str = "") -> None:
+        super().__init__()
+        self.path = Path(folder) / "curves.png"
+        self.title = title
+        self.state.history = []
+        self._lr: float | None = None
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> TrainingCurvesHook:
+        """Instantiates the hook from a configuration: its arguments, by name."""
+        check_known(config, ["folder", "title"], "hook 'training_curves'")
+        return cls(**config)
+
+    def on_step(self, task: Any) -> None:
+        """Notes the learning rate: at the end of the phase it is the next epoch's already."""
+        if task.train:
+            self._lr = float(max(group["lr"] for group in task.optimizer.param_groups))
+
+    def on_phase_end(self, task: Any) -> None:
+        """Appends the phase to the history."""
+        if not task.losses:
+            return
+        values = {m.name: m.value for m in task.meters if isinstance(m.value, dict)}
+        self.state.history.append(
+            {
+                "phase": task.phase_type,
+                "epoch": (task.train_phase_idx + 1) / (task.train_phases_per_epoch or 1),
+                "loss": sum(task.losses) / len(task.losses),
+                "lr": self._lr if task.train else None,
+                "meters": {
+                    meter: {k: v for k, v in value.items() if isinstance(v, (int, float))}
+                    for meter, value in values.items()
+                },
+            }
+        )
+
+    def on_end(self, task: Any) -> None:
+        """Writes the picture, on the primary rank."""
+        if not is_primary() or not self.state.history:
+            return
+        try:
+            figure = self._figure()
+        except ImportError:
+            logging.info("no curves.png without matplotlib: pip install 'classy-gc[examples]'")
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.path, dpi=150)
+
+    def _series(self, phase: str, *keys: str) -> tuple[list[float], list[float]]:
+        """Epochs and values of what stands at ``keys`` in the history of ``phase``."""
+        epochs, values = [], []
+        for entry in self.state.history:
+            value: Any = entry if entry["phase"] == phase else {}
+            for key in keys:
+                value = (value or {}).get(key)
+            if value is not None:
+                epochs.append(entry["epoch"])
+                values.append(value)
+        return epochs, values
+
+    def _figure(self) -> Any:
+        # A Figure of its own, not pyplot: nothing global, and no display is needed.
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+        history = self.state.history
+        meters = {m: list(names) for entry in history for m, names in entry["meters"].items()}
+        lr = self._series("train", "lr")
+        columns = 1 + len(meters) + bool(lr[0])
+        figure = Figure(figsize=(4.4 * columns, 3.6), layout="constrained")
+        all_axes = figure.subplots(1, columns, squeeze=False)[0]
+        style = {"linewidth": 1.8}
+        if len(history) <= 60:
+            style |= {"marker": "o", "markersize": 3.5}
+
+        def panel(axes: Any, title: str, lines: list[tuple[str, ...]], final: str) -> None:
+            values = []
+            for i, keys in enumerate(lines):
+                for phase, color in _COLORS.items():
+                    x, y = self._series(phase, *keys)
+                    if not x:
+                        continue
+                    label = phase if len(lines) == 1 else f"{phase} {keys[-1]}"
+                    label += f"  {format(y[-1], final)}"
+                    axes.plot(x, y, _DASHES[i % 4], color=color, label=label, **style)
+                    values += y
+            axes.set_title(title)
+            axes.legend(frameon=False)
+            if title == "loss" and min(values) > 0 and max(values) > 20 * min(values):
+                axes.set_yscale("log")
+            if final.endswith("%"):
+                axes.yaxis.set_major_formatter(PercentFormatter(1))
+
+        panel(all_axes[0], "loss", [("loss",)], ".4f")
+        for axes, (meter, names) in zip(all_axes[1:], meters.items(), strict=False):
+            lines = [("meters", meter, name) for name in names]
+            values = [
+                v for keys in lines for phase in _COLORS for v in self._series(phase, *keys)[1]
+            ]
+            title = f"{meter} ({names[0]})" if len(names) == 1 else meter
+            panel(axes, title, lines, ".2%" if all(0 <= v <= 1 for v in values) else ".4g")
+        if lr[0]:
+            all_axes[-1].plot(*lr, color="#4d4d4d", **style)
+            all_axes[-1].set_title("learning rate")
+            all_axes[-1].set_ylim(bottom=0)
+        for axes in all_axes:
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.suptitle(self.title)
+        return figure
