@@ -11,11 +11,15 @@ The functions work with row *sums*: ``x −= Σ/n`` folds the division by the ro
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+#: number of dimensions: those that make up a row
+_ROW_DIMS = [tuple(range(1, dims)) for dims in range(65)]  # torch has at most 64
 
 
 def ineligible_reason(
@@ -81,23 +85,13 @@ def local_rows(x: Tensor) -> Tensor:
     return x.to_local() if whole else x
 
 
-def row_length(x: Tensor) -> int:
-    """The number of elements ``n`` in one row of ``x`` (``[d0, …]`` with ``d0 > 0``).
-
-    Example:
-        >>> row_length(torch.zeros(8, 3, 5, 5))
-        75
-    """
-    return x.numel() // x.shape[0]
-
-
-def _num_blocks(x: Tensor) -> int:
-    """Into how many blocks of rows to cut ``x``, to bound mixed-precision temporaries.
+def _in_blocks(x: Tensor) -> bool:
+    """Whether to work through ``x`` in eighths, to bound mixed-precision temporaries.
 
     On the CPU torch casts whole operands to float32 before it adds a float32 to a
     half-precision tensor: four times the tensor in temporaries. Eighths keep that to half.
     """
-    return 8 if x.dtype in _LOW_PRECISION and x.device.type == "cpu" else 1
+    return x.dtype in _LOW_PRECISION and x.device.type == "cpu"
 
 
 def row_sums(x: Tensor) -> Tensor:
@@ -113,12 +107,11 @@ def row_sums(x: Tensor) -> Tensor:
         >>> row_sums(torch.ones(2, 3, 4)).flatten()
         tensor([12., 12.])
     """
-    dims = tuple(range(1, x.dim()))
-    dtype = torch.float32 if x.dtype in _LOW_PRECISION else None
-    blocks = _num_blocks(x)
-    if blocks == 1:
-        return x.sum(dims, keepdim=True, dtype=dtype)
-    return torch.cat([rows.sum(dims, keepdim=True, dtype=dtype) for rows in x.chunk(blocks)])
+    dims = _ROW_DIMS[x.dim()]
+    if x.dtype not in _LOW_PRECISION:
+        return x.sum(dims, True)
+    blocks = x.chunk(8) if _in_blocks(x) else (x,)
+    return torch.cat([rows.sum(dims, True, dtype=torch.float32) for rows in blocks])
 
 
 def shift_rows_(x: Tensor, sums: Tensor) -> Tensor:
@@ -137,22 +130,96 @@ def shift_rows_(x: Tensor, sums: Tensor) -> Tensor:
         tensor([[-1.,  1.],
                 [ 0.,  0.]])
     """
-    if x.numel() == 0:  # the shard of a process that holds no rows
+    numel = x.numel()
+    if numel == 0:  # the shard of a process that holds no rows
         return x
-    blocks = _num_blocks(x)
-    alpha = 1 / row_length(x)
-    if blocks == 1:
+    alpha = x.size(0) / numel
+    if not _in_blocks(x):
         return x.sub_(sums, alpha=alpha)
-    for rows, rows_sums in zip(x.chunk(blocks), sums.chunk(blocks), strict=True):
+    for rows, rows_sums in zip(x.chunk(8), sums.chunk(8), strict=True):
         rows.sub_(rows_sums, alpha=alpha)
     return x
+
+
+def in_batches(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Batches for :func:`batch_row_sums`: small tensors of one kind together, others alone.
+
+    A kernel launch a tensor is what centralizing many small tensors costs; stacking them
+    into a scratch tensor of at most 65,536 elements costs far less. Large tensors stay
+    alone: they are read where they are.
+
+    Args:
+        tensors: eligible tensors.
+
+    Returns:
+        Lists of one tensor, or of several of the same shape, dtype and device.
+
+    Example:
+        >>> [len(batch) for batch in in_batches([torch.zeros(2, 3)] * 5 + [torch.zeros(99, 99)])]
+        [5, 1]
+    """
+    batches: list[list[Tensor]] = []
+    open_batches: dict[Any, list[Tensor]] = {}
+    for x in tensors:
+        size = x.numel()
+        if size > 4096 or hasattr(x, "placements"):
+            batches.append([x])
+            continue
+        kind = (x.shape, x.dtype, x.device)
+        batch = open_batches.get(kind)
+        if batch is None or (len(batch) + 1) * size > 65536:
+            batch = open_batches[kind] = []
+            batches.append(batch)
+        batch.append(x)
+    return batches
+
+
+def batch_row_sums(batch: list[Tensor]) -> Tensor:
+    """:func:`row_sums` of every tensor of a batch.
+
+    Args:
+        batch: one tensor, or several small ones of one shape ``[d0, d1, …]``.
+
+    Returns:
+        Shape ``[len(batch), d0, 1, …]``.
+
+    Example:
+        >>> batch_row_sums([torch.ones(2, 3), torch.zeros(2, 3)]).shape
+        torch.Size([2, 2, 1])
+    """
+    if len(batch) == 1:
+        return row_sums(batch[0]).unsqueeze(0)
+    stacked = torch.stack(batch)
+    dims = _ROW_DIMS[stacked.dim()][1:]
+    dtype = torch.float32 if stacked.dtype in _LOW_PRECISION else None
+    return stacked.sum(dims, True, dtype=dtype)
+
+
+def shift_batch_rows_(batch: list[Tensor], sums: Tensor) -> None:
+    """:func:`shift_rows_` for every tensor of a batch.
+
+    Args:
+        batch: one tensor, or several of one shape ``[d0, d1, …]``, changed in place.
+        sums: shape ``[len(batch), d0, 1, …]``, as :func:`batch_row_sums` gives.
+
+    Example:
+        >>> batch = [torch.tensor([[1.0, 3.0]]), torch.tensor([[5.0, 5.0]])]
+        >>> shift_batch_rows_(batch, batch_row_sums(batch))
+        >>> batch
+        [tensor([[-1.,  1.]]), tensor([[0., 0.]])]
+    """
+    if len(batch) == 1:
+        shift_rows_(batch[0], sums[0])
+    else:
+        alpha = batch[0].size(0) / batch[0].numel()
+        torch._foreach_sub_(batch, sums.unbind(), alpha=alpha)
 
 
 @torch.no_grad()
 def centralize_(tensors: Iterable[Tensor], *, gc_conv_only: bool | float = False) -> list[Tensor]:
     """``C(x) = x − μ(x)`` in place, for every eligible tensor; the others stay as they are.
 
-    Allocates the row means of one tensor at a time. Any floating or complex dtype, device
+    Any floating or complex dtype, device
     and dense or strided layout will do.
 
     Args:
@@ -168,7 +235,7 @@ def centralize_(tensors: Iterable[Tensor], *, gc_conv_only: bool | float = False
         [tensor([[-1.,  1.]]), tensor([1., 3.])]
     """
     tensors = list(tensors)
-    for x in tensors:
-        if ineligible_reason(x, gc_conv_only=gc_conv_only) is None:
-            shift_rows_(x, row_sums(x))
+    eligible = [x for x in tensors if ineligible_reason(x, gc_conv_only=gc_conv_only) is None]
+    for batch in in_batches(eligible):
+        shift_batch_rows_(batch, batch_row_sums(batch))
     return tensors

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from classy_gc.core.centralization import (
+    batch_row_sums,
+    in_batches,
     ineligible_reason,
     local_rows,
-    row_sums,
-    shift_rows_,
+    shift_batch_rows_,
 )
 
 # What the docstrings of several optimizers say alike, written once. ``{key}`` in the
@@ -195,7 +196,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 if isinstance(value, Tensor) and value.shape == p.shape:
                     state[name] = _laid_out_as(p, value)
 
-    def _find_eligible(self, group: dict[str, Any]) -> list[Tensor]:
+    def _find_eligible(self, group: dict[str, Any]) -> list[list[Tensor]]:
+        """The parameters of a group that GC can act on, in batches."""
         for p in group["params"]:
             if "FlatParameter" in type(p).__name__ or getattr(p, "_fsdp_flattened", False):
                 raise RuntimeError(
@@ -203,14 +205,14 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                     f"flattens them away (parameter of shape {list(p.shape)}); shard the model "
                     "with torch.distributed.fsdp.fully_shard, or set use_gc=False"
                 )
-        return [
+        return in_batches(
             p
             for p in group["params"]
             if ineligible_reason(p, gc_conv_only=group["gc_conv_only"]) is None
-        ]
+        )
 
-    def _eligible(self, group: dict[str, Any]) -> list[Tensor]:
-        """The group's parameters that GC acts on in this step."""
+    def _eligible(self, group: dict[str, Any]) -> list[list[Tensor]]:
+        """The parameters of a group that GC acts on in this step, in batches."""
         if not group["use_gc"]:
             return []
         self._check_options(group)
@@ -220,51 +222,57 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         cache = self.__dict__.setdefault("_eligible_cache", {})
         if cache.get(id(group), (None,))[0] != key:
             cache[id(group)] = key, self._find_eligible(group)
-        eligible = cache[id(group)][1]
-        eligible = [p for p in eligible if p.grad is not None]
-        for p in eligible:
-            if p.grad.layout != torch.strided:
-                raise RuntimeError(
-                    f"{type(self).__name__} with use_gc=True does not support sparse gradients "
-                    f"(shape {list(p.shape)}); set use_gc=False for its parameter group"
-                )
-        return eligible
+        batches = [[p for p in batch if p.grad is not None] for batch in cache[id(group)][1]]
+        for batch in batches:
+            for p in batch:
+                if p.grad.layout != torch.strided:
+                    raise RuntimeError(
+                        f"{type(self).__name__} with use_gc=True does not support sparse gradients "
+                        f"(shape {list(p.shape)}); set use_gc=False for its parameter group"
+                    )
+        return [batch for batch in batches if batch]
 
     def _lay_out_gradients(self) -> None:
-        """Gives fused kernels gradients that lie in memory as their parameters do.
+        """Replaces gradients that cannot be worked on in place as they lie in memory.
 
-        Autograd makes them so; one that was set by hand may not be, and torch's fused CPU
-        kernels would pair its elements with the wrong weights.
+        Autograd makes none of them; a user who sets ``p.grad`` may. Fused kernels need a
+        gradient that lies as its parameter does (torch's CPU kernels would pair its elements
+        with the wrong weights), GC one whose elements do not share memory.
         """
         for group in self.param_groups:
-            if group.get("fused"):
-                for p in group["params"]:
-                    g = p.grad
-                    if g is not None and g.layout == torch.strided:
-                        laid_out = _laid_out_as(p, g)
-                        if laid_out is not g:
-                            p.grad = laid_out
+            fused, use_gc = group.get("fused"), group["use_gc"]
+            if not (fused or use_gc):
+                continue
+            for p in group["params"]:
+                g = p.grad
+                if g is None or g.layout != torch.strided:
+                    continue
+                if fused:
+                    laid_out = _laid_out_as(p, g)
+                    if laid_out is not g:
+                        p.grad = laid_out
+                elif 0 in g.stride():
+                    p.grad = g.contiguous()
 
     def _transform_gradients(self) -> None:
         """What a subclass does to the gradients before GC sees them; nothing here."""
 
-    def _centralize_gradients(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _centralize_gradients(self, group: dict[str, Any], batches: list[list[Tensor]]) -> None:
         """Shifts the rows of each ``p.grad`` so that the parent's ``g + wd·p`` is centralized."""
         wd = 0 if group.get("decoupled_weight_decay") else group.get("weight_decay", 0)
         if group.get("maximize"):
             wd = -wd  # the parent negates the gradient: μ(−g + wd·p) = −μ(g − wd·p)
         # GradScaler sets grad_scale where the fused kernel is to unscale the gradient itself.
         scale = getattr(self, "grad_scale", None)
-        for p in params:
-            g = local_rows(p.grad)
-            sums = row_sums(g)
+        for batch in batches:
+            grads = [local_rows(p.grad) for p in batch]
+            sums = batch_row_sums(grads)
             if scale is not None or isinstance(wd, Tensor):
-                sums.add_(
-                    row_sums(local_rows(p)).mul_(wd * (1 if scale is None else scale.to(p.device)))
-                )
+                decay = batch_row_sums([local_rows(p) for p in batch])
+                sums.add_(decay.mul_(wd if scale is None else wd * scale.to(sums.device)))
             elif wd:
-                sums.add_(row_sums(local_rows(p)), alpha=wd)
-            shift_rows_(g, sums)
+                sums.add_(batch_row_sums([local_rows(p) for p in batch]), alpha=wd)
+            shift_batch_rows_(grads, sums)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -286,14 +294,16 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         self._lay_out_gradients()
         self._transform_gradients()
         after = []
-        for group, params in plan:
+        for group, batches in plan:
             if group.get("gc_loc", True):
-                self._centralize_gradients(group, params)
+                self._centralize_gradients(group, batches)
             else:
-                after += [(p, row_sums(p)) for p in map(local_rows, params)]
+                for batch in batches:
+                    params = [local_rows(p) for p in batch]
+                    after.append((params, batch_row_sums(params)))
         self._update()
-        for p, sums in after:
-            shift_rows_(p, row_sums(p).sub_(sums))
+        for params, sums in after:
+            shift_batch_rows_(params, batch_row_sums(params).sub_(sums))
         return loss
 
     def _update(self) -> None:

@@ -85,8 +85,10 @@ class LARC(SGD):
                 both = (p_norm != 0) & (g_norm != 0)
                 g.addcmul_(p, (both * wd).to(p.dtype)).mul_(torch.where(both, rate, 1))
 
-    def _centralize_gradients(self, group: dict[str, Any], params: list[torch.Tensor]) -> None:
-        super()._centralize_gradients({**group, "weight_decay": 0}, params)
+    def _centralize_gradients(
+        self, group: dict[str, Any], batches: list[list[torch.Tensor]]
+    ) -> None:
+        super()._centralize_gradients({**group, "weight_decay": 0}, batches)
 
     def _update(self) -> None:
         # The decay is in the gradients already.
