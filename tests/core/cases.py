@@ -1,0 +1,220 @@
+"""The table of optimizers and options that the tests run over, and how they train.
+
+A new optimizer costs an entry in ``REFERENCE`` and in ``TORCH_GRID``, and rows in ``ROWS``.
+"""
+
+import inspect
+from itertools import product
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from classy_gc import core
+
+from . import reference
+
+REFERENCE = {
+    core.SGD: reference.sgd,
+    core.Adam: reference.adam,
+    core.AdamW: reference.adamw,
+    core.RAdam: reference.radam,
+    core.PlainRAdam: reference.radam,
+    core.RMSprop: reference.rmsprop,
+    core.RMSpropTF: reference.rmsprop_tf,
+}
+OPTIMIZERS = [pytest.param(cls, id=cls.__name__) for cls in REFERENCE]
+
+# One row an optimizer and options of its algorithm.
+ROWS = [
+    (core.SGD, {}),
+    (core.SGD, {"weight_decay": 0.3}),
+    (core.SGD, {"weight_decay": 0.3, "momentum": 0.9, "dampening": 0.4}),
+    (core.SGD, {"weight_decay": 0.3, "momentum": 0.9, "nesterov": True}),
+    (core.SGD, {"weight_decay": 0.3, "momentum": 0.9, "nesterov": True, "maximize": True}),
+    (core.Adam, {}),
+    (core.Adam, {"weight_decay": 0.3}),
+    (core.Adam, {"weight_decay": 0.3, "maximize": True}),
+    (core.Adam, {"weight_decay": 0.3, "amsgrad": True, "betas": (0.8, 0.7), "eps": 1e-3}),
+    (core.Adam, {"weight_decay": 0.3, "decoupled_weight_decay": True}),
+    (core.AdamW, {}),
+    (core.AdamW, {"weight_decay": 0.3, "maximize": True}),
+    (core.AdamW, {"weight_decay": 0.3, "amsgrad": True, "betas": (0.8, 0.7), "eps": 1e-3}),
+    (core.RAdam, {}),
+    (core.RAdam, {"weight_decay": 0.3, "eps": 1e-3}),
+    (core.RAdam, {"weight_decay": 0.3, "maximize": True, "degenerated_to_sgd": False}),
+    (core.RAdam, {"weight_decay": 0.3, "decoupled_weight_decay": True}),
+    (
+        core.RAdam,
+        {"weight_decay": 0.3, "decoupled_weight_decay": True, "degenerated_to_sgd": False},
+    ),
+    (core.RAdam, {"betas": (0.9, 0.5)}),  # ρ_∞ = 3: never rectified
+    (core.PlainRAdam, {"weight_decay": 0.3}),
+    (core.RMSprop, {}),
+    (core.RMSprop, {"weight_decay": 0.3, "maximize": True, "momentum": 0.9}),
+    (core.RMSprop, {"weight_decay": 0.3, "centered": True, "alpha": 0.8, "eps": 1e-2}),
+    (core.RMSpropTF, {}),
+    (core.RMSpropTF, {"weight_decay": 0.3, "maximize": True, "momentum": 0.9}),
+    (core.RMSpropTF, {"weight_decay": 0.3, "centered": True, "alpha": 0.8, "eps": 1e-2}),
+]
+
+# What torch's class of the same name can be told, over and above foreach and fused.
+_LR = {"lr": [0.1, torch.tensor(0.1)]}
+_COMMON = _LR | {
+    "weight_decay": [0, 0.3],
+    "maximize": [False, True],
+    "capturable": [False, True],
+    "differentiable": [False, True],
+}
+_ADAM = _COMMON | {"betas": [(0.9, 0.99)]}
+TORCH_GRID = {
+    core.SGD: _LR
+    | {
+        "momentum": [0, 0.9],
+        "dampening": [0, 0.4],
+        "weight_decay": [0, 0.3, torch.tensor(0.3)],
+        "nesterov": [False, True],
+        "maximize": [False, True],
+        "differentiable": [False, True],
+    },
+    core.Adam: _ADAM | {"amsgrad": [False, True], "decoupled_weight_decay": [False, True]},
+    core.AdamW: _ADAM | {"amsgrad": [False, True]},
+    core.RAdam: _ADAM | {"decoupled_weight_decay": [False, True]},
+    core.PlainRAdam: _ADAM | {"decoupled_weight_decay": [False, True]},
+    core.RMSprop: _COMMON | {"momentum": [0, 0.9], "centered": [False, True]},
+}
+
+IMPLEMENTATIONS = [{}, {"fused": True}, {"fused": False}, {"foreach": True}, {"foreach": False}]
+KERNELS = [{"fused": True}, {"foreach": True}, {"foreach": False}]
+
+# What GC acts on, one shape a number of dimensions …
+ELIGIBLE = [(5, 3), (4, 3, 2), (4, 3, 2, 2), (3, 2, 2, 2, 2)]
+# … and what it must leave alone.
+INELIGIBLE = [(), (7,), (1,), (5, 1), (1, 1), (4, 1, 1, 1), (0,), (0, 3), (3, 0)]
+SHAPES = [*ELIGIBLE, *INELIGIBLE]
+
+
+def row_id(row):
+    """A test id that says all of a row."""
+    cls, options = row
+    return "-".join([cls.__name__, *(f"{k}={v}" for k, v in options.items())])
+
+
+def accepts(cls, *names):
+    """Whether the constructor has options of these names."""
+    return set(names) <= set(inspect.signature(cls).parameters)
+
+
+def rows(gc_loc=(False, True), implementations=({},), table=ROWS):
+    """``ROWS`` as parameters ``cls, options``: times ``gc_loc`` and ``implementations``.
+
+    What an optimizer has no option for is left out.
+    """
+    combined = [
+        (cls, options | gc | implementation)
+        for cls, options in table
+        for gc in ([{"gc_loc": x} for x in gc_loc] if accepts(cls, "gc_loc") else [{}])
+        for implementation in implementations
+        if accepts(cls, *implementation)
+    ]
+    return [pytest.param(cls, options, id=row_id((cls, options))) for cls, options in combined]
+
+
+def one_row_each(**combinations):
+    """As :func:`rows`, but of every optimizer only the last row with the most options."""
+    most = {}
+    for cls, options in ROWS:
+        if len(options) >= len(most.get(cls, {})):
+            most[cls] = options
+    return rows(table=most.items(), **combinations)
+
+
+def for_torch(cls, options):
+    """Those of the options which the torch class has as well."""
+    return {k: v for k, v in options.items() if accepts(parent(cls), k)}
+
+
+def grid(options):
+    """Every combination of a dict of lists, as dicts."""
+    return [dict(zip(options, values, strict=True)) for values in product(*options.values())]
+
+
+def parent(cls):
+    """The torch class that ``cls`` stands in for."""
+    return next(c for c in cls.__mro__ if c.__module__.startswith("torch.optim."))
+
+
+def problem(shapes=SHAPES, steps=10, dtype=torch.float32):
+    """Weights, and for each step a gradient of each weight; row means are far from zero."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(shape):
+        x = torch.randn(shape, generator=generator, dtype=torch.float64)
+        if dtype.is_complex:
+            x = x + 1j * torch.randn(shape, generator=generator, dtype=torch.float64)
+        return (x + 0.5).to(dtype)
+
+    weights = [random(shape) for shape in shapes]
+    return weights, [[random(shape) for shape in shapes] for _ in range(steps)]
+
+
+def advance(optimizer, grads):
+    """Steps once for each list of gradients (``None`` where a parameter has none)."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for step_grads in grads:
+        for p, g in zip(params, step_grads, strict=True):
+            p.grad = None if g is None else g.clone()
+        optimizer.step()
+
+
+def train(cls, weights, grads, **options):
+    """Trains copies of ``weights`` and returns them with their optimizer."""
+    params = [Parameter(w.clone()) for w in weights]
+    optimizer = cls(params, **{"lr": 0.1} | options)
+    advance(optimizer, grads)
+    return params, optimizer
+
+
+def expected(cls, weights, grads, **options):
+    """What :func:`train` should have made of ``weights``, by the float64 reference."""
+    options = {k: v for k, v in options.items() if k not in ("fused", "foreach")}
+    options = {"lr": 0.1} | options
+    function = REFERENCE[cls]
+
+    def final(w, gs):
+        gs = [g for g in gs if g is not None]
+        if w.is_complex():  # a pair of reals, each of which goes its own way
+            parts = [
+                function(x(w), [x(g) for g in gs], **options) for x in (torch.real, torch.imag)
+            ]
+            return torch.complex(*parts)
+        return function(w, gs, **options)
+
+    return [final(w, gs) for w, gs in zip(weights, zip(*grads, strict=True), strict=True)]
+
+
+def assert_close(actual, wanted, tolerance):
+    """Every tensor is within ``tolerance`` of the largest element of what it should be."""
+    for i, (x, y) in enumerate(zip(actual, wanted, strict=True)):
+        if y.numel():
+            error = (x.detach().to(y.dtype) - y).abs().max() / y.abs().max()
+            assert error <= tolerance, f"tensor {i}, shape {list(y.shape)}: off by {error:.1e}"
+
+
+def bits(tensors):
+    """Something that compares equal only if every bit of every tensor does."""
+    return [
+        (x.shape, x.dtype, x.detach().contiguous().view(-1).view(torch.uint8).tolist())
+        for x in (x if x.dim() else x[None] for x in tensors)
+    ]
+
+
+def assert_same(actual, wanted):
+    """Bit for bit the same tensors."""
+    assert bits(actual) == bits(wanted)
+
+
+def moments(optimizer):
+    """Every tensor of the state, in order."""
+    state = optimizer.state_dict()["state"]
+    return [x for i in sorted(state) for _, x in sorted(state[i].items()) if torch.is_tensor(x)]

@@ -1,0 +1,343 @@
+"""The numbers: torch's where GC is off, the float64 reference's where it is on."""
+
+import inspect
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from torch.nn import Parameter
+
+from classy_gc import core
+
+from .cases import (
+    IMPLEMENTATIONS,
+    INELIGIBLE,
+    KERNELS,
+    OPTIMIZERS,
+    REFERENCE,
+    ROWS,
+    TORCH_GRID,
+    accepts,
+    assert_close,
+    assert_same,
+    expected,
+    grid,
+    moments,
+    one_row_each,
+    parent,
+    problem,
+    rows,
+    train,
+)
+
+RADAMS = (core.RAdam, core.PlainRAdam)
+
+
+def outcome(cls, weights, grads, **options):
+    """Weights, moments and gradients through the step, or the error."""
+    leaves = [w.clone().requires_grad_() for w in weights]
+    params = leaves
+    try:
+        if options.get("differentiable"):
+            params = [leaf.clone() for leaf in leaves]
+        optimizer = cls(params, **options)
+        for step_grads in grads:
+            for p, g in zip(params, step_grads, strict=True):
+                p.grad = g.clone()
+            optimizer.step()
+        if options.get("differentiable"):
+            sum((p**2).sum() for p in params).backward()
+            return None, params, [*moments(optimizer), *(leaf.grad for leaf in leaves)]
+    except Exception as e:
+        return (type(e), str(e)), [], []
+    return None, params, moments(optimizer)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("fused", [None, False, True])
+@pytest.mark.parametrize("foreach", [None, False, True])
+@pytest.mark.parametrize("cls", [c for c in TORCH_GRID if c not in RADAMS])
+def test_without_gc_every_option_is_torch_bit_for_bit(cls, foreach, fused):
+    kernel = {"foreach": foreach} | ({"fused": fused} if accepts(cls, "fused") else {})
+    weights, grads = problem([(3,), (3, 2), (2, 1, 2, 2)], steps=3)
+    worked = 0
+    for options in grid(TORCH_GRID[cls]):
+        options |= kernel
+        wanted = outcome(parent(cls), weights, grads, **options)
+        actual = outcome(cls, weights, grads, **options)
+        assert actual[0] == wanted[0], options
+        for ours, theirs in zip(actual[1:], wanted[1:], strict=True):
+            assert len(ours) == len(theirs), options
+            assert all(map(torch.equal, ours, theirs)), options
+        worked += wanted[0] is None
+    assert worked or (kernel.get("fused") and foreach)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("fused", [None, False, True])
+@pytest.mark.parametrize("foreach", [None, False, True])
+@pytest.mark.parametrize("cls", RADAMS)
+def test_without_gc_radam_is_torch(cls, foreach, fused):
+    weights, grads = problem([(3,), (3, 2), (2, 1, 2, 2)], steps=12)
+    for options in grid(TORCH_GRID[cls]):
+        options |= {"foreach": foreach}
+        if fused and any(options[k] for k in ("foreach", "differentiable", "capturable")):
+            continue  # refused, see test_centralized_optimizer.py
+        wanted = outcome(parent(cls), weights, grads, **options)
+        if fused and wanted[0]:
+            continue
+        actual = outcome(cls, weights, grads, **options, fused=fused)
+        assert actual[0] == wanted[0], options
+        for ours, theirs in zip(actual[1:], wanted[1:], strict=True):
+            assert_close(ours, [x.double() for x in theirs], 1e-6)
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_signature_is_torchs_plus_the_added_options(cls):
+    ours, torchs = (inspect.signature(c).parameters for c in (cls, parent(cls)))
+    added = set(ours) - set(torchs)
+    gc = {"use_gc", "gc_conv_only"} | ({"gc_loc"} if cls is not core.SGD else set())
+    assert added == gc | ({"degenerated_to_sgd", "fused"} if cls in RADAMS else set())
+    torch_like = {name: p for name, p in ours.items() if name not in added}
+    assert list(torch_like) == [n for n, p in torchs.items() if p.kind is not p.VAR_KEYWORD]
+    for name, p in torch_like.items():
+        assert (p.kind, p.default) == (torchs[name].kind, torchs[name].default), name
+
+    promised = inspect.signature(REFERENCE[cls]).parameters
+    for name in added - {"fused"}:
+        assert ours[name].kind is inspect.Parameter.KEYWORD_ONLY
+        if name in promised:
+            assert ours[name].default is promised[name].default, name
+
+    w = [Parameter(torch.ones(1))]
+    in_group = cls(w).param_groups[0]
+    theirs = parent(cls)(w).param_groups[0]
+    assert in_group == theirs | {name: ours[name].default for name in added}
+
+
+BAD = [
+    {"lr": -1.0},
+    {"lr": torch.tensor([0.1, 0.2])},
+    {"lr": "fast"},
+    {"weight_decay": -0.1},
+    {"momentum": -0.9},
+    {"nesterov": True},
+    {"nesterov": True, "momentum": 0.9, "dampening": 0.1},
+    {"eps": -1e-8},
+    {"betas": (1.0, 0.9)},
+    {"betas": (0.9, -0.1)},
+    {"betas": (0.9,)},
+    {"betas": (torch.tensor(0.9), 0.9)},
+    {"betas": (torch.tensor([0.9, 0.9]), torch.tensor(0.9))},
+    {"lr": torch.tensor(0.1), "foreach": True},
+    {"fused": True, "foreach": True},
+    {"fused": True, "differentiable": True},
+    {"no_such_option": 1},
+]
+
+
+def error(function, *args, **kwargs):
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        function(*args, **kwargs)
+    return caught.type, str(caught.value)
+
+
+@pytest.mark.parametrize("bad", BAD, ids=str)
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_bad_options_raise_torchs_errors(cls, bad):
+    w = [Parameter(torch.ones(2, 2))]
+    try:
+        parent(cls)(w, **bad)
+    except Exception:
+        if not (cls in RADAMS and "fused" in bad):  # torch's RAdam knows no fused
+            assert error(cls, w, **bad) == error(parent(cls), w, **bad)
+    else:
+        cls(w, **bad)
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "params",
+    [
+        [],
+        torch.ones(2),
+        ["weight"],
+        [torch.ones(2, requires_grad=True) * 2],
+        [{"params": {torch.ones(2)}}],
+    ],
+    ids=["empty", "tensor", "string", "non-leaf", "set in a group"],
+)
+def test_bad_params_raise_torchs_errors(cls, params):
+    assert error(cls, params) == error(parent(cls), params)
+
+
+@pytest.mark.parametrize(
+    "gc", [{"use_gc": False}, {"use_gc": True}, {"use_gc": True, "gc_conv_only": True}], ids=str
+)
+@pytest.mark.parametrize(("cls", "options"), rows(implementations=IMPLEMENTATIONS))
+def test_ten_steps_match_the_reference(cls, options, gc):
+    weights, grads = problem()
+    options = options | gc
+    params, _ = train(cls, weights, grads, **options)
+    assert_close(params, expected(cls, weights, grads, **options), 1e-5)
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_where_gc_acts_by_default_matches_the_reference(cls):
+    weights, grads = problem()
+    params, _ = train(cls, weights, grads, weight_decay=0.3, use_gc=True)
+    assert_close(params, expected(cls, weights, grads, weight_decay=0.3, use_gc=True), 1e-5)
+
+
+@pytest.mark.parametrize(("cls", "options"), rows(implementations=IMPLEMENTATIONS))
+def test_what_is_not_eligible_is_trained_as_without_gc(cls, options):
+    weights, grads = problem(INELIGIBLE)
+    plain = {k: v for k, v in options.items() if k != "gc_loc"}
+    wanted, reference = train(cls, weights, grads, **plain)
+    params, optimizer = train(cls, weights, grads, **options, use_gc=True)
+    assert_same(params, wanted)
+    assert_same(moments(optimizer), moments(reference))
+    moved = [not torch.equal(p, w) for p, w in zip(params, weights, strict=True)]
+    assert moved == [w.numel() > 0 for w in weights]
+
+
+@pytest.mark.parametrize(("cls", "options"), rows(implementations=KERNELS))
+def test_parameters_that_miss_gradients_go_at_their_own_pace(cls, options):
+    weights, grads = problem([(4, 3)] * 4)
+    for t, step_grads in enumerate(grads):
+        if 2 <= t < 5:
+            step_grads[1] = None
+        if t == 7:
+            step_grads[2] = None
+        step_grads[3] = None
+    params, optimizer = train(cls, weights, grads, **options, use_gc=True)
+    assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
+    assert_same(params[3:], weights[3:])
+    assert not optimizer.state.get(params[3])
+
+
+@pytest.mark.parametrize(("cls", "options"), rows())
+def test_frozen_parameters_stay(cls, options):
+    weights, grads = problem([(4, 3)] * 2)
+    frozen, trained = weights[0].clone(), Parameter(weights[1].clone())
+    optimizer = cls([frozen, trained], lr=0.1, **options, use_gc=True)
+    for step_grads in grads:
+        trained.grad = step_grads[1].clone()
+        optimizer.step()
+    assert_same([frozen], weights[:1])
+    wanted = expected(cls, weights[1:], [g[1:] for g in grads], **options, use_gc=True)
+    assert_close([trained], wanted, 1e-5)
+
+
+@pytest.mark.parametrize(("cls", "options"), rows(gc_loc=[False], implementations=KERNELS))
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=2, max_size=5).filter(
+        lambda shape: torch.Size(shape[1:]).numel() > 1
+    )
+)
+def test_row_means_never_move(cls, options, shape):
+    weights, grads = problem([shape], dtype=torch.float64)
+    params, _ = train(cls, weights, grads, **options, use_gc=True)
+    before, after = (x.detach().flatten(1).mean(1) for x in (weights[0], params[0]))
+    torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
+    assert not torch.equal(params[0], weights[0])
+
+
+LAYOUTS = {
+    "channels_last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "reversed": lambda x: x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
+    "strided": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
+    "contiguous": lambda x: x.clone(),
+}
+
+
+def train_laid_out(cls, options, layout, gradient_layout):
+    """As ``train``, with weights and gradients in the given layouts."""
+    weights, grads = problem([(4, 3, 2, 2)])
+    p = Parameter(LAYOUTS[layout](weights[0]))
+    stride = p.stride()
+    optimizer = cls([p], lr=0.1, **options)
+    for (g,) in grads:
+        p.grad = LAYOUTS[gradient_layout](g)
+        optimizer.step()
+    assert p.stride() == stride
+    return [p], expected(cls, weights, grads, **options)
+
+
+@pytest.mark.parametrize(
+    ("layout", "gradient_layout"),
+    [
+        *((layout, layout) for layout in LAYOUTS),
+        *((layout, "contiguous") for layout in LAYOUTS if layout != "contiguous"),
+        *(("contiguous", layout) for layout in LAYOUTS if layout != "contiguous"),
+        ("channels_last", "reversed"),
+    ],
+)
+@pytest.mark.parametrize("use_gc", [False, True])
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
+def test_any_memory_layout(cls, options, use_gc, layout, gradient_layout):
+    options = options | {"use_gc": use_gc}
+    if options.get("fused") and layout == "strided":
+        with pytest.raises(ValueError, match=r"fused=True.*strided view"):
+            train_laid_out(cls, options, layout, gradient_layout)
+        return
+    params, wanted = train_laid_out(cls, options, layout, gradient_layout)
+    assert_close(params, wanted, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [
+        (torch.float64, 1e-12),
+        (torch.complex128, 1e-12),
+        (torch.complex64, 1e-5),
+        (torch.float16, 1e-2),
+        (torch.bfloat16, 8e-2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
+def test_any_dtype(cls, options, dtype, tolerance):
+    # Second moments of half precision cannot decay by 0.999: it rounds to 1.
+    half = {"betas": (0.8, 0.9), "alpha": 0.9, "eps": 1e-2}
+    options = options | {k: v for k, v in half.items() if accepts(cls, k)}
+    weights, grads = problem([(4, 30), (3, 2, 3, 3), (5,), (5, 1)], dtype=dtype)
+    if dtype.is_complex and options.get("fused"):
+        with pytest.raises(RuntimeError, match="floating point"):
+            train(cls, weights, grads, **options, use_gc=True)
+        return
+    params, _ = train(cls, weights, grads, **options, use_gc=True)
+    assert all(p.dtype is dtype for p in params)
+    assert_close(params, expected(cls, weights, grads, **options, use_gc=True), tolerance)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"), rows(implementations=KERNELS, table=[r for r in ROWS if r[0] is core.RAdam])
+)
+def test_plain_radam_is_radam(cls, options):
+    weights, grads = problem()
+    for step_grads in grads[:4]:
+        step_grads[0] = None
+    options = options | {"use_gc": True}
+    params, optimizer = train(core.PlainRAdam, weights, grads, **options)
+    wanted, reference = train(cls, weights, grads, **options)
+    assert_same(params, wanted)
+    assert_same(moments(optimizer), moments(reference))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("cls", RADAMS)
+def test_radam_that_waits_still_advances_its_moments(cls, fused):
+    weights, grads = problem([(4, 3)], steps=5)
+    options = {"weight_decay": 0.3, "decoupled_weight_decay": True, "fused": fused}
+    waited, optimizer = train(cls, weights, grads, **options, degenerated_to_sgd=False)
+    stood = train(cls, weights, grads, **options | {"lr": 0.0})[1]
+    assert_same(waited, weights)
+    assert_close(moments(optimizer), [x.double() for x in moments(stood)], 1e-6)
+    advance_one = problem([(4, 3)], steps=6)[1][5:]
+    waited[0].grad = advance_one[0][0]
+    optimizer.step()
+    assert not torch.equal(waited[0], weights[0])
