@@ -288,6 +288,18 @@ def test_any_memory_layout(cls, options, use_gc, layout, gradient_layout):
     assert_close(params, wanted, 1e-5)
 
 
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
+def test_an_expanded_gradient(cls, options):
+    weights, grads = problem([(4, 3)], steps=3)
+    grads = [[g.flatten()[0].expand(4, 3)] for (g,) in grads]
+    p = Parameter(weights[0].clone())
+    optimizer = cls([p], lr=0.1, **options, use_gc=True)
+    for (g,) in grads:
+        p.grad = g
+        optimizer.step()
+    assert_close([p], expected(cls, weights, grads, **options, use_gc=True), 1e-5)
+
+
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [
@@ -312,6 +324,27 @@ def test_any_dtype(cls, options, dtype, tolerance):
     params, _ = train(cls, weights, grads, **options, use_gc=True)
     assert all(p.dtype is dtype for p in params)
     assert_close(params, expected(cls, weights, grads, **options, use_gc=True), tolerance)
+
+
+@pytest.mark.parametrize(("cls", "options"), rows(implementations=[{}, {"fused": True}]))
+def test_large_tensors(cls, options):
+    # Of so many gradients, some are so small that their sign is all that eps = 1e-8 would keep.
+    options = options | ({"eps": 1e-2} if accepts(cls, "eps") else {})
+    weights, grads = problem([(70, 4099), (3, 2)], steps=2)
+    params, _ = train(cls, weights, grads, **options, use_gc=True)
+    assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
+
+
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
+def test_one_group_of_several_dtypes(cls, options):
+    dtypes = [torch.float32, torch.float64, torch.float32, torch.float64]
+    weights, grads = problem([(4, 3), (4, 3), (5, 3), (2, 3, 2, 2)])
+    weights = [w.to(dtype) for w, dtype in zip(weights, dtypes, strict=True)]
+    grads = [[g.to(dtype) for g, dtype in zip(gs, dtypes, strict=True)] for gs in grads]
+    params, _ = train(cls, weights, grads, **options, use_gc=True)
+    assert [p.dtype for p in params] == dtypes
+    assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
+    assert_close(params[1::2], expected(cls, weights, grads, **options, use_gc=True)[1::2], 1e-12)
 
 
 @pytest.mark.parametrize(
