@@ -18,6 +18,7 @@ import logging
 import os
 import random
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -80,6 +81,28 @@ class _Output(ClassyHook):
 
                 self.tensorboard.tb_writer = SummaryWriter(log_dir=self.folder / "tensorboard")
         self.started = True
+
+
+class _ProgressBar(ProgressBarHook):
+    """Classy Vision's, which gives its bar's end to progressbar2 as the start, and never fills."""
+
+    @classmethod
+    def name(cls) -> str:
+        return ProgressBarHook.name()
+
+    def on_phase_start(self, task: ClassyTask) -> None:
+        import progressbar
+
+        if is_primary():
+            self.bar_size, self.batches = task.num_batches_per_phase, 0
+            prefix = f"{task.phase_type:<5} {task.train_phase_idx + 1} "
+            self.progress_bar = progressbar.ProgressBar(max_value=self.bar_size, prefix=prefix)
+            self.progress_bar.start()
+
+    def on_step(self, task: ClassyTask) -> None:
+        if self.progress_bar is not None:
+            self.batches += 1
+            self.progress_bar.update(min(self.batches, self.bar_size))
 
 
 class _LogFilter(logging.Filter):
@@ -191,7 +214,7 @@ def _set_hooks(
     curves = next((h for h in task.hooks if isinstance(h, TrainingCurvesHook)), curves)
     hooks: list[ClassyHook] = [output]
     if args.show_progress:
-        hooks.append(ProgressBarHook())
+        hooks.append(_ProgressBar())
     hooks += [LossLrMeterLoggingHook(args.log_freq), ModelComplexityHook()]
     if not args.skip_tensorboard:
         try:
@@ -277,12 +300,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except Exception as error:
-        reason = refusal(log_filter.load_error or error)
+        reason = refusal(error)
         if output.started or args.debug or reason is None:
             raise
         if log_filter.load_error:
             path = args.checkpoint_load_path or args.pretrained_checkpoint_path
-            reason = f"checkpoint {path} does not fit {args.config_file}: {reason}"
+            reason = f"checkpoint {path} does not fit {args.config_file}: {log_filter.load_error}"
+            reason = textwrap.shorten(reason, 800, placeholder=" …")
         if not primary:
             return 2
         parser.error(reason)

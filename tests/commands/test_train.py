@@ -1,0 +1,374 @@
+import contextlib
+import copy
+import json
+import logging
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from classy_gc.commands import main
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+BIN = Path(sys.executable).parent
+DIGITS = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
+
+
+def short(epochs=1, samples=96, optimizer="sgd_gc"):
+    """The digits config, shortened, and with augmentation for which random numbers are drawn."""
+    config = copy.deepcopy(DIGITS)
+    config |= {"num_epochs": epochs, "use_gpu": False}
+    config["optimizer"]["name"] = optimizer
+    for dataset in config["dataset"].values():
+        dataset["num_samples"] = samples
+    crop = {"name": "RandomCrop", "size": 8, "padding": 1}
+    config["dataset"]["train"]["transforms"][0]["transforms"].insert(0, crop)
+    return config
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder; what the command sets for its process is undone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    for name in ("PYTHONWARNINGS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")  # so that it is restored, also where it was absent
+        monkeypatch.delenv(name)
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield tmp_path
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+def train(config, *flags):
+    Path("config.json").write_text(json.dumps(config))
+    return main(["train", "--config_file", "config.json", *map(str, flags)])
+
+
+def checkpoint(folder):
+    return torch.load(Path(folder) / "checkpoint.torch")["classy_state_dict"]
+
+
+def flat(state, prefix=""):
+    """Every leaf of a state by its path; tensors as bytes, so that equal is bit for bit."""
+    if isinstance(state, torch.Tensor):
+        return {prefix: (state.dtype, state.shape, state.numpy().tobytes())}
+    if isinstance(state, (dict, list, tuple)):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {k: v for key, x in items for k, v in flat(x, f"{prefix}/{key}").items()}
+    return {prefix: state}
+
+
+def run(*command, cwd, **env):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    return subprocess.run(
+        [str(x) for x in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_digits_sgd_gc_as_a_person_runs_it(tmp_path):
+    result = run(
+        BIN / "classy-gc", "train", "--config_file", CONFIGS / "digits_sgd_gc.json", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    summary = result.stdout.splitlines()
+    assert re.fullmatch(r"Trained in \d+\.\d s", summary[0])
+    train_line, test_line = summary[1:3]
+    assert re.match(r"  train  loss \d\.\d{4}  accuracy top_1 [01]\.\d{4}$", train_line)
+    assert float(re.match(r"  test .* top_1 (\S+)$", test_line)[1]) > 0.97
+    (output,) = tmp_path.iterdir()
+    assert output.name.startswith("output_")
+    assert summary[3].split() == ["checkpoint", str(output / "checkpoints" / "checkpoint.torch")]
+    assert summary[4].split() == ["curves", str(output / "curves.png")]
+    assert {p.name for p in output.iterdir()} - {"tensorboard"} == {"checkpoints", "curves.png"}
+    assert len(list(output.glob("checkpoints/model_phase-*_end.torch"))) == 10
+    assert "Warning" not in result.stderr
+    assert '"name"' not in result.stderr  # the config is not dumped into the log
+
+
+@pytest.mark.parametrize("name", ["adam_gc", "adamw_gc", "radam_gc", "plain_radam_gc"])
+@pytest.mark.parametrize("own_config", [True, False], ids=["own config", "only the name changed"])
+def test_other_optimizers_learn(here, capsys, name, own_config):
+    config = json.loads((CONFIGS / f"digits_{name if own_config else 'sgd_gc'}.json").read_text())
+    config["optimizer"]["name"] = name
+    config["dataset"]["train"]["num_samples"] = 480
+    config["use_gpu"] = False
+    assert train(config, "--skip_tensorboard", "--checkpoint_folder", "checkpoints") == 0
+    history = checkpoint("checkpoints")["hooks"]["TrainingCurvesHook"]["history"]
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    assert float(re.search(r"test .* top_1 (\S+)", capsys.readouterr().out)[1]) > 0.8
+
+
+def test_same_seed_same_weights_bit_for_bit(here):
+    states = []
+    for i, seed in enumerate((3, 3, 4)):
+        flags = ("--checkpoint_folder", f"run{i}", "--seed", seed, "--skip_tensorboard")
+        assert train(short(), *flags) == 0
+        states.append(flat(checkpoint(f"run{i}")["base_model"]))
+    assert states[0] == states[1]
+    weights = [k for k in states[0] if k.endswith("0.weight")]
+    assert weights
+    assert all(states[0][k] != states[2][k] for k in weights)
+
+
+def test_seed_orders_the_data(here):
+    """With equal weights at the start and no augmentation, only the order is left to differ."""
+    from classy_gc.commands.train import _build_task, _parser
+
+    orders = []
+    config = short()
+    del config["dataset"]["train"]["transforms"][0]["transforms"][0]
+    for seed in (0, 0, 1):
+        args = _parser().parse_args(["--config_file", "", "--seed", str(seed)])
+        task = _build_task(args, config)
+        task.train, task.train_phase_idx = True, 0
+        (loader,) = (task.build_dataloader_from_dataset(task.datasets["train"]),)
+        orders.append(list(loader.sampler))
+    assert orders[0] == orders[1] != orders[2]
+    # The default is the order of classy_train.py.
+    assert orders[0] == list(task.datasets["train"].iterator().sampler)
+
+
+def test_resumed_run_ends_as_the_uninterrupted_one(here):
+    config = short(epochs=3)
+    assert train(config, "--checkpoint_folder", "whole", "--skip_tensorboard") == 0
+    # What a run that was killed in its second epoch leaves behind.
+    Path("killed").mkdir()
+    shutil.copy("whole/model_phase-0_end.torch", "killed/checkpoint.torch")
+    flags = ("--checkpoint_load_path", "killed", "--checkpoint_folder", "resumed")
+    assert train(config, *flags, "--skip_tensorboard") == 0
+    whole, resumed = checkpoint("whole"), checkpoint("resumed")
+    for part in ("base_model", "optimizer", "losses", "meters"):
+        assert flat(resumed[part]) == flat(whole[part])
+    hooks = [state["hooks"]["TrainingCurvesHook"] for state in (whole, resumed)]
+    assert hooks[0] == hooks[1]
+    assert len(hooks[0]["history"]) == 5
+
+
+def test_hooks_of_the_config_take_the_place_of_the_defaults(here):
+    config = short() | {"hooks": [{"name": "training_curves", "folder": "mine"}]}
+    assert train(config, "--skip_tensorboard", "--checkpoint_folder", "checkpoints") == 0
+    assert Path("mine/curves.png").is_file()
+    assert not list(here.glob("output_*/curves.png"))
+
+
+def test_flags_are_those_of_classy_train():
+    from classy_vision.generic.opts import get_parser
+
+    from classy_gc.commands.train import _parser
+
+    def flags(parser):
+        return {a.option_strings[-1]: (a.type, a.nargs) for a in parser._actions}
+
+    stock, ours = flags(get_parser()), flags(_parser())
+    assert {k: v for k, v in ours.items() if k in stock} == stock
+    assert set(ours) - set(stock) == {"--seed"}
+    stock, ours = (p.parse_args(["--config", "x"]) for p in (get_parser(), _parser()))
+    assert vars(ours) == {**vars(stock), "seed": 0, "log_freq": None}
+
+
+def test_progress_bar_on_a_terminal(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(short()))
+    ours, its = pty.openpty()
+    command = [BIN / "classy-gc", "train", "--config_file", "config.json", "--skip_tensorboard"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=its, stdout=subprocess.DEVNULL) as process:
+        os.close(its)
+        seen = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+            while chunk := os.read(ours, 1024):
+                seen += chunk
+    os.close(ours)
+    seen = re.sub(rb"\x1b\[[0-9;]*m", b"", seen)  # without colours
+    assert process.returncode == 0, seen.decode()
+    assert re.search(rb"train 1 100% \(3 of 3\)", seen)
+    assert re.search(rb"test  1 100% \(1 of 1\)", seen)
+    assert b"Synced meters: [0] train phase 0" in seen
+    assert b"Approximate meters" not in seen  # they would tear the bar
+
+
+def changed(path, value):
+    """The short config with one key (a dotted path) set, or deleted where ``value`` is None."""
+    config = short()
+    *parents, key = path.split(".")
+    section = config
+    for parent in parents:
+        section = section[parent]
+    if value is None:
+        del section[key]
+    else:
+        section[key] = value
+    return config
+
+
+NO_TORCHRUN = r"RANK, WORLD_SIZE, LOCAL_RANK is not there; start it with: torchrun"
+HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_block": "block1-0"}
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "message"),
+    [
+        (None, ["--config_file", "nowhere.json"], "--config_file nowhere.json: No such file"),
+        (None, ["--config_file", "."], r"--config_file \.: Is a directory"),
+        ("{'name': 1}", [], r"config.json is not valid JSON: .* line 1 column 2"),
+        ("[1]", [], r"config.json: the config must be an object with keys, not \[1\]"),
+        (("name", "clasification_task"), [], "'clasification_task'.*'classification_task'"),
+        (("num_epoch", 3), [], "unknown key 'num_epoch' in the config.*'num_epochs'"),
+        (("num_epochs", None), [], "missing key 'num_epochs' in the config"),
+        (("num_epochs", "ten"), [], "num_epochs must be a number > 0, not 'ten'"),
+        (("test_phase_period", 0), [], "test_phase_period must be a number > 0, not 0"),
+        (("dataset.train", None), [], "missing key 'train' in dataset"),
+        (("dataset.val", {}), [], "unknown key 'val' in dataset; known: train, test"),
+        (("dataset.train.name", "digit"), [], "'digit' in dataset.train.* mean 'digits'"),
+        (("dataset.train.batchsize_per_replica", 0), [], "batchsize_per_replica must .* not 0"),
+        (("dataset.test.spilt", "x"), [], "unknown key 'spilt' in dataset 'digits'.*'split'"),
+        (("dataset.test.transforms", [{"name": "ToTensr"}]), [], "Totensr isn't a registered"),
+        (("loss", "CrossEntropyLoss"), [], "loss must be an object .* not 'CrossEntropyLoss'"),
+        (("loss.name", "CrossEntropy"), [], "'CrossEntropy' in loss.* mean 'CrossEntropyLoss'"),
+        (("loss.smoothing", 0.1), [], "unexpected keyword argument 'smoothing'"),
+        (("model.name", "resnett"), [], "'resnett' in model, did you mean 'resnet"),
+        (("model.num_blocks", None), [], 'models.resnext, line .*"num_blocks" in config'),
+        (("model.heads", [HEAD]), [], "'fully_conected' in model.heads.0.* 'fully_connected'"),
+        (("meters", {"acuracy": {}}), [], "unknown meter 'acuracy' in meters.*'accuracy'"),
+        (("meters", {"accuracy": {}}), [], "missing key 'topk'"),
+        (("hooks", [{"name": "curves"}]), [], "unknown name 'curves' in hooks.0."),
+        (("optimizer", None), [], "missing key 'optimizer'"),
+        (("optimizer.name", "sdg_gc"), [], "'sdg_gc' in optimizer, did you mean 'sgd_gc'"),
+        (("optimizer.weight_decay", -1), [], "'sgd_gc': weight_decay must .*>= 0, not -1"),
+        (("optimizer.beta", 1), [], "unknown key 'beta' in optimizer 'sgd_gc'"),
+        (("simulated_global_batchsize", 33), [], r"batch size \(32\) must divide .* \(33\)"),
+        ((), ["--seed", "-1"], "--seed must be an integer >= 0, not -1"),
+        ((), ["--seed", "x"], "argument --seed: invalid int value: 'x'"),
+        ((), ["--sed", "1"], "unrecognized arguments: --sed 1"),
+        ((), ["--log_freq", "0"], "--log_freq must be an integer >= 1, not 0"),
+        ((), ["--checkpoint_period", "0"], "--checkpoint_period must be .* not 0"),
+        ((), ["--image_backend", "pil"], "'pil'|backend"),
+        ((), ["--distributed_backend", "dpp"], "'dpp' in --distributed_backend.* mean 'ddp'"),
+        ((), ["--distributed_backend", "ddp"], NO_TORCHRUN),
+        ((), ["--checkpoint_load_path", "no"], "--checkpoint_load_path: there is no checkpoint no"),
+        ((), ["--checkpoint_load_path", "."], "no checkpoint checkpoint.torch"),
+        ((), ["--checkpoint_load_path", "config.json"], "config.json|pickle"),
+        ((), ["--pretrained_checkpoint_path", "config.json"], "needs a fine_tuning task, not"),
+        ((), ["--checkpoint_folder", "config.json/sub"], "config.json/sub"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(here, capsys, config, flags, message):
+    if isinstance(config, str):
+        text = config
+    else:
+        text = json.dumps(changed(*config) if config else short())
+    Path("config.json").write_text(text)
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "--config_file", "config.json", *flags])
+    assert exit_.value.code == 2
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("classy-gc train: error: ")
+    assert re.search(message, lines[0]), lines[0]
+    assert "Traceback" not in err
+    assert [path.name for path in here.iterdir()] == ["config.json"]
+
+
+def test_checkpoint_of_another_model_is_one_line(here, capsys):
+    assert train(short(), "--checkpoint_folder", "old", "--skip_tensorboard") == 0
+    capsys.readouterr()
+    config = short()
+    config["model"] |= {"init_planes": 8}
+    config["model"]["heads"][0]["in_plane"] = 16
+    with pytest.raises(SystemExit):
+        train(config, "--checkpoint_load_path", "old", "--checkpoint_folder", "new")
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert re.search("error: checkpoint old does not fit config.json: .* size mismatch", err)
+    assert not Path("new").exists()
+
+
+def test_a_bug_keeps_its_traceback(here, monkeypatch):
+    from classy_gc.dataset import DigitsDataset
+
+    monkeypatch.setattr(DigitsDataset, "from_config", lambda config: config.no_such_attribute)
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        train(short())
+
+
+def test_what_fails_in_training_keeps_its_traceback(here):
+    config = short()
+    config["model"]["heads"][0]["num_classes"] = 3  # found by the loss, in the first step
+    with pytest.raises(IndexError):
+        train(config, "--skip_tensorboard")
+
+
+def test_commands_are_listed(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--help"])
+    assert exit_.value.code == 0
+    assert "train: train what a Classy Vision config describes" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as exit_:
+        main(["tran"])
+    assert exit_.value.code == 2
+    assert "invalid choice: 'tran'" in capsys.readouterr().err
+
+
+def test_torchrun_with_ddp(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(short()))
+    result = run(
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2),
+        *("-m", "classy_gc.commands.train", "--config_file", "config.json"),
+        *("--distributed_backend", "ddp", "--skip_tensorboard", "--checkpoint_folder", "saved"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Trained in") == 1
+    assert "[0] train phase 0 (100.00% done)" in result.stderr
+    assert "[1] train phase" not in result.stderr
+    assert len(list(tmp_path.glob("output_*"))) == 1
+    state = checkpoint(tmp_path / "saved")
+    assert len(state["losses"]) == 2  # 96 samples, 2 replicas, batches of 32
+    assert state["num_updates"] == 2 * 2 * 32
+
+
+def test_unmodified_classy_train_after_the_one_line_of_set_up(tmp_path):
+    assert run(BIN / "classy-project", "project", cwd=tmp_path).returncode == 0
+    project = tmp_path / "project"
+    stock = Path(sys.prefix) / "classy_vision" / "classy_train.py"
+    assert (project / "classy_train.py").read_bytes() == stock.read_bytes()
+    (project / "optimizers").mkdir()
+    (project / "optimizers" / "__init__.py").write_text("import classy_gc\n")
+    path = project / "configs" / "template_config.json"
+    config = json.loads(path.read_text())
+    config["optimizer"] |= {"name": "sgd_gc", "use_gc": True}
+    for dataset in config["dataset"].values():  # for time alone
+        dataset |= {"num_samples": 64, "num_workers": 0}
+    path.write_text(json.dumps(config))
+    result = run(
+        *(sys.executable, "classy_train.py", "--config_file", "configs/template_config.json"),
+        *("--skip_tensorboard", "--checkpoint_folder", "saved"),
+        cwd=project,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Training successful!" in result.stderr
+    groups = checkpoint(project / "saved")["optimizer"]["optim"]["param_groups"]
+    assert all(group["use_gc"] for group in groups)
+
+
+def test_import_needs_no_extra(tmp_path):
+    script = """
+import sys
+extras = ["sklearn", "matplotlib", "progressbar", "fairscale", "tensorboard"]
+sys.modules.update(dict.fromkeys(extras))  # importing one of them fails
+import classy_gc, classy_gc.commands.train
+from classy_vision.dataset import DATASET_REGISTRY
+from classy_vision.hooks import HOOK_REGISTRY
+from classy_vision.optim import OPTIMIZER_REGISTRY
+print("sgd_gc" in OPTIMIZER_REGISTRY, "digits" in DATASET_REGISTRY)
+print("training_curves" in HOOK_REGISTRY, "phase_seed" in HOOK_REGISTRY)
+"""
+    result = run(sys.executable, "-c", script, cwd=tmp_path)
+    assert (result.stdout.split(), result.stderr) == (["True"] * 4, "")

@@ -1,0 +1,86 @@
+import json
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from classy_vision.hooks import build_hook
+from classy_vision.tasks import build_task
+from classy_vision.trainer import LocalTrainer
+from PIL import Image
+
+import classy_gc  # noqa: F401
+
+CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
+
+
+def trained(folder, **changes):
+    config = {**json.loads(CONFIG.read_text()), "num_epochs": 2, "use_gpu": False, **changes}
+    for dataset in config["dataset"].values():
+        dataset["num_samples"] = 64
+    hook = build_hook({"name": "training_curves", "folder": str(folder), "title": "two epochs"})
+    task = build_task(config)
+    task.set_hooks([hook])
+    LocalTrainer().train(task)
+    return task, hook
+
+
+def test_history_has_every_phase(tmp_path):
+    task, hook = trained(tmp_path, meters={"accuracy": {"topk": [1, 3]}})
+    history = hook.state.history
+    assert [(h["phase"], h["epoch"]) for h in history] == [
+        ("train", 1),
+        ("test", 1),
+        ("train", 2),
+        ("test", 2),
+    ]
+    # The step schedule halves the run: the lr is what the phase was trained with.
+    assert [h["lr"] for h in history] == [0.05, None, 0.005, None]
+    assert history[-1]["loss"] == pytest.approx(np.mean(task.losses))
+    assert history[-1]["meters"] == {"accuracy": task.meters[0].value}
+    assert set(history[0]["meters"]["accuracy"]) == {"top_1", "top_3"}
+
+
+def test_history_is_part_of_the_state(tmp_path):
+    _, hook = trained(tmp_path)
+    restored = build_hook({"name": "training_curves"})
+    restored.set_classy_state(hook.get_classy_state())
+    assert restored.state.history == hook.state.history
+
+
+@pytest.mark.parametrize(("topk", "panels"), [([1], 3), ([1, 3], 3), (None, 2)])
+def test_picture(tmp_path, topk, panels):
+    meters = {"accuracy": {"topk": topk}} if topk else {}
+    pyplot = "matplotlib.pyplot" in sys.modules
+    _, hook = trained(tmp_path / "new folder", meters=meters)
+    with Image.open(tmp_path / "new folder" / "curves.png") as image:
+        assert image.size == (660 * panels, 540)
+        assert len(np.unique(image)) > 10  # something is drawn
+    titles = [axes.get_title() for axes in hook._figure().axes]
+    assert titles[0] == "loss"
+    assert titles[-1] == "learning rate"
+    assert len(titles) == panels
+    assert ("matplotlib.pyplot" in sys.modules) == pyplot  # nothing global
+
+
+def test_test_only(tmp_path):
+    _, hook = trained(tmp_path, test_only=True, num_epochs=1)
+    assert [h["phase"] for h in hook.state.history] == ["test"]
+    assert (tmp_path / "curves.png").is_file()
+
+
+def test_one_log_line_without_matplotlib(tmp_path, monkeypatch, caplog):
+    for name in [n for n in sys.modules if n.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with caplog.at_level(logging.INFO):
+        trained(tmp_path)
+    lines = [r.getMessage() for r in caplog.records if "matplotlib" in r.getMessage()]
+    assert lines == ["no curves.png without matplotlib: pip install 'classy-gc[examples]'"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_keys_are_refused():
+    with pytest.raises(ValueError, match=r"unknown key 'foldr' .* did you mean 'folder'"):
+        build_hook({"name": "training_curves", "foldr": "."})

@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from classy_vision.tasks import build_task
+
+import classy_gc
+from classy_gc.commands.config import load_config
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.json"))
+GC_NAMES = ["sgd_gc", "adam_gc", "adamw_gc", "radam_gc", "plain_radam_gc"]
+SIZES = {"imagenet": 224, "cifar100": 32}
+
+
+def without_data(path):
+    """The config, with synthetic images of the same shape where it needs a download."""
+    config = load_config(path)
+    data = path.stem.split("_")[0]
+    if data in SIZES:
+        for phase, dataset in config["dataset"].items():
+            config["dataset"][phase] = {
+                "name": "synthetic_image",
+                "crop_size": SIZES[data],
+                "class_ratio": 0.5,
+                "seed": 0,
+                "num_samples": 2 * dataset["batchsize_per_replica"],
+                **{k: dataset[k] for k in ("batchsize_per_replica", "use_shuffle", "num_workers")},
+                # Synthetic samples are dicts already, and CIFAR's tuples.
+                "transforms": [
+                    {
+                        "name": "apply_transform_to_key",
+                        "key": "input",
+                        "transforms": dataset["transforms"][0]["transforms"],
+                    }
+                ],
+            }
+    return config
+
+
+def test_all_are_found():
+    names = {path.stem for path in CONFIGS}
+    assert {f"digits_{name}" for name in GC_NAMES} <= names
+    assert len(names) >= 9
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_builds_with_gc_on_and_its_own_schedule(path):
+    config = without_data(path)
+    assert config["optimizer"]["use_gc"] is True
+    task = build_task(config)
+    task.set_use_gpu(False)
+    task.prepare()
+    optimizer = task.optimizer.optimizer
+    assert isinstance(optimizer, classy_gc.core.CentralizedOptimizer)
+    assert all(group["use_gc"] for group in optimizer.param_groups)
+    lrs = [task.optimizer_schedulers["lr"](where) for where in (0.0, 0.1, 0.5, 0.9999)]
+    assert lrs[-1] < lrs[1]  # every one decays, after a warm-up where there is one
+    assert [g["lr"] for g in optimizer.param_groups] == [lrs[0]] * len(optimizer.param_groups)
+    sample = task.datasets["train"][0]
+    size = SIZES.get(path.stem.split("_")[0], sample["input"].shape[-1])
+    assert sample["input"].shape == (3, size, size)
+    heads = config["model"]["heads"]
+    task.base_model.eval()
+    with torch.no_grad():
+        assert task.base_model(sample["input"][None]).shape == (1, heads[0]["num_classes"])
+
+
+@pytest.mark.parametrize("name", GC_NAMES)
+def test_keys_of_digits_sgd_gc_are_those_of_all_five(name):
+    config = json.loads((CONFIGS[0].parent / "digits_sgd_gc.json").read_text())
+    config["optimizer"]["name"] = name
+    task = build_task(config)
+    task.set_use_gpu(False)
+    task.prepare()
+    group = task.optimizer.optimizer.param_groups[0]
+    assert (group["momentum"] if name == "sgd_gc" else group["betas"][0]) == 0.9
