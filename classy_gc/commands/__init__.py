@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 #: command: what it does. The module of that name has ``main(argv)``, which returns the exit code.
-COMMANDS = {"train": "train what a Classy Vision config describes"}
+COMMANDS = {
+    "train": "train what a Classy Vision config describes",
+    "bench": "time the optimizers beside torch's own",
+}
 
 
 class Parser(argparse.ArgumentParser):

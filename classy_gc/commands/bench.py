@@ -330,6 +330,7 @@ def _measure(
             "variant": label,
             "baseline": baseline,
             "ms": statistics.median(times[label]),
+            "ms_min": min(times[label]),
             "ratio": statistics.median(times[label]) / statistics.median(times[baseline]),
             # Kernels that bypass torch's dispatcher, as Triton's do, cannot be counted.
             "bytes_over_fewest": passes[label] / fewest if passes[label] >= fewest else None,
@@ -464,7 +465,7 @@ def _training_table(training: dict[str, Any]) -> str:
     return "\n".join([*lines, f"GC costs {training['gc_share']:.2%} of a training step"])
 
 
-def _axes(rows: int, title: str) -> tuple[Any, Any]:
+def _axes(rows: float, title: str) -> tuple[Any, Any]:
     # A Figure of its own, not pyplot: nothing global, and no display is needed.
     from matplotlib.figure import Figure
 
@@ -478,34 +479,38 @@ def _axes(rows: int, title: str) -> tuple[Any, Any]:
 
 def _plot(results: list[dict[str, Any]], title: str) -> Any:
     # Slow loops of many small kernels would squeeze what is worth comparing into a corner.
-    limit = min(4.0, 1.15 * max(row["ratio"] for row in results))
+    limit = min(4.0, 1.25 * max(row["ratio"] for row in results))
     names = list(dict.fromkeys(row["optimizer"] for row in results))
-    figure, axes = _axes(len(results) + len(names), title)
+    figure, axes = _axes(len(results) + 1.5 * len(names), title)
     colors = {"torch": "#9a9a9a", "GC off": "#9ecae1", "GC": "#2171b5"}
-    ticks, labels = [], []
-    for i, row in enumerate(results):
-        y = i + names.index(row["optimizer"])  # an empty line between algorithms
+    ticks, y, name = {}, -1.5, None
+    for row in results:
+        if row["optimizer"] != name:
+            name, y = row["optimizer"], y + 1.5
+            ticks[y] = name
+        y += 1
         variant, ratio = row["variant"], row["ratio"]
+        ticks[y] = variant
         color = next((c for kind, c in colors.items() if variant.startswith(kind)), "#74a57f")
         axes.barh(y, min(ratio, limit), color=color, height=0.8)
-        text = f"{ratio:.2f}  ({row['ms']:.3g} ms)"
-        inside = ratio > 0.8 * limit
+        cut = ratio > limit
         axes.text(
-            min(ratio, limit) + (-0.01 if inside else 0.01) * limit,
+            limit if cut else max(ratio, 1),  # clear of the line at 1
             y,
-            text + " →" * (ratio > limit),
-            ha="right" if inside else "left",
+            f" {ratio:.2f}  ({row['ms']:.3g} ms)" + " → " * cut,
+            ha="right" if cut else "left",
             va="center",
             fontsize=7.5,
-            color="white" if inside and color == colors["GC"] else "black",
+            color="white" if cut else "black",
         )
-        ticks.append(y)
-        first = i == 0 or results[i - 1]["optimizer"] != row["optimizer"]
-        labels.append(f"{row['optimizer']}   {variant}" if first else variant)
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_yticks(ticks, labels, fontsize=8)
-    axes.set_ylim(max(ticks) + 0.7, -0.7)
-    axes.set_xlim(0, limit)
+    axes.set_yticks(list(ticks), ticks.values(), fontsize=8)
+    for label in axes.get_yticklabels():
+        if label.get_text() in names:
+            label.set_fontweight("bold")
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(y + 0.7, -0.7)
+    axes.set_xlim(0, max(limit, 1.25))
     axes.set_xlabel("time of a step, relative to the first row of each optimizer")
     return figure
 
@@ -632,6 +637,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parameters = _build_parameters(args.model, device, _DTYPES[args.dtype])
     except ValueError as error:
         parser.error(str(error))
+    # What Kineto logs of each profile would end up between the rows of progress.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     args.peers, wanted = [], PEERS if args.peers else ()
@@ -677,7 +684,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = report["machine"] = _machine(device)
     title = (
         f"{what}\n{machine['gpu'] or machine['cpu']}, {machine['threads']} threads, "
-        f"torch {machine['torch']}, medians of {args.steps} rounds"
+        f"torch {machine['torch']}, medians of {args.steps} rounds, "
+        f"load {machine['load']:.1f}"
     )
     print(f"{title}\n{table}")
     args.output_folder.mkdir(parents=True, exist_ok=True)
