@@ -166,15 +166,16 @@ class Traffic(TorchDispatchMode):
         name = schema.name.removeprefix("aten::")
         if func.is_view or name.startswith(("empty", "new_empty")):
             return result
+        read, written = [], []
         for i, argument in enumerate(schema.arguments):
             value = args[i] if i < len(args) else kwargs.get(argument.name)
-            size = _size(value)
             # Fused kernels write the gradients only where they unscale them.
             unwritten = argument.name == "grads" and kwargs.get("grad_scale") is None
             if argument.is_write and not unwritten:
-                self.bytes += size
+                written.append(value)
             if not (argument.is_write and name in self._OVERWRITES):
-                self.bytes += size
+                read.append(value)
+        self.bytes += _size(read) + _size(written)
         if not any(returned.alias_info for returned in schema.returns):
             self.bytes += _size(result)
         return result
@@ -347,6 +348,8 @@ def _measure_training(
     config = copy.deepcopy(config)
     # An epoch has at least one step, so these will do, whatever the size of the dataset.
     config |= {"hooks": [], "num_epochs": args.warmup + 2 * args.steps}
+    if config.get("test_only"):
+        raise ValueError("--training needs a config that trains, and test_only is true")
     config["dataset"].pop("test", None)
     task = build_task(config)
     if not isinstance(task, ClassificationTask):
