@@ -20,7 +20,7 @@ from classy_vision.models import MODEL_REGISTRY
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
 
-from classy_gc.optim.classy_gc_optimizer import check_known
+from classy_gc.options import check_known
 
 # What the `from_config` of Classy Vision's own tasks reads.
 _TASK_KEYS = (

@@ -47,7 +47,7 @@ from torchvision import set_image_backend, set_video_backend
 from classy_gc.commands import Parser
 from classy_gc.commands.config import load_config, refusal
 from classy_gc.hooks import PhaseSeedHook, TrainingCurvesHook
-from classy_gc.optim.classy_gc_optimizer import check_known
+from classy_gc.options import check_known
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from classy_gc.core.centralization import (
@@ -54,6 +55,41 @@ def _laid_out_as(p: Tensor, x: Tensor) -> Tensor:
     if (x.is_contiguous() and p.is_contiguous()) or x.stride() == p.stride():
         return x
     return torch.empty_like(p, dtype=x.dtype).copy_(x)
+
+
+#: torch optimizers whose decay is decoupled and whose groups do not say so
+_DECOUPLED = ("Adafactor", "AdamW", "Muon")
+
+
+def _decay_is_decoupled(cls: type) -> bool | None:
+    """What the ``weight_decay`` of a torch class is; None of a class that torch does not ship."""
+    for c in cls.__mro__:
+        if f"{c.__module__}.".startswith("torch.optim.") and c is not torch.optim.Optimizer:
+            return c.__name__ in _DECOUPLED
+    return None
+
+
+def _check_closure(cls: type[torch.optim.Optimizer]) -> None:
+    closure = inspect.signature(cls.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"{cls.__name__} cannot be centralized: its step takes several gradients from a closure"
+        )
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuses what is neither a bool nor a number, a scheduled value.
+
+    Raises:
+        ValueError: naming the option and the value.
+
+    Example:
+        >>> check_flag("use_gc", "yes")
+        Traceback (most recent call last):
+        ValueError: Invalid use_gc value: 'yes', must be a bool or a number
+    """
+    if not isinstance(value, (bool, int, float)):
+        raise ValueError(f"Invalid {name} value: {value!r}, must be a bool or a number")
 
 
 def fused_supported(p: Tensor) -> bool:
@@ -126,8 +162,15 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         "gc_loc": False,
     }
 
+    #: what the parent's ``weight_decay`` is, where its groups do not say: True if it acts on
+    #: the weights, False if it is L2, through the gradient. Known for torch's own classes.
+    decoupled_weight_decay: ClassVar[bool | None] = None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        parent = next(c for c in cls.__mro__ if not issubclass(c, CentralizedOptimizer))
+        if cls.decoupled_weight_decay is None:
+            cls.decoupled_weight_decay = _decay_is_decoupled(parent)
         for key, text in _DOCS.items():
             if cls.__doc__:
                 cls.__doc__ = cls.__doc__.replace(f"{{{key}}}", text)
@@ -137,7 +180,6 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 list(inspect.signature(cls.__init__).parameters.values())[1:]
             )
         else:
-            parent = next(c for c in cls.__mro__ if not issubclass(c, CentralizedOptimizer))
             options = dict(inspect.signature(parent).parameters)
             for name, default in cls.added_defaults.items():
                 options[name] = inspect.Parameter(
@@ -149,32 +191,64 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         # The parent fixes what goes into ``defaults`` and calls add_param_group from its
         # own constructor, which then finds the added options here.
         self._added = {k: kwargs.pop(k, v) for k, v in self.added_defaults.items()}
+        _check_closure(
+            next(c for c in type(self).__mro__ if not issubclass(c, CentralizedOptimizer))
+        )
         super().__init__(params, *args, **kwargs)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         for name, value in vars(self).get("_added", {}).items():
             self.defaults.setdefault(name, value)
-        self._check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
+        try:
+            self._check_group(self.param_groups[-1])
+        except Exception:
+            self.param_groups.pop()
+            raise
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        """Refuses options and parameters that a new group must not have."""
+        self._check_options(group)
+        params = [p for p in group["params"] if not is_lazy(p)]
         if group["use_gc"]:
-            self._find_eligible(group)
-        if group.get("fused") and not all(map(_dense, group["params"])):
+            self._check_rows(params)
+        if group.get("fused") and not all(map(_dense, params)):
             raise ValueError(
                 "fused=True needs parameters whose elements fill one block of memory (torch's "
                 "fused kernels read past them otherwise); got a strided view, use fused=False"
             )
 
     def _check_options(self, options: dict[str, Any]) -> None:
-        for name in ("use_gc", "gc_conv_only", "gc_loc"):
-            value = options.get(name, False)
-            if not isinstance(value, (bool, int, float)):
-                raise ValueError(f"Invalid {name} value: {value!r}, must be a bool or a number")
-        if options.get("use_gc") and options.get("differentiable"):
+        for name in CentralizedOptimizer.added_defaults:
+            if name in options:
+                if name not in self.added_defaults:
+                    raise ValueError(
+                        f"{type(self).__name__} has no option {name} (got {options[name]!r})"
+                    )
+                check_flag(name, options[name])
+        if not options["use_gc"]:
+            return
+        if options.get("differentiable"):
             raise ValueError(
                 "use_gc=True cannot be combined with differentiable=True: GC works in place, "
                 "outside autograd"
             )
+        decoupled = options.get("decoupled_weight_decay", self.decoupled_weight_decay)
+        if options.get("gc_loc", True) and options.get("weight_decay") and decoupled is None:
+            raise ValueError(
+                f"gc_loc=True needs to know what the weight_decay of {type(self).__name__} is: say "
+                "decoupled_weight_decay=True (it acts on the weights) or False (L2, through the "
+                "gradient)"
+            )
+
+    def _check_rows(self, params: list[Tensor]) -> None:
+        for p in params:
+            if "FlatParameter" in type(p).__name__ or getattr(p, "_fsdp_flattened", False):
+                raise RuntimeError(
+                    f"{type(self).__name__} with use_gc=True needs the rows of a weight, and FSDP1 "
+                    f"flattens them away (parameter of shape {list(p.shape)}); shard the model "
+                    "with torch.distributed.fsdp.fully_shard, or set use_gc=False"
+                )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's; a state saved by the torch class keeps this optimizer's GC options.
@@ -196,33 +270,25 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 if isinstance(value, Tensor) and value.shape == p.shape:
                     state[name] = _laid_out_as(p, value)
 
-    def _find_eligible(self, group: dict[str, Any]) -> list[list[Tensor]]:
-        """The parameters of a group that GC can act on, in batches."""
-        for p in group["params"]:
-            if "FlatParameter" in type(p).__name__ or getattr(p, "_fsdp_flattened", False):
-                raise RuntimeError(
-                    f"{type(self).__name__} with use_gc=True needs the rows of a weight, and FSDP1 "
-                    f"flattens them away (parameter of shape {list(p.shape)}); shard the model "
-                    "with torch.distributed.fsdp.fully_shard, or set use_gc=False"
-                )
-        return in_batches(
-            p
-            for p in group["params"]
-            if ineligible_reason(p, gc_conv_only=group["gc_conv_only"]) is None
-        )
-
     def _eligible(self, group: dict[str, Any]) -> list[list[Tensor]]:
         """The parameters of a group that GC acts on in this step, in batches."""
         if not group["use_gc"]:
             return []
         self._check_options(group)
-        # Eligibility changes only when the group does: looking at 1,000 shapes each step
-        # would cost more than the update of 1,000 tiny tensors.
-        key = (bool(group["gc_conv_only"]), *map(id, group["params"]))
+        params = [p for p in group["params"] if p.grad is not None]
+        # Eligibility changes only when shapes do: finding it anew each step would cost more
+        # than the update of many tiny tensors.
+        key = (bool(group["gc_conv_only"]), *map(id, params), *(p.shape for p in params))
         cache = self.__dict__.setdefault("_eligible_cache", {})
         if cache.get(id(group), (None,))[0] != key:
-            cache[id(group)] = key, self._find_eligible(group)
-        batches = [[p for p in batch if p.grad is not None] for batch in cache[id(group)][1]]
+            self._check_rows(params)
+            batches = in_batches(
+                p
+                for p in params
+                if ineligible_reason(p, gc_conv_only=group["gc_conv_only"]) is None
+            )
+            cache[id(group)] = key, batches
+        batches = cache[id(group)][1]
         for batch in batches:
             for p in batch:
                 if p.grad.layout != torch.strided:
@@ -230,7 +296,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                         f"{type(self).__name__} with use_gc=True does not support sparse gradients "
                         f"(shape {list(p.shape)}); set use_gc=False for its parameter group"
                     )
-        return [batch for batch in batches if batch]
+        return batches
 
     def _lay_out_gradients(self) -> None:
         """Replaces gradients that cannot be worked on in place as they lie in memory.
@@ -259,7 +325,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
 
     def _centralize_gradients(self, group: dict[str, Any], batches: list[list[Tensor]]) -> None:
         """Shifts the rows of each ``p.grad`` so that the parent's ``g + wd·p`` is centralized."""
-        wd = 0 if group.get("decoupled_weight_decay") else group.get("weight_decay", 0)
+        decoupled = group.get("decoupled_weight_decay", self.decoupled_weight_decay)
+        wd = 0 if decoupled else group.get("weight_decay", 0)
         if group.get("maximize"):
             wd = -wd  # the parent negates the gradient: μ(−g + wd·p) = −μ(g − wd·p)
         # GradScaler sets grad_scale where the fused kernel is to unscale the gradient itself.
@@ -293,6 +360,11 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         plan = [(group, self._eligible(group)) for group in self.param_groups]
         self._lay_out_gradients()
         self._transform_gradients()
+        self._centralized_update(plan)
+        return loss
+
+    def _centralized_update(self, plan: list[tuple[dict[str, Any], list[list[Tensor]]]]) -> None:
+        """The parent's step, with GC around it; ``plan`` has what GC acts on in each group."""
         after = []
         for group, batches in plan:
             if group.get("gc_loc", True):
@@ -304,7 +376,6 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         self._update()
         for params, sums in after:
             shift_batch_rows_(params, batch_row_sums(params).sub_(sums))
-        return loss
 
     def _update(self) -> None:
         """The parent's own step, without the hooks: torch wraps ``step`` of every class it
@@ -323,16 +394,6 @@ class _CentralizedInstance(CentralizedOptimizer):
     }
     _parent: ClassVar[type[torch.optim.Optimizer]]
 
-    def _check_options(self, options: dict[str, Any]) -> None:
-        super()._check_options(options)
-        unknown = options.get("decoupled_weight_decay", False) is None
-        if options.get("gc_loc") and options.get("weight_decay") and unknown:
-            raise ValueError(
-                f"gc_loc=True needs to know what the weight decay of {self._parent.__name__} is: "
-                "say decoupled_weight_decay=True (decays the weights) or False (L2, part of the "
-                "gradient)"
-            )
-
     def __reduce__(self) -> tuple[Any, ...]:
         # pickle cannot import a class that was made at run time.
         return _new_instance, (self._parent,), self.__getstate__()
@@ -347,10 +408,6 @@ def _centralized_class(cls: type[torch.optim.Optimizer]) -> type[_CentralizedIns
 
 def _new_instance(cls: type[torch.optim.Optimizer]) -> _CentralizedInstance:
     return object.__new__(_centralized_class(cls))
-
-
-#: torch optimizers whose decay is decoupled and whose groups do not say so
-_DECOUPLED = ("Adafactor", "AdamW", "Muon")
 
 
 def centralize_optimizer(
@@ -408,13 +465,9 @@ def centralize_optimizer(
             f"the step of this {cls.__name__} was replaced, by a learning-rate scheduler perhaps: "
             "centralize the optimizer first"
         )
-    closure = inspect.signature(cls.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ValueError(
-            f"{cls.__name__} cannot be centralized: its step takes several gradients from a closure"
-        )
-    if decoupled_weight_decay is None and cls.__module__.startswith("torch.optim."):
-        decoupled_weight_decay = cls.__name__ in _DECOUPLED
+    _check_closure(cls)
+    if decoupled_weight_decay is None:
+        decoupled_weight_decay = _decay_is_decoupled(cls)
     added = {
         "use_gc": use_gc,
         "gc_conv_only": gc_conv_only,
@@ -424,10 +477,7 @@ def centralize_optimizer(
     optimizer.__class__ = _centralized_class(cls)
     try:
         for group in optimizer.param_groups:
-            options = {**added, **group}
-            optimizer._check_options(options)
-            if options["use_gc"]:
-                optimizer._find_eligible(options)
+            optimizer._check_group({**added, **group})
     except Exception:
         optimizer.__class__ = cls
         raise

@@ -83,7 +83,7 @@ class LARC(SGD):
                     rate = (rate / group["lr"]).clamp(max=1)
                 # Chosen on the device: reading the norms would wait for it.
                 both = (p_norm != 0) & (g_norm != 0)
-                g.addcmul_(p, (both * wd).to(p.dtype)).mul_(torch.where(both, rate, 1))
+                g.addcmul_(p, both.to(p.dtype) * wd).mul_(torch.where(both, rate, 1))
 
     def _centralize_gradients(
         self, group: dict[str, Any], batches: list[list[torch.Tensor]]

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import _device_dtype_check_for_fused
 from torch.optim.radam import radam
 
-from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+from classy_gc.core.centralized_optimizer import CentralizedOptimizer, check_flag
 
 
 class Rectification(NamedTuple):
@@ -105,21 +106,22 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
 
     def _check_options(self, options: dict[str, Any]) -> None:
         super()._check_options(options)
+        check_flag("degenerated_to_sgd", options["degenerated_to_sgd"])
         for name in ("foreach", "differentiable", "capturable"):
             if options.get("fused") and options.get(name):
                 raise ValueError(f"fused=True cannot be combined with {name}=True in RAdam")
-        if options.get("capturable") and not options.get("degenerated_to_sgd", True):
+        if options.get("capturable") and not options["degenerated_to_sgd"]:
             raise ValueError(
                 "capturable=True cannot be combined with degenerated_to_sgd=False: a captured "
                 "graph cannot leave the update out"
             )
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
         if group["fused"]:
             for p in group["params"]:
-                _device_dtype_check_for_fused(p)
+                if not is_lazy(p):
+                    _device_dtype_check_for_fused(p)
 
     def _update(self) -> None:
         # torch's step knows all but these two options.

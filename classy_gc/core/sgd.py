@@ -44,3 +44,33 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
     """
 
     added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False}
+
+    def _update(self) -> None:
+        # torch's fused kernel takes all momentum buffers of a group or none, and makes those
+        # of the first step without writing them where that step's gradient is infinite.
+        first = {
+            p
+            for group in self.param_groups
+            if group["fused"] and group["momentum"]
+            for p in group["params"]
+            if p.grad is not None and self.state.get(p, {}).get("momentum_buffer") is None
+        }
+        if not first:
+            super()._update()
+            return
+        for turn in (first, set()):
+            waiting = [
+                (p, p.grad)
+                for group in self.param_groups
+                for p in group["params"]
+                if p.grad is not None and (p in first) == (turn is not first)
+            ]
+            for p, _ in waiting:
+                p.grad = None
+            super()._update()
+            for p, grad in waiting:
+                p.grad = grad
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None and found_inf.item():
+            for p in first:
+                del self.state[p]

@@ -11,7 +11,7 @@ from classy_vision.dataset import ClassyDataset, register_dataset
 from classy_vision.dataset.transforms import build_transforms
 from PIL import Image
 
-from classy_gc.optim.classy_gc_optimizer import check_known
+from classy_gc.options import check_known
 
 _KEYS = (
     "name",

@@ -10,7 +10,7 @@ import torch
 from classy_vision.generic.distributed_util import get_rank
 from classy_vision.hooks import ClassyHook, register_hook
 
-from classy_gc.optim.classy_gc_optimizer import check_known
+from classy_gc.options import check_known
 
 
 @register_hook("phase_seed")

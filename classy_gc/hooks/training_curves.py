@@ -9,7 +9,7 @@ from typing import Any
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import ClassyHook, register_hook
 
-from classy_gc.optim.classy_gc_optimizer import check_known
+from classy_gc.options import check_known
 
 _COLORS = {"train": "#1f77b4", "test": "#d95f02"}
 _DASHES = ("-", "--", ":", "-.")

@@ -10,11 +10,23 @@ from typing import Any, ClassVar
 
 import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
-from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, UpdateInterval
+from classy_vision.optim.param_scheduler import (
+    PARAM_SCHEDULER_REGISTRY,
+    UpdateInterval,
+    build_param_scheduler,
+)
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
 from classy_gc.core import CentralizedOptimizer, fused_supported
-from classy_gc.options import GC_FLAG, SWITCH, Rule, check_known, check_options
+from classy_gc.options import (
+    FRACTION,
+    GC_FLAG,
+    NUMBER,
+    SWITCH,
+    Rule,
+    check_known,
+    check_options,
+)
 
 #: what every GC optimizer accepts besides its own options: (default, rule)
 GC_OPTIONS = {"use_gc": (False, GC_FLAG), "gc_conv_only": (False, GC_FLAG)}
@@ -49,25 +61,46 @@ def _with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def check_schedulers(schedulers: Any, where: str, known: Iterable[str] | None = None) -> None:
-    """Refuses ``param_schedulers`` that nobody would read, or nobody could build.
+def check_schedulers(
+    config: Mapping[str, Any], where: str, rules: Mapping[str, Rule] | None = None
+) -> None:
+    """Refuses ``param_schedulers`` that nobody would read, nobody could build, or that leave
+    the range of their option.
 
     Args:
-        schedulers: option: ParamScheduler config.
+        config: of the optimizer; its ``param_schedulers`` (option: ParamScheduler config) are
+            built and tried where it has ``num_epochs``, which a task adds.
         where: whose they are, for the message.
-        known: the options that can be scheduled (default: None, any).
+        rules: of the options that can be scheduled (default: None, any).
 
     Raises:
         ValueError: naming the key, what it is, and what is allowed.
     """
+    schedulers = config.get("param_schedulers", {})
     if not isinstance(schedulers, Mapping):
         raise ValueError(
             f"{where}: param_schedulers must map options to schedulers, not {schedulers!r}"
         )
-    if known is not None:
-        check_known(schedulers, known, f"param_schedulers of {where}")
+    if rules is not None:
+        check_known(schedulers, rules, f"param_schedulers of {where}")
     for name, scheduler in schedulers.items():
-        _check_scheduler(scheduler, f"{where}: param_schedulers.{name}")
+        key = f"{where}: param_schedulers.{name}"
+        _check_scheduler(scheduler, key)
+        if "num_epochs" not in config:
+            continue
+        try:
+            built = build_param_scheduler(
+                copy.deepcopy({**scheduler, "num_epochs": config["num_epochs"]})
+            )
+            values = {at: built(at) for at in (0.0, 0.25, 0.5, 0.75, 0.999)}
+        except Exception as error:
+            raise ValueError(f"{key}: {error or type(error).__name__}") from error
+        for at, value in values.items():
+            rule = (rules or {}).get(name, NUMBER)
+            if not (NUMBER if rule is GC_FLAG else rule).accepts(value):
+                raise ValueError(
+                    f"{key} is {value!r} at {at:.0%} of training, and {name} must be {rule.allowed}"
+                )
 
 
 def _check_scheduler(config: Any, where: str) -> None:
@@ -76,10 +109,16 @@ def _check_scheduler(config: Any, where: str) -> None:
         raise ValueError(f"{where} must be a ParamScheduler config with a 'name', not {config!r}")
     check_known([config["name"]], PARAM_SCHEDULER_REGISTRY, where, "scheduler")
     cls = PARAM_SCHEDULER_REGISTRY[config["name"]]
-    if cls.__module__.startswith("classy_vision."):  # of others we don't know the keys
-        known = set(inspect.signature(cls).parameters) - {"num_updates"}
-        check_known(config, ["name", "num_epochs", "update_interval", *sorted(known)], where)
-    for i, part in enumerate(config.get("schedulers", ())):
+    if not cls.__module__.startswith("classy_vision."):
+        return  # we don't know its keys
+    known = set(inspect.signature(cls).parameters) - {"num_updates"}
+    check_known(config, ["name", "num_epochs", "update_interval", *sorted(known)], where)
+    parts = config.get("schedulers", [])
+    if not isinstance(parts, list):
+        raise ValueError(
+            f"{where}.schedulers must be a list of ParamScheduler configs, not {parts!r}"
+        )
+    for i, part in enumerate(parts):
         _check_scheduler(part, f"{where}.schedulers[{i}]")
 
 
@@ -246,16 +285,14 @@ class ClassyGCOptimizer(ScheduledGC):
         where = cls._label()
         options = {k: v for k, v in config.items() if k not in CLASSY_KEYS}
         check_known(config, [*CLASSY_KEYS, *cls._table()], where)
-        check_schedulers(config.get("param_schedulers", {}), where, cls._schedulable())
+        check_schedulers(config, where, cls._schedulable())
         return cls(**{**cls.config_defaults, **options})
 
     @classmethod
-    def _schedulable(cls) -> list[str]:
-        table = cls._table()
+    def _schedulable(cls) -> dict[str, Rule]:
+        rules = {name: rule for name, (_, rule) in cls._table().items() if rule.schedulable}
         # As torch's OneCycleLR has it, the momentum of an Adam is its first beta.
-        return [k for k, (_, rule) in table.items() if rule.schedulable] + (
-            ["momentum"] if "betas" in table else []
-        )
+        return {**rules, "momentum": FRACTION} if "betas" in cls.options else rules
 
     @classmethod
     def _validated(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -304,6 +341,6 @@ class ClassyGCOptimizer(ScheduledGC):
         options = dict(self._options)
         if options.get("fused", True) is None and not options["foreach"]:
             options["fused"] = all(fused_supported(p) for g in groups for p in g["params"]) or None
+        log_baseline(self._label(), options, groups)  # before torch writes into the groups
         core_class, core_options = self._core(options)
         self.optimizer = core_class(groups, **core_options)
-        log_baseline(self._label(), options, groups)

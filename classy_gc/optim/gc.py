@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -116,7 +117,11 @@ class GC(ScheduledGC):
         check_known([base["name"]], sorted(OPTIMIZER_REGISTRY), where, "base_optimizer")
         if "param_schedulers" in base:
             raise ValueError(f"{where}: param_schedulers belong beside base_optimizer, not in it")
-        check_schedulers(config.get("param_schedulers", {}), where)
+        base_class = OPTIMIZER_REGISTRY[base["name"]]
+        if base_class.__module__.startswith("classy_vision."):  # of others we don't know the keys
+            known = inspect.signature(base_class).parameters
+            check_known(base, ["name", *known], f"base_optimizer of {where}")
+        check_schedulers(config, where)
         options = {name: config[name] for name in cls._TABLE if name in config}
         # The stock from_config methods write their defaults into the config they are given.
         return cls(build_optimizer(copy.deepcopy(dict(base))), **options)
@@ -133,6 +138,8 @@ class GC(ScheduledGC):
         groups = list(param_groups)
         if groups and not isinstance(groups[0], Mapping):
             groups = [{"params": groups}]
+        # Before torch writes the defaults into the groups.
+        log_baseline(self._label(), self._options, groups)
         self.base_optimizer.prepare(groups)
         options = dict(self._options)
         optimizer = self.base_optimizer.optimizer
@@ -144,7 +151,6 @@ class GC(ScheduledGC):
             decay = [] if group.get("weight_decay") else ["weight_decay"]
             check_known(group, [*known, *decay], self._label())
         self.optimizer = centralize_optimizer(optimizer, **options)
-        log_baseline(self._label(), options, groups)
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
         super().set_param_groups(param_groups, **kwargs)

@@ -79,6 +79,19 @@ def test_a_gc_option_made_invalid_later_is_refused_at_the_step(cls, name):
     assert_same([p], [one()])
 
 
+@pytest.mark.parametrize("cls", RADAMS)
+def test_degenerated_to_sgd_is_checked_too(cls):
+    with pytest.raises(ValueError, match=r"degenerated_to_sgd.*'no'"):
+        cls([one()], degenerated_to_sgd="no")
+
+
+def test_sgd_has_no_gc_loc():
+    with pytest.raises(TypeError, match="gc_loc"):
+        core.SGD([one()], gc_loc=True)
+    with pytest.raises(ValueError, match="gc_loc"):
+        core.SGD([{"params": [one()], "gc_loc": False}])
+
+
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_differentiable_is_refused_with_gc(cls):
     message = "differentiable" if cls is core.RMSpropTF else "use_gc.*differentiable"
@@ -111,6 +124,22 @@ def test_fused_radam_refuses_what_it_cannot_do(cls, name):
 def test_capturable_radam_cannot_wait(cls):
     with pytest.raises(ValueError, match=r"capturable.*degenerated_to_sgd"):
         cls([one()], capturable=True, degenerated_to_sgd=False)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        torch.ones(4, 6)[:, ::2],
+        torch.ones(4, 3, dtype=torch.complex64),
+    ],
+    ids=["strided", "complex"],
+)
+@pytest.mark.parametrize("cls", RADAMS)
+def test_a_refused_group_is_not_added(cls, bad):
+    optimizer = cls([one()], fused=True)
+    with pytest.raises((ValueError, RuntimeError), match="fused"):
+        optimizer.add_param_group({"params": [Parameter(bad)]})
+    assert len(optimizer.param_groups) == 1
 
 
 @pytest.mark.parametrize(("cls", "options"), rows())
@@ -179,6 +208,34 @@ def test_options_changed_between_steps_take_effect_at_the_next(cls, name, was, b
         advance(x, grads[6:])
     assert_same(params, new_params)
     assert not all(map(torch.equal, params, same_params))
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_a_weight_that_changes_its_shape(cls):
+    (w,), grads = problem([(12,)])
+    p = Parameter(torch.ones(4, 3))
+    optimizer = cls([p], lr=0.1, use_gc=True)
+    p.grad = torch.rand(4, 3)
+    optimizer.step()
+    optimizer.state.clear()
+    p.grad = None
+    p.data = w.clone()
+    advance(optimizer, grads)
+    assert_close([p], expected(cls, [w], grads, use_gc=True), 1e-5)
+
+
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
+def test_lazy_modules(cls, options):
+    module = torch.nn.LazyLinear(3)
+    optimizer = cls(module.parameters(), **options, use_gc=True)
+    x = torch.rand(5, 4)
+    module(x)
+    before = module.weight.detach().clone()
+    for _ in range(6):  # RAdam may wait for the first five
+        optimizer.zero_grad()
+        module(x).pow(2).sum().backward()
+        optimizer.step()
+    assert not torch.equal(module.weight, before)
 
 
 # Sparse gradients.
@@ -344,7 +401,7 @@ def test_scaled_gradients(cls, options, unscale):
 
 
 @pytest.mark.parametrize("use_gc", [False, True])
-@pytest.mark.parametrize("bad_step", [3])
+@pytest.mark.parametrize("bad_step", [0, 3])
 @pytest.mark.parametrize(("cls", "options"), rows(implementations=KERNELS))
 def test_a_step_with_an_infinite_gradient_changes_nothing(cls, options, bad_step, use_gc):
     weights, grads = problem([(4, 3), (2, 3, 2, 2), (5,)])

@@ -165,8 +165,9 @@ def test_bad_options_raise_torchs_errors(cls, bad):
         ["weight"],
         [torch.ones(2, requires_grad=True) * 2],
         [{"params": {torch.ones(2)}}],
+        [{"params": [torch.ones(2)]}, [torch.ones(2)]],
     ],
-    ids=["empty", "tensor", "string", "non-leaf", "set in a group"],
+    ids=["empty", "tensor", "string", "non-leaf", "set in a group", "no dict"],
 )
 def test_bad_params_raise_torchs_errors(cls, params):
     assert error(cls, params) == error(parent(cls), params)
@@ -215,6 +216,15 @@ def test_parameters_that_miss_gradients_go_at_their_own_pace(cls, options):
     assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
     assert_same(params[3:], weights[3:])
     assert not optimizer.state.get(params[3])
+
+
+@pytest.mark.parametrize(("cls", "options"), rows(implementations=KERNELS))
+def test_parameters_may_get_their_first_gradient_late(cls, options):
+    weights, grads = problem([(4, 3)] * 2)
+    for step_grads in grads[:3]:
+        step_grads[1] = None
+    params, _ = train(cls, weights, grads, **options, use_gc=True)
+    assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
 
 
 @pytest.mark.parametrize(("cls", "options"), rows())

@@ -62,11 +62,6 @@ def make(row, params):
     return getattr(torch.optim, row.partition("-")[0])(params, **TORCH[row][0])
 
 
-def kind_of_decay(row):
-    """What must be said of it for ``gc_loc``."""
-    return {"decoupled_weight_decay": DECOUPLED} if row in ("Adafactor", "Muon") else {}
-
-
 def step(optimizer, params, grads):
     for p, g in zip(params, grads, strict=True):
         p.grad = g.clone()
@@ -120,7 +115,7 @@ def test_before_the_moments_the_optimizer_is_fed_centralized_gradients(row):
     params, grads = torch_problem(row)
     plain_params = copies(params)
     plain = make(row, plain_params)
-    optimizer = centralize_optimizer(make(row, params), gc_loc=True, **kind_of_decay(row))
+    optimizer = centralize_optimizer(make(row, params), gc_loc=True)
     for step_grads in grads:
         fed = [
             centralized(g + wd * p.detach()) - wd * p.detach() if apply else g
@@ -166,7 +161,7 @@ def by_state_dict(optimizer, row):
 def test_a_restored_optimizer_goes_on_alike(row, gc_loc, restore):
     # Of float64 weights, torch's load_state_dict widens the float32 scalars of NAdam.
     params, grads = torch_problem(row, dtype=torch.float32)
-    optimizer = centralize_optimizer(make(row, params), gc_loc=gc_loc, **kind_of_decay(row))
+    optimizer = centralize_optimizer(make(row, params), gc_loc=gc_loc)
     for step_grads in grads[:3]:
         step(optimizer, params, step_grads)
     restored = restore(optimizer, row)
@@ -439,3 +434,8 @@ def test_from_python():
     assert_close(row_means(params), means)
     with pytest.raises(ValueError, match="'gc' centralizes already"):
         GC(optimizer)
+
+
+@pytest.mark.parametrize("row", TORCH)
+def test_the_kind_of_decay_of_torchs_optimizers_is_known(row):
+    centralize_optimizer(make(row, torch_problem(row)[0]), gc_loc=True)

@@ -191,3 +191,11 @@ def test_larc_skips_infinite_gradients(fused):
     scaler.scale(loss).backward()
     scaler.step(optimizer)
     assert_same(params, before)
+
+
+def test_larc_is_as_precise_as_its_weights():
+    params, grads = problem(5, dtype=torch.float64)
+    sgd = SGD[2] | {"weight_decay": 0.1}
+    wanted = reference(params, grads, sgd, LARC[0], True)
+    advance(build(config(sgd, LARC[0], use_gc=True), params), grads, epochs=1)
+    assert_close(params, wanted, 1e-12)

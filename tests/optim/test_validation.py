@@ -278,3 +278,28 @@ def test_a_short_config_stays_as_it_is(row):
     optimizer.set_param_groups(problem(0)[0])
     optimizer.step(where=0)
     assert given == before
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_gc_refuses_misspelt_options_of_a_stock_base(name):
+    with pytest.raises(ValueError, match=r"weight_decays.*did you mean 'weight_decay'"):
+        build_optimizer({"name": "gc", "base_optimizer": {"name": name, "weight_decays": 0.1}})
+
+
+@pytest.mark.parametrize(
+    ("row", "option", "scheduler", "fragments"),
+    [
+        ("sgd_gc", "lr", {"name": "linear", "start_value": -1, "end_value": 0}, ["-1", ">= 0"]),
+        ("sgd_gc", "lr", {"name": "linear", "start_value": 1}, ["end_value"]),
+        ("adam_gc", "momentum", {"name": "constant", "value": 1.5}, ["1.5", "[0, 1)"]),
+        ("sgd_gc", "lr", {"name": "composite", "schedulers": 3, "lengths": [1]}, ["3", "a list"]),
+        ("sgd_gc", "use_gc", {"name": "constant", "value": "yes"}, ["'yes'", "true or false"]),
+    ],
+)
+def test_a_schedule_that_leaves_the_range_of_its_option_is_refused(
+    row, option, scheduler, fragments
+):
+    bad = {"name": row, "num_epochs": 2, "param_schedulers": {option: scheduler}}
+    with pytest.raises(ValueError, match=f"param_schedulers.{option}") as caught:
+        build_optimizer(bad)
+    assert all(fragment in str(caught.value) for fragment in fragments)
