@@ -532,7 +532,7 @@ def _plot_training(training: dict[str, Any], title: str) -> Any:
     axes.set_yticks([0, 1], ["GC off", "GC on"])
     axes.set_xlim(0, 1.15 * (rest + ms))
     axes.set_xlabel("milliseconds of a training step; share of the optimizer")
-    axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.35))
+    figure.legend(frameon=False, ncols=2, loc="outside lower center")
     return figure
 
 
