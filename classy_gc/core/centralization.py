@@ -10,7 +10,9 @@ The functions work with row *sums*: ``x −= Σ/n`` folds the division by the ro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -152,16 +154,22 @@ def in_batches(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
         tensors: eligible tensors.
 
     Returns:
-        Lists of one tensor, or of several of the same shape, dtype and device.
+        Lists of one tensor, or of several of the same shape, dtype and device; and where
+        :mod:`classy_gc.core.triton_rows` is enabled, a :class:`KernelBatch` for each dtype
+        and device of the tensors that it supports.
 
     Example:
         >>> [len(batch) for batch in in_batches([torch.zeros(2, 3)] * 5 + [torch.zeros(99, 99)])]
         [5, 1]
     """
     batches: list[list[Tensor]] = []
+    for_kernels: dict[Any, KernelBatch] = {}
     open_batches: dict[Any, list[Tensor]] = {}
     for x in tensors:
         size = x.numel()
+        if TRITON and _kernels().supports(x):
+            for_kernels.setdefault((x.dtype, x.device), KernelBatch()).append(x)
+            continue
         if size > 4096 or hasattr(x, "placements"):
             batches.append([x])
             continue
@@ -171,7 +179,26 @@ def in_batches(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
             batch = open_batches[kind] = []
             batches.append(batch)
         batch.append(x)
-    return batches
+    for batch in for_kernels.values():
+        batch.kernel = _kernels().RowKernel(batch)
+    return [*batches, *for_kernels.values()]
+
+
+#: whether to run row arithmetic on CUDA as one Triton kernel a group: tested under Triton's
+#: interpreter, not measured on a GPU, so off unless the environment asks for it
+TRITON = os.environ.get("CLASSY_GC_TRITON") == "1"
+
+
+class KernelBatch(list[Tensor]):
+    """Tensors of any shapes whose rows one kernel launch works on."""
+
+    kernel: Any = None
+
+
+def _kernels() -> ModuleType:
+    from classy_gc.core import triton_rows  # triton comes with torch's CUDA wheels only
+
+    return triton_rows
 
 
 def batch_row_sums(batch: list[Tensor]) -> Tensor:
@@ -187,6 +214,8 @@ def batch_row_sums(batch: list[Tensor]) -> Tensor:
         >>> batch_row_sums([torch.ones(2, 3), torch.zeros(2, 3)]).shape
         torch.Size([2, 2, 1])
     """
+    if isinstance(batch, KernelBatch):
+        return batch.kernel.sums(batch)
     if len(batch) == 1:
         return row_sums(batch[0]).unsqueeze(0)
     stacked = torch.stack(batch)
@@ -237,5 +266,8 @@ def centralize_(tensors: Iterable[Tensor], *, gc_conv_only: bool | float = False
     tensors = list(tensors)
     eligible = [x for x in tensors if ineligible_reason(x, gc_conv_only=gc_conv_only) is None]
     for batch in in_batches(eligible):
-        shift_batch_rows_(batch, batch_row_sums(batch))
+        if isinstance(batch, KernelBatch):
+            batch.kernel.centralize_(batch)
+        else:
+            shift_batch_rows_(batch, batch_row_sums(batch))
     return tensors

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from classy_gc.core.centralization import (
+    KernelBatch,
     batch_row_sums,
     in_batches,
     ineligible_reason,
@@ -332,6 +333,13 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         # GradScaler sets grad_scale where the fused kernel is to unscale the gradient itself.
         scale = getattr(self, "grad_scale", None)
         for batch in batches:
+            if isinstance(batch, KernelBatch):
+                grads = [_laid_out_as(p, p.grad) for p in batch]
+                for p, g in zip(batch, grads, strict=True):
+                    if g is not p.grad:
+                        p.grad = g
+                batch.kernel.centralize_(grads, batch if wd else (), float(wd), scale)
+                continue
             grads = [local_rows(p.grad) for p in batch]
             sums = batch_row_sums(grads)
             if scale is not None or isinstance(wd, Tensor):
@@ -371,11 +379,15 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 self._centralize_gradients(group, batches)
             else:
                 for batch in batches:
-                    params = [local_rows(p) for p in batch]
-                    after.append((params, batch_row_sums(params)))
+                    if not isinstance(batch, KernelBatch):
+                        batch = [local_rows(p) for p in batch]
+                    after.append((batch, batch_row_sums(batch)))
         self._update()
-        for params, sums in after:
-            shift_batch_rows_(params, batch_row_sums(params).sub_(sums))
+        for batch, sums in after:
+            if isinstance(batch, KernelBatch):
+                batch.kernel.restore_(batch, sums)
+            else:
+                shift_batch_rows_(batch, batch_row_sums(batch).sub_(sums))
 
     def _update(self) -> None:
         """The parent's own step, without the hooks: torch wraps ``step`` of every class it
