@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from classy_gc.core.centralization import row_sums, shift_rows_
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-
-#: parameters, gradients, v, momentum buffers and averages of d; the last two may be empty
-_Lists: TypeAlias = tuple[list[Tensor], ...]
 
 _DOC = """:class:`torch.optim.RMSprop` with gradient centralization{title}.
 
@@ -79,8 +74,6 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
         source=":class:`torch.optim.RMSprop`",
     )
 
-    _eps_under_root: ClassVar = False
-
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
         # torch makes the buffer with the state; a schedule may raise momentum from 0 later.
         if group["momentum"] > 0:
@@ -88,34 +81,6 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
                 if self.state.get(p) and "momentum_buffer" not in self.state[p]:
                     self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         return super()._init_group(group, *lists)
-
-    def _centralized_update(self, plan: list[tuple[dict[str, Any], list[list[Tensor]]]]) -> None:
-        # torch has no fused RMSprop, and every operation of its step goes over memory once. On
-        # the CPU, a step in blocks of rows that fit the cache pays for GC and more.
-        flags = ("foreach", "capturable", "differentiable")
-        if (
-            not any(batches for _, batches in plan)
-            or any(group[flag] for group, _ in plan for flag in flags)
-            or not all(_plain_on_cpu(p) for group, _ in plan for p in group["params"])
-        ):
-            super()._centralized_update(plan)
-            return
-        for group, batches in plan:
-            eligible = {id(p) for batch in batches for p in batch}
-            for tensors in self._tensors_by_parameter(group):
-                gc = id(tensors[0][0]) in eligible
-                for block in _row_blocks(tensors):
-                    _rmsprop(group, *block, gc=gc, eps_under_root=self._eps_under_root)
-
-    def _tensors_by_parameter(self, group: dict[str, Any], size: int = 1) -> Iterator[_Lists]:
-        """Advances the step counts and yields parameters with their state, ``size`` at a time."""
-        lists: tuple[list[Tensor], ...] = ([], [], [], [], [], [])
-        self._init_group(group, *lists)
-        *lists, steps = lists
-        for t in steps:
-            t.add_(1)
-        for i in range(0, len(steps), size):
-            yield tuple(xs[i : i + size] for xs in lists)
 
 
 class RMSpropTF(RMSprop):
@@ -136,77 +101,52 @@ class RMSpropTF(RMSprop):
         if options.get("differentiable"):
             raise ValueError("differentiable=True is not supported by RMSpropTF: it steps in place")
 
-    _eps_under_root: ClassVar = True
-
     def _update(self) -> None:
         for group in self.param_groups:
+            lists: tuple[list[Tensor], ...] = ([], [], [], [], [], [])
+            self._init_group(group, *lists)
+            *lists, steps = lists
+            for t in steps:
+                t.add_(1)
             foreach = group["foreach"]
             if foreach is None:
                 foreach = all(p.is_cuda for p in group["params"])
-            size = max(1, len(group["params"])) if foreach else 1
-            for tensors in self._tensors_by_parameter(group, size):
-                real = (
-                    [torch.view_as_real(x) if x.is_complex() else x for x in xs] for xs in tensors
-                )
-                _rmsprop(group, *real, gc=False, eps_under_root=True)
+            # All at once saves launches; one tensor at a time keeps the temporaries small.
+            size = max(1, len(steps)) if foreach else 1
+            for i in range(0, len(steps), size):
+                _rmsprop_tf(group, *([_as_real(x) for x in xs[i : i + size]] for xs in lists))
 
 
-def _plain_on_cpu(p: Tensor) -> bool:
-    return type(p) in (Tensor, torch.nn.Parameter) and p.is_cpu and not p.is_complex()
+def _as_real(x: Tensor) -> Tensor:
+    return torch.view_as_real(x) if x.is_complex() else x
 
 
-def _row_blocks(tensors: _Lists) -> Iterator[_Lists]:
-    """Blocks of rows of a parameter and of what belongs to it, of about 1 MB each in float32."""
-    p = tensors[0][0]
-    if p.numel() <= 2**18:
-        yield tensors
-        return
-    rows = max(1, 2**18 * p.size(0) // p.numel())
-    splits = [xs[0].split(rows) if xs else () for xs in tensors]
-    for i in range(len(splits[0])):
-        yield tuple([split[i]] if split else [] for split in splits)
-
-
-def _rmsprop(
+def _rmsprop_tf(
     group: dict[str, Any],
     params: list[Tensor],
     grads: list[Tensor],
     square_avgs: list[Tensor],
     buffers: list[Tensor],
     grad_avgs: list[Tensor],
-    *,
-    gc: bool,
-    eps_under_root: bool,
 ) -> None:
-    """One step, in the symbols of the docstring; with ``gc``, rows must be whole."""
-    alpha, eps, lr = group["alpha"], group["eps"], float(group["lr"])
+    alpha, lr = group["alpha"], float(group["lr"])
     d, v = grads, square_avgs
     if group["maximize"]:
         d = torch._foreach_neg(d)
     if group["weight_decay"]:
         d = torch._foreach_add(d, params, alpha=group["weight_decay"])
-    before = [row_sums(p) for p in params] if gc and not group["gc_loc"] else []
-    if gc and group["gc_loc"]:
-        for x in d:
-            shift_rows_(x, row_sums(x))
     torch._foreach_mul_(v, alpha)
     torch._foreach_addcmul_(v, d, d, value=1 - alpha)
     if group["centered"]:
         torch._foreach_lerp_(grad_avgs, d, 1 - alpha)
         denominators = torch._foreach_addcmul(v, grad_avgs, grad_avgs, value=-1)
+        torch._foreach_add_(denominators, group["eps"])
     else:
-        denominators = torch._foreach_clone(v)
-    if eps_under_root:
-        torch._foreach_add_(denominators, eps)
-        torch._foreach_sqrt_(denominators)
-    else:
-        torch._foreach_sqrt_(denominators)
-        torch._foreach_add_(denominators, eps)
+        denominators = torch._foreach_add(v, group["eps"])
+    torch._foreach_sqrt_(denominators)
     if group["momentum"] > 0:
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_addcdiv_(buffers, d, denominators)
         torch._foreach_add_(params, buffers, alpha=-lr)
     else:
         torch._foreach_addcdiv_(params, d, denominators, value=-lr)
-    for p, sums in zip(params, before, strict=False):
-        shift_rows_(p, row_sums(p).sub_(sums))

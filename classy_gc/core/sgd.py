@@ -48,14 +48,20 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
     def _update(self) -> None:
         # torch's fused kernel takes all momentum buffers of a group or none, and makes those
         # of the first step without writing them where that step's gradient is infinite.
-        first = {
+        params = [
             p
             for group in self.param_groups
             if group["fused"] and group["momentum"]
             for p in group["params"]
-            if p.grad is not None and self.state.get(p, {}).get("momentum_buffer") is None
-        }
+            if p.grad is not None
+        ]
+        key = (id(self.state), len(self.state), *map(id, params))
+        if vars(self).get("_all_buffers") == key:
+            super()._update()
+            return
+        first = {p for p in params if self.state.get(p, {}).get("momentum_buffer") is None}
         if not first:
+            self._all_buffers = key
             super()._update()
             return
         for turn in (first, set()):
