@@ -32,7 +32,7 @@ OPTIMIZERS = {
     core.LARC: L2 | {"momentum": 0.9, "trust_coefficient": 0.5},
     core.Adam: L2,
     core.AdamW: L2,
-    core.RAdam: L2 | {"betas": (0.9, 0.9)},  # rectified from the fifth step on
+    core.RAdam: L2 | {"betas": (0.9, 0.9)},  # rectified at the sixth step
     core.RMSprop: L2 | {"momentum": 0.9},
     core.RMSpropTF: L2 | {"momentum": 0.9},
 }
@@ -141,6 +141,11 @@ ONE_PROCESS = {
     "fsdp2_dp": on_model(perceptron),
     "columns": on_tensors(),
 }
+RUNS = [
+    (where, name)
+    for where, name in product(ONE_PROCESS, CASES)
+    if where == "fsdp2" or "fused" not in name
+]
 CORNERS = {"partial": on_tensors(), "narrow": on_tensors(shapes=NARROW)}
 
 
@@ -231,7 +236,8 @@ def gc_options(cls):
 def main(path):
     with process_group(path) as results:
         places = two_processes()
-        for where, (name, (cls, options)) in product(ONE_PROCESS, CASES.items()):
+        for where, name in RUNS:
+            cls, options = CASES[name]
             for use_gc in (True, False) if where == "fsdp2" else (True,):
                 results[where, name, use_gc] = places[where](cls, options | {"use_gc": use_gc})
         for where in CORNERS:
@@ -263,8 +269,7 @@ def assert_close(actual, wanted):
     torch.testing.assert_close(actual, wanted, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("where", ONE_PROCESS)
+@pytest.mark.parametrize(("where", "name"), RUNS)
 def test_trains_as_one_process(results, where, name):
     cls, options = CASES[name]
     assert_close(results[where, name, True], ONE_PROCESS[where](cls, options | {"use_gc": True}))
@@ -293,7 +298,7 @@ def test_corners_of_dtensor(results, where):
 
 def test_fused_sgd_says_what_torch_says(results):
     # torch has no strategy yet for its fused SGD on DTensors.
-    assert results["fused", str(core.SGD)] == results["fused", str(torch.optim.SGD)]
+    assert str(results["fused", str(core.SGD)]) == str(results["fused", str(torch.optim.SGD)])
 
 
 @pytest.mark.parametrize("use_orig_params", [True, False])
