@@ -73,7 +73,7 @@ def local_rows(x: Tensor) -> Tensor:
     Returns:
         The local shard of a DTensor that is replicated or sharded along its first dimension,
         as ``fully_shard`` does: GC needs no communication there. Anything else as it is:
-        where rows are split between processes, arithmetic on the DTensor itself sums them.
+        where rows are split between processes, :func:`row_sums` adds up their parts.
 
     Example:
         >>> x = torch.zeros(2, 3)
@@ -83,8 +83,12 @@ def local_rows(x: Tensor) -> Tensor:
     # Most tensors are of these two types, and looking up a missing attribute is slow.
     if type(x) in (Tensor, torch.nn.Parameter) or not hasattr(x, "placements"):
         return x
-    whole = all(placement.is_replicate() or placement.is_shard(0) for placement in x.placements)
-    return x.to_local() if whole else x
+    return x if any(map(_splits_rows, x.placements)) else x.to_local()
+
+
+def _splits_rows(placement: Any) -> bool:
+    # ``dim`` and not ``is_shard``, which is false for what FSDP2 makes of tensor-parallel weights.
+    return not (placement.is_replicate() or getattr(placement, "dim", None) == 0)
 
 
 def _in_blocks(x: Tensor) -> bool:
@@ -103,12 +107,19 @@ def row_sums(x: Tensor) -> Tensor:
         x: shape ``[d0, d1, …]``, at least two dimensions.
 
     Returns:
-        Shape ``[d0, 1, …]``; float32 where ``x`` is half precision, else ``x.dtype``.
+        Shape ``[d0, 1, …]``; float32 where ``x`` is half precision, else ``x.dtype``. Of a
+        DTensor whose rows are split, the sums of those that this process holds a part of.
 
     Example:
         >>> row_sums(torch.ones(2, 3, 4)).flatten()
         tensor([12., 12.])
     """
+    if type(x) not in (Tensor, torch.nn.Parameter) and hasattr(x, "placements"):
+        sums = row_sums(x.to_local())
+        for i, placement in enumerate(x.placements):
+            if _splits_rows(placement):
+                torch.distributed.all_reduce(sums, group=x.device_mesh.get_group(i))
+        return sums
     dims = _ROW_DIMS[x.dim()]
     if x.dtype not in _LOW_PRECISION:
         return x.sum(dims, True)
@@ -136,6 +147,7 @@ def shift_rows_(x: Tensor, sums: Tensor) -> Tensor:
     if numel == 0:  # the shard of a process that holds no rows
         return x
     alpha = x.size(0) / numel
+    x = getattr(x, "_local_tensor", x)  # of split rows, the part that this process holds
     if not _in_blocks(x):
         return x.sub_(sums, alpha=alpha)
     for rows, rows_sums in zip(x.chunk(8), sums.chunk(8), strict=True):

@@ -242,13 +242,18 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 "gradient)"
             )
 
-    def _check_rows(self, params: list[Tensor]) -> None:
+    def _check_rows(
+        self,
+        params: list[Tensor],
+        needs: str = "with use_gc=True needs the rows of a weight",
+        remedy: str = ", or set use_gc=False",
+    ) -> None:
         for p in params:
             if "FlatParameter" in type(p).__name__ or getattr(p, "_fsdp_flattened", False):
                 raise RuntimeError(
-                    f"{type(self).__name__} with use_gc=True needs the rows of a weight, and FSDP1 "
-                    f"flattens them away (parameter of shape {list(p.shape)}); shard the model "
-                    "with torch.distributed.fsdp.fully_shard, or set use_gc=False"
+                    f"{type(self).__name__} {needs}, and FSDP1 flattens them away (parameter of "
+                    f"shape {list(p.shape)}); shard the model with "
+                    f"torch.distributed.fsdp.fully_shard{remedy}"
                 )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -314,6 +319,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 g = p.grad
                 if g is None or g.layout != torch.strided:
                     continue
+                if hasattr(g, "placements") and g.placements != p.placements:
+                    # Autograd leaves sums of replicated weights to whoever reads them.
+                    g = p.grad = g.redistribute(placements=p.placements)
                 if fused:
                     laid_out = _laid_out_as(p, g)
                     if laid_out is not g:
@@ -341,12 +349,13 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 batch.kernel.centralize_(grads, batch if wd else (), float(wd), scale)
                 continue
             grads = [local_rows(p.grad) for p in batch]
-            sums = batch_row_sums(grads)
-            if scale is not None or isinstance(wd, Tensor):
-                decay = batch_row_sums([local_rows(p) for p in batch])
-                sums.add_(decay.mul_(wd if scale is None else wd * scale.to(sums.device)))
-            elif wd:
-                sums.add_(batch_row_sums([local_rows(p) for p in batch]), alpha=wd)
+            if wd:
+                # The gradient is read last, so that the shift finds it in cache.
+                sums = batch_row_sums([local_rows(p) for p in batch])
+                sums.mul_(wd if scale is None else wd * scale.to(sums.device))
+                sums.add_(batch_row_sums(grads))
+            else:
+                sums = batch_row_sums(grads)
             shift_batch_rows_(grads, sums)
 
     @torch.no_grad()

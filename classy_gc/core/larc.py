@@ -67,6 +67,10 @@ class LARC(SGD):
             if not options[name] >= 0:
                 raise ValueError(f"Invalid {name} value: {options[name]}")
 
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        self._check_rows(group["params"], "needs the norms of whole weights", "")
+
     def _transform_gradients(self) -> None:
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]

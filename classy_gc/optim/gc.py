@@ -14,6 +14,7 @@ from classy_vision.optim import (
     register_optimizer,
 )
 from classy_vision.optim.rmsprop_tf import RMSpropTFOptimizer
+from classy_vision.optim.zero import ZeRO
 
 from classy_gc.core import centralize_optimizer
 from classy_gc.optim.classy_gc_optimizer import (
@@ -86,6 +87,11 @@ class GC(ScheduledGC):
             raise ValueError(
                 f"{self._label()}: base_optimizer {base_optimizer._label()} centralizes already; "
                 "set its own use_gc"
+            )
+        if isinstance(base_optimizer, ZeRO):
+            raise ValueError(
+                f"{self._label()}: base_optimizer 'zero' holds only a share of the weights; put "
+                "gc into the base_optimizer of zero"
             )
         self.base_optimizer = base_optimizer
         options = {

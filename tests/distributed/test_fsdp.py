@@ -290,7 +290,6 @@ def test_gc_acts_on_shards(results, name):
             assert options.get("gc_loc") or drift[0] < 1e-9
 
 
-@pytest.mark.xfail(strict=True, reason="torch refuses GC's in-place arithmetic on such DTensors")
 @pytest.mark.parametrize("where", CORNERS)
 def test_corners_of_dtensor(results, where):
     assert_close(results[where], CORNERS[where](core.SGD, L2 | {"use_gc": True}))
@@ -316,7 +315,6 @@ def test_fsdp1_without_gc_is_torch(results, cls, use_orig_params):
     torch.testing.assert_close(ours, torchs, rtol=0, atol=0)
 
 
-@pytest.mark.xfail(strict=True, reason="LARC takes the norms of what FSDP1 flattened")
 @pytest.mark.parametrize("use_orig_params", [True, False])
 def test_fsdp1_larc_is_refused(results, use_orig_params):
     error = results["fsdp1", str(core.LARC), use_orig_params]

@@ -141,7 +141,6 @@ def test_resumes(results, name):
     torch.testing.assert_close(results["resumed", name], results[name], rtol=0, atol=0)
 
 
-@pytest.mark.xfail(strict=True, reason="fails later, with an error that speaks of 'lr'")
 def test_gc_around_zero_is_refused():
     # zero around gc is the way: see CASES.
     with pytest.raises(ValueError, match="zero"):
