@@ -88,7 +88,7 @@ def test_digits_sgd_gc_as_a_person_runs_it(tmp_path):
     assert summary[3].split() == ["checkpoint", str(output / "checkpoints" / "checkpoint.torch")]
     assert summary[4].split() == ["curves", str(output / "curves.png")]
     assert {p.name for p in output.iterdir()} - {"tensorboard"} == {"checkpoints", "curves.png"}
-    assert len(list(output.glob("checkpoints/model_phase-*_end.torch"))) == 10
+    assert len(list(output.glob("checkpoints/model_phase-*_end.torch"))) == 20
     assert "Warning" not in result.stderr
     assert '"name"' not in result.stderr  # the config is not dumped into the log
 
