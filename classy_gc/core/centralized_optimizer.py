@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
+from classy_gc.core import centralization
 from classy_gc.core.centralization import (
     KernelBatch,
     batch_row_sums,
@@ -312,17 +313,22 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         with the wrong weights), GC one whose elements do not share memory.
         """
         for group in self.param_groups:
-            fused, use_gc = group.get("fused"), group["use_gc"]
-            if not (fused or use_gc):
+            as_parameter = group.get("fused") or centralization.TRITON
+            if not (as_parameter or group["use_gc"]):
                 continue
             for p in group["params"]:
                 g = p.grad
                 if g is None or g.layout != torch.strided:
                     continue
-                if hasattr(g, "placements") and g.placements != p.placements:
+                # Looking up a missing attribute is slow, so not on a plain tensor.
+                if (
+                    type(g) is not Tensor
+                    and hasattr(g, "placements")
+                    and g.placements != p.placements
+                ):
                     # Autograd leaves sums of replicated weights to whoever reads them.
                     g = p.grad = g.redistribute(placements=p.placements)
-                if fused:
+                if as_parameter:
                     laid_out = _laid_out_as(p, g)
                     if laid_out is not g:
                         p.grad = laid_out
@@ -342,10 +348,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         scale = getattr(self, "grad_scale", None)
         for batch in batches:
             if isinstance(batch, KernelBatch):
-                grads = [_laid_out_as(p, p.grad) for p in batch]
-                for p, g in zip(batch, grads, strict=True):
-                    if g is not p.grad:
-                        p.grad = g
+                grads = [p.grad for p in batch]
                 batch.kernel.centralize_(grads, batch if wd else (), float(wd), scale)
                 continue
             grads = [local_rows(p.grad) for p in batch]
