@@ -185,7 +185,7 @@ def _values_and_rules(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[
         gc = {name: rule for name, (_, rule) in optimizer._TABLE.items() if rule.schedulable}
         values, rules = {**values, **optimizer._options}, {**rules, **gc}
     else:  # only torch's optimizer tells, and it needs a parameter
-        probe = copy.deepcopy(optimizer)
+        probe = copy.copy(optimizer)
         probe.prepare([{"params": [nn.Parameter(torch.zeros(1))]}])
         values = dict(probe.param_groups[0])
         del values["params"]
@@ -285,7 +285,9 @@ def build_param_groups(
             where = f"options of {name!r} from {builder.label()}"
             options.check(own, where)
             resolved[asked] = options.resolve(own, without_decay, where)
-        key = json.dumps({k: _identity(v) for k, v in resolved[asked].items()}, sort_keys=True)
+        effective = {**options.values, **resolved[asked]}
+        effective = {k: _identity(v) for k, v in effective.items()}
+        key = json.dumps(effective, sort_keys=True, default=str)
         group = groups.setdefault(key, {"params": [], "param_names": [], **resolved[asked]})
         group["params"].append(parameter.parameter)
         group["param_names"].append(name)
@@ -298,12 +300,16 @@ def _is_params(name: str) -> bool:
     return name in ("params", "param_names")
 
 
-def _identity(scheduler: ParamScheduler) -> Any:
-    if isinstance(scheduler, ConstantParamScheduler):
-        return scheduler(0)
-    if isinstance(scheduler, ScaledParamScheduler):
-        return ["scaled", scheduler.multiplier, _identity(scheduler.scheduler)]
-    return ["scheduler", id(scheduler)]
+def _identity(value: Any) -> Any:
+    """Equal where two options are."""
+    if isinstance(value, ConstantParamScheduler):
+        return _identity(value(0))
+    if isinstance(value, ScaledParamScheduler):
+        return ["scaled", value.multiplier, _identity(value.scheduler)]
+    if isinstance(value, ParamScheduler):
+        return ["scheduler", id(value)]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if number else value
 
 
 def _description(group: Mapping[str, Any], options: OptimizerOptions) -> str:
