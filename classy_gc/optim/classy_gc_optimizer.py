@@ -53,7 +53,7 @@ def log_baseline(where: str, options: Mapping[str, Any], groups: Iterable[Mappin
         logging.info(f"{where}: use_gc is off, a baseline without GC")
 
 
-def _with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
+def with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
     """Gives fvcore's own schedulers the update interval that Classy Vision reads."""
     result = dict(options)
     for name, value in options.items():
@@ -185,8 +185,8 @@ class ScheduledGC(ClassyOptimizer):
         if isinstance(param_groups, Mapping):
             param_groups = [param_groups]
         super().set_param_groups(
-            [_with_intervals(g) if isinstance(g, Mapping) else g for g in param_groups],
-            **_with_intervals(kwargs),
+            [with_intervals(g) if isinstance(g, Mapping) else g for g in param_groups],
+            **with_intervals(kwargs),
         )
 
     def _refresh_schedules(self, where: float | None) -> None:

@@ -20,7 +20,11 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer, build_scheduler
+from classy_gc.optim.classy_gc_optimizer import (
+    ClassyGCOptimizer,
+    build_scheduler,
+    with_intervals,
+)
 from classy_gc.optim.gc import GC
 from classy_gc.options import (
     BETAS,
@@ -93,7 +97,7 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
     ) -> None:
         names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is type(optimizer)]
         self.label = f"optimizer {(names or [type(optimizer).__name__])[0]!r}"
-        self.schedules = dict(schedules or {})
+        self.schedules = with_intervals(schedules or {})
         self.num_epochs = num_epochs
         self.values, self.rules = _values_and_rules(optimizer)
         self._known = {
@@ -157,7 +161,7 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
         base = dict(self.schedules)
         if without_decay and "weight_decay" in self.rules:
             base["weight_decay"] = 0.0
-        for name, value in options.items():
+        for name, value in with_intervals(options).items():
             if name in self.rules:
                 base[name] = self._scheduler_or_value(name, value, where)
         for multiplier, name in MULTIPLIERS.items():

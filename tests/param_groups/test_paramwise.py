@@ -165,6 +165,27 @@ def test_multipliers_find_the_options_of_every_optimizer(name, wrapped):
             assert optimizer.param_groups[1]["lr"] == given.get("lr", lr)
 
 
+@pytest.mark.parametrize(
+    "config", [{"name": "sgd_gc"}, {"name": "gc", "base_optimizer": {"name": "sgd", "lr": 1.0}}]
+)
+def test_gc_for_some_parameters_only(config):
+    model = nn.ModuleDict({"a": nn.Linear(2, 1, bias=False), "b": nn.Linear(2, 1, bias=False)})
+    optimizer = build_optimizer({**config, "use_gc": True})
+    keys = {"b": {"use_gc": False}}
+    builder = build_param_group_builder({"name": "paramwise", "custom_keys": keys})
+    groups = build_param_groups(builder, model, optimizer)
+    for g in groups:
+        del g["param_names"]
+    optimizer.set_param_groups(groups)
+    before = [p.clone() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.tensor([[1.0, 3.0]])
+    optimizer.step(where=0)
+    lr = optimizer.options_view.lr
+    steps = [(a - b) / lr for a, b in zip(before, model.parameters(), strict=True)]
+    torch.testing.assert_close(steps, [torch.tensor([[-1.0, 1.0]]), torch.tensor([[1.0, 3.0]])])
+
+
 def test_any_option_of_the_optimizer_goes_to_the_group():
     own = {"use_gc": False, "betas": [0.5, 0.75], "eps": 1e-3, "amsgrad": True}
     model = EveryKind()

@@ -1,5 +1,6 @@
 import pytest
 from classy_vision.optim import build_optimizer
+from fvcore.common.param_scheduler import LinearParamScheduler
 from torch import nn
 
 from classy_gc.param_groups import (
@@ -35,6 +36,17 @@ def test_a_builder_of_ones_own():
     optimizer = build_optimizer({"name": "sgd_gc", "lr": 0.5})
     (group,) = build_param_groups(mine({"lr_mult": 2}), nn.Linear(2, 2), optimizer)
     assert group["lr"](0) == 1.0
+
+
+@pytest.mark.parametrize("name", ["sgd", "sgd_gc"])
+def test_fvcore_schedulers_are_updated_at_every_step(name):
+    optimizer = build_optimizer({"name": name})
+    builder = mine({"lr": LinearParamScheduler(1.0, 0.0)})
+    (group,) = build_param_groups(builder, nn.Linear(2, 2), optimizer)
+    del group["param_names"]
+    optimizer.set_param_groups([group])
+    optimizer.step(where=0.25)
+    assert optimizer.options_view.lr == 0.75
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from classy_vision.hooks import ClassyHook
 from classy_vision.optim.param_scheduler import build_param_scheduler
-from classy_vision.tasks import build_task
+from classy_vision.tasks import FineTuningTask, build_task
 from classy_vision.trainer import LocalTrainer
 
 from classy_gc.commands import main
@@ -28,13 +28,11 @@ def config(task="paramwise_classification_task", optimizer=None, param_groups=BU
     return result
 
 
-def prepared(*args, state=None, **kwargs):
-    given = config(*args, **kwargs)
+def prepared(*args, **kwargs):
     torch.manual_seed(0)
-    task = build_task(given)
-    if given["name"].endswith("fine_tuning"):
-        task._set_pretrained_checkpoint_dict(state or checkpoint_of(task))
-    task.dataloader_mp_context = "fork"
+    task = build_task(config(*args, **kwargs))
+    if isinstance(task, FineTuningTask):
+        task._set_pretrained_checkpoint_dict(checkpoint_of(task))
     task.prepare()
     return task
 
@@ -126,13 +124,18 @@ def test_without_rules_the_options_are_those_of_the_stock_task(bn_weight_decay):
 
 
 def test_frozen_trunk_is_left_out_and_stays():
-    task = prepared("paramwise_fine_tuning", freeze_trunk=True, param_groups={"name": "paramwise"})
+    torch.manual_seed(0)
+    task = build_task(
+        config("paramwise_fine_tuning", param_groups={"name": "paramwise"}, freeze_trunk=True)
+    )
+    task._set_pretrained_checkpoint_dict(checkpoint_of(task))
+    task.dataloader_mp_context = "fork"
+    before = {n: p.clone() for n, p in task.base_model.named_parameters()}
+    LocalTrainer().train(task)
     (group,) = task.optimizer.param_groups
     assert [tuple(p.shape) for p in group["params"]] == [(10, 32), (10,)]
-    assert {n for n, p in task.base_model.named_parameters() if p.requires_grad} == {
-        HEAD,
-        HEAD.replace("weight", "bias"),
-    }
+    moved = {n for n, p in task.base_model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {HEAD, HEAD.replace("weight", "bias")}
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "sgd_gc"])
