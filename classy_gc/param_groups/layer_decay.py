@@ -28,12 +28,13 @@ class LayerDecay(Paramwise):
 
     Args:
         decay (float): in (0, 1]; 1 is the same rate for all (default: 0.75)
-        **fields: all of :class:`Paramwise`; an ``lr_mult`` multiplies the rate of the layer.
+        **fields: all of :class:`Paramwise`; the factor of the layer comes on top of ``lr_mult``,
+            and of an ``lr`` in ``custom_keys``.
 
     Raises:
         ValueError: as of :class:`Paramwise`, or a model that is neither of the two.
 
-    Source: https://arxiv.org/abs/2003.10555 (section 3.1); https://arxiv.org/abs/2106.08254.
+    Source: https://arxiv.org/abs/2003.10555; https://arxiv.org/abs/2106.08254.
 
     Example:
         >>> import torch

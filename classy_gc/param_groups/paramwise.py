@@ -52,7 +52,7 @@ class Paramwise(ParamGroupBuilder):
     Raises:
         ValueError: an unknown field, a value that is not allowed, a key that matches nothing.
 
-    Source: https://mmengine.readthedocs.io/en/v0.10.4/api/generated/\
+    Source: https://mmengine.readthedocs.io/en/latest/api/generated/\
 mmengine.optim.DefaultOptimWrapperConstructor.html
 
     Example:
