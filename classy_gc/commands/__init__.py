@@ -7,9 +7,11 @@ import importlib
 from collections.abc import Sequence
 from typing import NoReturn
 
-#: command: what it does. The module of that name has ``main(argv)``, which returns the exit code.
+#: command: what it does. The module of that name, with _ for -, has ``main(argv)``, which returns
+#: the exit code.
 COMMANDS = {
     "train": "train what a Classy Vision config describes",
+    "param-groups": "print which parameter of a config gets which options",
     "bench": "time the optimizers beside torch's own",
 }
 
@@ -48,4 +50,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="flags of the command")
     args = parser.parse_args(argv)
     # Imported only now, so that `classy-gc --help` does not wait for torch.
-    return importlib.import_module(f"classy_gc.commands.{args.command}").main(args.arguments)
+    module = args.command.replace("-", "_")
+    return importlib.import_module(f"classy_gc.commands.{module}").main(args.arguments)

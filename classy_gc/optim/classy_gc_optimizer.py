@@ -19,6 +19,8 @@ from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
 from classy_gc.core import CentralizedOptimizer, fused_supported
 from classy_gc.options import (
+    BETAS,
+    BOOL,
     FRACTION,
     GC_FLAG,
     NUMBER,
@@ -51,7 +53,7 @@ def log_baseline(where: str, options: Mapping[str, Any], groups: Iterable[Mappin
         logging.info(f"{where}: use_gc is off, a baseline without GC")
 
 
-def _with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
+def with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
     """Gives fvcore's own schedulers the update interval that Classy Vision reads."""
     result = dict(options)
     for name, value in options.items():
@@ -59,6 +61,23 @@ def _with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
             result[name] = copy.copy(value)
             result[name].update_interval = UpdateInterval.STEP
     return result
+
+
+def refuse_param_groups(config: Mapping[str, Any], where: str) -> None:
+    """Says which tasks read ``param_groups``: one that does has taken them out of the config.
+
+    Args:
+        config: of the optimizer.
+        where: whose it is, for the message.
+
+    Raises:
+        ValueError: they are there.
+    """
+    if "param_groups" in config:
+        raise ValueError(
+            f"{where}: param_groups needs the task 'paramwise_classification_task' or "
+            "'paramwise_fine_tuning', which read it beside the name of their optimizer"
+        )
 
 
 def check_schedulers(
@@ -85,22 +104,40 @@ def check_schedulers(
         check_known(schedulers, rules, f"param_schedulers of {where}")
     for name, scheduler in schedulers.items():
         key = f"{where}: param_schedulers.{name}"
-        _check_scheduler(scheduler, key)
-        if "num_epochs" not in config:
-            continue
-        try:
-            built = build_param_scheduler(
-                copy.deepcopy({**scheduler, "num_epochs": config["num_epochs"]})
+        build_scheduler(
+            scheduler, key, name, (rules or {}).get(name, NUMBER), config.get("num_epochs")
+        )
+
+
+def build_scheduler(
+    config: Any, where: str, option: str, rule: Rule, num_epochs: float | None
+) -> ParamScheduler | None:
+    """Builds a ParamScheduler once it is found to stay in the range of its option.
+
+    Args:
+        config: of the ParamScheduler, which stays as it is.
+        where: what it is, for the message.
+        option: which it drives.
+        rule: of the option.
+        num_epochs: of the training; None if that is not known, and nothing is built then.
+
+    Raises:
+        ValueError: naming the key, what it is, and what is allowed.
+    """
+    _check_scheduler(config, where)
+    if num_epochs is None:
+        return None
+    try:
+        built = build_param_scheduler(copy.deepcopy({**config, "num_epochs": num_epochs}))
+        values = {at: built(at) for at in (0.0, 0.25, 0.5, 0.75, 0.999)}
+    except Exception as error:
+        raise ValueError(f"{where}: {error or type(error).__name__}") from error
+    for at, value in values.items():
+        if not (NUMBER if rule is GC_FLAG else rule).accepts(value):
+            raise ValueError(
+                f"{where} is {value!r} at {at:.0%} of training, and {option} must be {rule.allowed}"
             )
-            values = {at: built(at) for at in (0.0, 0.25, 0.5, 0.75, 0.999)}
-        except Exception as error:
-            raise ValueError(f"{key}: {error or type(error).__name__}") from error
-        for at, value in values.items():
-            rule = (rules or {}).get(name, NUMBER)
-            if not (NUMBER if rule is GC_FLAG else rule).accepts(value):
-                raise ValueError(
-                    f"{key} is {value!r} at {at:.0%} of training, and {name} must be {rule.allowed}"
-                )
+    return built
 
 
 def _check_scheduler(config: Any, where: str) -> None:
@@ -148,8 +185,8 @@ class ScheduledGC(ClassyOptimizer):
         if isinstance(param_groups, Mapping):
             param_groups = [param_groups]
         super().set_param_groups(
-            [_with_intervals(g) if isinstance(g, Mapping) else g for g in param_groups],
-            **_with_intervals(kwargs),
+            [with_intervals(g) if isinstance(g, Mapping) else g for g in param_groups],
+            **with_intervals(kwargs),
         )
 
     def _refresh_schedules(self, where: float | None) -> None:
@@ -284,6 +321,7 @@ class ClassyGCOptimizer(ScheduledGC):
         """
         where = cls._label()
         options = {k: v for k, v in config.items() if k not in CLASSY_KEYS}
+        refuse_param_groups(config, where)
         check_known(config, [*CLASSY_KEYS, *cls._table()], where)
         check_schedulers(config, where, cls._schedulable())
         return cls(**{**cls.config_defaults, **options})
@@ -293,6 +331,16 @@ class ClassyGCOptimizer(ScheduledGC):
         rules = {name: rule for name, (_, rule) in cls._table().items() if rule.schedulable}
         # As torch's OneCycleLR has it, the momentum of an Adam is its first beta.
         return {**rules, "momentum": FRACTION} if "betas" in cls.options else rules
+
+    @classmethod
+    def _group_rules(cls) -> dict[str, Rule]:
+        """Of the options that can differ between groups."""
+        rules = {
+            name: rule
+            for name, (_, rule) in cls._table().items()
+            if rule in (BETAS, BOOL) and name in inspect.signature(cls.core_class).parameters
+        }
+        return {**cls._schedulable(), **rules}
 
     @classmethod
     def _validated(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -311,7 +359,7 @@ class ClassyGCOptimizer(ScheduledGC):
             param_groups = [param_groups]
         param_groups = list(param_groups)
         for options in (kwargs, *(g for g in param_groups if isinstance(g, Mapping))):
-            check_known(options, ["params", *self._schedulable()], self._label())
+            check_known(options, ["params", *self._group_rules()], self._label())
         super().set_param_groups(param_groups, **kwargs)
 
     @classmethod

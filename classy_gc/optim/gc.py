@@ -22,6 +22,7 @@ from classy_gc.optim.classy_gc_optimizer import (
     ScheduledGC,
     check_schedulers,
     log_baseline,
+    refuse_param_groups,
 )
 from classy_gc.options import GC_FLAG, SWITCH, check_known, check_options
 
@@ -114,6 +115,7 @@ class GC(ScheduledGC):
             ValueError: an unknown key or optimizer, or a value out of its range.
         """
         where = cls._label()
+        refuse_param_groups(config, where)
         check_known(config, [*CLASSY_KEYS, "base_optimizer", *cls._TABLE], where)
         base = config.get("base_optimizer")
         if not isinstance(base, Mapping) or "name" not in base:

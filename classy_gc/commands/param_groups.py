@@ -1,0 +1,61 @@
+"""``classy-gc param-groups``: which parameter of a config gets which options."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from classy_vision.tasks import build_task
+
+from classy_gc.commands import Parser
+from classy_gc.commands.config import load_config, refusal
+
+# So that the data of the config need not be there.
+_NO_DATA = {
+    "name": "synthetic_image",
+    "crop_size": 1,
+    "class_ratio": 0.5,
+    "num_samples": 1,
+    "seed": 0,
+    "batchsize_per_replica": 1,
+    "use_shuffle": False,
+    "transforms": [],
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints a row a parameter, and trains nothing; the data need not be there.
+
+    Args:
+        argv: the flags (default: None, those of the process).
+
+    Returns:
+        0. Bad input exits with code 2 and one line on stderr.
+    """
+    parser = Parser(
+        prog="classy-gc param-groups",
+        description="Prints which parameter of a config gets which options; trains nothing.",
+    )
+    parser.add_argument("--config_file", required=True, help="of a paramwise task")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    # As with `classy-gc train`, what lies in the current folder can be imported.
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        config = load_config(args.config_file)
+        if "param_groups" not in config.get("optimizer", {}):
+            raise ValueError(f"{args.config_file}: missing key 'param_groups' in optimizer")
+        train = dict(_NO_DATA)
+        train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)
+        config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
+        config |= {"use_gpu": False, "amp_args": None}
+        print(build_task(config).param_group_table())
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        parser.error(reason)
+    return 0

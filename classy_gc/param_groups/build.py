@@ -1,0 +1,373 @@
+"""From the options of each parameter to few parameter groups."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
+from classy_vision.optim.param_scheduler import (
+    PARAM_SCHEDULER_REGISTRY,
+    ConstantParamScheduler,
+    UpdateInterval,
+)
+from classy_vision.optim.zero import ZeRO
+from fvcore.common.param_scheduler import ParamScheduler
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from classy_gc.optim.classy_gc_optimizer import (
+    ClassyGCOptimizer,
+    build_scheduler,
+    with_intervals,
+)
+from classy_gc.optim.gc import GC
+from classy_gc.options import (
+    BETAS,
+    BOOL,
+    FRACTION,
+    NON_NEGATIVE,
+    NUMBER,
+    SWITCH,
+    Rule,
+    check_known,
+)
+from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
+
+#: multiplier: the option that it multiplies
+MULTIPLIERS = {"lr_mult": "lr", "decay_mult": "weight_decay"}
+
+_STOCK_RULES = {
+    **dict.fromkeys(("lr", "weight_decay", "eps"), NON_NEGATIVE),
+    **dict.fromkeys(("momentum", "alpha"), FRACTION),
+    "betas": BETAS,
+}
+
+
+class ScaledParamScheduler(ParamScheduler):
+    """``multiplier × scheduler(where)``, updated as often as the scheduler.
+
+    Args:
+        scheduler: what to multiply.
+        multiplier: by what.
+
+    Example:
+        >>> from fvcore.common.param_scheduler import LinearParamScheduler
+        >>> ScaledParamScheduler(LinearParamScheduler(1.0, 0.0), 0.5)(0.5)
+        0.25
+    """
+
+    def __init__(self, scheduler: ParamScheduler, multiplier: float) -> None:
+        self.scheduler = scheduler
+        self.multiplier = multiplier
+        self.update_interval = getattr(scheduler, "update_interval", UpdateInterval.STEP)
+
+    def __call__(self, where: float) -> float:
+        return self.multiplier * self.scheduler(where)
+
+
+class OptimizerOptions:
+    """The options of an optimizer that a group can have: their values, schedules and rules.
+
+    Args:
+        optimizer: not yet given its parameters.
+        schedules: of the task, option: ParamScheduler (default: None, none).
+        num_epochs: of the training, for schedules yet to be built (default: 1).
+
+    Example:
+        >>> from classy_vision.optim import build_optimizer
+        >>> options = OptimizerOptions(build_optimizer({"name": "sgd_gc", "lr": 0.5}))
+        >>> options.values["lr"], options.values["momentum"]
+        (0.5, 0.0)
+        >>> options.check({"momentun": 0.9}, "custom_keys 'blocks'")
+        Traceback (most recent call last):
+        ValueError: unknown key 'momentun' in custom_keys 'blocks' (optimizer 'sgd_gc'), did you \
+mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
+    """
+
+    def __init__(
+        self,
+        optimizer: ClassyOptimizer,
+        schedules: Mapping[str, Any] | None = None,
+        num_epochs: float = 1,
+    ) -> None:
+        names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is type(optimizer)]
+        self.label = f"optimizer {(names or [type(optimizer).__name__])[0]!r}"
+        self.schedules = with_intervals(schedules or {})
+        self.num_epochs = num_epochs
+        self.values, self.rules = _values_and_rules(optimizer)
+        self._known = {
+            **dict.fromkeys(MULTIPLIERS, NON_NEGATIVE._replace(schedulable=False)),
+            "bn_weight_decay": BOOL,
+            **self.rules,
+        }
+
+    def require(self, multiplier: str, where: str) -> None:
+        """Refuses a multiplier of an option that the optimizer does not have.
+
+        Args:
+            multiplier: one of :data:`MULTIPLIERS`.
+            where: what asks for it.
+
+        Raises:
+            ValueError: naming both, and the options that there are.
+        """
+        if MULTIPLIERS[multiplier] not in self.rules:
+            raise ValueError(
+                f"{where} multiplies {MULTIPLIERS[multiplier]!r}, which {self.label} does not "
+                f"have; known: {', '.join(self.rules)}"
+            )
+
+    def check(self, options: Mapping[str, Any], where: str) -> None:
+        """Refuses options that the optimizer does not have, and values that they do not accept.
+
+        Args:
+            options: as a builder returns them.
+            where: whose they are, for the message.
+
+        Raises:
+            ValueError: naming the key, the value, and what is allowed.
+        """
+        check_known(options, self._known, f"{where} ({self.label})")
+        for name, value in options.items():
+            if name in MULTIPLIERS:
+                self.require(name, f"{name} of {where}")
+            self._scheduler_or_value(name, value, where)
+        if "betas" in options and "momentum" in {*options, *self.schedules}:
+            raise ValueError(f"{where}: a schedule of momentum drives the first of betas; give one")
+
+    def _scheduler_or_value(self, name: str, value: Any, where: str) -> Any:
+        if isinstance(value, ParamScheduler):
+            return value
+        rule = self._known[name]
+        if isinstance(value, Mapping) and rule.schedulable:
+            return build_scheduler(value, f"{where}: {name}", name, rule, self.num_epochs)
+        if not rule.accepts(value):
+            raise ValueError(f"{where}: {name} must be {rule.allowed}, not {value!r}")
+        return tuple(value) if isinstance(value, list) else value
+
+    def resolve(self, options: Mapping[str, Any], without_decay: bool, where: str) -> dict:
+        """The options of a group as ``set_param_groups`` takes them, each a ParamScheduler.
+
+        Args:
+            options: as a builder returns them.
+            without_decay: whether the weight decay is 0 where they do not give it.
+            where: whose they are, for the message.
+        """
+        base = dict(self.schedules)
+        if without_decay and "weight_decay" in self.rules:
+            base["weight_decay"] = 0.0
+        for name, value in with_intervals(options).items():
+            if name in self.rules:
+                base[name] = self._scheduler_or_value(name, value, where)
+        for multiplier, name in MULTIPLIERS.items():
+            factor = options.get(multiplier, 1)
+            if factor == 1:
+                continue
+            value = base.get(name, self.values.get(name))
+            scheduled = isinstance(value, ParamScheduler)
+            base[name] = ScaledParamScheduler(value, factor) if scheduled else factor * value
+        return {
+            name: value if isinstance(value, ParamScheduler) else ConstantParamScheduler(value)
+            for name, value in base.items()
+        }
+
+
+def _values_and_rules(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
+    if isinstance(optimizer, ZeRO):
+        return _values_and_rules(optimizer.base_optimizer)
+    if isinstance(optimizer, ClassyGCOptimizer):
+        values = dict(optimizer._options)
+        values |= {"momentum": values["betas"][0]} if "betas" in values else {}
+        rules = optimizer._group_rules()
+    elif isinstance(optimizer, GC):
+        values, rules = _values_and_rules(optimizer.base_optimizer)
+        gc = {name: rule for name, (_, rule) in optimizer._TABLE.items() if rule.schedulable}
+        values, rules = {**values, **optimizer._options}, {**rules, **gc}
+    else:  # only torch's optimizer tells, and it needs a parameter
+        probe = copy.copy(optimizer)
+        probe.prepare([{"params": [nn.Parameter(torch.zeros(1))]}])
+        values = dict(probe.param_groups[0])
+        del values["params"]
+        rules = {name: _rule(name, value) for name, value in values.items()}
+    return values, rules
+
+
+def _rule(name: str, value: Any) -> Rule:
+    kind = SWITCH if value is None else BOOL if isinstance(value, bool) else NUMBER
+    return _STOCK_RULES.get(name, kind)
+
+
+def _named_parameters(root: nn.Module, prefix: str = "") -> Iterator[NamedParameter]:
+    """Every occurrence of every parameter; shared ones more than once."""
+    modules = dict(root.named_modules(prefix=prefix, remove_duplicate=False))
+    for path, module in modules.items():
+        above = [path[:i] for i, c in enumerate(path) if c == "."]
+        above = [p for p in ["", *above] if p in modules and p != path]
+        parents = tuple(modules[p] for p in above)
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            yield NamedParameter(path, name, parameter, module, parents)
+
+
+def build_param_groups(
+    builder: ParamGroupBuilder,
+    model: nn.Module,
+    optimizer: ClassyOptimizer,
+    loss: nn.Module | None = None,
+    schedules: Mapping[str, Any] | None = None,
+    num_epochs: float = 1,
+    bn_weight_decay: bool = False,
+) -> list[dict[str, Any]]:
+    """Groups for ``ClassyOptimizer.set_param_groups``, one for each set of equal options.
+
+    The groups are in the order of their first parameters, so that a checkpoint resumes.
+
+    Args:
+        builder: says what differs for which parameter.
+        model: whose parameters are trained; frozen ones are left out.
+        optimizer: not yet given its parameters.
+        loss: whose parameters are trained too, named ``loss.…`` (default: None).
+        schedules: of the task, option: ParamScheduler (default: None, none).
+        num_epochs: of the training (default: 1).
+        bn_weight_decay: whether BatchNorm decays where the builder does not speak of it
+            (default: False).
+
+    Returns:
+        A dict a group: ``params``, and the ParamScheduler of each option that is not simply
+        the optimizer's own. The parameters' names are ``param_names`` beside ``params``; take
+        them out before ``set_param_groups``.
+
+    Raises:
+        ValueError: an option or value that the optimizer refuses, what the builder refuses, a
+            shared parameter without ``bypass_duplicate``, or nothing to train.
+
+    Example:
+        >>> from classy_vision.optim import build_optimizer
+        >>> from classy_gc.param_groups import build_param_group_builder
+        >>> builder = build_param_group_builder({"name": "paramwise", "bias_lr_mult": 2})
+        >>> optimizer = build_optimizer({"name": "sgd_gc", "lr": 0.25})
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+        >>> for group in build_param_groups(builder, model, optimizer):
+        ...     print(group["param_names"], {k: group[k](0) for k in group if k == "lr"})
+        ['0.weight', '1.weight'] {}
+        ['0.bias', '1.bias'] {'lr': 0.5}
+    """
+    options = OptimizerOptions(optimizer, schedules, num_epochs)
+    named = list(_named_parameters(model))
+    if loss is not None:
+        named += _named_parameters(loss, "loss")
+    wanted = builder.options(model, named, options)
+    if len(wanted) != len(named):
+        raise ValueError(
+            f"{builder.label()} must return options for {len(named)} parameters, not {len(wanted)}"
+        )
+    groups: dict[str, dict[str, Any]] = {}
+    resolved: dict[str, dict[str, ParamScheduler]] = {}
+    seen: dict[int, str] = {}
+    for parameter, own in zip(named, wanted, strict=True):
+        if not parameter.parameter.requires_grad:
+            continue
+        name = parameter.full_name
+        first = seen.setdefault(id(parameter.parameter), name)
+        if first != name:
+            if not builder.bypass_duplicate:
+                raise ValueError(
+                    f"some parameters appear in more than one parameter group: {name!r} is "
+                    f"{first!r}; 'bypass_duplicate': true in param_groups leaves it out"
+                )
+            logging.warning(f"{builder.label()}: {name} is {first}, and is left out")
+            continue
+        own = dict(own)
+        decays = own.get("bn_weight_decay", bn_weight_decay)
+        without_decay = not decays and isinstance(parameter.module, _BatchNorm)
+        asked = json.dumps([own, without_decay], sort_keys=True, default=id)
+        if asked not in resolved:
+            where = f"options of {name!r} from {builder.label()}"
+            options.check(own, where)
+            resolved[asked] = options.resolve(own, without_decay, where)
+        effective = {**options.values, **resolved[asked]}
+        effective = {k: _identity(v) for k, v in effective.items()}
+        key = json.dumps(effective, sort_keys=True, default=str)
+        group = groups.setdefault(key, {"params": [], "param_names": [], **resolved[asked]})
+        group["params"].append(parameter.parameter)
+        group["param_names"].append(name)
+    if not groups:
+        raise ValueError("there is nothing to train: every parameter is frozen")
+    return list(groups.values())
+
+
+def _is_params(name: str) -> bool:
+    return name in ("params", "param_names")
+
+
+def _identity(value: Any) -> Any:
+    """Equal where two options are."""
+    if isinstance(value, ConstantParamScheduler):
+        return _identity(value(0))
+    if isinstance(value, ScaledParamScheduler):
+        return ["scaled", value.multiplier, _identity(value.scheduler)]
+    if isinstance(value, ParamScheduler):
+        return ["scheduler", id(value)]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if number else value
+
+
+def _description(group: Mapping[str, Any], options: OptimizerOptions) -> str:
+    shown = {name: options.values[name] for name in MULTIPLIERS.values() if name in options.values}
+    shown |= {name: value for name, value in group.items() if not _is_params(name)}
+    return ", ".join(f"{name} {_text(value)}" for name, value in shown.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, ScaledParamScheduler):
+        return f"{value.multiplier:g} × {_text(value.scheduler)}"
+    if isinstance(value, ConstantParamScheduler):
+        return _text(value(0))
+    if isinstance(value, ParamScheduler):
+        names = [name for name, c in PARAM_SCHEDULER_REGISTRY.items() if c is type(value)]
+        return f"{(names or [type(value).__name__])[0]} from {value(0):g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _aligned(rows: Iterable[Iterable[Any]]) -> str:
+    rows = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def short_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -> str:
+    """A row a group: tensors, elements, options.
+
+    Args:
+        groups: from :func:`build_param_groups`.
+        options: of the optimizer.
+    """
+    rows = [("group", "tensors", "elements", "options")]
+    for i, group in enumerate(groups):
+        elements = sum(p.numel() for p in group["params"])
+        rows.append((i, len(group["params"]), elements, _description(group, options)))
+    return _aligned(rows)
+
+
+def full_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -> str:
+    """A row a parameter: name, shape, group, options.
+
+    Args:
+        groups: from :func:`build_param_groups`.
+        options: of the optimizer.
+    """
+    rows = [("parameter", "shape", "group", "options")]
+    for i, group in enumerate(groups):
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            shape = "×".join(map(str, parameter.shape)) or "1"
+            rows.append((name, shape, i, _description(group, options)))
+    return _aligned(rows)

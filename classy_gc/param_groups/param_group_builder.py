@@ -1,0 +1,88 @@
+"""What a builder of parameter groups is given, and what it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from torch import nn
+
+from classy_gc.options import BOOL, Rule, check_options
+
+if TYPE_CHECKING:
+    from classy_gc.param_groups.build import OptimizerOptions
+
+
+class NamedParameter(NamedTuple):
+    """A parameter and where it stands."""
+
+    prefix: str  #: full name of the module that holds it, "" for the model itself
+    name: str  #: its name in that module
+    parameter: nn.Parameter
+    module: nn.Module  #: which holds it
+    parents: tuple[nn.Module, ...]  #: of the module, from the model down
+
+    @property
+    def full_name(self) -> str:
+        """As in ``model.named_parameters()``; what is the loss's starts with ``loss.``."""
+        return f"{self.prefix}.{self.name}" if self.prefix else self.name
+
+
+class ParamGroupBuilder(ABC):
+    """Says which options of the optimizer differ for which parameter.
+
+    Args:
+        **fields: by keyword; those of :attr:`fields`, each an attribute afterwards.
+            ``bypass_duplicate`` (bool) is every builder's: leave out, with a warning, a shared
+            parameter the second time, which is an error otherwise (default: False).
+
+    Raises:
+        ValueError: an unknown field, or a value that its rule does not accept.
+    """
+
+    #: field: (default, rule)
+    fields: ClassVar[dict[str, tuple[Any, Rule]]] = {"bypass_duplicate": (False, BOOL)}
+    bypass_duplicate: bool
+
+    def __init__(self, **fields: Any) -> None:
+        vars(self).update(check_options(fields, self.fields, self.label()))
+
+    @classmethod
+    def label(cls) -> str:
+        """For messages."""
+        from classy_gc.param_groups import PARAM_GROUP_BUILDER_REGISTRY
+
+        names = [name for name, c in PARAM_GROUP_BUILDER_REGISTRY.items() if c is cls]
+        return f"param_groups {(names or [cls.__name__])[0]!r}"
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ParamGroupBuilder:
+        """Instantiates the builder from a configuration, which stays as it is.
+
+        Args:
+            config: ``name`` and the fields of the class.
+        """
+        return cls(**{key: value for key, value in config.items() if key != "name"})
+
+    @abstractmethod
+    def options(
+        self,
+        model: nn.Module,
+        parameters: Sequence[NamedParameter],
+        optimizer: OptimizerOptions,
+    ) -> list[dict[str, Any]]:
+        """What differs for each parameter.
+
+        Args:
+            model: of the task.
+            parameters: of model and loss, in the order of ``named_parameters()``; frozen
+                and shared ones are among them, and what is said of those is not used.
+            optimizer: which options there are, and with which rules.
+
+        Returns:
+            A dict a parameter. Options are numbers, bools or ParamSchedulers (built, or as a
+            config). Besides: ``lr_mult`` multiplies ``lr`` and ``decay_mult`` multiplies
+            ``weight_decay``, schedules included; ``bn_weight_decay`` (bool) takes the place of
+            the task's.
+        """

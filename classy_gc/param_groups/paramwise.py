@@ -1,0 +1,165 @@
+"""``paramwise``: multipliers by the name and the kind of a parameter."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torchvision.ops import DeformConv2d
+
+from classy_gc.options import MAPPING, NON_NEGATIVE, Rule
+from classy_gc.param_groups import register_param_group_builder
+from classy_gc.param_groups.build import MULTIPLIERS, OptimizerOptions
+from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
+
+_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
+_MULTIPLIER = Rule("a number >= 0 or null", lambda v: v is None or NON_NEGATIVE.accepts(v))
+
+
+@register_param_group_builder("paramwise")
+class Paramwise(ParamGroupBuilder):
+    """``paramwise``: the fields of MMEngine's ``DefaultOptimWrapperConstructor``.
+
+    Multipliers are numbers >= 0; null, the default of each, is no rule. Of the decay rules the
+    first that applies decides: norm, depthwise, bias, flat.
+
+    Args:
+        custom_keys (dict): substring of full names: options of the parameters. The longest
+            key that matches decides, the first by alphabet where they are equally long, and
+            no other rule counts. Options are ``lr_mult`` and ``decay_mult``, any option that
+            the optimizer can have per group (numbers, GC options, or a ParamScheduler
+            config), and ``bn_weight_decay`` (default: {})
+        bias_lr_mult (float): of ``lr`` for ``bias``, but not in norm layers and in offset
+            layers of deformable convolutions (default: None)
+        bias_decay_mult (float): of ``weight_decay`` for ``bias``, but not in norm layers,
+            depthwise convolutions and offset layers (default: None)
+        norm_decay_mult (float): of ``weight_decay`` for weight and bias of norm layers,
+            BatchNorm whatever the task's ``bn_weight_decay`` (default: None)
+        flat_decay_mult (float): of ``weight_decay`` for one-dimensional parameters, but not in
+            offset layers (default: None)
+        dwconv_decay_mult (float): of ``weight_decay`` for weight and bias of depthwise
+            ``Conv2d`` (default: None)
+        dcn_offset_lr_mult (float): of ``lr`` for weight and bias of a ``Conv2d`` named
+            ``conv_offset`` inside a ``torchvision.ops.DeformConv2d`` (default: None)
+        bypass_duplicate (bool): leave out, with a warning, a shared parameter the second
+            time, which is an error otherwise (default: False)
+
+    Raises:
+        ValueError: an unknown field, a value that is not allowed, a key that matches nothing.
+
+    Source: https://mmengine.readthedocs.io/en/latest/api/generated/\
+mmengine.optim.DefaultOptimWrapperConstructor.html
+
+    Example:
+        >>> Paramwise(norm_decay_mult=0.0, custom_keys={"blocks": {"lr_mult": 0.1}}).custom_keys
+        {'blocks': {'lr_mult': 0.1}}
+        >>> Paramwise(norm_decay_mul=0.0)
+        Traceback (most recent call last):
+        ValueError: unknown key 'norm_decay_mul' in param_groups 'paramwise', did you mean \
+'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mult, ...
+    """
+
+    fields: ClassVar = {
+        **ParamGroupBuilder.fields,
+        "custom_keys": ({}, MAPPING),
+        "bias_lr_mult": (None, _MULTIPLIER),
+        "bias_decay_mult": (None, _MULTIPLIER),
+        "norm_decay_mult": (None, _MULTIPLIER),
+        "flat_decay_mult": (None, _MULTIPLIER),
+        "dwconv_decay_mult": (None, _MULTIPLIER),
+        "dcn_offset_lr_mult": (None, _MULTIPLIER),
+    }
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        for key, options in self.custom_keys.items():
+            if not isinstance(options, Mapping):
+                raise ValueError(
+                    f"{self._where(key)} must be an object of options, not {options!r}"
+                )
+
+    def _where(self, key: str) -> str:
+        return f"custom_keys {key!r} of {self.label()}"
+
+    def _check(self, parameters: Sequence[NamedParameter], optimizer: OptimizerOptions) -> None:
+        for field in self.fields:
+            for multiplier in MULTIPLIERS:
+                if field.endswith(multiplier) and getattr(self, field) is not None:
+                    optimizer.require(multiplier, f"{field} of {self.label()}")
+        names = [f"{p.prefix}.{p.name}" for p in parameters]
+        used = {self._key(p) for p in parameters if p.parameter.requires_grad}
+        for key, options in self.custom_keys.items():
+            optimizer.check(options, self._where(key))
+            if not any(key in name for name in names):
+                raise ValueError(
+                    f"{self._where(key)} matches no parameter; nearest names: "
+                    + ", ".join(_nearest(key, parameters))
+                )
+            if key not in used:
+                logging.warning(
+                    f"{self._where(key)} decides for no parameter: all that it matches are "
+                    "frozen, or match a longer key"
+                )
+
+    def _key(self, parameter: NamedParameter) -> str | None:
+        # With the dot before a parameter of the model itself, as in MMEngine.
+        name = f"{parameter.prefix}.{parameter.name}"
+        keys = [key for key in self.custom_keys if key in name]
+        return min(keys, key=lambda key: (-len(key), key), default=None)
+
+    def _options(self, parameter: NamedParameter) -> dict[str, Any]:
+        key = self._key(parameter)
+        if key is not None:
+            return {"bn_weight_decay": True, **self.custom_keys[key]}
+        module, is_bias = parameter.module, parameter.name == "bias"
+        is_norm = isinstance(module, _NORMS)
+        is_conv = isinstance(module, nn.Conv2d)
+        is_dwconv = is_conv and module.in_channels == module.groups
+        is_offset = (
+            is_conv
+            and "conv_offset" in parameter.prefix
+            and any(isinstance(parent, DeformConv2d) for parent in parameter.parents)
+        )
+        # Whether it applies, and what it multiplies by: of each list the first rule decides.
+        lr = (
+            (is_offset, self.dcn_offset_lr_mult),
+            (is_bias and not is_norm and not is_offset, self.bias_lr_mult),
+        )
+        decay = (
+            (is_norm, self.norm_decay_mult),
+            (is_dwconv, self.dwconv_decay_mult),
+            (is_bias and not (is_norm or is_dwconv or is_offset), self.bias_decay_mult),
+            (parameter.parameter.ndim == 1 and not is_offset, self.flat_decay_mult),
+        )
+        options: dict[str, Any] = {}
+        for name, rules in (("lr_mult", lr), ("decay_mult", decay)):
+            factor = next((m for applies, m in rules if applies and m is not None), None)
+            if factor is not None:
+                options[name] = factor
+        if is_norm and self.norm_decay_mult is not None:
+            options["bn_weight_decay"] = True
+        return options
+
+    def options(
+        self,
+        model: nn.Module,
+        parameters: Sequence[NamedParameter],
+        optimizer: OptimizerOptions,
+    ) -> list[dict[str, Any]]:
+        self._check(parameters, optimizer)
+        return [self._options(parameter) for parameter in parameters]
+
+
+def _nearest(key: str, parameters: Sequence[NamedParameter]) -> list[str]:
+    """Three names of modules and parameters, whole or the last part."""
+    names: dict[str, None] = {}
+    for parameter in parameters:
+        parts = parameter.full_name.split(".")
+        for i, part in enumerate(parts):
+            names |= {part: None, ".".join(parts[: i + 1]): None}
+    return [repr(name) for name in difflib.get_close_matches(key, names, n=3, cutoff=0.0)]

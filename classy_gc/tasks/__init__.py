@@ -1,0 +1,6 @@
+"""Classy Vision tasks, one file a registered name."""
+
+from classy_gc.tasks.paramwise_classification_task import ParamwiseClassificationTask
+from classy_gc.tasks.paramwise_fine_tuning import ParamwiseFineTuning
+
+__all__ = ["ParamwiseClassificationTask", "ParamwiseFineTuning"]

@@ -1,0 +1,106 @@
+"""What makes a Classy Vision task read ``param_groups``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from classy_vision.optim import ClassyOptimizer
+from classy_vision.optim.classy_optimizer import OptionsView
+from torch import nn
+
+from classy_gc.param_groups import (
+    OptimizerOptions,
+    ParamGroupBuilder,
+    build_param_group_builder,
+    build_param_groups,
+    full_table,
+    short_table,
+)
+
+
+class _OptionsView(OptionsView):
+    """One learning rate, the largest: Classy Vision's hooks cannot print or plot more."""
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        return max(value) if name == "lr" and isinstance(value, list) else value
+
+
+class ParamwiseMixin:
+    """Before a ``ClassificationTask`` in the bases of a class: its optimizer's ``param_groups``.
+
+    Without ``param_groups`` in the optimizer's config the task does what the stock one does.
+    With them, ``optimizer.options_view.lr`` is the largest rate of all groups.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.param_group_builder: ParamGroupBuilder | None = None
+        self.optimizer_num_epochs: float = 1
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ParamwiseMixin:
+        """Instantiates the task from a configuration, which stays as it is.
+
+        Args:
+            config: as of the stock task, and ``param_groups`` in ``optimizer``: what
+                :func:`classy_gc.param_groups.build_param_group_builder` takes.
+
+        Raises:
+            ValueError: what the builder refuses.
+        """
+        if "optimizer" not in config or config.get("test_only", False):
+            return super().from_config(config)
+        optimizer = dict(config["optimizer"])
+        builder = None
+        if "param_groups" in optimizer:
+            builder = build_param_group_builder(optimizer.pop("param_groups"))
+        task = super().from_config({**config, "optimizer": optimizer})
+        task._config = config
+        task.param_group_builder = builder
+        task.optimizer_num_epochs = optimizer["num_epochs"]  # the stock task has put it there
+        return task
+
+    def set_param_group_builder(self, builder: ParamGroupBuilder | None) -> ParamwiseMixin:
+        """Sets what builds the parameter groups.
+
+        Args:
+            builder: None is the stock groups.
+        """
+        self.param_group_builder = builder
+        return self
+
+    def prepare_optimizer(
+        self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None = None
+    ) -> None:
+        """Gives the optimizer its parameter groups, and logs a table of them.
+
+        Args:
+            optimizer: of the task.
+            model: of the task.
+            loss: of the task (default: None).
+        """
+        if self.param_group_builder is None:
+            super().prepare_optimizer(optimizer, model, loss)
+            return
+        groups, options = self._groups(optimizer, model, loss)
+        logging.info(f"{self.param_group_builder.label()}:\n{short_table(groups, options)}")
+        for group in groups:
+            del group["param_names"]
+        optimizer.set_param_groups(groups)
+        optimizer.options_view = _OptionsView(optimizer)
+
+    def _groups(
+        self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None
+    ) -> tuple[list[dict[str, Any]], OptimizerOptions]:
+        common = (self.optimizer_schedulers, self.optimizer_num_epochs)
+        groups = build_param_groups(
+            self.param_group_builder, model, optimizer, loss, *common, self.bn_weight_decay
+        )
+        return groups, OptimizerOptions(optimizer, *common)
+
+    def param_group_table(self) -> str:
+        """A row a parameter, once there is a ``param_group_builder``; prepares nothing."""
+        return full_table(*self._groups(self.optimizer, self.base_model, self.base_loss))

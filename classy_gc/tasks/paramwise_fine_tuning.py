@@ -1,0 +1,32 @@
+"""``paramwise_fine_tuning``: Classy's, with options by parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from classy_vision.optim import ClassyOptimizer
+from classy_vision.tasks import FineTuningTask, register_task
+from torch import nn
+
+from classy_gc.param_groups import OptimizerOptions
+from classy_gc.tasks.paramwise import ParamwiseMixin
+
+
+@register_task("paramwise_fine_tuning")
+class ParamwiseFineTuning(ParamwiseMixin, FineTuningTask):
+    """``paramwise_fine_tuning``: ``fine_tuning`` that reads ``param_groups``.
+
+    Example:
+        >>> ParamwiseFineTuning().set_freeze_trunk(True).freeze_trunk
+        True
+    """
+
+    def _groups(
+        self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None
+    ) -> tuple[list[dict[str, Any]], OptimizerOptions]:
+        if self.freeze_trunk:  # the stock task does it only once the groups are there
+            heads = nn.ModuleList(head for heads in model.get_heads().values() for head in heads)
+            trained = set(heads.parameters())
+            for parameter in model.parameters():
+                parameter.requires_grad = parameter in trained
+        return super()._groups(optimizer, model, loss)
