@@ -115,7 +115,12 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
     def _options(self, parameter: NamedParameter) -> dict[str, Any]:
         key = self._key(parameter)
         if key is not None:
-            return {"bn_weight_decay": True, **self.custom_keys[key]}
+            options = dict(self.custom_keys[key])
+            # A key that is silent about decay leaves BatchNorm to the task, unless there is a
+            # rule for norm layers: that one it overrides, as every other.
+            if self.norm_decay_mult is not None or {"decay_mult", "weight_decay"} & {*options}:
+                options.setdefault("bn_weight_decay", True)
+            return options
         module, is_bias = parameter.module, parameter.name == "bias"
         is_norm = isinstance(module, _NORMS)
         is_conv = isinstance(module, nn.Conv2d)

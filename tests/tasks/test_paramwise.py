@@ -214,10 +214,13 @@ def test_fine_tuning_with_a_slow_trunk_and_a_fast_head(here, capfd):
 
     state = checkpoint("new")
     groups = state["optimizer"]["optim"]["param_groups"]
-    head, bias, stem, blocks = (g["lr"] for g in groups)
+    head, bias, *trunk = (g["lr"] for g in groups)
+    stem, stem_norms, blocks, block_norms = trunk
     assert head > 0
     assert (bias, stem, blocks) == pytest.approx((2 * head, 0.01 * head, 0.1 * head))
-    assert [len(g["params"]) for g in groups] == [1, 1, 3, 15]
+    assert (stem_norms, block_norms) == (stem, blocks)  # and no decay, as the task says
+    assert [len(g["params"]) for g in groups] == [1, 1, 1, 2, 5, 10]
+    assert [g["weight_decay"] > 0 for g in groups] == [True, True, True, False, True, False]
 
     def moved(folder, part):
         old, new = (dict(flat(checkpoint(name)["base_model"])) for name in ("old", folder))
