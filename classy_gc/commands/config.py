@@ -21,7 +21,11 @@ from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
 
 from classy_gc.options import check_known
-from classy_gc.tasks import ParamwiseClassificationTask, ParamwiseFineTuning
+from classy_gc.tasks import (
+    ParamwiseClassificationTask,
+    ParamwiseFineTuning,
+    refuse_param_groups,
+)
 
 # What the `from_config` of Classy Vision's own tasks reads.
 _TASK_KEYS = (
@@ -51,11 +55,7 @@ _FINE_TUNING_KEYS = (
     "freeze_trunk",
 )
 
-#: stock task: the one that does the same with ``param_groups``
-_PARAMWISE = {
-    ClassificationTask: ParamwiseClassificationTask,
-    FineTuningTask: ParamwiseFineTuning,
-}
+_TASKS = (ClassificationTask, FineTuningTask, ParamwiseClassificationTask, ParamwiseFineTuning)
 
 # Where these are raised while a task is built and prepared, a value of the config is at fault …
 _REFUSALS = (ValueError, AssertionError, OSError, ImportError)
@@ -110,7 +110,7 @@ def check_config(config: Any) -> None:
     task = TASK_REGISTRY[config["name"]]
     if not issubclass(task, ClassificationTask):
         return  # another task, another config
-    if task in (*_PARAMWISE, *_PARAMWISE.values()):
+    if task in _TASKS:
         extra = _FINE_TUNING_KEYS if issubclass(task, FineTuningTask) else ()
         check_known(config, [*_TASK_KEYS, *extra], "the config")
     trained = not config.get("test_only", False)
@@ -136,21 +136,12 @@ def check_config(config: Any) -> None:
         _check_section(head, f"model.heads[{i}]", HEAD_REGISTRY)
     if trained:
         _check_section(config["optimizer"], "optimizer", OPTIMIZER_REGISTRY)
-        if "param_groups" in config["optimizer"] and task in _PARAMWISE:
-            # The optimizers of Classy Vision would ignore it.
-            raise ValueError(
-                f"unknown key 'param_groups' in optimizer of task {config['name']!r}; "
-                f"the task that reads it is {_name_of(_PARAMWISE[task])!r}"
-            )
+        refuse_param_groups(task, config)
     meters = config.get("meters", {})
     _check_keys(meters, "meters")
     check_known(meters, METER_REGISTRY, "meters", "meter")
     for i, hook in enumerate(config.get("hooks") or []):
         _check_section(hook, f"hooks[{i}]", HOOK_REGISTRY)
-
-
-def _name_of(task: type) -> str:
-    return next(name for name, c in TASK_REGISTRY.items() if c is task)
 
 
 def _check_keys(section: Any, where: str, required: Iterable[str] = ()) -> None:

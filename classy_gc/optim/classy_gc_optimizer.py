@@ -159,6 +159,13 @@ def _check_scheduler(config: Any, where: str) -> None:
         _check_scheduler(part, f"{where}.schedulers[{i}]")
 
 
+def _momentum_drives_betas(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Where another optimizer, ``zero``, runs the schedules and writes them into the groups."""
+    for group in optimizer.param_groups:
+        if "momentum" in group:
+            group["betas"] = (group["momentum"], group["betas"][1])
+
+
 class ScheduledGC(ClassyOptimizer):
     """What every GC optimizer does with schedules and checkpoints, whatever it wraps."""
 
@@ -392,3 +399,5 @@ class ClassyGCOptimizer(ScheduledGC):
         log_baseline(self._label(), options, groups)  # before torch writes into the groups
         core_class, core_options = self._core(options)
         self.optimizer = core_class(groups, **core_options)
+        if "betas" in core_options:
+            self.optimizer.register_step_pre_hook(_momentum_drives_betas)

@@ -100,6 +100,7 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
         self.schedules = with_intervals(schedules or {})
         self.num_epochs = num_epochs
         self.values, self.rules = _values_and_rules(optimizer)
+        self._built: dict[str, ParamScheduler] = {}
         self._known = {
             **dict.fromkeys(MULTIPLIERS, NON_NEGATIVE._replace(schedulable=False)),
             "bn_weight_decay": BOOL,
@@ -145,7 +146,13 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
             return value
         rule = self._known[name]
         if isinstance(value, Mapping) and rule.schedulable:
-            return build_scheduler(value, f"{where}: {name}", name, rule, self.num_epochs)
+            # One object for equal configs, so that their parameters share a group.
+            key = json.dumps([name, value], sort_keys=True, default=id)
+            if key not in self._built:
+                self._built[key] = build_scheduler(
+                    value, f"{where}: {name}", name, rule, self.num_epochs
+                )
+            return self._built[key]
         if not rule.accepts(value):
             raise ValueError(f"{where}: {name} must be {rule.allowed}, not {value!r}")
         return tuple(value) if isinstance(value, list) else value

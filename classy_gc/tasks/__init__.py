@@ -1,6 +1,48 @@
 """Classy Vision tasks, one file a registered name."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from classy_vision.tasks import ClassificationTask, FineTuningTask
+
 from classy_gc.tasks.paramwise_classification_task import ParamwiseClassificationTask
 from classy_gc.tasks.paramwise_fine_tuning import ParamwiseFineTuning
 
-__all__ = ["ParamwiseClassificationTask", "ParamwiseFineTuning"]
+__all__ = ["ParamwiseClassificationTask", "ParamwiseFineTuning", "refuse_param_groups"]
+
+_PARAMWISE = {
+    ClassificationTask: "paramwise_classification_task",
+    FineTuningTask: "paramwise_fine_tuning",
+}
+_from_config = ClassificationTask.from_config.__func__
+
+
+def refuse_param_groups(task: type, config: Mapping[str, Any]) -> None:
+    """Refuses ``param_groups`` where nobody would read them.
+
+    Args:
+        task: class of the task.
+        config: of the task.
+
+    Raises:
+        ValueError: naming the task that reads them.
+    """
+    if task in _PARAMWISE and "param_groups" in config.get("optimizer", {}):
+        raise ValueError(
+            f"unknown key 'param_groups' in optimizer of task {config['name']!r}; the task that "
+            f"reads it is {_PARAMWISE[task]!r}"
+        )
+
+
+def _refusing_from_config(
+    cls: type[ClassificationTask], config: Mapping[str, Any]
+) -> ClassificationTask:
+    refuse_param_groups(cls, config)
+    return _from_config(cls, config)
+
+
+# The stock tasks and optimizers ignore keys that they do not know, and nothing of theirs can be
+# asked to look: this one key is worth the intrusion. A user's own task may read it.
+ClassificationTask.from_config = classmethod(_refusing_from_config)

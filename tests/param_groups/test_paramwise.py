@@ -295,6 +295,8 @@ def test_rules_that_come_to_the_same_share_a_group():
     assert len(group(EveryKind(), {"norm_decay_mult": 0}, {"weight_decay": 0})) == 1
     own = {"lr": {"name": "linear", "start_value": 1, "end_value": 0}}
     assert len(group(EveryKind(), {"custom_keys": {"conv": own, "fc": own}})) == 2
+    keys = {"custom_keys": {"conv": own, "bn": own}}
+    assert len(group(EveryKind(), keys, {"weight_decay": 0}, bn_weight_decay=False)) == 2
 
 
 def shared():

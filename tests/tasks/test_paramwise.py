@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from classy_vision.hooks import ClassyHook
+from classy_vision.optim import build_optimizer
 from classy_vision.optim.param_scheduler import build_param_scheduler
 from classy_vision.tasks import FineTuningTask, build_task
 from classy_vision.trainer import LocalTrainer
@@ -144,16 +145,17 @@ def test_stock_tasks_refuse_param_groups(task, optimizer):
     given = config(task, optimizer={"name": optimizer})
     with pytest.raises(ValueError, match=f"'param_groups'.*{task}.*'paramwise_{task}'"):
         check_config(given)
+    with pytest.raises(ValueError, match=f"'param_groups'.*{task}.*'paramwise_{task}'"):
+        build_task(given)
     check_config({**given, "name": f"paramwise_{task}"})
 
 
 @pytest.mark.parametrize("optimizer", ["sgd_gc", "gc"])
 def test_gc_optimizers_name_the_task_wherever_they_are_built(optimizer):
-    base = {"name": optimizer, "base_optimizer": {"name": "sgd"}}
-    given = config("classification_task")
-    given["optimizer"] |= base
+    given = config("classification_task")["optimizer"]
+    given |= {"name": optimizer, "base_optimizer": {"name": "sgd"}}
     with pytest.raises(ValueError, match=r"param_groups needs the task 'paramwise_class"):
-        build_task(given)
+        build_optimizer(given)
 
 
 def run(given, *flags):
