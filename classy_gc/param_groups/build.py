@@ -138,6 +138,9 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
             if name in MULTIPLIERS:
                 self.require(name, f"{name} of {where}")
             self._scheduler_or_value(name, value, where)
+        momentum = {**self.values, **self.schedules, **options}.get("momentum")
+        if options.get("nesterov") and momentum == 0:
+            raise ValueError(f"{where}: nesterov must be false where momentum is 0, not True")
         if "betas" in options and "momentum" in {*options, *self.schedules}:
             raise ValueError(f"{where}: a schedule of momentum drives the first of betas; give one")
 

@@ -275,6 +275,14 @@ def test_bn_weight_decay_counts_where_no_rule_speaks_of_norm_layers(
     assert got["gn.weight"].get("weight_decay") == {0.5: 0.125}.get(fields.get("norm_decay_mult"))
 
 
+def test_nesterov_needs_momentum_in_a_group_too():
+    fields = {"custom_keys": {"conv": {"nesterov": True}}}
+    with pytest.raises(ValueError, match=r"'conv'.*nesterov must be false where momentum is 0"):
+        group(EveryKind(), fields)
+    got = options(EveryKind(), fields, {"momentum": 0.9})
+    assert got["conv.weight"]["nesterov"] is True
+
+
 def test_resnet50_has_few_groups():
     heads = [{"name": "fully_connected", "unique_id": "h", "num_classes": 10}]
     heads[0] |= {"fork_block": "block3-2", "in_plane": 2048}
