@@ -24,7 +24,7 @@ from classy_gc.options import check_known
 from classy_gc.tasks import (
     ParamwiseClassificationTask,
     ParamwiseFineTuning,
-    refuse_param_groups,
+    refuse_under_stock_task,
 )
 
 # What the `from_config` of Classy Vision's own tasks reads.
@@ -136,7 +136,7 @@ def check_config(config: Any) -> None:
         _check_section(head, f"model.heads[{i}]", HEAD_REGISTRY)
     if trained:
         _check_section(config["optimizer"], "optimizer", OPTIMIZER_REGISTRY)
-        refuse_param_groups(task, config)
+        refuse_under_stock_task(task, config)
     meters = config.get("meters", {})
     _check_keys(meters, "meters")
     check_known(meters, METER_REGISTRY, "meters", "meter")

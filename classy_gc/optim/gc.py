@@ -19,6 +19,7 @@ from classy_vision.optim.zero import ZeRO
 from classy_gc.core import centralize_optimizer
 from classy_gc.optim.classy_gc_optimizer import (
     CLASSY_KEYS,
+    GC_OPTIONS,
     ScheduledGC,
     check_schedulers,
     log_baseline,
@@ -69,8 +70,7 @@ class GC(ScheduledGC):
     """
 
     _TABLE: ClassVar = {
-        "use_gc": (False, GC_FLAG),
-        "gc_conv_only": (False, GC_FLAG),
+        **GC_OPTIONS,
         "gc_loc": (False, GC_FLAG),
         "decoupled_weight_decay": (None, SWITCH),
     }

@@ -10,7 +10,7 @@ from classy_vision.tasks import ClassificationTask, FineTuningTask
 from classy_gc.tasks.paramwise_classification_task import ParamwiseClassificationTask
 from classy_gc.tasks.paramwise_fine_tuning import ParamwiseFineTuning
 
-__all__ = ["ParamwiseClassificationTask", "ParamwiseFineTuning", "refuse_param_groups"]
+__all__ = ["ParamwiseClassificationTask", "ParamwiseFineTuning", "refuse_under_stock_task"]
 
 _PARAMWISE = {
     ClassificationTask: "paramwise_classification_task",
@@ -19,7 +19,7 @@ _PARAMWISE = {
 _from_config = ClassificationTask.from_config.__func__
 
 
-def refuse_param_groups(task: type, config: Mapping[str, Any]) -> None:
+def refuse_under_stock_task(task: type, config: Mapping[str, Any]) -> None:
     """Refuses ``param_groups`` where nobody would read them.
 
     Args:
@@ -39,7 +39,7 @@ def refuse_param_groups(task: type, config: Mapping[str, Any]) -> None:
 def _refusing_from_config(
     cls: type[ClassificationTask], config: Mapping[str, Any]
 ) -> ClassificationTask:
-    refuse_param_groups(cls, config)
+    refuse_under_stock_task(cls, config)
     return _from_config(cls, config)
 
 

@@ -14,6 +14,8 @@ from classy_gc import core
 
 from . import reference
 
+RADAMS = (core.RAdam, core.PlainRAdam)
+
 REFERENCE = {
     core.SGD: reference.sgd,
     core.Adam: reference.adam,

@@ -22,6 +22,7 @@ from .cases import (
     IMPLEMENTATIONS,
     KERNELS,
     OPTIMIZERS,
+    RADAMS,
     REFERENCE,
     TORCH_GRID,
     accepts,
@@ -39,7 +40,6 @@ from .cases import (
 )
 from .reference import centralizer
 
-RADAMS = (core.RAdam, core.PlainRAdam)
 WITH_GC_LOC = [p for p in OPTIMIZERS if p.values[0] is not core.SGD]
 
 

@@ -15,6 +15,7 @@ from .cases import (
     INELIGIBLE,
     KERNELS,
     OPTIMIZERS,
+    RADAMS,
     REFERENCE,
     ROWS,
     TORCH_GRID,
@@ -30,8 +31,6 @@ from .cases import (
     rows,
     train,
 )
-
-RADAMS = (core.RAdam, core.PlainRAdam)
 
 
 def outcome(cls, weights, grads, **options):
