@@ -9,6 +9,7 @@ from classy_gc.optim.radam_gc import RAdamGC
 from classy_gc.optim.rmsprop_gc import RMSPropGC
 from classy_gc.optim.rmsprop_tf_gc import RMSPropTFGC
 from classy_gc.optim.sgd_gc import SGDGC
+from classy_gc.optim.torch_gc import TorchGC
 
 __all__ = [
     "GC",
@@ -20,4 +21,5 @@ __all__ = [
     "RAdamGC",
     "RMSPropGC",
     "RMSPropTFGC",
+    "TorchGC",
 ]

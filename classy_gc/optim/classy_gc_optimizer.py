@@ -356,7 +356,7 @@ class ClassyGCOptimizer(ScheduledGC):
             options["betas"] = tuple(map(float, options["betas"]))
         core_class, core_options = cls._core(options)
         try:  # what torch says of options that do not go together, before anything is built
-            core_class([torch.zeros(1)], **core_options)
+            core_class([torch.zeros(1, 1)], **core_options)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{cls._label()}: {error}") from error
         return options

@@ -1,0 +1,187 @@
+"""``torch_gc``: any ``torch.optim`` optimizer by name, with gradient centralization."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from classy_vision.optim import register_optimizer
+
+from classy_gc import core
+from classy_gc.core import CentralizedOptimizer
+from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
+from classy_gc.options import BETAS, BOOL, NUMBER, Rule, check_known
+
+# Of no use where Classy Vision trains: CUDA graphs, and autograd through the step.
+_LEFT_OUT = ("params", "capturable", "differentiable", *CentralizedOptimizer.added_defaults)
+
+_UNFIT = {
+    "LBFGS": "takes several gradients in a step, from a closure",
+    "SparseAdam": "takes sparse gradients alone, which have no rows to centralize",
+}
+
+# Read when the optimizer is built, and never again.
+_READ_ONCE = ("initial_accumulator_value",)
+
+_INTEGER = Rule("an integer", lambda v: type(v) is int, schedulable=False)
+_TEXT = Rule("a string or null", lambda v: v is None or isinstance(v, str), schedulable=False)
+
+
+def _numbers(default: tuple[float | None, ...]) -> Rule:
+    def accepts(value: Any) -> bool:
+        return (
+            isinstance(value, (list, tuple))
+            and len(value) == len(default)
+            and all(
+                NUMBER.accepts(v) or (v is None and d is None)
+                for v, d in zip(value, default, strict=True)
+            )
+        )
+
+    null = ", the first may be null" if None in default else ""
+    return Rule(f"a list of {len(default)} numbers{null}", accepts, schedulable=False)
+
+
+def _rule(option: inspect.Parameter) -> Rule:
+    """What torch's signature says of an option; its range is left to the constructor."""
+    if option.name == "betas":
+        return BETAS
+    if isinstance(option.default, bool):
+        return BOOL
+    if isinstance(option.default, tuple):
+        return _numbers(option.default)
+    if option.default is None:
+        return _TEXT
+    if option.annotation in (int, "int"):
+        return _INTEGER
+    return NUMBER._replace(schedulable=option.name not in _READ_ONCE)
+
+
+@register_optimizer("torch_gc")
+class TorchGC(ClassyGCOptimizer):
+    """``torch_gc``: the optimizer of that name in :mod:`torch.optim`, with its defaults.
+
+    Written with the name of the class, options as torch's documentation has them::
+
+        {"name": "torch_gc", "optimizer": "NAdam", "lr": 2e-3, "momentum_decay": 4e-3,
+         "use_gc": true}
+
+    Names that :mod:`classy_gc.core` has (SGD, Adam, AdamW, RAdam, RMSprop) are its classes.
+    ParamSchedulers drive every option that is a number, such as the ``momentum_decay`` of
+    NAdam, and ``momentum`` drives the first of ``betas``.
+
+    Args:
+        optimizer (str): a class of :mod:`torch.optim`, but for LBFGS, which takes several
+            gradients in a step, and SparseAdam, whose gradients have no rows
+        **options: of that class, with its defaults, but for ``capturable`` and
+            ``differentiable``; lists where it takes tuples
+        {gc}
+        gc_loc (bool): centralize the gradient, with its L2 decay, not the update (default:
+            False; AdamW: True; SGD has no such option)
+        {speed}
+
+    Raises:
+        ValueError: an unknown class or key, or a value that the class refuses.
+
+    Source: https://docs.pytorch.org/docs/stable/optim.html; https://arxiv.org/abs/2004.01461.
+
+    Example:
+        >>> from classy_vision.optim import build_optimizer
+        >>> optimizer = build_optimizer({"name": "torch_gc", "optimizer": "Adagrad", "lr": 0.5,
+        ...                              "use_gc": True})
+        >>> weight = torch.nn.Parameter(torch.tensor([[1.0, 1.0]]))
+        >>> optimizer.set_param_groups([weight])
+        >>> (weight * torch.tensor([[-1.0, 3.0]])).sum().backward()
+        >>> optimizer.step(where=0.0)
+        >>> weight.tolist()
+        [[1.5, 0.5]]
+    """
+
+    core_class: ClassVar = CentralizedOptimizer
+
+    def __new__(cls, optimizer: str | None = None, **options: Any) -> TorchGC:
+        return super().__new__(_named(optimizer) if cls is TorchGC else cls)
+
+    def __init__(self, optimizer: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TorchGC:
+        """Instantiates the optimizer from a configuration, which stays as it is.
+
+        Args:
+            config: ``name``, ``optimizer``, the options of that class, the GC options, and
+                optionally ``param_schedulers`` (option: ParamScheduler config) and
+                ``num_epochs``, which the task adds.
+
+        Raises:
+            ValueError: an unknown class or key, a value that the class refuses, or a schedule
+                for what cannot be scheduled.
+        """
+        if cls is not TorchGC:
+            return super().from_config(config)
+        options = {k: v for k, v in config.items() if k != "optimizer"}
+        return _named(config.get("optimizer")).from_config(options)
+
+    @classmethod
+    def _label(cls) -> str:
+        return f"optimizer 'torch_gc' ({cls.core_class.__name__})"
+
+    @classmethod
+    def _schedulable(cls) -> dict[str, Rule]:
+        def rule_of_torch(name: str, rule: Rule) -> Rule:
+            def accepts(value: Any) -> bool:
+                try:
+                    cls.core_class([torch.zeros(1, 1)], **{name: value})
+                except ValueError:
+                    return False
+                return rule.accepts(value)
+
+            return Rule(f"{rule.allowed} that {cls.core_class.__name__} accepts", accepts)
+
+        return {
+            name: rule_of_torch(name, rule) if rule.accepts is NUMBER.accepts else rule
+            for name, rule in super()._schedulable().items()
+        }
+
+    @classmethod
+    def _validated(cls, options: dict[str, Any]) -> dict[str, Any]:
+        options = super()._validated(options)
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+
+
+del TorchGC.__signature__  # it has no ``optimizer``, which ``__new__`` has
+
+
+def _member(name: str, base: type, *bases: type, **attributes: Any) -> type:
+    """A class that pickle finds in this module."""
+    attributes |= {"__module__": __name__, "__doc__": None}
+    globals()[name] = type(base)(name, (base, *bases), attributes)
+    return globals()[name]
+
+
+def _classes() -> dict[str, type[TorchGC]]:
+    found = {}
+    for name, parent in inspect.getmembers(torch.optim, inspect.isclass):
+        if name in ("Optimizer", *_UNFIT) or not issubclass(parent, torch.optim.Optimizer):
+            continue
+        core_class = getattr(core, name, None) or _member(name, CentralizedOptimizer, parent)
+        options = inspect.signature(core_class).parameters
+        options = {k: (o.default, _rule(o)) for k, o in options.items() if k not in _LEFT_OUT}
+        found[name] = _member(f"{name}GC", TorchGC, core_class=core_class, options=options)
+    return found
+
+
+_CLASSES = _classes()
+
+
+def _named(name: Any) -> type[TorchGC]:
+    where = "optimizer 'torch_gc'"
+    if name is None:
+        raise ValueError(f"missing key 'optimizer' in {where}; known: {', '.join(_CLASSES)}")
+    if isinstance(name, str) and name in _UNFIT:
+        raise ValueError(f"{where}: optimizer must not be {name!r}, which {_UNFIT[name]}")
+    check_known([name], _CLASSES, where, "optimizer")
+    return _CLASSES[name]

@@ -1,0 +1,232 @@
+"""``torch_gc`` with every class of torch.optim that takes a step from one gradient."""
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from classy_vision.optim import build_optimizer
+from classy_vision.tasks import build_task
+from classy_vision.trainer import LocalTrainer
+
+from classy_gc import core
+from classy_gc.optim import TorchGC
+
+from .cases import advance, assert_close, assert_same, build, problem, row_means, train
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+NAMES = [
+    name
+    for name, cls in inspect.getmembers(torch.optim, inspect.isclass)
+    if issubclass(cls, torch.optim.Optimizer) and name not in ("Optimizer", "LBFGS", "SparseAdam")
+]
+OWN = ["Adam", "AdamW", "RAdam", "RMSprop", "SGD"]
+# What is needed to move an option of each class away from its default.
+OPTIONS = {
+    "ASGD": {"lambd": 0.01, "t0": 2},
+    "Adadelta": {"rho": 0.8, "weight_decay": 0.1},
+    "Adafactor": {"eps": [1e-20, 0.01], "d": 2},
+    "Adagrad": {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.5},
+    "Adam": {"lr": 0.1, "betas": [0.8, 0.9], "decoupled_weight_decay": True, "weight_decay": 0.1},
+    "AdamW": {"lr": 0.1, "amsgrad": True},
+    "Adamax": {"lr": 0.1, "betas": [0.8, 0.9], "weight_decay": 0.1},
+    "Muon": {"ns_steps": 3, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"},
+    "NAdam": {"lr": 0.1, "momentum_decay": 0.1, "decoupled_weight_decay": True},
+    "RAdam": {"lr": 0.1, "weight_decay": 0.1},
+    "RMSprop": {"momentum": 0.9, "centered": True},
+    "Rprop": {"etas": [0.4, 1.3], "step_sizes": [1e-4, 1]},
+    "SGD": {"lr": 0.1, "momentum": 0.9, "dampening": 0.1, "maximize": True},
+}
+SHAPES = {"Muon": [(4, 3), (5, 3), (3, 2)]}
+every_class = pytest.mark.parametrize("name", NAMES)
+
+
+def config(name, **options):
+    return {"name": "torch_gc", "optimizer": name, **options}
+
+
+def of(name, steps=6):
+    return problem(steps, **({"shapes": SHAPES[name]} if name in SHAPES else {}))
+
+
+def trained(name, **options):
+    params, grads = of(name)
+    optimizer = build(config(name, **options), params)
+    advance(optimizer, grads)
+    return params, optimizer
+
+
+def test_the_table_covers_every_class():
+    assert set(OPTIONS) <= set(NAMES)
+    assert len(NAMES) >= 12
+
+
+@every_class
+def test_without_gc_it_is_the_class_bit_for_bit(name):
+    options = OPTIONS.get(name, {})
+    signature = inspect.signature(getattr(torch.optim, name)).parameters
+    plain = {"fused": False} if "fused" in signature or name == "RAdam" else {}
+    params, optimizer = trained(name, **options, **plain)
+    theirs, grads = of(name)
+    torch_optimizer = getattr(torch.optim, name)(theirs, **options)
+    for step_grads in grads:
+        for p, g in zip(theirs, step_grads, strict=True):
+            p.grad = g.clone()
+        torch_optimizer.step()
+    if name == "RAdam":  # the one whose own formula rounds differently
+        assert_close(params, theirs, 1e-6)
+    else:
+        assert_same(params, theirs)
+    group = optimizer.param_groups[0]
+    assert {k: group[k] for k in options} == {
+        k: tuple(v) if isinstance(v, list) else v for k, v in options.items()
+    }
+
+
+@every_class
+def test_defaults_are_those_of_torch(name):
+    _, optimizer = trained(name)
+    wanted = getattr(torch.optim, name)(of(name)[0]).defaults
+    group = optimizer.param_groups[0]
+    assert {k: group[k] for k in wanted if k != "fused"} == {
+        k: v for k, v in wanted.items() if k != "fused"
+    }
+    # The kernels of torch's class, where it has them and nobody speaks of them.
+    assert group.get("fused") == (True if "fused" in group else None)
+
+
+@every_class
+def test_where_gc_acts_last_row_means_never_move(name):
+    before = [p.detach().clone() for p in of(name)[0]]
+    options = {**OPTIONS.get(name, {}), "use_gc": True}
+    params, optimizer = trained(name, **options, **({} if name == "SGD" else {"gc_loc": False}))
+    assert_close(row_means(params), row_means(before))
+    without, _ = trained(name, **OPTIONS.get(name, {}))
+    assert (row_means(without)[0] - row_means(before)[0]).abs().max() > 1e-4
+    assert all((p - b).abs().max() > 1e-4 for p, b in zip(params, before, strict=True))
+    assert isinstance(optimizer.optimizer, core.CentralizedOptimizer)
+    assert isinstance(optimizer.optimizer, getattr(torch.optim, name))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_our_own_class_where_there_is_one(name):
+    assert type(trained(name)[1].optimizer) is getattr(core, name)
+
+
+@every_class
+def test_resumes_bit_identical(name):
+    options = {**OPTIONS.get(name, {}), "use_gc": True}
+    whole, _ = trained(name, **options)
+    params, grads = of(name)
+    first = build(config(name, **options), params)
+    advance(first, grads[:3], total=6)
+    second = build(config(name, **options), params)
+    second.set_classy_state(first.get_classy_state())
+    advance(second, grads[3:], start=3, total=6)
+    assert_same(params, whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("NAdam", "momentum_decay"), ("Adagrad", "lr_decay"), ("ASGD", "lambd"), ("Adadelta", "rho")],
+)
+def test_any_number_of_the_groups_is_scheduled(name, option):
+    schedule = {option: {"name": "linear", "start_value": 0.5, "end_value": 0.1}}
+    params, optimizer = trained(name, use_gc=True, param_schedulers=schedule)
+    assert optimizer.param_groups[0][option] == pytest.approx(0.5 - 0.4 * 5 / 6)
+    constant, _ = trained(name, use_gc=True, **{option: 0.5})
+    assert any(not torch.equal(p, c) for p, c in zip(params, constant, strict=True))
+
+
+def test_momentum_drives_the_first_beta():
+    schedule = {"momentum": {"name": "linear", "start_value": 0.5, "end_value": 0.9}}
+    _, optimizer = trained("NAdam", param_schedulers=schedule)
+    assert optimizer.param_groups[0]["betas"] == pytest.approx((0.5 + 0.4 * 5 / 6, 0.999))
+
+
+def scheduled(name, option, value):
+    scheduler = {"name": "linear", "start_value": 0.1, "end_value": value}
+    return config(name, num_epochs=2, param_schedulers={option: scheduler})
+
+
+REFUSED = [
+    ({"name": "torch_gc"}, ["missing key 'optimizer'", "NAdam"]),
+    (config("NAdm"), ["'NAdm'", "did you mean 'NAdam'?", "Adagrad"]),
+    (config(["NAdam"]), ["['NAdam']"]),
+    (config("Optimizer"), ["'Optimizer'"]),
+    (config("LBFGS"), ["'LBFGS'", "closure"]),
+    (config("SparseAdam"), ["'SparseAdam'", "rows"]),
+    (config("NAdam", momentum_dcay=1), ["'momentum_dcay'", "did you mean 'momentum_decay'?"]),
+    (config("NAdam", amsgrad=True), ["'amsgrad'", "NAdam", "momentum_decay"]),
+    (config("SGD", gc_loc=True), ["'gc_loc'", "SGD"]),
+    (config("SGD", differentiable=True), ["'differentiable'"]),
+    (config("NAdam", lr="1"), ["lr must be a number, not '1'"]),
+    (config("NAdam", lr=None), ["lr must be a number, not None"]),
+    (config("NAdam", betas=[0.9]), ["betas", "[0.9]"]),
+    (config("Rprop", etas=0.5), ["etas must be a list of 2 numbers, not 0.5"]),
+    (config("Adafactor", eps=[None, None]), ["eps", "the first may be null", "[None, None]"]),
+    (config("Muon", ns_steps=2.5), ["ns_steps must be an integer, not 2.5"]),
+    (config("Muon", adjust_lr_fn=1), ["adjust_lr_fn must be a string or null, not 1"]),
+    (config("NAdam", use_gc="yes"), ["use_gc must be true or false, not 'yes'"]),
+    # in torch's words
+    (config("NAdam", lr=-1), ["Invalid learning rate: -1"]),
+    (config("Rprop", etas=[2, 3]), ["Invalid eta values: 2, 3"]),
+    (config("Muon", adjust_lr_fn="x"), ["Adjust learning rate function x is not supported"]),
+    (config("SGD", nesterov=True), ["Nesterov momentum requires a momentum"]),
+    (config("Adam", fused=True, foreach=True), ["`fused` and `foreach` cannot be `True`"]),
+    (scheduled("NAdam", "momentum_decay", -1), ["momentum_decay is -0.1", "that NAdam accepts"]),
+    (scheduled("Muon", "ns_steps", 3), ["unknown key 'ns_steps' in param_schedulers"]),
+    (scheduled("Adagrad", "initial_accumulator_value", 3), ["initial_accumulator_value"]),
+    (config("NAdam", param_groups={"name": "paramwise"}), ["paramwise_classification_task"]),
+]
+
+
+@pytest.mark.parametrize(("refused", "fragments"), REFUSED, ids=lambda value: str(value)[:70])
+def test_refused_when_the_config_is_read(refused, fragments):
+    with pytest.raises(ValueError, match="'torch_gc'") as caught:
+        build_optimizer(refused)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_muon_refuses_a_bias_before_training():
+    with pytest.raises(ValueError, match="Muon only supports 2D"):
+        train(config("Muon"), [])
+
+
+def test_from_python_as_from_json():
+    optimizer = TorchGC("NAdam", lr=0.1, use_gc=True)
+    assert isinstance(optimizer, TorchGC)
+    assert type(optimizer) is type(build_optimizer(config("NAdam")))
+    params, grads = of("NAdam")
+    optimizer.set_param_groups(params)
+    advance(optimizer, grads)
+    assert_same(params, trained("NAdam", lr=0.1, use_gc=True)[0])
+
+
+@pytest.mark.parametrize("paramwise", [True, False])
+def test_trains_from_a_config(paramwise):
+    given = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
+    given |= {"num_epochs": 1, "use_gpu": False}
+    given["optimizer"] = config("Adamax", lr=0.01, use_gc=True)
+    if paramwise:
+        given["name"] = "paramwise_classification_task"
+        given["optimizer"]["param_groups"] = {
+            "name": "paramwise",
+            "custom_keys": {"heads": {"lr_mult": 2, "betas": [0.5, 0.9]}},
+        }
+    given["dataset"]["train"]["num_samples"] = 320
+    given["dataset"]["test"]["num_samples"] = 32
+    torch.manual_seed(0)
+    task = build_task(given)
+    task.prepare()
+    weights = [p for p in task.base_model.parameters() if p.ndim > 1]
+    before = [w.detach().flatten(1).mean(1) for w in weights]
+    LocalTrainer().train(task)
+    assert task.losses
+    assert sum(task.losses) / len(task.losses) < 2.3
+    assert_close([w.detach().flatten(1).mean(1) for w in weights], before)
+    groups = task.optimizer.param_groups
+    assert {g["lr"] for g in groups} == ({0.01, 0.02} if paramwise else {0.01})
+    assert {g["betas"] for g in groups} == {(0.9, 0.999), *[(0.5, 0.9)] * paramwise}
