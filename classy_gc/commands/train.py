@@ -1,8 +1,8 @@
 """``classy-gc train``: Classy Vision's default training.
 
-The same as ``classy_train.py``, flag for flag, and besides: ``--seed``; outputs below the
-current folder; ``curves.png``; a summary at the end; and one line instead of a traceback
-where the config or a flag is at fault. Under ``torchrun`` start the module::
+The same as ``classy_train.py``, flag for flag, and besides: ``--seed``; ``--output_folder``;
+``log.jsonl`` and ``curves.png`` in it; a summary at the end; and one line instead of a
+traceback where the config or a flag is at fault. Under ``torchrun`` start the module::
 
     torchrun --nproc_per_node 2 -m classy_gc.commands.train --config_file … \
         --distributed_backend ddp
@@ -46,7 +46,7 @@ from torchvision import set_image_backend, set_video_backend
 
 from classy_gc.commands import Parser
 from classy_gc.commands.config import load_config, refusal
-from classy_gc.hooks import PhaseSeedHook, TrainingCurvesHook
+from classy_gc.hooks import JSONLogHook, PhaseSeedHook, TrainingCurvesHook
 from classy_gc.options import check_known
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
@@ -65,7 +65,7 @@ class _Output(ClassyHook):
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
-        self.folder = Path.cwd() / f"output_{datetime.now().isoformat()}"
+        self.folder = Path(args.output_folder or f"output_{datetime.now().isoformat()}").absolute()
         self.checkpoints = Path(args.checkpoint_folder or self.folder / "checkpoints").absolute()
         self.tensorboard: TensorboardPlotHook | None = None
         self.started = False
@@ -126,8 +126,7 @@ class _LogFilter(logging.Filter):
 def _parser() -> Parser:
     parser = Parser(
         prog="classy-gc train",
-        description="Classy Vision's default training. Outputs go to output_TIME/ below the "
-        "current folder; the checkpoint elsewhere with --checkpoint_folder.",
+        description="Classy Vision's default training.",
     )
     add_generic_args(parser)
     parser.add_argument(
@@ -136,6 +135,12 @@ def _parser() -> Parser:
         type=int,
         help="""of the weights, the order of the data, augmentation and dropout: the same seed
              on the same machine gives the same weights, bit for bit (default 0)""",
+    )
+    parser.add_argument(
+        "--output_folder",
+        default="",
+        help="""of log.jsonl, curves.png, tensorboard/ and checkpoints/, unless
+             --checkpoint_folder names another (default: output_TIME in the current folder)""",
     )
     # As in classy_train.py, except where there is a progress bar to disturb.
     parser.set_defaults(log_freq=None)
@@ -208,11 +213,13 @@ def _build_task(args: argparse.Namespace, config: dict[str, Any]) -> ClassyTask:
 
 def _set_hooks(
     args: argparse.Namespace, config: dict[str, Any], task: ClassyTask, output: _Output
-) -> TrainingCurvesHook:
-    """classy_train.py's hooks and ours; of a kind that the config has, the config's is taken."""
-    curves = TrainingCurvesHook(output.folder, title=Path(args.config_file).stem)
-    curves = next((h for h in task.hooks if isinstance(h, TrainingCurvesHook)), curves)
-    hooks: list[ClassyHook] = [output]
+) -> dict[str, ClassyHook]:
+    """classy_train.py's hooks and ours; of a kind that the config has, the config's is taken.
+
+    Returns them by name.
+    """
+    # The log is ready before anybody writes to it.
+    hooks: list[ClassyHook] = [output, JSONLogHook(output.folder)]
     if args.show_progress:
         hooks.append(_ProgressBar())
     hooks += [LossLrMeterLoggingHook(args.log_freq), ModelComplexityHook()]
@@ -230,13 +237,18 @@ def _set_hooks(
         hooks.append(ProfilerHook())
     if args.visdom_server:
         hooks.append(VisdomHook(args.visdom_server, args.visdom_port))
-    hooks += [curves, PhaseSeedHook(args.seed)]
-    own = {hook.name() for hook in task.hooks}
-    task.set_hooks([*task.hooks, *(hook for hook in hooks if hook.name() not in own)])
-    return curves
+    hooks.append(TrainingCurvesHook(output.folder, title=Path(args.config_file).stem))
+    hooks.append(PhaseSeedHook(args.seed))
+    own = {hook.name(): hook for hook in task.hooks}
+    first, rest = hooks[:2], hooks[2:]
+    merged = {hook.name(): own.pop(hook.name(), hook) for hook in first}
+    merged |= own
+    merged |= {hook.name(): hook for hook in rest if hook.name() not in own}
+    task.set_hooks(list(merged.values()))
+    return merged
 
 
-def _summary(history: list[dict[str, Any]], seconds: float, checkpoint: Path, curves: Path) -> str:
+def _summary(history: list[dict[str, Any]], seconds: float, files: dict[str, Path]) -> str:
     lines = [f"Trained in {seconds:.1f} s"]
     for phase in ("train", "test"):
         last = next((entry for entry in reversed(history) if entry["phase"] == phase), None)
@@ -247,10 +259,7 @@ def _summary(history: list[dict[str, Any]], seconds: float, checkpoint: Path, cu
                 for name, value in names.items()
             ]
             lines.append(f"  {phase:<5}  " + "  ".join(values))
-    if checkpoint.is_file():
-        lines.append(f"  checkpoint  {checkpoint}")
-    if curves.is_file():
-        lines.append(f"  curves      {curves}")
+    lines += [f"  {name:<10}  {path}" for name, path in files.items() if path.is_file()]
     return "\n".join(lines)
 
 
@@ -296,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.log_freq = 5
         _seed(args.seed)
         task = _build_task(args, config)
-        curves = _set_hooks(args, config, task, output)
+        hooks = _set_hooks(args, config, task, output)
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except Exception as error:
@@ -311,14 +320,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         parser.error(reason)
     if is_primary():
-        print(
-            _summary(
-                curves.state.history,
-                time.perf_counter() - start,
-                output.checkpoints / CHECKPOINT_FILE,
-                curves.path,
-            )
-        )
+        curves = hooks[TrainingCurvesHook.name()]
+        files = {
+            "checkpoint": output.checkpoints / CHECKPOINT_FILE,
+            "curves": curves.path,
+            "log": hooks[JSONLogHook.name()].path,
+        }
+        print(_summary(curves.state.history, time.perf_counter() - start, files))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0

@@ -1,6 +1,7 @@
 """Classy Vision hooks, one file a registered name."""
 
+from classy_gc.hooks.json_log import JSONLogHook
 from classy_gc.hooks.phase_seed import PhaseSeedHook
 from classy_gc.hooks.training_curves import TrainingCurvesHook
 
-__all__ = ["PhaseSeedHook", "TrainingCurvesHook"]
+__all__ = ["JSONLogHook", "PhaseSeedHook", "TrainingCurvesHook"]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from classy_vision.generic.distributed_util import is_primary
-from classy_vision.hooks import ClassyHook, register_hook
+from classy_vision.hooks import register_hook
 
+from classy_gc.hooks.phase_record import PhaseRecordHook
 from classy_gc.options import check_known
 
 _COLORS = {"train": "#1f77b4", "test": "#d95f02"}
@@ -16,14 +17,12 @@ _DASHES = ("-", "--", ":", "-.")
 
 
 @register_hook("training_curves")
-class TrainingCurvesHook(ClassyHook):
+class TrainingCurvesHook(PhaseRecordHook):
     """``training_curves``: keeps a history of the phases and draws it as ``curves.png``.
 
-    ``state.history`` is a list with one dict a phase: ``phase`` (``train`` or ``test``),
-    ``epoch`` (how much has been trained, in epochs), ``loss`` (the mean over the batches),
-    ``lr`` (of the last step, the largest where parameter groups differ; None in a test
-    phase) and ``meters`` (``{meter: {name: value}}``). It is part of every checkpoint, so a
-    resumed run draws all of the curve. Without matplotlib there is a log line instead.
+    ``state.history`` is a list with one dict a phase, see
+    :meth:`classy_gc.hooks.phase_record.PhaseRecordHook.record`. It is part of every checkpoint,
+    so a resumed run draws all of the curve. Without matplotlib there is a log line instead.
 
     Args:
         folder (str or Path): where ``curves.png`` goes; made if need be (default: ``.``)
@@ -38,15 +37,11 @@ class TrainingCurvesHook(ClassyHook):
         []
     """
 
-    on_start = ClassyHook._noop
-    on_phase_start = ClassyHook._noop
-
     def __init__(self, folder: str | Path = ".", title: str = "") -> None:
         super().__init__()
         self.path = Path(folder) / "curves.png"
         self.title = title
         self.state.history = []
-        self._lr: float | None = None
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> TrainingCurvesHook:
@@ -54,28 +49,19 @@ class TrainingCurvesHook(ClassyHook):
         check_known(config, ["folder", "title"], "hook 'training_curves'")
         return cls(**config)
 
-    def on_step(self, task: Any) -> None:
-        """Notes the learning rate: at the end of the phase it is the next epoch's already."""
-        if task.train:
-            self._lr = float(max(group["lr"] for group in task.optimizer.param_groups))
+    def set_classy_state(self, state_dict: dict[str, Any]) -> None:
+        """Takes the history of a checkpoint, also of one that knew no option but ``lr``."""
+        super().set_classy_state(state_dict)
+        for entry in self.state.history:
+            if "lr" in entry:
+                lr = entry.pop("lr")
+                entry["options"] = {} if lr is None else {"lr": lr}
 
     def on_phase_end(self, task: Any) -> None:
         """Appends the phase to the history."""
-        if not task.losses:
-            return
-        values = {m.name: m.value for m in task.meters if isinstance(m.value, dict)}
-        self.state.history.append(
-            {
-                "phase": task.phase_type,
-                "epoch": (task.train_phase_idx + 1) / (task.train_phases_per_epoch or 1),
-                "loss": sum(task.losses) / len(task.losses),
-                "lr": self._lr if task.train else None,
-                "meters": {
-                    meter: {k: v for k, v in value.items() if isinstance(v, (int, float))}
-                    for meter, value in values.items()
-                },
-            }
-        )
+        record = self.record(task)
+        if record:
+            self.state.history.append(record)
 
     def on_end(self, task: Any) -> None:
         """Writes the picture, on the primary rank."""
@@ -108,7 +94,7 @@ class TrainingCurvesHook(ClassyHook):
 
         history = self.state.history
         meters = {m: list(names) for entry in history for m, names in entry["meters"].items()}
-        lr = self._series("train", "lr")
+        lr = self._series("train", "options", "lr")
         columns = 1 + len(meters) + bool(lr[0])
         figure = Figure(figsize=(4.4 * columns, 3.6), layout="constrained")
         all_axes = figure.subplots(1, columns, squeeze=False)[0]

@@ -87,7 +87,9 @@ def test_digits_sgd_gc_as_a_person_runs_it(tmp_path):
     assert output.name.startswith("output_")
     assert summary[3].split() == ["checkpoint", str(output / "checkpoints" / "checkpoint.torch")]
     assert summary[4].split() == ["curves", str(output / "curves.png")]
-    assert {p.name for p in output.iterdir()} - {"tensorboard"} == {"checkpoints", "curves.png"}
+    assert summary[5].split() == ["log", str(output / "log.jsonl")]
+    written = {"checkpoints", "curves.png", "log.jsonl"}
+    assert {p.name for p in output.iterdir()} - {"tensorboard"} == written
     assert len(list(output.glob("checkpoints/model_phase-*_end.torch"))) == 20
     assert "Warning" not in result.stderr
     assert '"name"' not in result.stderr  # the config is not dumped into the log
@@ -153,10 +155,20 @@ def test_resumed_run_ends_as_the_uninterrupted_one(here):
 
 
 def test_hooks_of_the_config_take_the_place_of_the_defaults(here):
-    config = short() | {"hooks": [{"name": "training_curves", "folder": "mine"}]}
+    names = {"training_curves": "curves.png", "json_log": "log.jsonl"}
+    config = short() | {"hooks": [{"name": name, "folder": "mine"} for name in names]}
     assert train(config, "--skip_tensorboard", "--checkpoint_folder", "checkpoints") == 0
-    assert Path("mine/curves.png").is_file()
-    assert not list(here.glob("output_*/curves.png"))
+    for file in names.values():
+        assert Path("mine", file).is_file()
+        assert not list(here.glob(f"output_*/{file}"))
+
+
+def test_output_folder_has_everything(here):
+    assert train(short(), "--output_folder", "new/run", "--skip_tensorboard") == 0
+    files = {"checkpoints", "curves.png", "log.jsonl"}
+    assert {path.name for path in Path("new/run").iterdir()} == files
+    assert not list(here.glob("output_*"))
+    assert len(checkpoint("new/run/checkpoints")["hooks"]["TrainingCurvesHook"]["history"]) == 1
 
 
 def test_flags_are_those_of_classy_train():
@@ -169,9 +181,14 @@ def test_flags_are_those_of_classy_train():
 
     stock, ours = flags(get_parser()), flags(_parser())
     assert {k: v for k, v in ours.items() if k in stock} == stock
-    assert set(ours) - set(stock) == {"--seed"}
+    assert set(ours) - set(stock) == {"--seed", "--output_folder"}
     stock, ours = (p.parse_args(["--config", "x"]) for p in (get_parser(), _parser()))
-    assert vars(ours) == {**vars(stock), "seed": 0, "log_freq": None}
+    assert vars(ours) == {
+        **vars(stock),
+        "seed": 0,
+        "output_folder": "",
+        "log_freq": None,
+    }
 
 
 def test_progress_bar_on_a_terminal(tmp_path):
@@ -329,6 +346,8 @@ def test_torchrun_with_ddp(tmp_path):
     assert "[0] train phase 0 (100.00% done)" in result.stderr
     assert "[1] train phase" not in result.stderr
     assert len(list(tmp_path.glob("output_*"))) == 1
+    (log,) = tmp_path.glob("output_*/log.jsonl")
+    assert len(log.read_text().splitlines()) == 2
     state = checkpoint(tmp_path / "saved")
     assert len(state["losses"]) == 2  # 96 samples, 2 replicas, batches of 32
     assert state["num_updates"] == 2 * 2 * 32

@@ -36,7 +36,8 @@ def test_history_has_every_phase(tmp_path):
         ("test", 2),
     ]
     # The step schedule halves the run: the lr is what the phase was trained with.
-    assert [h["lr"] for h in history] == [0.05, None, 0.005, None]
+    assert [h["options"].get("lr") for h in history] == [0.05, None, 0.005, None]
+    assert history[0]["options"]["momentum"] == 0.9
     assert history[-1]["loss"] == pytest.approx(np.mean(task.losses))
     assert history[-1]["meters"] == {"accuracy": task.meters[0].value}
     assert set(history[0]["meters"]["accuracy"]) == {"top_1", "top_3"}
@@ -47,6 +48,16 @@ def test_history_is_part_of_the_state(tmp_path):
     restored = build_hook({"name": "training_curves"})
     restored.set_classy_state(hook.get_classy_state())
     assert restored.state.history == hook.state.history
+
+
+def test_history_of_an_older_checkpoint():
+    hook = build_hook({"name": "training_curves"})
+    old = {"loss": 1.0, "meters": {}}
+    lines = [("train", 1, 0.1), ("test", 1, None), ("train", 2, 0.01)]
+    hook.set_classy_state(
+        {"history": [{"phase": p, "epoch": e, "lr": lr, **old} for p, e, lr in lines]}
+    )
+    assert hook._series("train", "options", "lr") == ([1, 2], [0.1, 0.01])
 
 
 @pytest.mark.parametrize(("topk", "panels"), [([1], 3), ([1, 3], 3), (None, 2)])

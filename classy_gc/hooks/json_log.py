@@ -1,0 +1,130 @@
+"""``json_log``: one line of JSON a phase."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from classy_vision.generic.distributed_util import is_primary
+from classy_vision.hooks import register_hook
+
+from classy_gc.files import replaced
+from classy_gc.hooks.phase_record import PhaseRecordHook, trained_epochs
+from classy_gc.options import check_known
+
+
+@register_hook("json_log")
+class JSONLogHook(PhaseRecordHook):
+    """``json_log``: appends a line to ``log.jsonl`` at the end of every phase.
+
+    .. code-block:: json
+
+        {"kind": "phase", "phase": "train", "epoch": 2.0, "loss": 0.31,
+         "meters": {"accuracy": {"top_1": 0.97}}, "options": {"lr": 0.1, "momentum": 0.9},
+         "seconds": 1.25}
+
+    ``epoch`` is how much has been trained; ``options`` are those of the last step, see
+    :func:`classy_gc.hooks.phase_record.scheduled_options`, and empty for a test phase. Lines of
+    other kinds come from other hooks, through :meth:`write`.
+
+    The log tells of one run, each phase once. What the run is about to train is taken out of a
+    log that is there already: everything, for a run from the beginning; what is younger than
+    the checkpoint, for a resumed one. A test-only run appends to what is there.
+
+    Args:
+        folder (str or Path): where ``log.jsonl`` goes; made if need be (default: ``.``)
+
+    Raises:
+        ValueError: an unknown key.
+
+    Source: https://jsonlines.org. JSON knows no NaN and no infinity: they become null.
+
+    Example:
+        >>> from classy_vision.hooks import build_hook
+        >>> build_hook({"name": "json_log", "folder": "digits"}).path.as_posix()
+        'digits/log.jsonl'
+    """
+
+    def __init__(self, folder: str | Path = ".") -> None:
+        super().__init__()
+        self.path = Path(folder) / "log.jsonl"
+        self.state.lines = 0
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> JSONLogHook:
+        """Instantiates the hook from a configuration: its arguments, by name."""
+        check_known(config, ["folder"], "hook 'json_log'")
+        return cls(**config)
+
+    def on_start(self, task: Any) -> None:
+        """Makes the folder, and takes out of the log what will be trained again."""
+        if not is_primary():
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            self.state.lines = 0
+            return
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        if not getattr(task, "test_only", False):
+            kept = [line for line in lines[: self.state.lines] if _is_over(line, task)]
+            if kept != lines:
+                with replaced(self.path) as file:
+                    file.writelines(kept)
+            lines = kept
+        self.state.lines = len(lines)
+
+    def on_phase_start(self, task: Any) -> None:
+        """Starts the clock."""
+        self._start = time.perf_counter()
+
+    def on_phase_end(self, task: Any) -> None:
+        """Writes the line of the phase."""
+        record = self.record(task)
+        if record:
+            self.write("phase", **record, seconds=time.perf_counter() - self._start)
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Adds a line to the log; on ranks other than the primary it does nothing.
+
+        For other hooks, from ``on_phase_start`` on; in ``on_start`` only where this hook comes
+        first, as it does in ``classy-gc train``.
+
+        Args:
+            kind: of the line.
+            **fields: what else it says: numbers, strings, None, lists and dicts; tensors of one
+                element become numbers.
+        """
+        if not is_primary():
+            return
+        line = json.dumps(_plain({"kind": kind, **fields}), allow_nan=False)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        self.state.lines += 1
+
+
+def _is_over(line: bytes, task: Any) -> bool:
+    """Whether a task that starts now has behind it what a line tells of."""
+    try:
+        record = json.loads(line)
+    except ValueError:  # cut short by a full disk
+        return False
+    if record["kind"] != "phase":
+        return True
+    # An epoch is trained first, then tested.
+    done = trained_epochs(task), not task.train
+    return (record["epoch"], record["phase"] == "test") <= done
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say, in place of numbers that it cannot."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item"):  # torch's and numpy's
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

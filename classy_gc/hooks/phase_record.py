@@ -1,0 +1,89 @@
+"""What a finished phase has to say for itself, for the hooks that keep or write it."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+from classy_vision.hooks import ClassyHook
+
+
+def scheduled_options(optimizer: Any) -> dict[str, float]:
+    """The values that ``lr`` and the scheduled options of an optimizer have now.
+
+    Args:
+        optimizer: a prepared ``ClassyOptimizer``.
+
+    Returns:
+        ``{option: value}``, numbers only; the largest where parameter groups differ. Where a
+        schedule of ``momentum`` drives the first beta, that is its value.
+
+    Example:
+        >>> import torch
+        >>> from classy_vision.optim import build_optimizer
+        >>> optimizer = build_optimizer({"name": "adam_gc", "lr": 0.5, "use_gc": True})
+        >>> optimizer.set_param_groups([torch.nn.Parameter(torch.ones(2))], momentum=0.75)
+        >>> scheduled_options(optimizer)
+        {'lr': 0.5, 'momentum': 0.75}
+    """
+    names = ["lr"]
+    for group in optimizer._param_group_schedulers or []:
+        names += group
+    options = {}
+    for name in dict.fromkeys(names):
+        values = [
+            group["betas"][0] if name == "momentum" and "betas" in group else group.get(name)
+            for group in optimizer.param_groups
+        ]
+        numbers = [float(value) for value in values if isinstance(value, Real)]
+        if numbers:
+            options[name] = max(numbers)
+    return options
+
+
+class PhaseRecordHook(ClassyHook):
+    """Base of hooks that want a record of each phase; ``on_phase_end`` asks :meth:`record`."""
+
+    on_start = ClassyHook._noop
+    on_phase_start = ClassyHook._noop
+    on_end = ClassyHook._noop
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._options: dict[str, float] = {}
+
+    def on_step(self, task: Any) -> None:
+        """Notes the options: at the end of the phase they are the next epoch's already."""
+        if task.train:
+            self._options = scheduled_options(task.optimizer)
+
+    def record(self, task: Any) -> dict[str, Any] | None:
+        """The record of the phase that has just ended.
+
+        Args:
+            task: in ``on_phase_end``.
+
+        Returns:
+            ``phase`` (``train`` or ``test``), ``epoch`` (how much has been trained, in
+            epochs), ``loss`` (the mean over the batches), ``meters`` (``{meter: {name:
+            value}}``) and ``options`` (:func:`scheduled_options` of the last step; empty for a
+            test phase); None for a phase without a batch.
+        """
+        if not task.losses:
+            return None
+        meters = {m.name: m.value for m in task.meters if isinstance(m.value, dict)}
+        return {
+            "phase": task.phase_type,
+            "epoch": trained_epochs(task),
+            "loss": sum(task.losses) / len(task.losses),
+            "meters": {
+                meter: {k: v for k, v in values.items() if isinstance(v, Real)}
+                for meter, values in meters.items()
+            },
+            "options": self._options if task.train else {},
+        }
+
+
+def trained_epochs(task: Any) -> float:
+    """How much a task has trained, in epochs; whole ones unless ``phases_per_epoch`` is set."""
+    return (task.train_phase_idx + 1) / (task.train_phases_per_epoch or 1)
