@@ -12,6 +12,7 @@ from typing import NoReturn
 COMMANDS = {
     "train": "train what a Classy Vision config describes",
     "param-groups": "print which parameter of a config gets which options",
+    "compare": "train a config several ways and tell differences from noise",
     "bench": "time the optimizers beside torch's own",
 }
 

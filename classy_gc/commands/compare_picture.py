@@ -1,0 +1,113 @@
+"""The picture of ``classy-gc compare``: every arm over the epochs, mean and spread."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from classy_gc.commands.compare_results import Phase, flat_meters
+
+# Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+
+Arms = Mapping[str, Sequence[Sequence[Phase]]]  #: arm: the phases of each of its runs
+
+
+def picture(families: Mapping[str, Arms], meter: str | None, title: str) -> Any:
+    """Train loss, a test meter and the scheduled options over the epochs: the mean of each arm
+    over its runs, with a band of one standard deviation.
+
+    Args:
+        families: a row each: its title, and its arms.
+        meter: of the test phases, as ``flat_meters`` names it; None for their loss.
+        title: of the picture.
+
+    Returns:
+        A ``matplotlib`` Figure.
+    """
+    # A Figure of its own, not pyplot: nothing global, and no display is needed.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+
+    def train_loss(phase: Phase) -> float | None:
+        return phase["loss"] if phase["phase"] == "train" else None
+
+    def test_result(phase: Phase) -> float | None:
+        if phase["phase"] != "test":
+            return None
+        return phase["loss"] if meter is None else flat_meters(phase).get(meter)
+
+    options = _options_that_change(families)
+    columns = 2 + len(options)
+    legend_lines = max(-(-len(arms) // columns) for arms in families.values())
+    row_height = 3.4 + 0.25 * legend_lines + 0.3 * (len(families) > 1)
+    figure = Figure(figsize=(4.4 * columns, row_height * len(families) + 0.4), layout="constrained")
+    figure.suptitle(title)
+    rows = figure.subfigures(len(families), 1, squeeze=False)[:, 0]
+    for row, (family, arms) in zip(rows, families.items(), strict=True):
+        if len(families) > 1:
+            row.suptitle(family, fontsize="medium", fontweight="bold")
+        loss_axes, test_axes, *option_axes = row.subplots(1, columns)
+        lowest, _ = _draw(loss_axes, arms, train_loss)
+        loss_axes.set_title("train loss")
+        if lowest > 0:
+            loss_axes.set_yscale("log")
+            loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            loss_axes.yaxis.set_major_formatter("{x:g}")
+            loss_axes.yaxis.set_minor_formatter(NullFormatter())
+        lowest, highest = _draw(test_axes, arms, test_result)
+        test_axes.set_title(f"test {meter or 'loss'}")
+        if meter and lowest >= 0 and highest <= 1:
+            test_axes.yaxis.set_major_formatter(PercentFormatter(1))
+        for axes, option in zip(option_axes, options, strict=True):
+            _draw(axes, arms, lambda phase, option=option: phase["options"].get(option))
+            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+            axes.set_title("learning rate" if option == "lr" else option)
+        for axes in (loss_axes, test_axes, *option_axes):
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+        handles, names = loss_axes.get_legend_handles_labels()
+        row.legend(
+            handles, names, loc="outside lower center", ncols=columns, frameon=False, handlelength=3
+        )
+    return figure
+
+
+def _options_that_change(families: Mapping[str, Arms]) -> list[str]:
+    """The learning rate, and what else changes during a run: other options are in the names."""
+    values = collections.defaultdict(set)
+    for arms in families.values():
+        for name, runs in arms.items():
+            for phase in (phase for run in runs for phase in run):
+                for option, value in phase["options"].items():
+                    values[option, name].add(value)
+    changing = {option: None for (option, _), seen in values.items() if len(seen) > 1}
+    return list(dict.fromkeys([*(option for option, _ in values if option == "lr"), *changing]))
+
+
+def _draw(axes: Any, arms: Arms, value: Callable[[Phase], float | None]) -> tuple[float, float]:
+    """Draws a line and a band for each arm; returns the least and the largest mean."""
+    lowest, highest = np.inf, -np.inf
+    for i, (name, runs) in enumerate(arms.items()):
+        by_epoch = collections.defaultdict(list)
+        for phase in (phase for run in runs for phase in run):
+            if (y := value(phase)) is not None:
+                by_epoch[phase["epoch"]].append(y)
+        if not by_epoch:
+            continue
+        epochs = sorted(by_epoch)
+        mean = np.array([np.mean(by_epoch[epoch]) for epoch in epochs])
+        std = np.array([np.std(v, ddof=1) if len(v) > 1 else 0 for v in map(by_epoch.get, epochs)])
+        style = {"color": _COLORS[i % 6], "linestyle": _DASHES[(i + i // 6) % 4], "linewidth": 1.8}
+        axes.plot(epochs, mean, label=name, marker="o" if len(epochs) == 1 else None, **style)
+        axes.fill_between(
+            epochs, mean - std, mean + std, color=style["color"], alpha=0.18, linewidth=0
+        )
+        lowest, highest = min(lowest, np.nanmin(mean)), max(highest, np.nanmax(mean))
+    return lowest, highest
