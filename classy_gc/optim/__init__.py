@@ -4,6 +4,10 @@ from classy_gc.optim.adam_gc import AdamGC
 from classy_gc.optim.adamw_gc import AdamWGC
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
 from classy_gc.optim.gc import GC
+from classy_gc.optim.param_scheduler import (
+    CyclicParamScheduler,
+    PolynomialFloorParamScheduler,
+)
 from classy_gc.optim.plain_radam_gc import PlainRAdamGC
 from classy_gc.optim.radam_gc import RAdamGC
 from classy_gc.optim.rmsprop_gc import RMSPropGC
@@ -17,7 +21,9 @@ __all__ = [
     "AdamGC",
     "AdamWGC",
     "ClassyGCOptimizer",
+    "CyclicParamScheduler",
     "PlainRAdamGC",
+    "PolynomialFloorParamScheduler",
     "RAdamGC",
     "RMSPropGC",
     "RMSPropTFGC",

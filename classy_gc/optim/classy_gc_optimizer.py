@@ -146,10 +146,12 @@ def _check_scheduler(config: Any, where: str) -> None:
         raise ValueError(f"{where} must be a ParamScheduler config with a 'name', not {config!r}")
     check_known([config["name"]], PARAM_SCHEDULER_REGISTRY, where, "scheduler")
     cls = PARAM_SCHEDULER_REGISTRY[config["name"]]
-    if not cls.__module__.startswith("classy_vision."):
+    if not cls.__module__.startswith(("classy_vision.", "classy_gc.")):
         return  # we don't know its keys
     known = set(inspect.signature(cls).parameters) - {"num_updates"}
     check_known(config, ["name", "num_epochs", "update_interval", *sorted(known)], where)
+    if "scheduler" in config:
+        _check_scheduler(config["scheduler"], f"{where}.scheduler")
     parts = config.get("schedulers", [])
     if not isinstance(parts, list):
         raise ValueError(

@@ -1,0 +1,45 @@
+"""From the config of a ParamScheduler to the arguments of its constructor."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from classy_vision.optim.param_scheduler import UpdateInterval
+
+from classy_gc.options import NUMBER, Rule, check_known
+
+POSITIVE = Rule("a number > 0", lambda v: NUMBER.accepts(v) and v > 0)
+
+
+def arguments(
+    scheduler: type, config: Mapping[str, Any], where: str, rules: Mapping[str, Rule]
+) -> dict[str, Any]:
+    """Reads a config, which stays as it is.
+
+    Args:
+        scheduler: class with a constructor argument a key.
+        config: ``name``, the arguments, and ``num_epochs``, which a task adds.
+        where: whose it is, for the message.
+        rules: of the arguments.
+
+    Raises:
+        ValueError: an unknown or missing key, or a value that its rule does not accept.
+
+    Example:
+        >>> from classy_gc.optim.param_scheduler import PolynomialFloorParamScheduler as Poly
+        >>> arguments(Poly, {"name": "polynomial_floor"}, "scheduler 'polynomial_floor'", {})
+        Traceback (most recent call last):
+        ValueError: missing key 'start_value' in scheduler 'polynomial_floor'
+    """
+    options = inspect.signature(scheduler).parameters
+    check_known(config, ["name", "num_epochs", *options], where)
+    for name, option in options.items():
+        if name not in config:
+            if option.default is inspect.Parameter.empty:
+                raise ValueError(f"missing key {name!r} in {where}")
+        elif name in rules and not rules[name].accepts(config[name]):
+            raise ValueError(f"{where}: {name} must be {rules[name].allowed}, not {config[name]!r}")
+    given = {name: config[name] for name in options if name in config}
+    return {**given, "update_interval": UpdateInterval.from_config(config)}

@@ -1,0 +1,59 @@
+"""``polynomial_floor``: polynomial decay that ends at a value other than zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from classy_vision.optim.param_scheduler import (
+    ClassyParamScheduler,
+    UpdateInterval,
+    register_param_scheduler,
+)
+
+from classy_gc.optim.param_scheduler.arguments import POSITIVE, arguments
+from classy_gc.options import NUMBER
+
+
+@register_param_scheduler("polynomial_floor")
+class PolynomialFloorParamScheduler(ClassyParamScheduler):
+    """``end_value + (start_value − end_value) · (1 − where)^power``.
+
+    Args:
+        start_value (float): at the beginning
+        end_value (float): at the end, such as a minimum learning rate
+        power (float): > 0; 1 is linear
+        update_interval: ``step`` or ``epoch`` (default: ``step``)
+
+    Raises:
+        ValueError: from a config, an unknown or missing key, or a value that is not allowed.
+
+    Source: MMEngine's ``PolyLR`` (``eta_min``); Chen et al., *DeepLab*,
+    https://arxiv.org/abs/1606.00915, section 4.1.
+
+    Example:
+        >>> schedule = PolynomialFloorParamScheduler(start_value=1.0, end_value=0.5, power=2)
+        >>> [schedule(where) for where in (0, 0.5, 1)]
+        [1.0, 0.625, 0.5]
+    """
+
+    def __init__(
+        self,
+        start_value: float,
+        end_value: float,
+        power: float,
+        update_interval: UpdateInterval = UpdateInterval.STEP,
+    ) -> None:
+        super().__init__(update_interval)
+        self._start_value = start_value
+        self._end_value = end_value
+        self._power = power
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> PolynomialFloorParamScheduler:
+        """Instantiates the scheduler from a configuration: its arguments, by name."""
+        rules = {"start_value": NUMBER, "end_value": NUMBER, "power": POSITIVE}
+        return cls(**arguments(cls, config, "scheduler 'polynomial_floor'", rules))
+
+    def __call__(self, where: float) -> float:
+        return self._end_value + (self._start_value - self._end_value) * (1 - where) ** self._power
