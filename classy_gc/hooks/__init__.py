@@ -1,7 +1,15 @@
 """Classy Vision hooks, one file a registered name."""
 
+from classy_gc.hooks.clip_grad_value import ClipGradValueHook
+from classy_gc.hooks.gc_monitor import GCMonitorHook
 from classy_gc.hooks.json_log import JSONLogHook
 from classy_gc.hooks.phase_seed import PhaseSeedHook
 from classy_gc.hooks.training_curves import TrainingCurvesHook
 
-__all__ = ["JSONLogHook", "PhaseSeedHook", "TrainingCurvesHook"]
+__all__ = [
+    "ClipGradValueHook",
+    "GCMonitorHook",
+    "JSONLogHook",
+    "PhaseSeedHook",
+    "TrainingCurvesHook",
+]

@@ -1,0 +1,244 @@
+"""``gc_monitor``: what gradient centralization removes from each gradient, as training goes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from classy_vision.generic.distributed_util import is_primary
+from classy_vision.hooks import ClassyHook, TensorboardPlotHook, register_hook
+from torch import Tensor, nn
+
+from classy_gc.core.centralization import ineligible_reason, row_sums
+from classy_gc.hooks.json_log import JSONLogHook
+from classy_gc.options import check_known
+
+
+def named_parameters(task: Any) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of a task's model, and those of its loss as ``loss.…``."""
+    yield from task.base_model.named_parameters()
+    yield from task.base_loss.named_parameters(prefix="loss")
+
+
+def whole_row_sums(x: Tensor) -> Tensor:
+    """:func:`classy_gc.core.centralization.row_sums` of all rows, also of a DTensor's."""
+    if not hasattr(x, "full_tensor"):
+        return row_sums(x)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.sum(tuple(range(1, x.dim())), True, dtype=dtype).full_tensor()
+
+
+@torch.no_grad()
+def row_mean_norms(x: Tensor, reference: Tensor | None = None) -> Tensor:
+    """``[‖x − C(x)‖, ‖x‖]``: the norm of the row means, each counted once an element, and of ``x``.
+
+    ``‖x − C(x)‖² = Σ n·mean²`` over the rows of ``n`` elements, so nothing as large as ``x`` is
+    made. In float32 where ``x`` is half precision, and over all processes for a DTensor.
+
+    Args:
+        x: shape ``[d0, d1, …]``, at least two dimensions, not empty.
+        reference: row sums to be subtracted first, shape ``[d0, 1, …]`` (default: None).
+
+    Returns:
+        Shape ``[2]``, on the device of ``x``.
+
+    Example:
+        >>> row_mean_norms(torch.tensor([[3.0, 5.0], [-1.0, 1.0]])) ** 2
+        tensor([32., 36.])
+    """
+    sums = whole_row_sums(x)
+    if reference is not None:
+        sums = sums - reference
+    norm = torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32))
+    if hasattr(norm, "full_tensor"):
+        norm = norm.full_tensor()
+    row_length = x.numel() / x.shape[0]
+    return torch.stack([torch.linalg.vector_norm(sums) / math.sqrt(row_length), norm])
+
+
+def gradient_norms(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """:func:`row_mean_norms` of the gradient of each parameter that has a dense one."""
+    return {
+        name: row_mean_norms(p.grad)
+        for name, p in parameters.items()
+        if p.grad is not None and p.grad.layout == torch.strided
+    }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole and math.isfinite(part) and math.isfinite(whole) else None
+
+
+def ratios(norms: Mapping[str, Tensor]) -> tuple[dict[str, float | None], float | None]:
+    """From norms to their ratios, with one wait for the device.
+
+    Args:
+        norms: of :func:`row_mean_norms`, by name.
+
+    Returns:
+        ``‖x − C(x)‖ / ‖x‖`` of each, and of all taken as one vector; None where that is 0/0, or
+        a norm is not finite.
+
+    Example:
+        >>> ratios({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.0, 3.0])})
+        ({'a': 0.75, 'b': 0.0}, 0.6)
+    """
+    if not norms:
+        return {}, None
+    device = next(iter(norms.values())).device
+    values = torch.stack([pair.to(device) for pair in norms.values()]).tolist()
+    parts, wholes = zip(*values, strict=True)
+    each = {name: _ratio(*pair) for name, pair in zip(norms, values, strict=True)}
+    return each, _ratio(math.hypot(*parts), math.hypot(*wholes))
+
+
+def _squared(x: float | None) -> float | None:
+    return None if x is None else x * x
+
+
+@register_hook("gc_monitor")
+class GCMonitorHook(ClassyHook):
+    """``gc_monitor``: the share of the gradient that GC removes, and how far row means drift.
+
+    It looks at every weight that has rows, whether or not GC is on and whatever
+    ``gc_conv_only`` says, so that it tells of a run without GC what GC would do. With ``C(x)``
+    for the centralized ``x`` (each row less its mean), the first step and every
+    ``interval``-th from there on give for each weight ``p``
+
+    * ``removed``: ``‖g − C(g)‖² / ‖g‖²``, in [0, 1], of the gradient ``g`` that the optimizer is
+      given: accumulated, clipped, and without the weight decay that an optimizer may add;
+    * ``drift``: ``‖M(p) − M(p₀)‖ / ‖p‖`` after the step, where ``M(p) = p − C(p)`` holds the row
+      means, ``n`` times in a row of ``n`` elements, and ``p₀`` is the weight when this hook
+      first saw it. Where GC acts last (``sgd_gc``, or ``gc_loc`` false) it stays 0.
+
+    and both for all of them taken as one vector. A ratio that does not exist is None: no
+    gradient, one of zeros, a sparse or an overflown one. Tensors without rows, the biases and
+    norm weights, and frozen parameters are left out.
+
+    It goes to the ``json_log`` of the run, where there is one::
+
+        {"kind": "gc_monitor", "epoch": 1.5, "step": 51, "removed": 0.02, "drift": 0.0,
+         "parameters": {"blocks.0.weight": {"removed": 0.03, "drift": 0.0}}}
+
+    with ``epoch`` how much has been trained, and ``step`` the number of updates, resumed ones
+    included; to TensorBoard, where ``tensorboard_plot`` has a writer, as ``GC Removed/total``,
+    ``GC Removed/<name>``, ``GC Drift/…`` at that step; and where there is neither, the two
+    totals to the log. Training stays bit for bit what it was. The row means at the start are
+    part of every checkpoint.
+
+    A look reads each gradient and each weight twice, and waits for the device once; between
+    them a step costs a counter. The gradients are taken by a hook on the optimizer's ``step``,
+    which finds them as they were before GC. A process that holds the gradients of a part of the
+    weights only (``use_sharded_ddp``) tells of these.
+
+    Args:
+        interval (int): steps of the optimizer from one look to the next, > 0 (default: 50)
+
+    Raises:
+        ValueError: an unknown key, or an interval that is not an integer > 0.
+
+    Source: Yong et al., *Gradient Centralization*, ECCV 2020, https://arxiv.org/abs/2004.01461,
+    section 4.1: the projection of the gradient, and of the weight space.
+
+    Example:
+        >>> from classy_vision.hooks import build_hook
+        >>> build_hook({"name": "gc_monitor", "interval": 10}).interval
+        10
+    """
+
+    on_start = ClassyHook._noop
+    on_end = ClassyHook._noop
+
+    def __init__(self, interval: int = 50) -> None:
+        super().__init__()
+        if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
+            raise ValueError(
+                f"hook 'gc_monitor': interval must be an integer > 0, not {interval!r}"
+            )
+        self.interval = interval
+        self.state.step = 0
+        self.state.row_sums = {}
+        self._parameters: dict[str, nn.Parameter] = {}
+        self._gradients: dict[str, Tensor] | None = None
+        self._handle: Any = None
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> GCMonitorHook:
+        """Instantiates the hook from a configuration: its arguments, by name."""
+        check_known(config, ["interval"], "hook 'gc_monitor'")
+        return cls(**config)
+
+    def on_phase_start(self, task: Any) -> None:
+        """Watches the optimizer's steps, and notes the row means of weights not seen before."""
+        if not task.train:
+            return
+        self._parameters = {
+            name: p
+            for name, p in named_parameters(task)
+            if p.requires_grad and ineligible_reason(p) is None
+        }
+        for name, p in self._parameters.items():
+            sums = self.state.row_sums.get(name)
+            with torch.no_grad():
+                sums = whole_row_sums(p) if sums is None else sums.to(p.device)
+            self.state.row_sums[name] = sums
+        # Anew in each phase: torch drops such hooks from an optimizer that is copied.
+        self._handle = task.optimizer.optimizer.register_step_pre_hook(self._before_step)
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if self.state.step % self.interval == 0:
+            self._gradients = gradient_norms(self._parameters)
+        self.state.step += 1
+
+    def on_step(self, task: Any) -> None:
+        """Writes what a look found, once the weights are updated."""
+        if self._gradients is None:
+            return
+        removed, total_removed = ratios(self._gradients)
+        self._gradients = None
+        drift, total_drift = ratios(
+            {
+                name: row_mean_norms(p, self.state.row_sums[name])
+                for name, p in self._parameters.items()
+            }
+        )
+        if is_primary():
+            total = {"removed": _squared(total_removed), "drift": total_drift}
+            parameters = {
+                name: {"removed": _squared(removed.get(name)), "drift": drift[name]}
+                for name in self._parameters
+            }
+            self._write(task, total, parameters)
+
+    def _write(
+        self,
+        task: Any,
+        total: Mapping[str, float | None],
+        parameters: Mapping[str, Mapping[str, float | None]],
+    ) -> None:
+        step, written = self.state.step, False
+        for hook in task.hooks:
+            if isinstance(hook, JSONLogHook):
+                epoch = task.where * task.get_total_training_phases()
+                epoch /= task.train_phases_per_epoch or 1
+                hook.write("gc_monitor", epoch=epoch, step=step, **total, parameters=parameters)
+                written = True
+            elif isinstance(hook, TensorboardPlotHook) and hook.tb_writer is not None:
+                for name, values in {"total": total, **parameters}.items():
+                    for kind, value in values.items():
+                        if value is not None:
+                            tag = f"GC {kind.capitalize()}/{name}"
+                            hook.tb_writer.add_scalar(tag, value, global_step=step)
+                written = True
+        if not written:
+            texts = (f"{k} {'-' if v is None else format(v, '.4g')}" for k, v in total.items())
+            logging.info(f"gc_monitor: step {step}, {', '.join(texts)}")
+
+    def on_phase_end(self, task: Any) -> None:
+        """Leaves the optimizer as it was."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
