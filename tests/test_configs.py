@@ -11,7 +11,7 @@ from classy_gc.commands.config import load_config
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.json"))
 CONFIGS = [path for path in CONFIGS if "zero" not in path.stem]  # needs torchrun
 GC_NAMES = ["sgd_gc", "adam_gc", "adamw_gc", "radam_gc", "plain_radam_gc"]
-SIZES = {"imagenet": 224, "cifar100": 32}
+SIZES = {"imagenet": 224, "cifar10": 32, "cifar100": 32, "fashion": 28}
 
 
 def without_data(path):
@@ -27,7 +27,7 @@ def without_data(path):
                 "seed": 0,
                 "num_samples": 2 * dataset["batchsize_per_replica"],
                 **{k: dataset[k] for k in ("batchsize_per_replica", "use_shuffle", "num_workers")},
-                # Synthetic samples are dicts already, and CIFAR's tuples.
+                # Synthetic samples are dicts already, and those of files tuples.
                 "transforms": [
                     {
                         "name": "apply_transform_to_key",

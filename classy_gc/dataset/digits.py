@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-from classy_vision.dataset import ClassyDataset, register_dataset
-from classy_vision.dataset.transforms import build_transforms
+from classy_vision.dataset import register_dataset
 from PIL import Image
 
-from classy_gc.options import check_known
-
-_KEYS = (
-    "name",
-    "split",
-    "batchsize_per_replica",
-    "use_shuffle",
-    "num_samples",
-    "transforms",
-    "num_workers",
-)
-_SPLITS = ("train", "test")
-_DEFAULT_TRANSFORMS = ({"name": "generic_image_transform", "transforms": [{"name": "ToTensor"}]},)
+from classy_gc.dataset.image_dataset import ImageDataset
 
 
 class _Digits:
@@ -55,7 +40,7 @@ class _Digits:
 
 
 @register_dataset("digits")
-class DigitsDataset(ClassyDataset):
+class DigitsDataset(ImageDataset):
     """``digits``: scikit-learn's ``load_digits``; nothing is downloaded.
 
     Every fifth image of each digit is a test image, so the split is the same everywhere:
@@ -88,64 +73,5 @@ class DigitsDataset(ClassyDataset):
         (355, torch.Size([3, 8, 8]), 5)
     """
 
-    def __init__(
-        self,
-        split: str,
-        batchsize_per_replica: int,
-        shuffle: bool,
-        transform: Callable[[Any], Any] | None = None,
-        num_samples: int | None = None,
-        num_workers: int = 0,
-    ) -> None:
-        def check(name: str, value: Any, valid: bool, allowed: str) -> None:
-            if not valid:
-                raise ValueError(f"dataset 'digits': {name} must be {allowed}, not {value!r}")
-
-        def is_int(value: Any) -> bool:
-            return isinstance(value, int) and not isinstance(value, bool)
-
-        check("split", split, split in _SPLITS, "'train' or 'test'")
-        check(
-            "batchsize_per_replica",
-            batchsize_per_replica,
-            is_int(batchsize_per_replica) and batchsize_per_replica > 0,
-            "an integer > 0",
-        )
-        check("use_shuffle", shuffle, isinstance(shuffle, bool), "true or false")
-        check(
-            "num_workers", num_workers, is_int(num_workers) and num_workers >= 0, "an integer >= 0"
-        )
-        dataset = _Digits(split)
-        check(
-            "num_samples",
-            num_samples,
-            num_samples is None or (is_int(num_samples) and 0 < num_samples <= len(dataset)),
-            f"null or an integer from 1 to {len(dataset)}",
-        )
-        super().__init__(dataset, batchsize_per_replica, shuffle, transform, num_samples)
-        self.set_num_workers(num_workers)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> DigitsDataset:
-        """Instantiates the dataset from a configuration, which stays as it is.
-
-        Args:
-            config: ``name``, and the arguments of the class under their config names.
-
-        Raises:
-            ValueError: an unknown or missing key, or a value that is not allowed.
-            ImportError: scikit-learn is missing.
-        """
-        check_known(config, _KEYS, "dataset 'digits'")
-        for key in ("split", "batchsize_per_replica", "use_shuffle"):
-            if key not in config:
-                raise ValueError(f"missing key {key!r} in dataset 'digits'")
-        transforms, batchsize_per_replica, shuffle, num_samples = cls.parse_config(config)
-        return cls(
-            config["split"],
-            batchsize_per_replica,
-            shuffle,
-            build_transforms(_DEFAULT_TRANSFORMS if transforms is None else transforms),
-            num_samples,
-            config.get("num_workers", 0),
-        )
+    def _samples(self, split: str) -> _Digits:
+        return _Digits(split)

@@ -1,0 +1,111 @@
+"""What image datasets of this package have in common: their options, and checks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from classy_vision.dataset import DATASET_REGISTRY, ClassyDataset
+from classy_vision.dataset.transforms import build_transforms
+
+from classy_gc.options import BOOL, Rule, check_known, check_options
+
+_SPLITS = ("train", "test")
+_DEFAULT_TRANSFORMS = ({"name": "generic_image_transform", "transforms": [{"name": "ToTensor"}]},)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class ImageDataset(ClassyDataset):
+    """Base of datasets whose samples are ``(PIL image, int)``, as Classy Vision's CIFAR's are.
+
+    A subclass loads its images in ``_samples``, and lists in ``source_options`` what options of
+    its own that takes.
+
+    Args:
+        split (str): ``train`` or ``test``
+        batchsize_per_replica (int): batch size on each replica, > 0
+        shuffle (bool): a new order every epoch; ``use_shuffle`` in a config
+        transform (callable, optional): of a sample; ``transforms`` in a config, a list as
+            Classy Vision's ``build_transforms`` reads it (default: None; in a config
+            ``generic_image_transform`` with ``ToTensor``)
+        num_samples (int, optional): only the first so many (default: None, all)
+        num_workers (int): processes that load data (default: 0, the training's own)
+        **source: the ``source_options``.
+
+    Raises:
+        ValueError: an unknown or missing key, or a value that is not allowed.
+    """
+
+    #: option: (default, rule); without a default where that is None
+    source_options: ClassVar[Mapping[str, tuple[Any, Rule]]] = {}
+
+    _TABLE: ClassVar = {
+        "split": (None, Rule("'train' or 'test'", lambda v: v in _SPLITS)),
+        "batchsize_per_replica": (None, Rule("an integer > 0", lambda v: _is_int(v) and v > 0)),
+        "use_shuffle": (None, BOOL),
+        "num_workers": (0, Rule("an integer >= 0", lambda v: _is_int(v) and v >= 0)),
+    }
+
+    def __init__(
+        self,
+        split: str,
+        batchsize_per_replica: int,
+        shuffle: bool,
+        transform: Callable[[Any], Any] | None = None,
+        num_samples: int | None = None,
+        num_workers: int = 0,
+        **source: Any,
+    ) -> None:
+        options = {
+            "split": split,
+            "batchsize_per_replica": batchsize_per_replica,
+            "use_shuffle": shuffle,
+            "num_workers": num_workers,
+        }
+        table = {**self._TABLE, **self.source_options}
+        options = check_options({**options, **source}, table, self._label())
+        samples = self._samples(split, **{name: options[name] for name in self.source_options})
+        rule = Rule(
+            f"null or an integer from 1 to {len(samples)}",
+            lambda v: v is None or (_is_int(v) and 0 < v <= len(samples)),
+        )
+        check_options({"num_samples": num_samples}, {"num_samples": (None, rule)}, self._label())
+        super().__init__(samples, batchsize_per_replica, shuffle, transform, num_samples)
+        self.set_num_workers(num_workers)
+
+    def _samples(self, split: str, **source: Any) -> Sequence[tuple[Any, int]]:
+        """The images of a split with their classes."""
+        raise NotImplementedError
+
+    @classmethod
+    def _label(cls) -> str:
+        names = [name for name, c in DATASET_REGISTRY.items() if c is cls]
+        return f"dataset {(names or [cls.__name__])[0]!r}"
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ImageDataset:
+        """Instantiates the dataset from a configuration, which stays as it is.
+
+        Args:
+            config: ``name``, and the arguments of the class under their config names.
+
+        Raises:
+            ValueError: an unknown or missing key, or a value that is not allowed.
+        """
+        table = {**cls._TABLE, **cls.source_options}
+        check_known(config, ["name", *table, "num_samples", "transforms"], cls._label())
+        for key, (default, _) in table.items():
+            if default is None and key not in config:
+                raise ValueError(f"missing key {key!r} in {cls._label()}")
+        transforms, batchsize_per_replica, shuffle, num_samples = cls.parse_config(config)
+        return cls(
+            config["split"],
+            batchsize_per_replica,
+            shuffle,
+            build_transforms(_DEFAULT_TRANSFORMS if transforms is None else transforms),
+            num_samples,
+            **{k: config[k] for k in ("num_workers", *cls.source_options) if k in config},
+        )

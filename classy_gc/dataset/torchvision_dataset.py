@@ -1,0 +1,141 @@
+"""``fashion_mnist``, ``cifar10``, ``cifar100``: torchvision's, from files on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from classy_vision.dataset import register_dataset
+from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST, VisionDataset
+
+from classy_gc.dataset.image_dataset import ImageDataset
+from classy_gc.options import BOOL, Rule
+
+
+class _RGB:
+    """A torchvision dataset, its images with the three channels that Classy's models take."""
+
+    def __init__(self, dataset: VisionDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image, target = self.dataset[index]
+        return image.convert("RGB"), target
+
+
+class _Files(NamedTuple):
+    """What torchvision reads, as it names it."""
+
+    folder: str  # below the root, where the files are
+    names: list[str]
+    unpack_into: str  # below the root, what is at the URLs
+    urls: list[str]
+
+
+def _cifar(source: type[CIFAR10]) -> _Files:
+    names = [name for name, _ in source.train_list + source.test_list]
+    return _Files(source.base_folder, [*names, source.meta["filename"]], "", [source.url])
+
+
+def _mnist(source: type[FashionMNIST]) -> _Files:
+    archives = [name for name, _ in source.resources]
+    folder = f"{source.__name__}/raw"
+    urls = [source.mirrors[0] + name for name in archives]
+    return _Files(folder, [name.removesuffix(".gz") for name in archives], folder, urls)
+
+
+class TorchvisionDataset(ImageDataset):
+    """Base of datasets of torchvision: reads the files that torchvision reads, where it does.
+
+    Gray images become RGB, so that a config for one of these or for ``digits`` needs few changes
+    for another. Classy Vision's own ``classy_cifar10`` and ``classy_cifar100`` read the same
+    files; they load with four processes whatever ``num_workers`` says, take any split but
+    ``train`` for the test split, and ignore unknown keys.
+
+    The arguments are those of :class:`ImageDataset`, and:
+
+    Args:
+        root (str): folder with the folder that torchvision makes, ``~`` being yours
+        download (bool): let torchvision download what is not there. Several processes would
+            download side by side, so do that with one (default: False)
+
+    Raises:
+        ValueError: an unknown or missing key, a value that is not allowed, or damaged files.
+        FileNotFoundError: files are not there; it names them, and where they come from.
+    """
+
+    source_options: ClassVar = {
+        "root": (None, Rule("the path of a folder", lambda v: isinstance(v, str) and v != "")),
+        "download": (False, BOOL),
+    }
+    source: ClassVar[type[VisionDataset]]
+    files: ClassVar[Callable[[Any], _Files]]
+
+    def _samples(self, split: str, root: str, download: bool) -> _RGB:
+        files = type(self).files(self.source)
+        base = Path(root).expanduser()
+        missing = [name for name in files.names if not (base / files.folder / name).is_file()]
+        if missing and not download:
+            raise FileNotFoundError(
+                f"{self._label()}: {base / files.folder} lacks {', '.join(missing)}; set download "
+                f"to true, or unpack into {base / files.unpack_into} what is at "
+                f"{' and '.join(files.urls)}"
+            )
+        try:
+            return _RGB(self.source(root, train=split == "train", download=download))
+        except Exception as error:  # of many kinds: of the network, the archives, the formats
+            raise ValueError(
+                f"{self._label()}: torchvision cannot read {base / files.folder}: {error}"
+            ) from error
+
+
+@register_dataset("fashion_mnist")
+class TorchvisionFashionMNIST(TorchvisionDataset):
+    """``fashion_mnist``: 60,000 train and 10,000 test images of 28x28 gray pixels, 10 classes.
+
+    The arguments are those of :class:`TorchvisionDataset`; ``root`` has ``FashionMNIST/raw``.
+
+    Source: Xiao et al., *Fashion-MNIST*, https://arxiv.org/abs/1708.07747.
+
+    Example:
+        >>> from classy_vision.dataset import build_dataset
+        >>> config = {"name": "fashion_mnist", "split": "test", "batchsize_per_replica": 4}
+        >>> build_dataset({**config, "use_shuffle": False, "root": "/nowhere"})
+        Traceback (most recent call last):
+        FileNotFoundError: dataset 'fashion_mnist': /nowhere/FashionMNIST/raw lacks \
+train-images-idx3-ubyte, ...; set download to true, or unpack into ...
+    """
+
+    source = FashionMNIST
+    files = staticmethod(_mnist)
+
+
+@register_dataset("cifar10")
+class TorchvisionCIFAR10(TorchvisionDataset):
+    """``cifar10``: 50,000 train and 10,000 test images of 32x32 pixels, 10 classes.
+
+    The arguments are those of :class:`TorchvisionDataset`; ``root`` has ``cifar-10-batches-py``.
+
+    Source: https://www.cs.toronto.edu/~kriz/cifar.html
+    """
+
+    source = CIFAR10
+    files = staticmethod(_cifar)
+
+
+@register_dataset("cifar100")
+class TorchvisionCIFAR100(TorchvisionDataset):
+    """``cifar100``: 50,000 train and 10,000 test images of 32x32 pixels, 100 classes.
+
+    The arguments are those of :class:`TorchvisionDataset`; ``root`` has ``cifar-100-python``.
+
+    Source: https://www.cs.toronto.edu/~kriz/cifar.html
+    """
+
+    source = CIFAR100
+    files = staticmethod(_cifar)
