@@ -67,8 +67,9 @@ class Arm(NamedTuple):
     """One of the things to compare."""
 
     name: str
-    file: str  #: the config's, without .json
     family: str  #: what it has in common with those that it is compared with
+    label: str  #: its name among those
+    file: str  #: the config's, without .json
     settings: dict[str, Any]  #: dotted key: value
     config: dict[str, Any]
 
@@ -185,11 +186,19 @@ def build_arms(
         stem = Path(file).stem if stems.count(Path(file).stem) == 1 else file
         for choices in itertools.product(*axes):
             settings = {k: v for choice in choices for k, v in choice.settings.items()}
-            labels = [stem] * (len(files) > 1 or not axes) + [choice.label for choice in choices]
-            family = ", ".join(
-                [stem] + [c.label for c in choices if effect_of and effect_of not in c.settings]
+            labels = [choice.label for choice in choices]
+            shared, own = [stem], labels
+            if effect_of:
+                shared += [c.label for c in choices if effect_of not in c.settings]
+                own = [c.label for c in choices if effect_of in c.settings]
+            arm = Arm(
+                name=", ".join([stem] * (len(files) > 1 or not axes) + labels),
+                family=", ".join(shared),
+                label=", ".join(own) or stem,
+                file=stem,
+                settings=settings,
+                config=_with(config, settings),
             )
-            arm = Arm(", ".join(labels), stem, family, settings, _with(config, settings))
             for other in arms:
                 if arm.name == other.name or arm.config == other.config:
                     raise ValueError(f"arms {other.name!r} and {arm.name!r} are the same")
@@ -374,7 +383,7 @@ def _parser() -> Parser:
     add(
         "--effect_of",
         metavar="KEY",
-        help="a key of --vary or --arm: compare only arms that differ in it alone, not all with "
+        help="a key of --vary: compare only arms that differ in it alone, not all with "
         "the first of their config file",
     )
     add("--seeds", type=int, default=5, metavar="N", help="train with 0 … N-1 (default 5)")
@@ -437,8 +446,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_args(args)
             axes = _axes(args)
             if args.effect_of:
-                varied = [key for axis in axes for choice in axis for key in choice.settings]
-                check_known([args.effect_of], varied, "--effect_of")
+                varied = [flag.partition("=")[0] for flag in args.vary]
+                check_known([args.effect_of], varied, "--effect_of", "key of --vary")
             arms = build_arms(args.config_file, axes, args.effect_of, args.target)
             stack.enter_context(_opened(args.output_folder, arms))
         except ValueError as error:
@@ -490,14 +499,14 @@ def _report(
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in table for key in row)))
         writer.writeheader()
         writer.writerows(table)
-    meter = results["headline"].removeprefix("final ")
+    meter = results["headline"].removeprefix("final test ")
     figure = picture(
         {
-            name: {arm.name.removeprefix(f"{name}, "): phases[arm.name].values() for arm in group}
-            for name, group in groups.items()
+            family: {arm.label: list(phases[arm.name].values()) for arm in group}
+            for family, group in groups.items()
         },
         meter if "/" in meter else None,
-        f"mean ± standard deviation of {args.seeds} seeds",
+        f"mean ± standard deviation over {args.seeds} seeds" if args.seeds > 1 else "one seed",
     )
     figure.savefig(folder / "comparison.png", dpi=150)
     print(f"written to {folder}: results.json, results.csv, comparison.png")

@@ -52,20 +52,25 @@ def picture(families: Mapping[str, Arms], meter: str | None, title: str) -> Any:
         if len(families) > 1:
             row.suptitle(family, fontsize="medium", fontweight="bold")
         loss_axes, test_axes, *option_axes = row.subplots(1, columns)
-        lowest, _ = _draw(loss_axes, arms, train_loss)
+        lowest, *_ = _draw(loss_axes, arms, train_loss)
         loss_axes.set_title("train loss")
         if lowest > 0:
             loss_axes.set_yscale("log")
             loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             loss_axes.yaxis.set_major_formatter("{x:g}")
             loss_axes.yaxis.set_minor_formatter(NullFormatter())
-        lowest, highest = _draw(test_axes, arms, test_result)
+        lowest, highest, late = _draw(test_axes, arms, test_result)
         test_axes.set_title(f"test {meter or 'loss'}")
         if meter and lowest >= 0 and highest <= 1:
             test_axes.yaxis.set_major_formatter(PercentFormatter(1))
+        if meter and highest > late:
+            # Or how the arms differ at the end would be lost below the rise of the beginning.
+            margin = 0.1 * (highest - late)
+            test_axes.set_ylim(late - margin, highest + margin)
         for axes, option in zip(option_axes, options, strict=True):
-            _draw(axes, arms, lambda phase, option=option: phase["options"].get(option))
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+            least = _draw(axes, arms, lambda phase, option=option: phase["options"].get(option))[0]
+            if least >= 0:
+                axes.set_ylim(bottom=0)
             axes.set_title("learning rate" if option == "lr" else option)
         for axes in (loss_axes, test_axes, *option_axes):
             axes.set_xlabel("epoch")
@@ -81,19 +86,25 @@ def picture(families: Mapping[str, Arms], meter: str | None, title: str) -> Any:
 
 def _options_that_change(families: Mapping[str, Arms]) -> list[str]:
     """The learning rate, and what else changes during a run: other options are in the names."""
-    values = collections.defaultdict(set)
-    for arms in families.values():
-        for name, runs in arms.items():
-            for phase in (phase for run in runs for phase in run):
-                for option, value in phase["options"].items():
-                    values[option, name].add(value)
-    changing = {option: None for (option, _), seen in values.items() if len(seen) > 1}
-    return list(dict.fromkeys([*(option for option, _ in values if option == "lr"), *changing]))
+    runs = [run for arms in families.values() for arm in arms.values() for run in arm]
+    values = [
+        (option, {phase["options"].get(option) for phase in run if phase["phase"] == "train"})
+        for run in runs
+        for option in {key: None for phase in run for key in phase["options"]}
+    ]
+    changing = (option for option, seen in values if option == "lr" or len(seen) > 1)
+    return list(dict.fromkeys(changing))
 
 
-def _draw(axes: Any, arms: Arms, value: Callable[[Phase], float | None]) -> tuple[float, float]:
-    """Draws a line and a band for each arm; returns the least and the largest mean."""
-    lowest, highest = np.inf, -np.inf
+def _draw(
+    axes: Any, arms: Arms, value: Callable[[Phase], float | None]
+) -> tuple[float, float, float]:
+    """Draws a line and a band for each arm.
+
+    Returns the least and the largest mean, and the lowest end of a band after the first quarter
+    of the epochs.
+    """
+    lowest, highest, late = np.inf, -np.inf, np.inf
     for i, (name, runs) in enumerate(arms.items()):
         by_epoch = collections.defaultdict(list)
         for phase in (phase for run in runs for phase in run):
@@ -109,5 +120,6 @@ def _draw(axes: Any, arms: Arms, value: Callable[[Phase], float | None]) -> tupl
         axes.fill_between(
             epochs, mean - std, mean + std, color=style["color"], alpha=0.18, linewidth=0
         )
+        late = min(late, np.nanmin((mean - std)[len(epochs) // 4 :]))
         lowest, highest = min(lowest, np.nanmin(mean)), max(highest, np.nanmax(mean))
-    return lowest, highest
+    return lowest, highest, late

@@ -131,8 +131,8 @@ def run_metrics(phases: Sequence[Phase], target: Target | None) -> dict[str, flo
         target: (default: None)
 
     Returns:
-        ``final METER`` and ``best METER`` (the highest) of the test meters, ``final test
-        loss``, ``final train loss``, ``seconds``, and with a target ``epochs to target``,
+        ``final test METER`` and ``best test METER`` (the highest), ``final test loss``,
+        ``final train loss``, ``seconds``, and with a target ``epochs to target``,
         infinite where the run never gets there. What the log does not have is left out.
 
     Raises:
@@ -153,7 +153,7 @@ def run_metrics(phases: Sequence[Phase], target: Target | None) -> dict[str, flo
     tests = [(p["epoch"], flat_meters(p)) for p in phases if p["phase"] == "test"]
     for meter in tests[-1][1] if tests else ():
         values = [meters[meter] for _, meters in tests]
-        metrics |= {f"final {meter}": values[-1], f"best {meter}": max(values)}
+        metrics |= {f"final test {meter}": values[-1], f"best test {meter}": max(values)}
     if target:
         check_known([target.meter], tests[-1][1] if tests else (), "--target", "meter")
         reached = (epoch for epoch, meters in tests if meters[target.meter] >= target.value)
@@ -194,7 +194,7 @@ def scale(metric: str, values: Sequence[float]) -> Scale:
     """Meters that lie in [0, 1] are shares; everything else is printed as it is.
 
     Example:
-        >>> scale("final accuracy/top_1", [0.5, 0.75]).spread(spread([0.5, 0.75]))
+        >>> scale("final test accuracy/top_1", [0.5, 0.75]).spread(spread([0.5, 0.75]))
         '62.50 ± 17.68 %'
     """
     if "/" in metric and all(0 <= value <= 1 for value in values):
@@ -212,7 +212,7 @@ def sentence(difference: Difference, adjusted_p: float | None, seeds: int, form:
         form: of the metric.
 
     Example:
-        >>> form = scale("final accuracy/top_1", [0.9])
+        >>> form = scale("final test accuracy/top_1", [0.9])
         >>> sentence(Difference(5, 0.0012, -0.0005, 0.0029, 0.12), 0.12, 5, form)
         '+0.12 points [−0.05, +0.29] over 5 seeds: cannot be told from noise'
     """
@@ -264,7 +264,7 @@ def evaluate(
     }
     metrics = list(dict.fromkeys(m for logs in runs.values() for run in logs.values() for m in run))
     candidates = [
-        *([f"final {target.meter}"] if target else []),
+        *([f"final test {target.meter}"] if target else []),
         *(m for m in metrics if m.startswith("final ") and "/" in m),
         *(m for m in ("final test loss", "final train loss") if m in metrics),
     ]
@@ -328,18 +328,23 @@ def text(results: Mapping[str, Any]) -> str:
         results: of :func:`evaluate`, with ``failed``.
     """
     arms, headline, target = results["arms"], results["headline"], results["target"]
-    metrics = [headline, headline.replace("final", "best"), "final train loss", "seconds"]
-    metrics = [m for m in dict.fromkeys(metrics) if any(m in arm["spread"] for arm in arms)]
-    table = [["", *metrics, *(["epochs to target"] if target else []), "runs"]]
+    columns = {
+        headline: "final",
+        headline.replace("final", "best"): "best",
+        "final train loss": "train loss",
+        "seconds": "seconds",
+    }
+    columns = {m: c for m, c in columns.items() if any(m in arm["spread"] for arm in arms)}
+    header = [*columns.values(), *(["epochs to target"] if target else []), "runs"]
+    table = [[headline.removeprefix("final "), *header]]
     for arm in arms:
         cells = [arm["name"]]
-        for metric in metrics:
-            every = [run[metric] for a in arms for run in a["runs"] if metric in run]
-            cells.append(scale(metric, every).spread(Spread(**arm["spread"][metric])))
+        for metric in columns:
+            values = [run[metric] for a in arms for run in a["runs"] if metric in run]
+            cells.append(scale(metric, values).spread(Spread(**arm["spread"][metric])))
         if target:
             median, reached = arm[EPOCHS]["median"], arm[EPOCHS]["reached"]
-            median = "never" if median is None else f"{median:g}"
-            cells.append(f"{median} ({reached} of {len(arm['runs'])})")
+            cells.append(f"{'never' if median is None else format(median, 'g')} ({reached})")
         table.append([*cells, f"{len(arm['runs'])} of {results['seeds']}"])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
@@ -352,11 +357,12 @@ def text(results: Mapping[str, Any]) -> str:
     lines.append("mean ± standard deviation over seeds; best: the highest of all epochs")
     if target:
         lines.append(
-            f"epochs to target: median until {target['meter']} is {target['value']:g}, (runs that "
-            "reach it); those that never do count as later than all others"
+            f"epochs to target: median until {target['meter']} ≥ {target['value']:g} (how many "
+            "runs get there); those that never do count as later than all others"
         )
+    lines += ["", f"{headline}, paired by seed"]
     for baseline in dict.fromkeys(arm["baseline"] for arm in arms if arm["baseline"]):
-        lines += ["", f"{headline} against {baseline}, paired by seed:"]
+        lines.append(f"against {baseline}:")
         lines += [f"  {a['name']}: {a['verdict']}" for a in arms if a["baseline"] == baseline]
     if results["comparisons"]:
         lines.append(f"[…] is the {CONFIDENCE:.0%} confidence interval of the paired t-test")
