@@ -20,6 +20,7 @@ from classy_vision.models import MODEL_REGISTRY
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
 
+from classy_gc.custom_imports import import_custom
 from classy_gc.options import check_known
 from classy_gc.tasks import (
     ParamwiseClassificationTask,
@@ -27,9 +28,10 @@ from classy_gc.tasks import (
     refuse_under_stock_task,
 )
 
-# What the `from_config` of Classy Vision's own tasks reads.
+# What the `from_config` of Classy Vision's own tasks reads, and what the import of classy_gc adds.
 _TASK_KEYS = (
     "name",
+    "custom_imports",
     "num_epochs",
     "dataset",
     "loss",
@@ -65,7 +67,7 @@ _READERS = ("classy_vision.", "torchvision.", "torch.serialization")
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
-    """Reads a config and checks the names in it.
+    """Reads a config, imports its ``custom_imports``, and checks the names in it.
 
     Args:
         path: of a JSON file.
@@ -74,7 +76,8 @@ def load_config(path: str | Path) -> dict[str, Any]:
         The config.
 
     Raises:
-        ValueError: there is no such file, it is not JSON, or :func:`check_config` refuses it.
+        ValueError: there is no such file, it is not JSON, a module cannot be imported, or
+            :func:`check_config` refuses it.
     """
     try:
         config = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -83,6 +86,8 @@ def load_config(path: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"--config_file {path} is not valid JSON: {error}") from error
     try:
+        _check_keys(config, "the config")
+        import_custom(config)
         check_config(config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

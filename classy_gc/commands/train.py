@@ -46,6 +46,7 @@ from torchvision import set_image_backend, set_video_backend
 
 from classy_gc.commands import Parser
 from classy_gc.commands.config import load_config, refusal
+from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.hooks import JSONLogHook, PhaseSeedHook, TrainingCurvesHook
 from classy_gc.options import check_known
 
@@ -289,9 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "PYTHONWARNINGS",
         "ignore:`torch.jit.script` is deprecated,ignore:The 'torchvision.transforms._",
     )
-    # As with classy_train.py, what lies in the current folder can be imported.
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    import_from_current_folder()
 
     output = _Output(args)
     try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from classy_vision.tasks import ClassificationTask, FineTuningTask
 
+from classy_gc.custom_imports import import_custom
 from classy_gc.tasks.paramwise_classification_task import ParamwiseClassificationTask
 from classy_gc.tasks.paramwise_fine_tuning import ParamwiseFineTuning
 
@@ -36,13 +37,14 @@ def refuse_under_stock_task(task: type, config: Mapping[str, Any]) -> None:
         )
 
 
-def _refusing_from_config(
+def _extended_from_config(
     cls: type[ClassificationTask], config: Mapping[str, Any]
 ) -> ClassificationTask:
+    import_custom(config)
     refuse_under_stock_task(cls, config)
     return _from_config(cls, config)
 
 
 # The stock tasks and optimizers ignore keys that they do not know, and nothing of theirs can be
-# asked to look: this one key is worth the intrusion. A user's own task may read it.
-ClassificationTask.from_config = classmethod(_refusing_from_config)
+# asked to look: these two keys are worth the intrusion. A user's own task may read param_groups.
+ClassificationTask.from_config = classmethod(_extended_from_config)

@@ -1,0 +1,1 @@
+"""A package beside a config, for its custom_imports."""

@@ -1,0 +1,77 @@
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from classy_vision.optim import OPTIMIZER_REGISTRY
+from classy_vision.tasks import build_task
+
+import classy_gc  # noqa: F401
+from classy_gc.commands import main
+from classy_gc.commands.config import load_config
+
+RECIPE = Path(__file__).parents[1] / "configs" / "recipes" / "custom_imports.json"
+MODULE = """
+from classy_vision.optim import register_optimizer
+from classy_gc.optim import SGDGC
+
+@register_optimizer("{name}")
+class {name}(SGDGC):
+    pass
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch, request):
+    """Of an optimizer that a module in the current folder registers, a name for each test."""
+    name = "Own" + "".join(filter(str.isalnum, request.node.name))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    Path(f"{name}.py").write_text(MODULE.format(name=name))
+    importlib.invalidate_caches()
+    return json.loads(RECIPE.read_text()) | {
+        "custom_imports": [name],
+        "optimizer": {"name": name, "lr": 0.1},
+        "use_gpu": False,
+    }
+
+
+def test_build_task_imports(config):
+    task = build_task(config)
+    assert type(task.optimizer) is OPTIMIZER_REGISTRY[config["optimizer"]["name"]]
+
+
+def test_every_command_imports(config):
+    Path("config.json").write_text(json.dumps(config))
+    for _ in range(2):
+        assert load_config("config.json") == config
+    assert config["optimizer"]["name"] in OPTIMIZER_REGISTRY
+
+
+BAD = {
+    "a name alone": ("my_package", "must be a list of module names, not 'my_package'"),
+    "no strings": (["json", 1], r"must be a list of module names, not \['json', 1\]"),
+    "an empty name": ([""], r"must be a list of module names, not \[''\]"),
+    "nowhere": (["json", "no.where"], "'no.where' cannot be imported: .*No module named 'no'"),
+    "raises": (["raises"], "'raises' cannot be imported: ZeroDivisionError: division by zero"),
+    "exits": (["exits"], "'exits' cannot be imported: SystemExit: 3"),
+}
+
+
+@pytest.mark.parametrize(("modules", "message"), BAD.values(), ids=BAD)
+def test_bad_modules_stop_the_run_with_one_line(config, capsys, modules, message):
+    Path("raises.py").write_text("1 / 0")
+    Path("exits.py").write_text("raise SystemExit(3)")
+    Path("config.json").write_text(json.dumps(config | {"custom_imports": modules}))
+    before = sorted(path.name for path in Path().iterdir() if path.name != "__pycache__")
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "--config_file", "config.json"])
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("classy-gc train: error: config.json: custom_imports")
+    with pytest.raises(ValueError, match=message) as error:
+        build_task(config | {"custom_imports": modules})
+    assert str(error.value) in line
+    after = sorted(path.name for path in Path().iterdir() if path.name != "__pycache__")
+    assert after == before
