@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train what a Classy Vision config describes",
     "param-groups": "print which parameter of a config gets which options",
     "compare": "train a config several ways and tell differences from noise",
+    "schedules": "draw the schedules of configs as one picture",
     "bench": "time the optimizers beside torch's own",
 }
 

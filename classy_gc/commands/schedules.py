@@ -1,0 +1,126 @@
+"""``classy-gc schedules``: a picture of what the ParamSchedulers of configs do."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from classy_vision.optim import build_optimizer, build_optimizer_schedulers
+from classy_vision.optim.param_scheduler import UpdateInterval
+
+from classy_gc.commands import Parser
+from classy_gc.commands.config import load_config, refusal
+from classy_gc.custom_imports import import_from_current_folder
+
+_COLUMNS = 3
+_POINTS = 1000
+
+
+def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Every scheduled option of the optimizer over the training.
+
+    What parameter groups make of them is not in it.
+
+    Args:
+        config: of a task, which stays as it is.
+
+    Returns:
+        When, in epochs, and option: values then; shape ``[1000]`` each.
+
+    Raises:
+        ValueError: what the optimizer refuses, or that it has no schedules.
+
+    Example:
+        >>> lr = {"name": "linear", "start_value": 1.0, "end_value": 0.0}
+        >>> optimizer = {"name": "sgd_gc", "param_schedulers": {"lr": lr}}
+        >>> epochs, options = schedules({"num_epochs": 4, "optimizer": optimizer})
+        >>> float(epochs[500]), float(options["lr"][500])
+        (2.0, 0.5)
+    """
+    optimizer = copy.deepcopy({**config.get("optimizer", {}), "num_epochs": config["num_epochs"]})
+    if not optimizer.get("param_schedulers"):
+        raise ValueError("there are no param_schedulers in optimizer")
+    optimizer.pop("param_groups", None)  # which the task reads
+    build_optimizer(copy.deepcopy(optimizer))
+    phases = config["num_epochs"] * (
+        config.get("dataset", {}).get("train", {}).get("phases_per_epoch") or 1
+    )
+    where = np.arange(_POINTS) / _POINTS
+    at = {UpdateInterval.STEP: where, UpdateInterval.EPOCH: np.floor(where * phases) / phases}
+    return where * config["num_epochs"], {
+        option: np.array([scheduler(float(x)) for x in at[scheduler.update_interval]])
+        for option, scheduler in build_optimizer_schedulers(optimizer).items()
+    }
+
+
+def _figure(curves: Sequence[tuple[str, tuple[np.ndarray, dict[str, np.ndarray]]]]) -> Any:
+    # A Figure of its own, not pyplot: nothing global, and no display is needed.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    columns = min(len(curves), _COLUMNS)
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+    cells = figure.subfigures(rows, columns, squeeze=False, hspace=0.04, wspace=0.04).flat
+    for cell, (title, (epochs, options)) in zip(cells, curves, strict=False):
+        cell.suptitle(title, fontsize="medium")
+        all_axes = cell.subplots(len(options), sharex=True, squeeze=False)[:, 0]
+        for axes, (option, values) in zip(all_axes, options.items(), strict=True):
+            axes.plot(epochs, values, color="#1f77b4", linewidth=1.8)
+            axes.set_ylabel(option)
+            if option == "lr":
+                axes.set_ylim(bottom=0)
+            axes.set_xlim(0, epochs[1] * _POINTS)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+        all_axes[-1].set_xlabel("epoch")
+        cell.align_ylabels(all_axes)
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draws the schedules of configs as one picture, and trains nothing.
+
+    Args:
+        argv: the flags (default: None, those of the process).
+
+    Returns:
+        0. Bad input exits with code 2 and one line on stderr, and nothing is written.
+    """
+    parser = Parser(
+        prog="classy-gc schedules",
+        description="Draws every scheduled option of configs over the training, as one picture.",
+    )
+    parser.add_argument("--config_file", required=True, nargs="+", help="one or several")
+    parser.add_argument(
+        "--output", default="schedules.png", help="of the picture (default schedules.png)"
+    )
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    import_from_current_folder()
+    curves = []
+    try:
+        for path in args.config_file:
+            config = load_config(path)
+            try:
+                curves.append((Path(path).stem, schedules(config)))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+        output = Path(args.output)
+        figure = _figure(curves)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(output, dpi=150)
+    except Exception as error:
+        reason = refusal(error)
+        if isinstance(error, ImportError) and "matplotlib" in str(error):
+            reason = "the picture needs matplotlib: pip install 'classy-gc[examples]'"
+        if reason is None:
+            raise
+        parser.error(reason)
+    print(output)
+    return 0
