@@ -12,6 +12,7 @@ from typing import NoReturn
 COMMANDS = {
     "train": "train what a Classy Vision config describes",
     "param-groups": "print which parameter of a config gets which options",
+    "inspect": "print what GC does, or would do, to each gradient of a config",
     "compare": "train a config several ways and tell differences from noise",
     "schedules": "draw the schedules of configs as one picture",
     "bench": "time the optimizers beside torch's own",

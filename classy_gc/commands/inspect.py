@@ -1,0 +1,289 @@
+"""``classy-gc inspect``: what GC does, or would do, to each gradient of a config."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from classy_vision.optim import OPTIMIZER_REGISTRY
+from classy_vision.tasks import ClassificationTask
+
+from classy_gc.commands import Parser
+from classy_gc.commands.bench import _progress
+from classy_gc.commands.config import load_config, refusal
+from classy_gc.commands.train import _build_task, _seed
+from classy_gc.core.centralization import ineligible_reason
+from classy_gc.files import replaced
+from classy_gc.hooks.gc_monitor import gradient_norms, named_parameters, ratios
+from classy_gc.param_groups.build import _aligned
+
+# Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
+_COLORS = {"yes": "#0072B2", "would": "#E69F00", "no": "#999999"}
+_MOST_BARS = 150
+_LONGEST_NAME = 60
+
+
+class Row(NamedTuple):
+    """What there is to say of one parameter."""
+
+    name: str
+    shape: Sequence[int]
+    group: int | None  # None of a parameter that is not trained
+    gc: str  # "yes", "would" with use_gc, or "no: " and why not
+    norms: torch.Tensor | None  # row_mean_norms of its gradients; None if it has no rows
+
+    @property
+    def removed(self) -> float | None:
+        """The share of the gradient's energy that GC removes; None without gradient or rows."""
+        return _removed([self])
+
+
+def _removed(rows: Sequence[Row]) -> float | None:
+    ratio = ratios({row.name: row.norms for row in rows if row.norms is not None})[1]
+    return None if ratio is None else ratio**2
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="classy-gc inspect",
+        description="Runs a few training batches of a config forward and backward, and prints "
+        "which gradients GC centralizes, or would, and which share of their energy it removes. "
+        "Trains and saves nothing; with a checkpoint it looks at trained weights.",
+    )
+    parser.add_argument("--config_file", required=True, help="of a classification task")
+    parser.add_argument(
+        "--batches", type=int, default=8, help="the mean is over these (default 8; > 0)"
+    )
+    parser.add_argument("--output", default="inspect.png", help="the picture (default %(default)s)")
+    parser.add_argument("--checkpoint_load_path", default="", help="to start from (default: none)")
+    parser.add_argument(
+        "--pretrained_checkpoint_path", default="", help="of a fine_tuning task (default: none)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the weights and the order of the data (default 0)"
+    )
+    return parser
+
+
+def _check_args(args: argparse.Namespace) -> None:
+    for flag, minimum in (("batches", 1), ("seed", 0)):
+        if getattr(args, flag) < minimum:
+            raise ValueError(f"--{flag} must be an integer >= {minimum}, not {getattr(args, flag)}")
+    output = Path(args.output)
+    if output.suffix != ".png" or output.is_dir():
+        raise ValueError(f"--output must be the path of a .png file, not {args.output!r}")
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise ValueError(f"--output {args.output}: there is no writable folder {output.parent}")
+    if not importlib.util.find_spec("matplotlib"):
+        raise ValueError("the picture needs matplotlib: pip install 'classy-gc[examples]'")
+
+
+def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
+    config = load_config(args.config_file)
+    if config.get("test_only", False):
+        raise ValueError(f"{args.config_file}: test_only is true, so there are no gradients")
+    # No hook may write anything, and the test data need not be there.
+    config |= {"dataset": {"train": config["dataset"]["train"]}, "hooks": []}
+    _seed(args.seed)
+    task = _build_task(args, config)
+    if not isinstance(task, ClassificationTask):
+        raise ValueError(f"{args.config_file}: {config['name']!r} is not a classification task")
+    task.prepare()
+    # From the first phase, also where a checkpoint comes from the last.
+    task.phase_idx = task.train_phase_idx = -1
+    task.num_updates = 0
+    task.advance_phase()
+    return task
+
+
+def _backward(task: ClassificationTask, loss: torch.Tensor) -> None:
+    """In place of ``task.run_optimizer``: no step."""
+    if not loss.isfinite():
+        raise ValueError(f"the loss is {float(loss)}, so there are no gradients to look at")
+    task.optimizer.zero_grad()
+    scaler = task.amp_grad_scaler
+    (loss if scaler is None else scaler.scale(loss)).backward()
+
+
+def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int]:
+    """Takes the gradients of a few batches, each on its own, and none of the optimizer's steps.
+
+    What the model keeps of the batches themselves, BatchNorm's statistics, changes in memory.
+
+    Args:
+        task: prepared, in a training phase.
+        batches: how many, > 0; fewer if the phase has no more.
+
+    Returns:
+        A row a parameter in the order of the model, and the number of batches. The options of
+        the parameter groups are those at the start of training.
+    """
+    parameters = dict(named_parameters(task))
+    with_rows = {
+        name: p
+        for name, p in parameters.items()
+        if p.requires_grad and ineligible_reason(p) is None
+    }
+    norms = {name: torch.zeros(2) for name in with_rows}
+    task.run_optimizer = functools.partial(_backward, task)
+    done = 0
+    try:
+        while done < batches:
+            _progress(f"batch {done + 1}/{batches}")
+            task.train_step()
+            done += 1
+            for name, pair in gradient_norms(with_rows).items():
+                norms[name] = torch.hypot(norms[name].to(pair), pair)
+    except StopIteration:  # the phase is over
+        pass
+    finally:
+        _progress("")
+        del task.run_optimizer
+    groups = {
+        id(p): (i, group)
+        for i, group in enumerate(task.optimizer.param_groups)
+        for p in group["params"]
+    }
+    rows = []
+    for name, p in parameters.items():
+        i, group = groups.get(id(p), (None, {}))
+        reason = ineligible_reason(p, gc_conv_only=group.get("gc_conv_only", False))
+        if i is None or not p.requires_grad:
+            reason = "it is frozen"
+        gc = f"no: {reason}" if reason else "yes" if group.get("use_gc") else "would"
+        rows.append(Row(name, p.shape, i, gc, norms.get(name)))
+    return rows, done
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line a parameter, and the totals.
+
+    Args:
+        rows: from :func:`inspect_task`.
+    """
+    lines = [("parameter", "shape", "group", "removed", "GC")]
+    for row in rows:
+        shape = "×".join(map(str, row.shape)) or "1"
+        group = "-" if row.group is None else row.group
+        lines.append((row.name, shape, group, _percent(row.removed), row.gc))
+    for gc in ("yes", "would"):
+        those = [row for row in rows if row.gc == gc]
+        if those:
+            count = f"{len(those)} of {len(rows)}"
+            lines.append((f"total of {count} tensors", "", "", _percent(_removed(those)), gc))
+    return _aligned(lines)
+
+
+def picture(rows: Sequence[Row], title: str) -> Any:
+    """A bar a parameter that has rows, in the order of the model.
+
+    Args:
+        rows: from :func:`inspect_task`; of more than 150 bars, those that GC takes most from.
+        title: of the picture.
+
+    Returns:
+        A ``matplotlib`` Figure.
+    """
+    # A Figure of its own, not pyplot: nothing global, and no display is needed.
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import PercentFormatter
+
+    bars = [row for row in rows if row.norms is not None]
+    notes = [f"{len(rows) - len(bars)} tensors without rows or frozen have no bar"]
+    if len(bars) > _MOST_BARS:
+        least = sorted((row.removed or 0 for row in bars), reverse=True)[_MOST_BARS - 1]
+        notes.insert(0, f"the {_MOST_BARS} largest of {len(bars)}")
+        bars = [row for row in bars if (row.removed or 0) >= least][:_MOST_BARS]
+    figure = Figure(figsize=(9, 1.9 + 0.2 * max(len(bars), 3)), layout="constrained")
+    figure.suptitle(title, fontsize="medium")
+    axes = figure.subplots()
+    kinds = [row.gc.split(":")[0] for row in bars]
+    shares = [row.removed or 0 for row in bars]
+    names = [_shortened(row.name) for row in bars]
+    drawn = axes.barh(range(len(bars)), shares, color=[_COLORS[kind] for kind in kinds])
+    axes.bar_label(drawn, [_percent(row.removed) for row in bars], padding=3, fontsize=7)
+    axes.set_yticks(range(len(bars)), names, fontsize=7)
+    axes.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
+    axes.set_xlim(0, 1.12 * max([*shares, 1e-3]))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel(
+        f"share of the gradient's energy that GC removes\n({'; '.join(notes)})", fontsize="medium"
+    )
+    axes.grid(alpha=0.25, axis="x")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    texts = {"yes": "GC is on", "would": "GC is off, and would remove this", "no": "gc_conv_only leaves it out"}
+    handles = [Patch(color=_COLORS[kind], label=texts[kind]) for kind in texts if kind in kinds]
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=len(handles), frameon=False
+        )
+    return figure
+
+
+def _shortened(name: str) -> str:
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
+
+
+def _how_to_turn_on(task: ClassificationTask) -> str:
+    """What GC needs to do what it would do."""
+    if any("use_gc" in group for group in task.optimizer.param_groups):
+        return "use_gc is off there"
+    names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is type(task.optimizer)]
+    name = (names or [type(task.optimizer).__name__])[0]
+    other = f"{name}_gc" if f"{name}_gc" in OPTIMIZER_REGISTRY else "gc"
+    return f"optimizer {name!r} has no GC; {other!r} with use_gc true has"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints a line a parameter, and draws the picture; trains and saves nothing.
+
+    Args:
+        argv: the flags (default: None, those of the process).
+
+    Returns:
+        0. Bad input exits with code 2 and one line on stderr.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    # As with `classy-gc train`, what lies in the current folder can be imported.
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        _check_args(args)
+        task = _prepared_task(args)
+        rows, batches = inspect_task(task, args.batches)
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        parser.error(reason)
+    of_batches = (
+        f"mean over {batches} batch{'es' * (batches != 1)} of {task.get_global_batchsize()}"
+    )
+    print(table(rows))
+    print(f"removed: share of the gradient's energy, {of_batches}")
+    if any(row.norms is not None and row.removed is None for row in rows):
+        print("-: the gradient is zero, or there is none")
+    if any(row.gc == "would" for row in rows):
+        print(f"would: {_how_to_turn_on(task)}")
+    with replaced(Path(args.output)) as file:
+        title = f"{Path(args.config_file).stem}, {of_batches}"
+        picture(rows, title).savefig(file, format="png", dpi=150)
+    print(f"picture: {args.output}")
+    return 0
