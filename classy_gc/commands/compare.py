@@ -41,6 +41,7 @@ from classy_gc.commands.compare_picture import picture
 from classy_gc.commands.compare_results import Target, evaluate, rows, text
 from classy_gc.commands.compare_runs import Progress, Run, train_runs
 from classy_gc.commands.config import check_config, load_config, refusal
+from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced
 from classy_gc.options import check_known
 from classy_gc.param_groups import PARAM_GROUP_BUILDER_REGISTRY
@@ -150,7 +151,7 @@ def _short(key: str, keys: Sequence[str]) -> str:
     parts = key.split(".")
     for n in range(1, len(parts)):
         short = ".".join(parts[-n:])
-        if sum(f".{other}".endswith(f".{short}") for other in keys) == 1:
+        if not short[0].isdigit() and sum(f".{other}".endswith(f".{short}") for other in keys) == 1:
             return short
     return key
 
@@ -175,7 +176,7 @@ def build_arms(
         target: of which every arm must have the meter (default: None).
 
     Raises:
-        ValueError: or what :func:`classy_gc.commands.config.refusal` knows, naming the arm.
+        ValueError: naming the arm and what is wrong with it.
     """
     configs = {file: load_config(file) for file in files}
     if len(configs) < len(files):
@@ -209,9 +210,8 @@ def build_arms(
         try:
             _check(arm, target)
         except Exception as error:
-            reason = refusal(error)
-            if reason is None:
-                raise
+            # Also where a class stumbles over a value: `classy-gc train` shows where.
+            reason = refusal(error) or f"{type(error).__name__}: {error}"
             raise ValueError(f"arm {arm.name!r}: {reason}") from error
     return arms
 
@@ -234,21 +234,24 @@ def _key(section: Any, key: str, path: Sequence[str], may_be_new: bool = False) 
         return int(key)
     if not isinstance(section, Mapping):
         raise ValueError(f"{where} is {section!r}, so it has no key {key!r}")
-    if path or not may_be_new:  # check_config knows what the config itself may have
-        check_known([key], [*section, *(_arguments(section, path) if may_be_new else ())], where)
+    if may_be_new and (not path or _class(section, path).__module__.startswith("classy_gc.")):
+        return key  # check_config refuses what the config cannot have, our classes do so too
+    check_known([key], [*section, *(_arguments(section, path) if may_be_new else ())], where)
     return key
+
+
+def _class(section: Mapping[str, Any], path: Sequence[str]) -> type:
+    """What a section describes; ``object`` where nobody is registered."""
+    registry = next((_REGISTRIES[key] for key in reversed(path) if key in _REGISTRIES), {})
+    return registry.get(section.get("name"), object)
 
 
 def _arguments(section: Mapping[str, Any], path: Sequence[str]) -> list[str]:
     """What a section may have though its author did not write it: arguments of its class."""
-    registry = next((_REGISTRIES[key] for key in reversed(path) if key in _REGISTRIES), {})
-    cls = registry.get(section.get("name"))
-    if cls is None:
-        return []
-    if registry is PARAM_GROUP_BUILDER_REGISTRY:
-        return list(cls.fields)
-    extra = ["param_schedulers", "param_groups"] if registry is OPTIMIZER_REGISTRY else []
-    return [*inspect.signature(cls).parameters, *extra]
+    cls = _class(section, path)
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return [*names, *(["param_schedulers", "param_groups"] if path == ["optimizer"] else [])]
 
 
 def _check(arm: Arm, target: Target | None) -> None:
@@ -265,8 +268,8 @@ def _check(arm: Arm, target: Target | None) -> None:
             )
     schedules = config.get("optimizer", {}).get("param_schedulers", {})
     for key in arm.settings:
-        first, *middle, option = key.split(".")
-        if first == "optimizer" and middle in ([], ["base_optimizer"]) and option in schedules:
+        section, _, option = key.rpartition(".")
+        if section in ("optimizer", "optimizer.base_optimizer") and option in schedules:
             root = f"optimizer.param_schedulers.{option}"
             raise ValueError(
                 f"{key} does nothing, because the schedule {root} drives {option}; vary "
@@ -438,9 +441,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    # As with `classy-gc train`, what lies in the current folder can be imported.
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    import_from_current_folder()
     with contextlib.ExitStack() as stack:
         try:
             _check_args(args)

@@ -123,7 +123,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return result
 
 
-def run_metrics(phases: Sequence[Phase], target: Target | None) -> dict[str, float]:
+def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[str, float]:
     """What one run has reached.
 
     Args:
@@ -221,7 +221,8 @@ def sentence(difference: Difference, adjusted_p: float | None, seeds: int, form:
         return "no seed has a value in both arms, so there is nothing to compare"
     pairs = f"{n} seed" + "s" * (n > 1)
     if n < seeds:
-        pairs += f" ({seeds - n} of {seeds} pairs lack a run)"
+        lack = "lack" if seeds - n > 1 else "lacks"
+        pairs += f" ({seeds - n} of {seeds} pairs {lack} a run)"
     text = f"{form.signed(mean)}{form.difference_unit}"
     if n == 1:
         return f"{text} over {pairs}: one pair has no interval; give more --seeds"
@@ -340,7 +341,7 @@ def text(results: Mapping[str, Any]) -> str:
     for arm in arms:
         cells = [arm["name"]]
         for metric in columns:
-            values = [run[metric] for a in arms for run in a["runs"] if metric in run]
+            values = [run[metric] for a in arms for run in a["runs"] if run.get(metric) is not None]
             cells.append(scale(metric, values).spread(Spread(**arm["spread"][metric])))
         if target:
             median, reached = arm[EPOCHS]["median"], arm[EPOCHS]["reached"]
