@@ -41,17 +41,17 @@ def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarr
         >>> float(epochs[500]), float(options["lr"][500])
         (2.0, 0.5)
     """
-    optimizer = copy.deepcopy({**config.get("optimizer", {}), "num_epochs": config["num_epochs"]})
-    if not optimizer.get("param_schedulers"):
-        raise ValueError("there are no param_schedulers in optimizer")
+    num_epochs = config.get("num_epochs")
+    optimizer = copy.deepcopy({**config.get("optimizer", {}), "num_epochs": num_epochs})
+    if num_epochs is None or not optimizer.get("param_schedulers"):
+        raise ValueError("num_epochs, and param_schedulers in optimizer, must be there to be drawn")
     optimizer.pop("param_groups", None)  # which the task reads
     build_optimizer(copy.deepcopy(optimizer))
-    phases = config["num_epochs"] * (
-        config.get("dataset", {}).get("train", {}).get("phases_per_epoch") or 1
-    )
+    train = config.get("dataset", {}).get("train", {})
+    phases = num_epochs * (train.get("phases_per_epoch") or 1)
     where = np.arange(_POINTS) / _POINTS
     at = {UpdateInterval.STEP: where, UpdateInterval.EPOCH: np.floor(where * phases) / phases}
-    return where * config["num_epochs"], {
+    return where * num_epochs, {
         option: np.array([scheduler(float(x)) for x in at[scheduler.update_interval]])
         for option, scheduler in build_optimizer_schedulers(optimizer).items()
     }

@@ -15,8 +15,8 @@ from classy_gc.options import NUMBER, check_known
 class ClipGradValueHook(ClassyHook):
     """``clip_grad_value``: clips every element of the gradients to [−``value``, ``value``].
 
-    Just before each step of any optimizer: after gradients are accumulated, unscaled and
-    clipped by Classy Vision's own ``clip_grad_norm``, and before they are centralized.
+    Just before each step of any optimizer: after gradients are accumulated, clipped by Classy
+    Vision's own ``clip_grad_norm``, and unscaled, and before they are centralized.
 
     Args:
         value (float): > 0

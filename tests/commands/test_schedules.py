@@ -79,7 +79,7 @@ NEGATIVE = {"lr": {"name": "linear", "start_value": 0.1, "end_value": -1}}
     [
         (changed(param_schedulers=STOPS), ["'stop_value'", "param_schedulers.lr"]),
         (changed(param_schedulers=NEGATIVE), ["param_schedulers.lr is -", "number >= 0"]),
-        (changed(param_schedulers={}), ["there are no param_schedulers"]),
+        (changed(param_schedulers={}), ["param_schedulers in optimizer"]),
         (changed(name="sgd_cg"), ["'sgd_cg'", "did you mean 'sgd_gc'?"]),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from classy_vision.optim.param_scheduler import (
+    PARAM_SCHEDULER_REGISTRY,
     ClassyParamScheduler,
     UpdateInterval,
     build_param_scheduler,
@@ -14,7 +15,7 @@ from classy_vision.optim.param_scheduler import (
 from fvcore.common.param_scheduler import ParamScheduler
 
 from classy_gc.optim.param_scheduler.arguments import POSITIVE, arguments
-from classy_gc.options import MAPPING, Rule
+from classy_gc.options import MAPPING, Rule, check_known
 
 _COUNT = Rule("an integer >= 1", lambda v: type(v) is int and v >= 1)
 
@@ -70,6 +71,7 @@ class CyclicParamScheduler(ClassyParamScheduler):
         rules = {"scheduler": MAPPING, "periods": _COUNT, "decay": POSITIVE}
         given = arguments(cls, config, where, rules)
         inner = dict(given["scheduler"])
+        check_known([inner.get("name")], PARAM_SCHEDULER_REGISTRY, where, "scheduler")
         if "num_epochs" in config:  # as composite hands it on
             inner["num_epochs"] = config["num_epochs"]
         return cls(**{**given, "scheduler": build_param_scheduler(inner)})

@@ -74,6 +74,8 @@ def test_the_config_stays_as_it_is():
         (cyclic(CONFIG, 0), "periods must be an integer >= 1, not 0"),
         (cyclic(CONFIG, 2.5), "periods must be an integer >= 1, not 2.5"),
         (cyclic(CONFIG, decay=0), "decay must be a number > 0, not 0"),
+        (cyclic({"name": "cosin"}), "unknown scheduler 'cosin' in .* did you mean 'cosine'"),
+        (cyclic({"start_value": 1}), "unknown scheduler None in scheduler 'cyclic'"),
         (cyclic(0.1), "scheduler must be an object, not 0.1"),
         ({"name": "cyclic", "periods": 2}, "missing key 'scheduler' in scheduler 'cyclic'"),
     ],
