@@ -61,7 +61,7 @@ _REGISTRIES = {
 }
 
 # All runs would write into the one folder that the config names.
-_HOOKS_WITH_A_FOLDER = ("checkpoint", "json_log", "training_curves")
+_HOOKS_WITH_A_FOLDER = ("json_log", "training_curves")
 
 
 class Arm(NamedTuple):
@@ -410,6 +410,8 @@ def _parser() -> Parser:
 def _target(flag: str) -> Target:
     meter, _, value = flag.rpartition("=")
     try:
+        if not meter:
+            raise ValueError
         return Target(meter, float(value))
     except ValueError:
         message = f"{flag!r} must be METER=NUMBER, such as accuracy/top_1=0.97"

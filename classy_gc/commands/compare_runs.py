@@ -16,8 +16,10 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -33,7 +35,8 @@ _POLL_SECONDS = 0.5
 # What a run would spend most of its first seconds on; skipped where not installed.
 _ALSO_PRELOADED = ("matplotlib.figure", "sklearn.datasets")
 
-# More phases than anybody trains.
+# Kept only where the config has a hook that writes them; there is a last one in any case.
+_CHECKPOINTS = "checkpoints"
 _NEVER = 1_000_000_000
 
 
@@ -162,6 +165,9 @@ def train_runs(
                 run = training.pop(process)
                 reason = _failure(run, process.exitcode)
                 if reason is None:
+                    hooks = configs[run.arm].get("hooks") or []
+                    if not any(hook["name"].endswith("checkpoint") for hook in hooks):
+                        shutil.rmtree(run.folder / _CHECKPOINTS, ignore_errors=True)
                     run.mark_finished()
                 on_end(run, reason)
             on_poll(list(training.values()))
@@ -185,12 +191,17 @@ def _train(run: Run, threads: int | None) -> None:
     flags = {
         "config_file": run.folder / "config.json",
         "output_folder": run.folder,
-        "checkpoint_folder": run.folder,
+        "checkpoint_folder": run.folder / _CHECKPOINTS,
         "checkpoint_period": _NEVER,
         "seed": run.seed,
     }
     argv = [text for flag, value in flags.items() for text in (f"--{flag}", str(value))]
-    sys.exit(train.main([*argv, "--skip_tensorboard"]))
+    try:
+        sys.exit(train.main([*argv, "--skip_tensorboard"]))
+    except Exception as error:
+        traceback.print_exc()
+        # The last line of the log, which is what the comparison repeats.
+        sys.exit(textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …"))
 
 
 def _end_with_parent() -> None:

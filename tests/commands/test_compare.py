@@ -1,0 +1,318 @@
+import copy
+import csv
+import json
+import logging
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+
+from classy_gc.commands import main
+from classy_gc.commands.compare import Choice, build_arms, families, parse_values
+from classy_gc.commands.compare_picture import _COLORS, picture
+
+DIGITS = json.loads((Path(__file__).parents[2] / "configs/digits_sgd_gc.json").read_text())
+
+# What a run does beyond training: nothing, raise, or crash. And how it is made to take a while.
+HOOKS = """
+import os
+import time
+from classy_vision.hooks import ClassyHook, register_hook
+
+@register_hook("test_compare")
+class TestCompare(ClassyHook):
+    on_start = on_phase_start = on_phase_end = on_end = ClassyHook._noop
+
+    def __init__(self, do, seconds):
+        super().__init__()
+        self.do, self.seconds = do, seconds
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(config["do"], config["seconds"])
+
+    def on_step(self, task):
+        time.sleep(self.seconds)
+        if self.do == "raise":
+            raise RuntimeError("what a run\\nsays at its end")
+        if self.do == "crash":
+            os.kill(os.getpid(), 9)
+"""
+
+
+def tiny(epochs=1, samples=64, **optimizer):
+    """A small network on digits, with augmentation for which random numbers are drawn."""
+    config = copy.deepcopy(DIGITS)
+    config |= {"num_epochs": epochs, "use_gpu": False}
+    config["model"] = {"name": "mlp", "input_dim": 192, "output_dim": 10, "hidden_dims": [32]}
+    config["optimizer"] = {"name": "sgd_gc", "lr": 0.1} | optimizer
+    for dataset in config["dataset"].values():
+        dataset["num_samples"] = samples
+    crop = {"name": "RandomCrop", "size": 8, "padding": 1}
+    config["dataset"]["train"]["transforms"][0]["transforms"].insert(0, crop)
+    return config
+
+
+def hooked(seconds=0.0, **kwargs):
+    Path("test_compare_hooks.py").write_text(HOOKS)
+    hook = {"name": "test_compare", "do": "", "seconds": seconds}
+    return tiny(**kwargs) | {"custom_imports": ["test_compare_hooks"], "hooks": [hook]}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder; what the command sets for its process is undone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield tmp_path
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+def arguments(config, *flags):
+    Path("tiny.json").write_text(json.dumps(config))
+    return ["compare", "--config_file", "tiny.json", "--output_folder", "out", *map(str, flags)]
+
+
+def logs(folder="out"):
+    """(arm's folder, seed): what the run has logged."""
+    return {
+        (path.parts[-3], int(path.parts[-2].removeprefix("seed_"))): [
+            json.loads(line) for line in path.read_text().splitlines()
+        ]
+        for path in Path(folder).glob("runs/*/*/log.jsonl")
+    }
+
+
+def finished():
+    """Each file of a finished run with the time when it was written."""
+    folders = [mark.parent for mark in Path("out").glob("runs/*/*/finished")]
+    return {file: file.stat().st_mtime_ns for folder in folders for file in folder.iterdir()}
+
+
+def marks():
+    return len(list(Path("out").glob("runs/*/*/finished")))
+
+
+def test_interrupted_twice_and_resumed(here, capfd):
+    """Killed, then stopped as by Ctrl-C, then given to its end with one more seed."""
+    command = arguments(hooked(0.1, epochs=2), "--vary", "optimizer.use_gc=false,true")
+    command += ["--jobs", "2", "--target", "accuracy/top_1=0.99", "--seeds"]
+    seen = {}
+    for by, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+        before = marks()
+        with subprocess.Popen(
+            [Path(sys.executable).parent / "classy-gc", *command, "3"], stderr=subprocess.PIPE
+        ) as process:
+            deadline = time.monotonic() + 120
+            while marks() == before and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(by)
+            stderr = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == code, stderr
+        assert ("the same command goes on from here" in stderr) == (by == signal.SIGINT)
+        time.sleep(0.3)
+        written = {path: path.stat().st_size for path in Path("out").rglob("*")}
+        time.sleep(0.5)  # in which a run would have trained on
+        assert written == {path: path.stat().st_size for path in Path("out").rglob("*")}
+        assert seen.items() <= finished().items()
+        seen = finished()
+        assert 0 < marks() < 6
+    assert main([*command, "4"]) == 0
+    assert seen.items() <= finished().items()
+    assert marks() == 8
+
+    printed = capfd.readouterr().out
+    assert re.search(r"\n  use_gc=true: .* over 4 seeds|in each of 4|in any of 4", printed)
+    assert re.search(r"\nuse_gc=false +\d+\.\d\d ± \d+\.\d\d % .* 4 of 4\n", printed)
+    results = json.loads(Path("out/results.json").read_text())
+    assert [arm["name"] for arm in results["arms"]] == ["use_gc=false", "use_gc=true"]
+    assert results["failed"] == []
+    table = list(csv.DictReader(Path("out/results.csv").read_text().splitlines()))
+    assert len(table) == 8 * 2 * 2
+    assert {row["optimizer.use_gc"] for row in table} == {"False", "True"}
+    for arm in results["arms"]:
+        for run in arm["runs"]:
+            *_, train, test = logs()[arm["name"], run["seed"]]
+            assert run["final test accuracy/top_1"] == test["meters"]["accuracy"]["top_1"]
+            assert run["final train loss"] == train["loss"]
+    assert not list(Path("out").rglob("*.torch"))
+    image = imread("out/comparison.png")
+    assert image.shape[0] > 400
+    assert image.shape[1] > 3 * 400
+    for color in _COLORS[:2]:
+        assert (np.abs(image[..., :3] - to_rgb(color)).max(axis=-1) < 0.02).sum() > 200
+
+    with pytest.raises(SystemExit):  # not the same command
+        main([*arguments(tiny(), "--vary", "optimizer.use_gc=false,true")])
+    assert "out holds a comparison with another config of 'use_gc=false'" in capfd.readouterr().err
+
+
+def test_failing_runs_take_nobody_down(here, capfd):
+    command = arguments(hooked(), "--vary", "hooks.0.do=nothing,raise,crash", "--seeds", 2)
+    assert main(command) == 1
+    printed = capfd.readouterr().out
+    assert "failed: do=raise, seed 0: exit code 1: RuntimeError: what a run" in printed
+    assert "failed: do=crash, seed 1: killed by SIGKILL" in printed
+    assert "see out/runs/do=crash/seed_1/output.log" in printed
+    assert "do=raise: no seed has a value in both arms" in printed
+    assert marks() == 2
+    assert "RuntimeError" in Path("out/runs/do=raise/seed_1/output.log").read_text()
+    failed = json.loads(Path("out/results.json").read_text())["failed"]
+    assert len(failed) == 4
+    assert Path("out/comparison.png").is_file()
+
+
+def test_arms_start_with_the_same_weights_and_data(here, capfd):
+    """The only batch of the first epoch is seen before any step."""
+    config = tiny(epochs=2, samples=32)
+    flags = ["--arm", "off", "optimizer.use_gc=false", "--seeds", "2"]
+    flags += ["--arm", "on", "optimizer.use_gc=true", "optimizer.momentum=0.5"]
+    assert main(arguments(config, *flags)) == 0
+    first, second = (
+        {
+            key: [r["loss"] for r in records if r["phase"] == "train"][epoch]
+            for key, records in logs().items()
+        }
+        for epoch in (0, 1)
+    )
+    assert first["off", 0] == first["on", 0] != first["off", 1] == first["on", 1]
+    assert second["off", 0] != second["on", 0]
+    assert json.loads(Path("out/runs/on/seed_1/config.json").read_text())["optimizer"] == {
+        "name": "sgd_gc",
+        "lr": 0.1,
+        "use_gc": True,
+        "momentum": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("flag", "values"),
+    [
+        ("false,0.1,null", [False, 0.1, None]),
+        ("cosine,step", ["cosine", "step"]),
+        ("[0.9,0.99],[0.8,0.9]", [[0.9, 0.99], [0.8, 0.9]]),
+        ('{"name": "step", "values": [1, 0]},"a,b"', [{"name": "step", "values": [1, 0]}, "a,b"]),
+        ("1e-3,1x", [1e-3, "1x"]),
+    ],
+)
+def test_values(flag, values):
+    assert parse_values(flag) == values
+
+
+def test_arms_of_several_configs(here):
+    for name in ("sgd", "adam"):
+        Path(f"{name}.json").write_text(json.dumps(tiny(name=f"{name}_gc")))
+    files = ["sgd.json", "adam.json"]
+    gc = [Choice(f"use_gc={x}", {"optimizer.use_gc": x}) for x in (False, True)]
+    lr = [Choice(f"lr={x}", {"optimizer.lr": x}) for x in (1, 2)]
+
+    arms = build_arms(files, [gc, lr])
+    assert arms[1].name == "sgd, use_gc=False, lr=2"
+    assert arms[1].config["optimizer"] == {"name": "sgd_gc", "lr": 2, "use_gc": False}
+    assert {f: [a.label for a in group] for f, group in families(arms).items()} == {
+        file: [f"use_gc={x}, lr={y}" for x in (False, True) for y in (1, 2)]
+        for file in ("sgd", "adam")
+    }
+    arms = build_arms(files, [gc, lr], effect_of="optimizer.use_gc")
+    assert {f: [a.label for a in group] for f, group in families(arms).items()} == {
+        f"{file}, lr={y}": ["use_gc=False", "use_gc=True"]
+        for file in ("sgd", "adam")
+        for y in (1, 2)
+    }
+    (group,) = families(build_arms(files, [])).values()
+    assert [arm.name for arm in group] == ["sgd", "adam"]
+
+
+def test_picture_has_a_row_for_each_family_and_only_options_that_change():
+    run = [
+        {"phase": "train", "epoch": 1.0, "loss": 2.0, "options": {"lr": 1, "use_gc": 1, "x": 0}},
+        {"phase": "test", "epoch": 1.0, "loss": 2.0, "meters": {}, "options": {}},
+        {"phase": "train", "epoch": 2.0, "loss": 1.0, "options": {"lr": 1, "use_gc": 0, "x": 0}},
+    ]
+    figure = picture({"a": {"on": [run], "off": [run, run]}, "b": {"never ran": []}}, None, "")
+    rows = figure.subfigs
+    assert [axes.get_title() for axes in rows[0].axes] == [
+        "train loss",
+        "test loss",
+        "learning rate",
+        "use_gc",
+    ]
+    assert [text.get_text() for text in rows[0].legends[0].get_texts()] == ["on", "off"]
+    assert rows[0].axes[3].lines[1].get_ydata().tolist() == [1, 0]
+    assert len(rows) == 2
+
+
+GC = ["--vary", "optimizer.use_gc=false,true"]
+SCHEDULED = tiny(param_schedulers={"lr": {"name": "cosine", "start_value": 0.1, "end_value": 0}})
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "message"),
+    [
+        (tiny(), [], "there is one arm only; give --vary, --arm or another config"),
+        (tiny(), ["--vary", "optimizer.use_gc"], "'optimizer.use_gc' must be KEY=VALUE"),
+        (tiny(), ["--vary", "optimizer.lr="], "optimizer.lr: '' is neither JSON nor a word"),
+        (tiny(), ["--vary", "optimizer.betas=[0.9,0.99"], r"betas: '\[0.9,0.99' is neither"),
+        (tiny(), [*GC, *GC], "--vary: a key is there twice"),
+        (tiny(), ["--arm", "a", *GC[1:]], "--arm a: optimizer.use_gc must have one value, not 2"),
+        (tiny(), ["--vary", "optimizer.lr=0.1,0.1"], "arms 'lr=0.1' and 'lr=0.1' are the same"),
+        (tiny(), ["--vary", "optimiser.lr=1,2"], "'optimiser' in the config.* mean 'optimizer'"),
+        (tiny(), ["--vary", "num_epoch=1,2"], "arm 'num_epoch=1': .*'num_epochs'"),
+        (tiny(), ["--vary", "optimizer.momentun=0,0.9"], "'momentun' in .* mean 'momentum'"),
+        (tiny(), ["--vary", "optimizer.use_gc=true,maybe"], "arm 'use_gc=maybe': .* 'maybe'"),
+        (tiny(), ["--vary", "model.drop=0,0.1"], "'drop' in model, did you mean 'dropout'"),
+        (tiny(), ["--vary", "model.hidden_dims.1=8,9"], "index '1' in model.hidden_dims.*: 0"),
+        (tiny(), ["--vary", "model.hidden_dims.0=8,x"], "arm 'hidden_dims.0=x': TypeError"),
+        (tiny(), ["--vary", "optimizer.lr.x=1,2"], "optimizer.lr is 0.1, so it has no key 'x'"),
+        (
+            SCHEDULED,
+            ["--vary", "optimizer.lr=0.1,0.2"],
+            "optimizer.lr does nothing.*; vary optimizer.param_schedulers.lr.start_value or",
+        ),
+        (tiny() | {"test_only": True}, GC, "test_only trains nothing"),
+        (tiny() | {"hooks": [{"name": "json_log"}]}, GC, "hooks.0 'json_log' would write every"),
+        (tiny(), [*GC, "--effect_of", "optimizer.lr"], "'optimizer.lr' in --effect_of"),
+        (tiny(), [*GC, "--target", "accuracy/top_5=0.9"], "'accuracy/top_5' in --target.*top_1"),
+        (tiny(), [*GC, "--target", "0.9"], "'0.9' must be METER=NUMBER"),
+        (tiny(), [*GC, "--seeds", "0"], "--seeds must be an integer >= 1, not 0"),
+        (tiny(), [*GC, "--jobs", "0"], "--jobs must be an integer >= 1, not 0"),
+        (tiny(), [*GC, "--output_folder", "tiny.json/x"], "tiny.json is no writable folder"),
+        (tiny(), [*GC, "--output_folder", "."], "holds something else than a comparison"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(here, capsys, config, flags, message):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments(config, *flags))
+    assert exit_.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("classy-gc compare: error: ")
+    assert re.search(message, err), err
+    assert err.count("\n") == 1
+    assert [path.name for path in here.iterdir()] == ["tiny.json"]
+
+
+def test_options_that_the_config_does_not_mention(here):
+    Path("tiny.json").write_text(json.dumps(tiny(name="adam_gc")))
+    for key, value in (
+        ("optimizer.gc_loc", True),
+        ("optimizer.betas", [0.8, 0.9]),
+        ("optimizer.param_schedulers", {"use_gc": {"name": "step", "values": [1, 0]}}),
+        ("model.dropout", 0.1),
+        ("loss.label_smoothing", 0.1),
+        ("clip_grad_norm", 1.0),
+    ):
+        arms = build_arms(["tiny.json"], [[Choice("", {}), Choice(key, {key: value})]])
+        section = arms[1].config
+        for part in key.split("."):
+            section = section[part]
+        assert section == value

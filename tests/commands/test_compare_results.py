@@ -1,0 +1,163 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from classy_gc.commands.compare_results import (
+    Target,
+    evaluate,
+    holm,
+    paired_difference,
+    rows,
+    run_metrics,
+    scale,
+    sentence,
+    spread,
+    text,
+)
+
+
+def by_seed(values):
+    return dict(enumerate(values))
+
+
+def log(*accuracies, losses=None):
+    """Of a run with these test accuracies, an epoch each."""
+    losses = losses or [1 / (epoch + 1) for epoch in range(len(accuracies))]
+    return [
+        {"phase": phase, "epoch": epoch + 1.0, "loss": loss, "seconds": 0.5, "meters": meters}
+        | {"options": {"lr": 0.1} if phase == "train" else {}}
+        for epoch, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True))
+        for phase, meters in (("train", {}), ("test", {"accuracy": {"top_1": accuracy}}))
+    ]
+
+
+def test_difference_computed_by_hand():
+    # 1, 2, 3, 4, 5: mean 3, standard deviation √2.5, standard error √0.5, t = 3·√2 = 4.243;
+    # the table of Student's t has 2.776 for 4 degrees of freedom.
+    difference = paired_difference(by_seed([10, 20, 30, 40, 50]), by_seed([11, 22, 33, 44, 55]))
+    assert difference.pairs == 5
+    assert difference.mean == pytest.approx(3)
+    assert difference.low == pytest.approx(3 - 2.776 * math.sqrt(0.5), abs=1e-3)
+    assert difference.high == pytest.approx(3 + 2.776 * math.sqrt(0.5), abs=1e-3)
+    assert difference.p == pytest.approx(0.0132, abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_difference_as_scipy(n):
+    first, other = np.random.default_rng(n).normal(size=(2, n))
+    difference = paired_difference(by_seed(first), by_seed(other))
+    test = stats.ttest_rel(other, first)
+    interval = test.confidence_interval(0.95)
+    assert difference == pytest.approx(
+        (n, np.mean(other - first), interval.low, interval.high, test.pvalue)
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "pairs", "mean"),
+    [
+        ({0: 1.0}, {1: 2.0}, 0, None),
+        ({0: 1.0, 1: 2.0}, {1: 3.0, 5: 9.0}, 1, 1.0),
+        ({0: 1.0, 1: math.nan}, {0: 2.0, 1: 2.0}, 1, 1.0),
+        # The first differences are 0.02 and 0.02 and not equal in floating point.
+        ({0: 0.95, 1: 0.94}, {0: 0.97, 1: 0.96}, 2, 0.02),
+        ({0: 0.1 + 0.2, 1: 0.3}, {0: 0.3, 1: 0.3}, 2, 0.0),
+    ],
+    ids=["no pair", "one pair", "one is NaN", "all the same", "none at all"],
+)
+def test_difference_without_interval(first, other, pairs, mean):
+    difference = paired_difference(first, other)
+    assert (difference.pairs, difference.mean) == (pairs, mean and pytest.approx(mean))
+    assert difference[2:] == (None, None, None)
+
+
+def test_spread_as_numpy():
+    values = [0.9, 0.93, 0.97]
+    assert spread(values) == pytest.approx((3, np.mean(values), np.std(values, ddof=1)))
+    assert spread([]) == (0, None, None)
+
+
+def test_holm_by_hand():
+    # Sorted 0.01, 0.02, 0.03 times 3, 2, 1; none may be smaller than the one before.
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_metrics_of_a_run():
+    metrics = run_metrics(log(0.5, 0.9, 0.8), Target("accuracy/top_1", 0.85))
+    assert metrics == pytest.approx(
+        {
+            "seconds": 3.0,
+            "final train loss": 1 / 3,
+            "final test loss": 1 / 3,
+            "final test accuracy/top_1": 0.8,
+            "best test accuracy/top_1": 0.9,
+            "epochs to target": 2.0,
+        }
+    )
+    assert run_metrics(log(0.5), Target("accuracy/top_1", 0.85))["epochs to target"] == math.inf
+    assert set(run_metrics(log(0.5)[:1])) == {"seconds", "final train loss"}
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "adjust", "words"),
+    [
+        ([0.9, 0.8], [0.91, 0.83], 1, "+2.00 points [−10.71, +14.71] over 2 seeds: cannot be told"),
+        ([0.9, 0.8, 0.7], [0.95, 0.85, 0.75001], 1, "over 3 seeds: more than noise (p = "),
+        ([0.9, 0.8, 0.7], [0.92, 0.81, 0.715], 5, "from noise among so many comparisons (p = "),
+        ([0.9], [0.8], 1, "−10.00 points over 1 seed: one pair has no interval; give more"),
+        ([0.9, 0.8], [0.91, 0.81], 1, "+1.00 points in each of 2 seeds: without any spread"),
+        ([0.9, 0.8], [0.9, 0.8], 1, "no difference in any of 2 seeds"),
+        ([0.9, 0.8, 0.7], [0.9, 0.9], 1, "over 2 seeds (1 of 3 pairs lacks a run): cannot"),
+        ([0.9], [], 1, "no seed has a value in both arms"),
+    ],
+)
+def test_sentences(first, other, adjust, words):
+    difference = paired_difference(by_seed(first), by_seed(other))
+    p = difference.p and adjust * difference.p
+    form = scale("final test accuracy/top_1", [*first, *other])
+    assert words in sentence(difference, p, max(len(first), len(other)), form)
+
+
+def test_evaluation_pairs_seeds_and_corrects_for_all_comparisons():
+    base = [0.90, 0.80, 0.85]
+    phases = {
+        "off": by_seed([log(0.5, x) for x in base]),
+        "on": by_seed([log(0.5, x + d) for x, d in zip(base, (0.020, 0.021, 0.022), strict=True)]),
+        "half": by_seed([log(0.5, x + d) for x, d in zip(base, (0.01, 0.02), strict=False)]),
+    }
+    results = evaluate(dict.fromkeys(phases, "off"), phases, 3, Target("accuracy/top_1", 0.86))
+    off, on, half = results["arms"]
+    assert results["headline"] == "final test accuracy/top_1"
+    assert off["spread"]["final test accuracy/top_1"]["mean"] == pytest.approx(0.85)
+    assert (off["baseline"], on["baseline"]) == (None, "off")
+    assert off["epochs to target"] == {"reached": 1, "median": None}  # most never reach it
+    assert on["epochs to target"] == {"reached": 2, "median": 2}
+    assert on["difference"]["final test accuracy/top_1"]["mean"] == pytest.approx(0.021)
+    assert on["holm_p"] == pytest.approx(2 * on["difference"]["final test accuracy/top_1"]["p"])
+    assert half["difference"]["final test accuracy/top_1"]["pairs"] == 2
+    printed = text({**results, "failed": []}).splitlines()
+    assert "never (1)" in printed[1]
+    assert any(line.startswith("  on: +2.10 points [+1.85, +2.35] over 3 ") for line in printed)
+    assert any("(1 of 3 pairs lacks a run)" in line for line in printed)
+    table = rows({"off": {"lr": 1}, "on": {}, "half": {}}, phases)
+    assert len(table) == (3 + 3 + 2) * 2 * 2
+    assert table[1]["accuracy/top_1"] == 0.5
+
+
+def test_a_run_that_diverged_shows():
+    phases = {"a": by_seed([log(0.1, losses=[math.nan])]), "b": by_seed([log(0.5)])}
+    results = evaluate({"a": "a", "b": "a"}, phases, 1)
+    assert results["arms"][0]["spread"]["final train loss"]["mean"] is None
+    assert results["arms"][1]["difference"]["final train loss"]["pairs"] == 0
+
+
+def test_without_test_phases_the_train_loss_is_compared():
+    phases = {name: by_seed([log(0.5)[:1]] * 2) for name in "ab"}
+    results = evaluate({"a": "a", "b": "a"}, phases, 2)
+    assert results["headline"] == "final train loss"
+    assert results["arms"][1]["verdict"] == "no difference in any of 2 seeds"
+    assert text({**results, "failed": []}).splitlines()[1].startswith("a ")
