@@ -14,6 +14,7 @@ import argparse
 import copy
 import functools
 import importlib.util
+import inspect
 import logging
 import os
 import random
@@ -47,13 +48,21 @@ from torchvision import set_image_backend, set_video_backend
 from classy_gc.commands import Parser
 from classy_gc.commands.config import load_config, refusal
 from classy_gc.custom_imports import import_from_current_folder
-from classy_gc.hooks import JSONLogHook, PhaseSeedHook, TrainingCurvesHook
+from classy_gc.hooks import (
+    JSONLogHook,
+    PhaseSeedHook,
+    RollingCheckpointHook,
+    TrainingCurvesHook,
+)
+from classy_gc.hooks.rolling_checkpoint import BEST_FILE
 from classy_gc.options import check_known
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
 
 # More epochs than anybody trains, so that no two seeds share the order of an epoch.
 _SHUFFLE_STRIDE = 1_000_000
+
+_TENSORBOARD = "tensorboard_plot"
 
 
 class _Output(ClassyHook):
@@ -69,18 +78,20 @@ class _Output(ClassyHook):
         self.folder = Path(args.output_folder or f"output_{datetime.now().isoformat()}").absolute()
         self.checkpoints = Path(args.checkpoint_folder or self.folder / "checkpoints").absolute()
         self.tensorboard: TensorboardPlotHook | None = None
+        self.summary_writer: dict[str, Any] = {"log_dir": self.folder / "tensorboard"}
         self.started = False
 
     def on_start(self, task: ClassyTask) -> None:
         if is_primary():
-            for folder in (self.checkpoints, self.folder):
+            saved = [] if getattr(task, "test_only", False) else [self.checkpoints]
+            for folder in (*saved, self.folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 if not os.access(folder, os.W_OK):
                     raise PermissionError(f"folder {folder} is not writable")
             if self.tensorboard:
                 from torch.utils.tensorboard import SummaryWriter
 
-                self.tensorboard.tb_writer = SummaryWriter(log_dir=self.folder / "tensorboard")
+                self.tensorboard.tb_writer = SummaryWriter(**self.summary_writer)
         self.started = True
 
 
@@ -191,7 +202,10 @@ def _seed(seed: int) -> None:
 
 
 def _build_task(args: argparse.Namespace, config: dict[str, Any]) -> ClassyTask:
-    task = build_task(copy.deepcopy(config))
+    config = copy.deepcopy(config)
+    # Classy Vision would make the folder of this one at once, and on every rank.
+    config["hooks"] = [h for h in config.get("hooks") or [] if h["name"] != _TENSORBOARD]
+    task = build_task(config)
     for key in ("checkpoint_load_path", "pretrained_checkpoint_path"):
         if getattr(args, key):
             _check_checkpoint(getattr(args, key), f"--{key}")
@@ -205,11 +219,44 @@ def _build_task(args: argparse.Namespace, config: dict[str, Any]) -> ClassyTask:
         task.set_pretrained_checkpoint(args.pretrained_checkpoint_path)
     elif config.get("pretrained_checkpoint"):
         _check_checkpoint(config["pretrained_checkpoint"], "pretrained_checkpoint")
+    if getattr(task, "test_only", False):
+        # Classy Vision would test num_epochs times, and compare the batch size of the test
+        # with the one that training simulates.
+        task.set_num_epochs(1).set_simulated_global_batchsize(None)
+        if not (args.checkpoint_load_path or getattr(task, "pretrained_checkpoint_path", None)):
+            logging.warning(
+                "test_only without --checkpoint_load_path: this tests the weights that the model "
+                "starts with"
+            )
     if hasattr(task, "build_dataloader_from_dataset"):
         task.build_dataloader_from_dataset = functools.partial(
             task.build_dataloader_from_dataset, shuffle_seed=_SHUFFLE_STRIDE * args.seed
         )
     return task
+
+
+def _tensorboard(
+    args: argparse.Namespace, config: dict[str, Any], output: _Output
+) -> list[ClassyHook]:
+    """Classy Vision's hook, as the config has it; its writer waits for the start of training."""
+    own = next((h for h in config.get("hooks") or [] if h["name"] == _TENSORBOARD), None)
+    hook = own or {}
+    check_known(hook, ["name", "log_period", "summary_writer"], f"hook {_TENSORBOARD!r}")
+    if args.skip_tensorboard:
+        return []
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        missing = "tensorboard: pip install 'classy-gc[tensorboard]'"
+        if own:
+            raise ValueError(f"hook {_TENSORBOARD!r} needs {missing}") from error
+        logging.info(f"no tensorboard logs without {missing}")
+        return []
+    known = inspect.signature(SummaryWriter).parameters
+    check_known(hook.get("summary_writer", {}), known, f"summary_writer of hook {_TENSORBOARD!r}")
+    output.summary_writer |= hook.get("summary_writer", {})
+    output.tensorboard = TensorboardPlotHook(None, hook.get("log_period", 10))
+    return [output.tensorboard]
 
 
 def _set_hooks(
@@ -224,16 +271,17 @@ def _set_hooks(
     if args.show_progress:
         hooks.append(_ProgressBar())
     hooks += [LossLrMeterLoggingHook(args.log_freq), ModelComplexityHook()]
-    if not args.skip_tensorboard:
-        try:
-            hooks.append(TensorboardPlotHook(None))  # the writer comes from `output`
-            output.tensorboard = hooks[-1]
-        except ModuleNotFoundError:
-            logging.info("tensorboard is not installed, so there are no tensorboard logs")
-    args_dict = {**vars(args), "config": config, "checkpoint_folder": str(output.checkpoints)}
-    hooks.append(
-        CheckpointHook(str(output.checkpoints), args_dict, checkpoint_period=args.checkpoint_period)
-    )
+    hooks += _tensorboard(args, config, output)
+    checkpoint = next((h for h in task.hooks if isinstance(h, CheckpointHook)), None)
+    if checkpoint is None:
+        args_dict = {**vars(args), "config": config, "checkpoint_folder": str(output.checkpoints)}
+        checkpoint = RollingCheckpointHook(interval=args.checkpoint_period, input_args=args_dict)
+        hooks.append(checkpoint)
+    if args.checkpoint_folder or getattr(checkpoint, "has_default_folder", False):
+        checkpoint.checkpoint_folder = str(output.checkpoints)
+    output.checkpoints = Path(checkpoint.checkpoint_folder).absolute()
+    if isinstance(checkpoint, RollingCheckpointHook):
+        checkpoint.check(task)
     if args.profiler:
         hooks.append(ProfilerHook())
     if args.visdom_server:
@@ -249,8 +297,10 @@ def _set_hooks(
     return merged
 
 
-def _summary(history: list[dict[str, Any]], seconds: float, files: dict[str, Path]) -> str:
-    lines = [f"Trained in {seconds:.1f} s"]
+def _summary(
+    done: str, history: list[dict[str, Any]], seconds: float, files: dict[str, Path]
+) -> str:
+    lines = [f"{done} in {seconds:.1f} s"]
     for phase in ("train", "test"):
         last = next((entry for entry in reversed(history) if entry["phase"] == phase), None)
         if last:
@@ -314,18 +364,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         if log_filter.load_error:
             path = args.checkpoint_load_path or args.pretrained_checkpoint_path
             reason = f"checkpoint {path} does not fit {args.config_file}: {log_filter.load_error}"
+            if repr(log_filter.load_error) == "KeyError('optim')":
+                reason = (
+                    f"checkpoint {path} was saved without the state of the optimizer, so training "
+                    "cannot resume; it can be tested (test_only), or fine-tuned from "
+                    "(--pretrained_checkpoint_path)"
+                )
             reason = textwrap.shorten(reason, 800, placeholder=" …")
         if not primary:
             return 2
         parser.error(reason)
     if is_primary():
+        tested = getattr(task, "test_only", False)
         curves = hooks[TrainingCurvesHook.name()]
-        files = {
-            "checkpoint": output.checkpoints / CHECKPOINT_FILE,
-            "curves": curves.path,
-            "log": hooks[JSONLogHook.name()].path,
-        }
-        print(_summary(curves.state.history, time.perf_counter() - start, files))
+        files = {"curves": curves.path, "log": hooks[JSONLogHook.name()].path}
+        if not tested:
+            saved = {"checkpoint": output.checkpoints / CHECKPOINT_FILE}
+            if getattr(hooks.get(RollingCheckpointHook.name()), "save_best", None):
+                saved["best"] = output.checkpoints / BEST_FILE
+            files = saved | files
+        seconds = time.perf_counter() - start
+        print(_summary("Tested" if tested else "Trained", curves.state.history, seconds, files))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0

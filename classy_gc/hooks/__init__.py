@@ -4,6 +4,7 @@ from classy_gc.hooks.clip_grad_value import ClipGradValueHook
 from classy_gc.hooks.gc_monitor import GCMonitorHook
 from classy_gc.hooks.json_log import JSONLogHook
 from classy_gc.hooks.phase_seed import PhaseSeedHook
+from classy_gc.hooks.rolling_checkpoint import RollingCheckpointHook
 from classy_gc.hooks.training_curves import TrainingCurvesHook
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "GCMonitorHook",
     "JSONLogHook",
     "PhaseSeedHook",
+    "RollingCheckpointHook",
     "TrainingCurvesHook",
 ]

@@ -85,5 +85,11 @@ class PhaseRecordHook(ClassyHook):
 
 
 def trained_epochs(task: Any) -> float:
-    """How much a task has trained, in epochs; whole ones unless ``phases_per_epoch`` is set."""
-    return (task.train_phase_idx + 1) / (task.train_phases_per_epoch or 1)
+    """How much a task has trained, in epochs; whole ones unless ``phases_per_epoch`` is set.
+
+    A test-only task counts what its checkpoint was trained.
+    """
+    phase = task.train_phase_idx
+    if getattr(task, "test_only", False) and task.checkpoint_dict:
+        phase = task.checkpoint_dict["classy_state_dict"]["train_phase_idx"]
+    return (phase + 1) / (task.train_phases_per_epoch or 1)

@@ -1,0 +1,188 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from classy_vision.generic.util import load_checkpoint
+from classy_vision.hooks import ClassyHook, build_hook
+from classy_vision.tasks import build_task
+from classy_vision.trainer import LocalTrainer
+
+import classy_gc  # noqa: F401
+from classy_gc.files import replaced, temporary
+
+CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
+SAVED = "model_phase-{}_end.torch"
+
+
+def trained(folder, checkpoint=None, hooks=(), dataset=("train", "test"), **options):
+    """Four epochs of 64 digits; ``options`` are those of the hook."""
+    config = json.loads(CONFIG.read_text()) | {"num_epochs": 4, "use_gpu": False}
+    config["dataset"] = {phase: config["dataset"][phase] for phase in dataset}
+    for section in config["dataset"].values():
+        section["num_samples"] = 64
+    task = build_task(config)
+    hook = build_hook({"name": "rolling_checkpoint", "folder": str(folder), **options})
+    task.set_hooks([hook, *hooks])
+    if checkpoint:
+        task.set_checkpoint(str(checkpoint))
+    LocalTrainer().train(task)
+    return task
+
+
+def state(path):
+    return load_checkpoint(str(path))["classy_state_dict"]
+
+
+def phase_of(path):
+    """The phase that a checkpoint was saved after, as the number in its name has it."""
+    return state(path)["phase_idx"] - (not state(path)["train"])
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def same(a, b):
+    return all(torch.equal(x, b[k]) for k, x in a.items())
+
+
+def weights(state):
+    return state["base_model"]["model"]["trunk"]
+
+
+@pytest.mark.parametrize(
+    ("options", "phases"),
+    [
+        ({}, [0, 2, 4, 6]),
+        ({"interval": 2}, [2, 6]),
+        ({"interval": 3}, [4, 6]),  # the last one, whatever the interval
+        ({"max_keep": 2}, [4, 6]),
+        ({"interval": 3, "max_keep": 1}, [6]),
+    ],
+)
+def test_what_is_saved(tmp_path, options, phases):
+    task = trained(tmp_path / "new" / "folder", **options)
+    files = tmp_path / "new" / "folder"
+    assert names(files) == {"checkpoint.torch", *map(SAVED.format, phases)}
+    assert [phase_of(files / SAVED.format(phase)) for phase in phases] == phases
+    newest = state(files)
+    assert newest["phase_idx"] == 7  # the last test included
+    assert same(weights(newest), weights(task.get_classy_state()))
+    assert same(weights(newest), weights(state(files / SAVED.format(6))))
+
+
+def test_going_back_keeps_what_is_being_trained(tmp_path):
+    trained(tmp_path)
+    (tmp_path / SAVED.format(0)).replace(tmp_path / "checkpoint.torch")
+    seen = []
+
+    class Look(ClassyHook):
+        on_start = on_step = on_phase_end = on_end = ClassyHook._noop
+
+        def on_phase_start(self, task):
+            seen.append(names(tmp_path) - {"checkpoint.torch"})
+
+    trained(tmp_path, tmp_path, hooks=[Look()], max_keep=1)
+    # After phase 2 was trained again, those of 4 and 6 are still the old run's.
+    assert seen[2] == {SAVED.format(phase) for phase in (2, 4, 6)}
+    assert names(tmp_path) == {"checkpoint.torch", SAVED.format(6)}
+
+
+@pytest.mark.parametrize("save_best", ["loss", "accuracy/top_1"])
+@pytest.mark.parametrize("dataset", [("train", "test"), ("train",)], ids=len)
+def test_best(tmp_path, save_best, dataset):
+    curves = build_hook({"name": "training_curves", "folder": str(tmp_path / "curves")})
+    trained(tmp_path, save_best=save_best, hooks=[curves], dataset=dataset)
+    history = [x for x in curves.state.history if x["phase"] == dataset[-1]]
+    if save_best == "loss":
+        best = min(history, key=lambda x: x["loss"])
+        value = best["loss"]
+    else:
+        best = max(history, key=lambda x: x["meters"]["accuracy"]["top_1"])
+        value = best["meters"]["accuracy"]["top_1"]
+    saved = state(tmp_path / "best.torch")
+    assert saved["hooks"]["RollingCheckpointHook"]["best"] == value
+    assert saved["train_phase_idx"] + 1 == best["epoch"]
+    assert saved["train"] == (dataset == ("train",))
+
+
+def test_best_survives_a_resume(tmp_path):
+    trained(tmp_path, save_best="accuracy/top_1")
+    resumed = torch.load(tmp_path / SAVED.format(2))
+    resumed["classy_state_dict"]["hooks"]["RollingCheckpointHook"]["best"] = 1.5
+    torch.save(resumed, tmp_path / "perfect.torch")
+    before = (tmp_path / "best.torch").read_bytes()
+    trained(tmp_path, tmp_path / "perfect.torch", save_best="accuracy/top_1")
+    assert (tmp_path / "best.torch").read_bytes() == before
+    assert state(tmp_path)["hooks"]["RollingCheckpointHook"]["best"] == 1.5
+
+
+def test_nan_is_never_the_best(tmp_path):
+    task = trained(tmp_path, save_best="loss")
+    (hook,) = task.hooks
+    best = hook.state.best
+    for first in (None, best):
+        hook.state.best, task.losses = first, [float("nan")]
+        assert not hook._is_best(task)
+        assert hook.state.best == first
+
+
+def test_leftovers_of_a_kill_are_removed(tmp_path):
+    trained(tmp_path)
+    (tmp_path / "mine.tmp").touch()
+    for name in ("checkpoint.torch", "best.torch", SAVED.format(3)):
+        temporary(tmp_path / name).write_bytes(b"half")
+    before = names(tmp_path)
+    trained(tmp_path, tmp_path)
+    assert before - names(tmp_path) == {name for name in before if name.startswith(".")}
+    assert (tmp_path / "mine.tmp").exists()
+
+
+def test_an_error_leaves_the_old_file(tmp_path):
+    path = tmp_path / "checkpoint.torch"
+    path.write_bytes(b"old")
+
+    def write():
+        with replaced(path) as file:
+            file.write(b"half")
+            Path("/dev/full").write_bytes(b"the other half")
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == {"checkpoint.torch"}
+
+
+def test_without_hard_links(tmp_path, monkeypatch):
+    def no_links(*args):
+        raise PermissionError("Operation not permitted")  # what a FAT file system says
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    trained(tmp_path, max_keep=1)
+    assert names(tmp_path) == {"checkpoint.torch", SAVED.format(6)}
+    assert phase_of(tmp_path / SAVED.format(6)) == 6
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"foldr": "."}, "unknown key 'foldr' in hook 'rolling_checkpoint', did you mean 'folder'"),
+        ({"folder": 1}, "folder must be a path, not 1"),
+        ({"interval": 0}, "interval must be an integer >= 1, not 0"),
+        ({"interval": 0.5}, "interval must be an integer >= 1, not 0.5"),
+        ({"max_keep": 0}, "max_keep must be an integer >= 1 or null, not 0"),
+        ({"save_optimizer": 1}, "save_optimizer must be true or false, not 1"),
+        ({"save_best": True}, "save_best must be a name or null, not True"),
+    ],
+)
+def test_bad_values_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        build_hook({"name": "rolling_checkpoint", **config})
+
+
+def test_a_meter_that_is_not_there_is_refused_before_training(tmp_path):
+    message = "save_best must be one of loss, accuracy/top_1, not 'accuracy/top_5'"
+    with pytest.raises(ValueError, match=message):
+        trained(tmp_path / "new", save_best="accuracy/top_5")
+    assert not (tmp_path / "new").exists()
