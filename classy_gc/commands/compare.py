@@ -468,7 +468,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(runs: Sequence[Run], arms: Sequence[Arm], jobs: int) -> dict[Run, str]:
     """Trains what is not finished; returns why runs have failed."""
     todo = [run for run in runs if not run.finished]
-    progress = Progress(todo, len(runs), {arm.name: arm.config["num_epochs"] for arm in arms})
+    progress = Progress(
+        todo, len(runs), {arm.name: arm.config.get("num_epochs", 1) for arm in arms}
+    )
     configs = {arm.name: arm.config for arm in arms}
     try:
         train_runs(todo, configs, jobs, progress.on_end, progress.on_poll)

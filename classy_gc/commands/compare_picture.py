@@ -52,24 +52,24 @@ def picture(families: Mapping[str, Arms], meter: str | None, title: str) -> Any:
         if len(families) > 1:
             row.suptitle(family, fontsize="medium", fontweight="bold")
         loss_axes, test_axes, *option_axes = row.subplots(1, columns)
-        lowest, *_ = _draw(loss_axes, arms, train_loss)
+        means, _ = _draw(loss_axes, arms, train_loss)
         loss_axes.set_title("train loss")
-        if lowest > 0:
+        if min(means, default=0) > 0:
             loss_axes.set_yscale("log")
             loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             loss_axes.yaxis.set_major_formatter("{x:g}")
             loss_axes.yaxis.set_minor_formatter(NullFormatter())
-        lowest, highest, late = _draw(test_axes, arms, test_result)
+        means, band = _draw(test_axes, arms, test_result)
         test_axes.set_title(f"test {meter or 'loss'}")
-        if meter and lowest >= 0 and highest <= 1:
+        if meter and all(0 <= mean <= 1 for mean in means):
             test_axes.yaxis.set_major_formatter(PercentFormatter(1))
-        if meter and highest > late:
+        if meter and len(set(band)) > 1:
             # Or how the arms differ at the end would be lost below the rise of the beginning.
-            margin = 0.1 * (highest - late)
-            test_axes.set_ylim(late - margin, highest + margin)
+            margin = 0.05 * (max(band) - min(band))
+            test_axes.set_ylim(min(band) - margin, max(band) + margin)
         for axes, option in zip(option_axes, options, strict=True):
-            least = _draw(axes, arms, lambda phase, option=option: phase["options"].get(option))[0]
-            if least >= 0:
+            means, _ = _draw(axes, arms, lambda phase, option=option: phase["options"].get(option))
+            if min(means, default=0) >= 0:
                 axes.set_ylim(bottom=0)
             axes.set_title("learning rate" if option == "lr" else option)
         for axes in (loss_axes, test_axes, *option_axes):
@@ -98,13 +98,13 @@ def _options_that_change(families: Mapping[str, Arms]) -> list[str]:
 
 def _draw(
     axes: Any, arms: Arms, value: Callable[[Phase], float | None]
-) -> tuple[float, float, float]:
+) -> tuple[list[float], list[float]]:
     """Draws a line and a band for each arm.
 
-    Returns the least and the largest mean, and the lowest end of a band after the first quarter
-    of the epochs.
+    Returns the means, and the ends of the bands after the first quarter of the epochs; those of
+    a run that diverged are in neither.
     """
-    lowest, highest, late = np.inf, -np.inf, np.inf
+    means, band = [], []
     for i, (name, runs) in enumerate(arms.items()):
         by_epoch = collections.defaultdict(list)
         for phase in (phase for run in runs for phase in run):
@@ -120,6 +120,7 @@ def _draw(
         axes.fill_between(
             epochs, mean - std, mean + std, color=style["color"], alpha=0.18, linewidth=0
         )
-        late = min(late, np.nanmin((mean - std)[len(epochs) // 4 :]))
-        lowest, highest = min(lowest, np.nanmin(mean)), max(highest, np.nanmax(mean))
-    return lowest, highest, late
+        late = slice(len(epochs) // 4, None)
+        means += mean[np.isfinite(mean)].tolist()
+        band += [x for x in [*(mean - std)[late], *(mean + std)[late]] if np.isfinite(x)]
+    return means, band
