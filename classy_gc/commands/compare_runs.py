@@ -122,7 +122,7 @@ class Progress:
 
     def finish(self) -> None:
         if self._bar is not None:
-            self._bar.finish()
+            self._bar.finish(dirty=True)  # where it stands: it may have been interrupted
 
     @property
     def _runs(self) -> str:

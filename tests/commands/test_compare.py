@@ -1,7 +1,10 @@
+import contextlib
 import copy
 import csv
 import json
 import logging
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -19,6 +22,7 @@ from classy_gc.commands.compare import Choice, build_arms, families, parse_value
 from classy_gc.commands.compare_picture import _COLORS, picture
 
 DIGITS = json.loads((Path(__file__).parents[2] / "configs/digits_sgd_gc.json").read_text())
+CLASSY_GC = [Path(sys.executable).parent / "classy-gc"]
 
 # What a run does beyond training: nothing, raise, or crash. And how it is made to take a while.
 HOOKS = """
@@ -103,6 +107,15 @@ def marks():
     return len(list(Path("out").glob("runs/*/*/finished")))
 
 
+def read(terminal):
+    """What it shows by now."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    return shown
+
+
 def test_interrupted_twice_and_resumed(here, capfd):
     """Killed, then stopped as by Ctrl-C, then given to its end with one more seed."""
     command = arguments(hooked(0.1, epochs=2), "--vary", "optimizer.use_gc=false,true")
@@ -110,16 +123,22 @@ def test_interrupted_twice_and_resumed(here, capfd):
     seen = {}
     for by, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         before = marks()
-        with subprocess.Popen(
-            [Path(sys.executable).parent / "classy-gc", *command, "3"], stderr=subprocess.PIPE
-        ) as process:
+        ours, its = pty.openpty()
+        os.set_blocking(ours, False)
+        shown = b""
+        with subprocess.Popen([*CLASSY_GC, *command, "3"], stderr=its) as process:
+            os.close(its)
             deadline = time.monotonic() + 120
             while marks() == before and time.monotonic() < deadline:
                 time.sleep(0.02)
+                shown += read(ours)
             process.send_signal(by)
-            stderr = process.communicate(timeout=60)[1].decode()
-        assert process.returncode == code, stderr
-        assert ("the same command goes on from here" in stderr) == (by == signal.SIGINT)
+            process.wait(timeout=60)
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", (shown + read(ours)).decode())  # without colours
+        os.close(ours)
+        assert process.returncode == code, shown
+        assert re.search(rf"{before}/6 +runs +\d+% .* \d/{12 - 2 * before} +epochs", shown), shown
+        assert ("the same command goes on from here" in shown) == (by == signal.SIGINT)
         time.sleep(0.3)
         written = {path: path.stat().st_size for path in Path("out").rglob("*")}
         time.sleep(0.5)  # in which a run would have trained on
