@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
     name: str
     shape: Sequence[int]
-    group: int | None  # None of a parameter that is not trained
+    group: int | None  # None of a parameter that is frozen
     gc: str  # "yes", "would" with use_gc, or "no: " and why not
     norms: torch.Tensor | None  # row_mean_norms of its gradients; None if it has no rows
 
@@ -156,8 +156,8 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
     for name, p in parameters.items():
         i, group = groups.get(id(p), (None, {}))
         reason = ineligible_reason(p, gc_conv_only=group.get("gc_conv_only", False))
-        if i is None or not p.requires_grad:
-            reason = "it is frozen"
+        if not p.requires_grad:
+            i, reason = None, "it is frozen"
         gc = f"no: {reason}" if reason else "yes" if group.get("use_gc") else "would"
         rows.append(Row(name, p.shape, i, gc, norms.get(name)))
     return rows, done
@@ -225,7 +225,11 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     axes.grid(alpha=0.25, axis="x")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    texts = {"yes": "GC is on", "would": "GC is off, and would remove this", "no": "gc_conv_only leaves it out"}
+    texts = {
+        "yes": "GC is on",
+        "would": "GC is off, and would remove this",
+        "no": "gc_conv_only leaves it out",
+    }
     handles = [Patch(color=_COLORS[kind], label=texts[kind]) for kind in texts if kind in kinds]
     if handles:
         figure.legend(

@@ -46,7 +46,7 @@ def row_mean_norms(x: Tensor, reference: Tensor | None = None) -> Tensor:
         Shape ``[2]``, on the device of ``x``.
 
     Example:
-        >>> row_mean_norms(torch.tensor([[3.0, 5.0], [-1.0, 1.0]])) ** 2
+        >>> row_mean_norms(torch.tensor([[3.0, 5.0], [-1.0, 1.0]])).square().round()
         tensor([32., 36.])
     """
     sums = whole_row_sums(x)
