@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+
+
+def _adam_parts(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> Iterable[Any]:
+    tensors: list[list[Tensor]] = [[] for _ in range(6)]
+    optimizer._init_group(group, *tensors)
+    decoupled = group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay)
+    beta1, beta2 = map(float, group["betas"])
+    options = {k: group[k] for k in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
+
+    def kernel(*tensors: list[Tensor]) -> None:
+        (torch._fused_adamw_ if decoupled else torch._fused_adam_)(
+            *tensors,
+            beta1=beta1,
+            beta2=beta2,
+            **options,
+            **optimizer._scaling(tensors[0][0].device),
+        )
+
+    steps = tensors[-1]
+    torch._foreach_add_(steps, 1)
+    yield kernel, tensors
+    found_inf = getattr(optimizer, "found_inf", None)
+    if found_inf is not None:  # the kernel did nothing if so
+        torch._foreach_sub_(steps, [found_inf] * len(steps))
 
 
 class Adam(CentralizedOptimizer, torch.optim.Adam):
@@ -50,6 +76,8 @@ class Adam(CentralizedOptimizer, torch.optim.Adam):
         [[1.5, 0.5]]
     """
 
+    _fused_parts = _adam_parts
+
 
 class AdamW(CentralizedOptimizer, torch.optim.AdamW):
     """:class:`torch.optim.AdamW` with gradient centralization.
@@ -92,3 +120,4 @@ class AdamW(CentralizedOptimizer, torch.optim.AdamW):
     """
 
     added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False, "gc_loc": True}
+    _fused_parts = _adam_parts

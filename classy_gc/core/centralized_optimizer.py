@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+from torch.optim.optimizer import _device_dtype_check_for_fused
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from classy_gc.core import centralization
@@ -21,6 +22,7 @@ from classy_gc.core.centralization import (
     local_rows,
     shift_batch_rows_,
 )
+from classy_gc.core.row_blocks import RowBlock, row_blocks
 
 # What the docstrings of several optimizers say alike, written once. ``{key}`` in the
 # docstring of a subclass stands for the value here.
@@ -44,6 +46,31 @@ _DOCS = {
     unit. ``p.grad`` may be left centralized after ``step``. Tensors of fewer than two
     dimensions, and those whose rows hold one element, are trained without GC.""",
 }
+
+
+#: parameters and their gradients, for ``batch_row_sums``
+_Batch = tuple[list[Tensor], list[Tensor]]
+#: a kernel and its arguments, see ``_fused_parts``
+_Part = tuple[Callable[..., Any], Sequence[list[Tensor]]]
+
+
+class _Layout(NamedTuple):
+    """What GC acts on in a group."""
+
+    params: list[Tensor]
+    batches: list[list[Tensor]]
+    blocks: list[RowBlock] | None  # where the group is stepped block by block
+
+
+def _with_gradients(batches: list[list[Tensor]]) -> list[_Batch]:
+    # A KernelBatch brings its kernel along.
+    return [
+        (
+            batch if isinstance(batch, KernelBatch) else [local_rows(p) for p in batch],
+            [local_rows(p.grad) for p in batch],
+        )
+        for batch in batches
+    ]
 
 
 def _dense(x: Tensor) -> bool:
@@ -112,6 +139,25 @@ def fused_supported(p: Tensor) -> bool:
         and p.device.type in _get_fused_kernels_supported_devices()
         and _dense(p)
     )
+
+
+def check_fused(group: dict[str, Any]) -> None:
+    """Refuses ``fused=True`` for parameters that torch's kernels cannot update.
+
+    For classes whose torch parent knows no ``fused`` and therefore does not check.
+
+    Raises:
+        RuntimeError: as torch's own, naming what the kernels need.
+
+    Example:
+        >>> check_fused({"fused": True, "params": [torch.zeros(2).cfloat()]})
+        Traceback (most recent call last):
+        RuntimeError: `fused=True` requires all the params to be floating point Tensors of ...
+    """
+    if group["fused"]:
+        for p in group["params"]:
+            if not is_lazy(p):
+                _device_dtype_check_for_fused(p)
 
 
 class CentralizedOptimizer(torch.optim.Optimizer):
@@ -277,33 +323,46 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 if isinstance(value, Tensor) and value.shape == p.shape:
                     state[name] = _laid_out_as(p, value)
 
-    def _eligible(self, group: dict[str, Any]) -> list[list[Tensor]]:
-        """The parameters of a group that GC acts on in this step, in batches."""
-        if not group["use_gc"]:
-            return []
-        self._check_options(group)
-        params = [p for p in group["params"] if p.grad is not None]
-        # Eligibility changes only when shapes do: finding it anew each step would cost more
-        # than the update of many tiny tensors.
-        key = (bool(group["gc_conv_only"]), *map(id, params), *(p.shape for p in params))
-        cache = self.__dict__.setdefault("_eligible_cache", {})
-        if cache.get(id(group), (None,))[0] != key:
-            self._check_rows(params)
-            batches = in_batches(
+    def _layout(self, group: dict[str, Any], params: list[Tensor]) -> _Layout:
+        """What GC acts on among ``params``, all of them with a gradient, and in what portions."""
+        # That changes only when shapes do: finding it anew each step would cost more than the
+        # update of many tiny tensors.
+        switches = tuple(bool(group.get(k)) for k in ("use_gc", "gc_conv_only", "fused"))
+        key = (switches, *map(id, params), *(p.shape for p in params))
+        cache = self.__dict__.setdefault("_layout_cache", {}).setdefault(id(group), {})
+        if key not in cache:
+            use_gc, gc_conv_only, fused = switches
+            if use_gc:
+                self._check_rows(params)
+            eligible = [
                 p
                 for p in params
-                if ineligible_reason(p, gc_conv_only=group["gc_conv_only"]) is None
-            )
-            cache[id(group)] = key, batches
-        batches = cache[id(group)][1]
-        for batch in batches:
+                if ineligible_reason(p, use_gc=use_gc, gc_conv_only=gc_conv_only) is None
+            ]
+            plain = all(type(p) in (Tensor, torch.nn.Parameter) and p.is_cpu for p in params)
+            has_parts = type(self)._fused_parts is not CentralizedOptimizer._fused_parts
+            blocks = None
+            if fused and has_parts and plain and not centralization.TRITON:
+                blocks = row_blocks(params, eligible)
+            if len(cache) > 8:  # of parameters that take turns in having gradients
+                cache.clear()
+            cache[key] = _Layout(params, in_batches(eligible), blocks)
+        return cache[key]
+
+    def _plan(self, group: dict[str, Any]) -> _Layout | None:
+        """What GC does to a group in this step; refuses what it cannot do."""
+        if not group["use_gc"]:
+            return None
+        self._check_options(group)
+        layout = self._layout(group, [p for p in group["params"] if p.grad is not None])
+        for batch in layout.batches:
             for p in batch:
                 if p.grad.layout != torch.strided:
                     raise RuntimeError(
                         f"{type(self).__name__} with use_gc=True does not support sparse gradients "
                         f"(shape {list(p.shape)}); set use_gc=False for its parameter group"
                     )
-        return batches
+        return layout
 
     def _lay_out_gradients(self) -> None:
         """Replaces gradients that cannot be worked on in place as they lie in memory.
@@ -338,23 +397,21 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     def _transform_gradients(self) -> None:
         """What a subclass does to the gradients before GC sees them; nothing here."""
 
-    def _centralize_gradients(self, group: dict[str, Any], batches: list[list[Tensor]]) -> None:
-        """Shifts the rows of each ``p.grad`` so that the parent's ``g + wd·p`` is centralized."""
+    def _centralize_gradients(self, group: dict[str, Any], batches: list[_Batch]) -> None:
+        """Shifts the rows of the gradients so that the update's ``g + wd·p`` is centralized."""
         decoupled = group.get("decoupled_weight_decay", self.decoupled_weight_decay)
         wd = 0 if decoupled else group.get("weight_decay", 0)
         if group.get("maximize"):
-            wd = -wd  # the parent negates the gradient: μ(−g + wd·p) = −μ(g − wd·p)
+            wd = -wd  # the update negates the gradient: μ(−g + wd·p) = −μ(g − wd·p)
         # GradScaler sets grad_scale where the fused kernel is to unscale the gradient itself.
         scale = getattr(self, "grad_scale", None)
-        for batch in batches:
-            if isinstance(batch, KernelBatch):
-                grads = [p.grad for p in batch]
-                batch.kernel.centralize_(grads, batch if wd else (), float(wd), scale)
+        for params, grads in batches:
+            if isinstance(params, KernelBatch):
+                params.kernel.centralize_(grads, params if wd else (), float(wd), scale)
                 continue
-            grads = [local_rows(p.grad) for p in batch]
             if wd:
                 # The gradient is read last, so that the shift finds it in cache.
-                sums = batch_row_sums([local_rows(p) for p in batch])
+                sums = batch_row_sums(params)
                 sums.mul_(wd if scale is None else wd * scale.to(sums.device))
                 sums.add_(batch_row_sums(grads))
             else:
@@ -377,36 +434,92 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         # Everything that can be refused is refused before anything is changed.
-        plan = [(group, self._eligible(group)) for group in self.param_groups]
+        plan = [(group, self._plan(group)) for group in self.param_groups]
         self._lay_out_gradients()
         self._transform_gradients()
         self._centralized_update(plan)
         return loss
 
-    def _centralized_update(self, plan: list[tuple[dict[str, Any], list[list[Tensor]]]]) -> None:
-        """The parent's step, with GC around it; ``plan`` has what GC acts on in each group."""
+    def _centralized_update(self, plan: list[tuple[dict[str, Any], _Layout | None]]) -> None:
+        """The update of every group, with GC around it."""
+        whole = [(group, layout) for group, layout in plan if not (layout and layout.blocks)]
+        if whole:
+            groups = [group for group, _ in whole]
+            batches = [(g, _with_gradients(layout.batches)) for g, layout in whole if layout]
+            self._around(batches, lambda: self._update(groups))
+        for group, layout in plan:
+            if not (layout and layout.blocks):
+                continue
+            for kernel, tensors in self._fused_parts(group):
+                whole = len(tensors[0]) == len(layout.params)
+                part = layout if whole else self._layout(group, tensors[0])
+                for block in part.blocks:
+                    pieces = [block.of(xs) for xs in tensors]
+                    params, grads = pieces[:2]
+                    batches = [
+                        ([params[j] for j in batch], [grads[j] for j in batch])
+                        for batch in block.batches
+                    ]
+                    self._around([(group, batches)], functools.partial(kernel, *pieces))
+
+    def _around(
+        self, groups: list[tuple[dict[str, Any], list[_Batch]]], update: Callable[[], Any]
+    ) -> None:
+        """GC before or after the moments, as each group says; ``update`` steps its tensors."""
         after = []
-        for group, batches in plan:
+        for group, batches in groups:
             if group.get("gc_loc", True):
                 self._centralize_gradients(group, batches)
             else:
-                for batch in batches:
-                    if not isinstance(batch, KernelBatch):
-                        batch = [local_rows(p) for p in batch]
-                    after.append((batch, batch_row_sums(batch)))
-        self._update()
-        for batch, sums in after:
-            if isinstance(batch, KernelBatch):
-                batch.kernel.restore_(batch, sums)
+                after += [(params, batch_row_sums(params)) for params, _ in batches]
+        update()
+        for params, sums in after:
+            if isinstance(params, KernelBatch):
+                params.kernel.restore_(params, sums)
             else:
-                shift_batch_rows_(batch, batch_row_sums(batch).sub_(sums))
+                shift_batch_rows_(params, batch_row_sums(params).sub_(sums))
 
-    def _update(self) -> None:
-        """The parent's own step, without the hooks: torch wraps ``step`` of every class it
-        instantiates in code that runs them, and this class's ``step`` is wrapped already.
+    def _fused_parts(self, group: dict[str, Any]) -> Iterable[_Part]:
+        """The update of a group on torch's fused kernels, for a subclass that knows it.
+
+        Yields:
+            A kernel, and the lists of tensors that go with each other one by one and that it
+            steps, or any rows of them: parameters, gradients, moments. Together the parts
+            hold every parameter that has a gradient.
         """
+        raise NotImplementedError
+
+    def _update(self, groups: list[dict[str, Any]]) -> None:
+        """The parent's own step on these groups, without the hooks: torch wraps ``step`` of
+        every class it instantiates in code that runs them, and this class's ``step`` is wrapped
+        already.
+        """
+        if not groups:
+            return
         step = super().step.__func__
-        (step.__wrapped__ if getattr(step, "hooked", False) else step)(self)
+        all_groups, self.param_groups = self.param_groups, groups
+        try:
+            (step.__wrapped__ if getattr(step, "hooked", False) else step)(self)
+        finally:
+            self.param_groups = all_groups
+
+    def _fused_update(self, group: dict[str, Any], in_blocks: bool = False) -> None:
+        """All parts of a group, without GC; in blocks if the kernels need scratch memory."""
+        for kernel, tensors in self._fused_parts(group):
+            blocks = self._layout(group, tensors[0]).blocks if in_blocks else None
+            if blocks is not None:
+                for block in blocks:
+                    kernel(*map(block.of, tensors))
+                continue
+            # torch's kernels want one device and dtype.
+            by_kind = self._group_tensors_by_device_and_dtype(list(tensors))
+            for lists, _ in by_kind.values():
+                kernel(*lists)
+
+    def _scaling(self, device: torch.device) -> dict[str, Tensor | None]:
+        """What GradScaler tells the fused kernels, if it does."""
+        scaling = {name: getattr(self, name, None) for name in ("grad_scale", "found_inf")}
+        return {k: x if x is None else x.to(device) for k, x in scaling.items()}
 
 
 class _CentralizedInstance(CentralizedOptimizer):

@@ -89,18 +89,13 @@ class LARC(SGD):
                 both = (p_norm != 0) & (g_norm != 0)
                 g.addcmul_(p, both.to(p.dtype) * wd).mul_(torch.where(both, rate, 1))
 
-    def _centralize_gradients(
-        self, group: dict[str, Any], batches: list[list[torch.Tensor]]
-    ) -> None:
-        super()._centralize_gradients({**group, "weight_decay": 0}, batches)
-
-    def _update(self) -> None:
+    def _centralized_update(self, plan: list[tuple[dict[str, Any], Any]]) -> None:
         # The decay is in the gradients already.
         decays = [group["weight_decay"] for group in self.param_groups]
         try:
             for group in self.param_groups:
                 group["weight_decay"] = 0
-            super()._update()
+            super()._centralized_update(plan)
         finally:
             for group, decay in zip(self.param_groups, decays, strict=True):
                 group["weight_decay"] = decay

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import functools
+from collections.abc import Iterable
 from math import sqrt
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
-from torch.optim.optimizer import _device_dtype_check_for_fused
 from torch.optim.radam import radam
 
-from classy_gc.core.centralized_optimizer import CentralizedOptimizer, check_flag
+from classy_gc.core.centralized_optimizer import CentralizedOptimizer, check_flag, check_fused
 
 
 class Rectification(NamedTuple):
@@ -102,7 +101,7 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
         "degenerated_to_sgd": True,
         "fused": None,
     }
-    _rectification = staticmethod(lru_cache(maxsize=64)(rectification))
+    _rectification = staticmethod(functools.lru_cache(maxsize=64)(rectification))
 
     def _check_options(self, options: dict[str, Any]) -> None:
         super()._check_options(options)
@@ -118,47 +117,56 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        if group["fused"]:
-            for p in group["params"]:
-                if not is_lazy(p):
-                    _device_dtype_check_for_fused(p)
+        check_fused(group)
 
-    def _update(self) -> None:
-        # torch's step knows all but these two options.
-        if not any(g["fused"] or not g["degenerated_to_sgd"] for g in self.param_groups):
-            super()._update()
-            return
-        for group in self.param_groups:
-            tensors: tuple[list[Tensor], ...] = ([], [], [], [], [])
-            has_complex = self._init_group(group, *tensors)
-            beta1, beta2 = group["betas"]
-            # Parameters that missed gradients are behind the others.
-            by_step: dict[int, list[int]] = {}
-            for i, t in enumerate(torch.stack(tensors[-1]).tolist() if tensors[-1] else ()):
-                by_step.setdefault(int(t) + 1, []).append(i)
-            for t, indices in by_step.items():
-                at_t = [[xs[i] for i in indices] for xs in tensors]
-                scalars = self._rectification(t, beta1, beta2)
-                if group["fused"]:
-                    _fused_radam(group, t, scalars, *at_t)
-                    continue
-                waits = scalars.r is None and not group["degenerated_to_sgd"]
-                with torch.set_grad_enabled(group["differentiable"]):
-                    radam(
-                        *at_t,
-                        beta1=beta1,
-                        beta2=beta2,
-                        # The moments advance and p stays where it is.
-                        lr=0.0 if waits else group["lr"],
-                        weight_decay=group["weight_decay"],
-                        eps=group["eps"],
-                        maximize=group["maximize"],
-                        foreach=group["foreach"],
-                        capturable=group["capturable"],
-                        differentiable=group["differentiable"],
-                        decoupled_weight_decay=group["decoupled_weight_decay"],
-                        has_complex=has_complex,
-                    )
+    def _by_step(
+        self, group: dict[str, Any]
+    ) -> Iterable[tuple[int, Rectification, list[list[Tensor]]]]:
+        """The tensors of a group, steps last, by step: some may have missed gradients."""
+        tensors: list[list[Tensor]] = [[] for _ in range(5)]
+        self._init_group(group, *tensors)
+        by_step: dict[int, list[int]] = {}
+        for i, t in enumerate(torch.stack(tensors[-1]).tolist() if tensors[-1] else ()):
+            by_step.setdefault(int(t) + 1, []).append(i)
+        for t, indices in by_step.items():
+            scalars = self._rectification(t, *group["betas"])
+            yield t, scalars, [[xs[i] for i in indices] for xs in tensors]
+
+    def _fused_parts(self, group: dict[str, Any]) -> Iterable[Any]:
+        for t, scalars, (*tensors, steps) in self._by_step(group):
+            torch._foreach_add_(steps, 1)
+            yield functools.partial(_fused_radam, group, t, scalars), tensors
+
+    def _update(self, groups: list[dict[str, Any]]) -> None:
+        rest = []
+        for group in groups:
+            if group["fused"]:
+                self._fused_update(group)
+            elif group["degenerated_to_sgd"]:
+                rest.append(group)  # torch's step knows all but these two options
+            else:
+                self._waiting_update(group)
+        super()._update(rest)
+
+    def _waiting_update(self, group: dict[str, Any]) -> None:
+        beta1, beta2 = group["betas"]
+        for _, scalars, tensors in self._by_step(group):
+            with torch.set_grad_enabled(group["differentiable"]):
+                radam(
+                    *tensors,
+                    beta1=beta1,
+                    beta2=beta2,
+                    # The moments advance and p stays where it is.
+                    lr=0.0 if scalars.r is None else group["lr"],
+                    weight_decay=group["weight_decay"],
+                    eps=group["eps"],
+                    maximize=group["maximize"],
+                    foreach=group["foreach"],
+                    capturable=group["capturable"],
+                    differentiable=group["differentiable"],
+                    decoupled_weight_decay=group["decoupled_weight_decay"],
+                    has_complex=any(map(torch.is_complex, tensors[0])),
+                )
 
 
 class PlainRAdam(RAdam):
@@ -179,13 +187,11 @@ def _fused_radam(
     grads: list[Tensor],
     exp_avgs: list[Tensor],
     exp_avg_sqs: list[Tensor],
-    steps: list[Tensor],
 ) -> None:
     """Step ``t`` of RAdam on torch's fused Adam kernel."""
     lr, wd, (beta1, beta2) = float(group["lr"]), group["weight_decay"], group["betas"]
     decoupled = group["decoupled_weight_decay"]
     r, bias_correction1, bias_correction2 = scalars
-    torch._foreach_add_(steps, 1)
     if r is not None:
         # The kernel decays by the learning rate it is given: lr·r_t·(wd/r_t) = lr·wd.
         adam = {
@@ -196,24 +202,22 @@ def _fused_radam(
     else:
         # Only the moments advance; any positive eps keeps 0/0 out of 0·u.
         adam = {"lr": 0.0, "eps": 1.0, "weight_decay": 0.0 if decoupled else wd}
-    kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
-    by_device = torch.optim.Optimizer._group_tensors_by_device_and_dtype(
-        [params, grads, exp_avgs, exp_avg_sqs]
+    step = torch.full((), t, dtype=torch.float32, device=params[0].device)
+    (torch._fused_adamw_ if decoupled else torch._fused_adam_)(
+        params,
+        grads,
+        exp_avgs,
+        exp_avg_sqs,
+        [],
+        [step] * len(params),
+        beta1=beta1,
+        beta2=beta2,
+        amsgrad=False,
+        maximize=group["maximize"],
+        grad_scale=None,
+        found_inf=None,
+        **adam,
     )
-    for (device, _), (tensors, _) in by_device.items():
-        step = torch.full((), t, dtype=torch.float32, device=device)
-        kernel(
-            *tensors,
-            [],
-            [step] * len(tensors[0]),
-            beta1=beta1,
-            beta2=beta2,
-            amsgrad=False,
-            maximize=group["maximize"],
-            grad_scale=None,
-            found_inf=None,
-            **adam,
-        )
     if r is None and group["degenerated_to_sgd"]:
         if decoupled:
             torch._foreach_mul_(params, 1 - lr * wd)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+from classy_gc.core.centralized_optimizer import CentralizedOptimizer, check_fused
 
 _DOC = """:class:`torch.optim.RMSprop` with gradient centralization{title}.
 
@@ -35,6 +38,10 @@ _DOC = """:class:`torch.optim.RMSprop` with gradient centralization{title}.
         maximize (bool): maximize the objective (default: False)
         differentiable (bool): let autograd run through the step; cannot be combined with
             {differentiable} (default: False)
+        fused (bool, optional): the fastest, for real floating-point parameters and without
+            ``centered``. torch has no fused RMSprop; here it is torch's fused Adam with
+            ``β₁ = 0``, ``β₂ = alpha`` and bias corrections of 1{fused}
+            (default: None, torch's own)
         {gc}
         gc_loc (bool or float): centralize the gradient, not the update (default: False)
 
@@ -71,8 +78,25 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
         eps="",
         off="With ``use_gc=False`` it is torch's RMSprop bit for bit.",
         differentiable="``use_gc``",
+        fused="",
         source=":class:`torch.optim.RMSprop`",
     )
+
+    added_defaults: ClassVar = {**CentralizedOptimizer.added_defaults, "fused": None}
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        super()._check_options(options)
+        for name in ("foreach", "differentiable", "capturable", "centered"):
+            if options.get("fused") and options.get(name):
+                raise ValueError(
+                    f"fused=True cannot be combined with {name}=True in {type(self).__name__}"
+                )
+        if options.get("fused") and not options["alpha"] < 1:
+            raise ValueError(f"fused=True needs alpha < 1, got {options['alpha']}")
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        check_fused(group)
 
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
         # torch makes the buffer with the state; a schedule may raise momentum from 0 later.
@@ -81,6 +105,27 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
                 if self.state.get(p) and "momentum_buffer" not in self.state[p]:
                     self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         return super()._init_group(group, *lists)
+
+    def _tensors(self, group: dict[str, Any]) -> tuple[list[Tensor], ...]:
+        """Parameters, gradients, ``v``, momentum buffers and means, those that there are."""
+        *tensors, steps = lists = tuple([] for _ in range(6))
+        self._init_group(group, *lists)
+        for t in steps:
+            t.add_(1)
+        return tuple(tensors)
+
+    def _fused_parts(self, group: dict[str, Any]) -> Iterable[Any]:
+        *tensors, _ = self._tensors(group)
+        yield functools.partial(self._fused_kernel, group), tensors
+
+    def _fused_kernel(self, group: dict[str, Any], *tensors: list[Tensor]) -> None:
+        _fused_rmsprop(group, group["eps"], *tensors)
+
+    def _update(self, groups: list[dict[str, Any]]) -> None:
+        for group in groups:
+            if group["fused"]:
+                self._fused_update(group, in_blocks=True)
+        super()._update([group for group in groups if not group["fused"]])
 
 
 class RMSpropTF(RMSprop):
@@ -92,6 +137,8 @@ class RMSpropTF(RMSprop):
         off="The second moment ``v`` is state and stays what it is: Classy\n"
         "    Vision's own ``rmsprop_tf`` overwrites it with its square root at every step.",
         differentiable="anything here",
+        fused=", and ``v + eps`` for ``v``, so that ``v``\n"
+        "            is kept to the precision of ``v + eps``, in float32 and float64",
         source=":class:`torch.optim.RMSprop`; https://github.com/tensorflow/tensorflow,\n"
         "    ``ApplyRMSProp``",
     )
@@ -101,20 +148,81 @@ class RMSpropTF(RMSprop):
         if options.get("differentiable"):
             raise ValueError("differentiable=True is not supported by RMSpropTF: it steps in place")
 
-    def _update(self) -> None:
-        for group in self.param_groups:
-            lists: tuple[list[Tensor], ...] = ([], [], [], [], [], [])
-            self._init_group(group, *lists)
-            *lists, steps = lists
-            for t in steps:
-                t.add_(1)
+    def _fused_kernel(self, group: dict[str, Any], *tensors: list[Tensor]) -> None:
+        alpha, dtype = group["alpha"], tensors[0][0].dtype
+        if not (0 < alpha < 1 and dtype in (torch.float32, torch.float64)):
+            _rmsprop_tf(group, *tensors, [])
+            return
+        # The kernel's second moment is v + eps.
+        _, _, v, _ = tensors
+        torch._foreach_add_(v, _offset(group["eps"], alpha, dtype))
+        _fused_rmsprop(group, 0.0, *tensors)
+        torch._foreach_sub_(v, group["eps"])
+
+    def _update(self, groups: list[dict[str, Any]]) -> None:
+        for group in groups:
+            if group["fused"]:
+                self._fused_update(group, in_blocks=True)
+                continue
+            tensors = self._tensors(group)
             foreach = group["foreach"]
             if foreach is None:
                 foreach = all(p.is_cuda for p in group["params"])
             # All at once saves launches; one tensor at a time keeps the temporaries small.
-            size = max(1, len(steps)) if foreach else 1
-            for i in range(0, len(steps), size):
-                _rmsprop_tf(group, *([_as_real(x) for x in xs[i : i + size]] for xs in lists))
+            count = len(tensors[0])
+            size = max(1, count) if foreach else 1
+            for i in range(0, count, size):
+                _rmsprop_tf(group, *([_as_real(x) for x in xs[i : i + size]] for xs in tensors))
+
+
+@functools.lru_cache
+def _offset(eps: float, alpha: float, dtype: torch.dtype) -> float:
+    """The least ``c`` with ``alpha·c ≥ eps`` as the kernel rounds it, so that ``v`` stays ≥ 0."""
+    wanted, factor = (torch.tensor(x, dtype=dtype) for x in (eps, alpha))
+    c = wanted / factor
+    while c * factor < wanted:
+        c = c.nextafter(torch.tensor(math.inf, dtype=dtype))
+    return c.item()
+
+
+def _fused_rmsprop(
+    group: dict[str, Any],
+    eps: float,
+    params: list[Tensor],
+    grads: list[Tensor],
+    square_avgs: list[Tensor],
+    buffers: list[Tensor],
+) -> None:
+    lr, momentum, wd = float(group["lr"]), group["momentum"], group["weight_decay"]
+    maximize, alpha = group["maximize"], group["alpha"]
+    d = grads
+    if wd or maximize:  # the kernel negates, and leaves in d what it made of it
+        d = torch._foreach_add(grads, params, alpha=-wd if maximize else wd)
+    # Without momentum p −= lr·d/(√v + eps); with it the buffers take the place of p, decayed by
+    # a factor of momentum: 1 − lr·wd with lr = −1.
+    stepped, kernel, options = params, torch._fused_adam_, {"lr": lr, "weight_decay": 0.0}
+    if momentum:
+        stepped, kernel = buffers, torch._fused_adamw_
+        options = {"lr": -1.0, "weight_decay": momentum - 1.0}
+    step = torch.full((), math.inf, device=params[0].device)
+    kernel(
+        stepped,
+        d,
+        d,  # with beta1 = 0 the first moment is the gradient
+        square_avgs,
+        [],
+        [step] * len(params),
+        beta1=0.0,
+        beta2=alpha,
+        eps=eps,
+        amsgrad=False,
+        maximize=maximize,
+        grad_scale=None,
+        found_inf=None,
+        **options,
+    )
+    if momentum:
+        torch._foreach_add_(params, buffers, alpha=-lr)
 
 
 def _as_real(x: Tensor) -> Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import functools
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 
@@ -45,38 +48,62 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
 
     added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False}
 
-    def _update(self) -> None:
-        # torch's fused kernel takes all momentum buffers of a group or none, and makes those
-        # of the first step without writing them where that step's gradient is infinite.
-        params = [
-            p
-            for group in self.param_groups
-            if group["fused"] and group["momentum"]
-            for p in group["params"]
-            if p.grad is not None
-        ]
+    def _fused_parts(self, group: dict[str, Any]) -> Iterable[Any]:
+        params: list[Tensor] = []
+        grads: list[Tensor] = []
+        buffers: list[Any] = []
+        if self._init_group(group, params, grads, buffers):
+            raise RuntimeError("`_fused_sgd` does not support sparse gradients")  # as torch says
+        options = {k: group[k] for k in ("lr", "weight_decay", "dampening", "nesterov", "maximize")}
+
+        def kernel(params: Any, grads: Any, buffers: Any = (), is_first_step: bool = False) -> None:
+            torch._fused_sgd_(
+                params,
+                grads,
+                buffers,
+                momentum=group["momentum"],
+                is_first_step=is_first_step,
+                **options,
+                **self._scaling(params[0].device),
+            )
+
+        if not group["momentum"]:
+            yield kernel, (params, grads)
+            return
+        # The kernel takes all momentum buffers or none, and makes those of the first step
+        # without writing them where that step's gradient is infinite.
+        for is_first_step in (True, False):
+            some = [params, grads, buffers]
+            chosen = [i for i, b in enumerate(buffers) if (b is None) == is_first_step]
+            if not chosen:
+                continue
+            if len(chosen) < len(params):
+                some = [[xs[i] for i in chosen] for xs in some]
+            if is_first_step:
+                some[2] = list(map(torch.empty_like, some[1]))
+            yield functools.partial(kernel, is_first_step=is_first_step), some
+            found_inf = getattr(self, "found_inf", None)
+            if is_first_step and not (found_inf is not None and found_inf.item()):
+                for p, buffer in zip(some[0], some[2], strict=True):
+                    self.state[p]["momentum_buffer"] = buffer
+
+    def _update(self, groups: list[dict[str, Any]]) -> None:
+        rest = []
+        for group in groups:
+            if group["fused"] and group["momentum"] and self._lacks_buffers(group):
+                self._fused_update(group)
+            else:
+                rest.append(group)
+        super()._update(rest)
+
+    def _lacks_buffers(self, group: dict[str, Any]) -> bool:
+        params = [p for p in group["params"] if p.grad is not None]
+        # To look into the state of each at every step would cost more than tiny tensors do.
         key = (id(self.state), len(self.state), *map(id, params))
-        if vars(self).get("_all_buffers") == key:
-            super()._update()
-            return
-        first = {p for p in params if self.state.get(p, {}).get("momentum_buffer") is None}
-        if not first:
-            self._all_buffers = key
-            super()._update()
-            return
-        for turn in (first, set()):
-            waiting = [
-                (p, p.grad)
-                for group in self.param_groups
-                for p in group["params"]
-                if p.grad is not None and (p in first) == (turn is not first)
-            ]
-            for p, _ in waiting:
-                p.grad = None
-            super()._update()
-            for p, grad in waiting:
-                p.grad = grad
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and found_inf.item():
-            for p in first:
-                del self.state[p]
+        complete = self.__dict__.setdefault("_complete", {})
+        if complete.get(id(group)) == key:
+            return False
+        if any(self.state.get(p, {}).get("momentum_buffer") is None for p in params):
+            return True
+        complete[id(group)] = key
+        return False

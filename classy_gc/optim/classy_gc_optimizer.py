@@ -307,7 +307,6 @@ class ClassyGCOptimizer(ScheduledGC):
         gc = dict(GC_OPTIONS)
         if "gc_loc" in cls.core_class.added_defaults:
             gc["gc_loc"] = (cls.core_class.added_defaults["gc_loc"], GC_FLAG)
-        # torch has no fused kernel for RMSprop.
         known = inspect.signature(cls.core_class).parameters
         speed = {name: option for name, option in SPEED_OPTIONS.items() if name in known}
         return {**cls.options, **gc, **speed}
@@ -397,9 +396,13 @@ class ClassyGCOptimizer(ScheduledGC):
             groups = [{"params": groups}]
         options = dict(self._options)
         if options.get("fused", True) is None and not options["foreach"]:
-            options["fused"] = all(fused_supported(p) for g in groups for p in g["params"]) or None
+            options["fused"] = all(self._fuses(p) for g in groups for p in g["params"]) or None
         log_baseline(self._label(), options, groups)  # before torch writes into the groups
         core_class, core_options = self._core(options)
         self.optimizer = core_class(groups, **core_options)
         if "betas" in core_options:
             self.optimizer.register_step_pre_hook(_momentum_drives_betas)
+
+    def _fuses(self, p: torch.Tensor) -> bool:
+        """Whether the fused kernel is the better choice for ``p``."""
+        return fused_supported(p)

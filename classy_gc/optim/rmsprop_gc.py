@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from classy_vision.optim import register_optimizer
+from torch import Tensor
 
 from classy_gc import core
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
@@ -24,8 +25,7 @@ class RMSPropGC(ClassyGCOptimizer):
         centered (bool): divide by the deviation, not the second moment (default: False)
         {gc}
         gc_loc (bool): centralize the gradient, not the update (default: False)
-        foreach (bool, optional): torch's multi-tensor kernels (default: None, which leaves
-            the choice to torch)
+        {speed}
 
     Raises:
         {raises}
@@ -47,3 +47,7 @@ class RMSPropGC(ClassyGCOptimizer):
         "eps": (1e-8, NON_NEGATIVE),
         "centered": (False, BOOL),
     }
+
+    def _fuses(self, p: Tensor) -> bool:
+        # Measured on the CPU; on CUDA torch's multi-tensor kernels stay.
+        return p.is_cpu and not self._options["centered"] and super()._fuses(p)

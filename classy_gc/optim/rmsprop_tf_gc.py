@@ -24,7 +24,7 @@ class RMSPropTFGC(RMSPropGC):
         centered (bool): divide by the deviation, not the second moment (default: False)
         {gc}
         gc_loc (bool): centralize the gradient, not the update (default: False)
-        foreach (bool, optional): torch's multi-tensor kernels (default: None, on CUDA)
+        {speed}
 
     Raises:
         {raises}

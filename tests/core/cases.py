@@ -15,6 +15,9 @@ from classy_gc import core
 from . import reference
 
 RADAMS = (core.RAdam, core.PlainRAdam)
+RMSPROPS = (core.RMSprop, core.RMSpropTF)
+# torch's classes of these names know no fused.
+FUSED_HERE = (*RADAMS, *RMSPROPS)
 
 REFERENCE = {
     core.SGD: reference.sgd,
@@ -118,6 +121,7 @@ def rows(gc_loc=(False, True), implementations=({},), table=ROWS):
         for gc in ([{"gc_loc": x} for x in gc_loc] if accepts(cls, "gc_loc") else [{}])
         for implementation in implementations
         if accepts(cls, *implementation)
+        and not (implementation.get("fused") and options.get("centered"))
     ]
     return [pytest.param(cls, options, id=row_id((cls, options))) for cls, options in combined]
 

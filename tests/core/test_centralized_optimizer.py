@@ -19,11 +19,13 @@ from torch.profiler import ProfilerActivity, profile
 from classy_gc import core
 
 from .cases import (
+    FUSED_HERE,
     IMPLEMENTATIONS,
     KERNELS,
     OPTIMIZERS,
     RADAMS,
     REFERENCE,
+    RMSPROPS,
     TORCH_GRID,
     accepts,
     advance,
@@ -113,9 +115,18 @@ def test_differentiable_is_refused_with_gc(cls):
     assert_same([p, grad], [one(), before])
 
 
-@pytest.mark.parametrize("name", ["foreach", "differentiable", "capturable"])
-@pytest.mark.parametrize("cls", RADAMS)
-def test_fused_radam_refuses_what_it_cannot_do(cls, name):
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        *(
+            (cls, name)
+            for cls in FUSED_HERE
+            for name in ("foreach", "differentiable", "capturable")
+        ),
+        *((cls, "centered") for cls in RMSPROPS),
+    ],
+)
+def test_own_fused_kernels_refuse_what_they_cannot_do(cls, name):
     with pytest.raises(ValueError, match=f"fused.*{name}"):
         cls([one()], fused=True, **{name: True})
 
@@ -134,7 +145,7 @@ def test_capturable_radam_cannot_wait(cls):
     ],
     ids=["strided", "complex"],
 )
-@pytest.mark.parametrize("cls", RADAMS)
+@pytest.mark.parametrize("cls", FUSED_HERE)
 def test_a_refused_group_is_not_added(cls, bad):
     optimizer = cls([one()], fused=True)
     with pytest.raises((ValueError, RuntimeError), match="fused"):
@@ -263,7 +274,7 @@ def test_sparse_gradients(cls, options, use_gc, gc_conv_only):
         assert not optimizer.state
         return
     # Nothing for GC to do: as torch does, be it a step or an error.
-    if options.get("fused") and cls in RADAMS:  # torch has no such keyword
+    if options.get("fused") and cls in FUSED_HERE:  # torch has no such keyword
         with pytest.raises(RuntimeError, match="sparse"):
             optimizer.step()
         return

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from torch.nn import Parameter
 
 from classy_gc import core
+from classy_gc.core import row_blocks
 
 from .cases import (
+    FUSED_HERE,
     IMPLEMENTATIONS,
     INELIGIBLE,
     KERNELS,
@@ -58,7 +60,7 @@ def outcome(cls, weights, grads, **options):
 @pytest.mark.parametrize("foreach", [None, False, True])
 @pytest.mark.parametrize("cls", [c for c in TORCH_GRID if c not in RADAMS])
 def test_without_gc_every_option_is_torch_bit_for_bit(cls, foreach, fused):
-    kernel = {"foreach": foreach} | ({"fused": fused} if accepts(cls, "fused") else {})
+    kernel = {"foreach": foreach} | ({"fused": fused} if accepts(parent(cls), "fused") else {})
     weights, grads = problem([(3,), (3, 2), (2, 1, 2, 2)], steps=3)
     worked = 0
     for options in grid(TORCH_GRID[cls]):
@@ -97,7 +99,10 @@ def test_signature_is_torchs_plus_the_added_options(cls):
     ours, torchs = (inspect.signature(c).parameters for c in (cls, parent(cls)))
     added = set(ours) - set(torchs)
     gc = {"use_gc", "gc_conv_only"} | ({"gc_loc"} if cls is not core.SGD else set())
-    assert added == gc | ({"degenerated_to_sgd", "fused"} if cls in RADAMS else set())
+    assert added == gc | {
+        *({"degenerated_to_sgd"} if cls in RADAMS else ()),
+        *({"fused"} if cls in FUSED_HERE else ()),
+    }
     torch_like = {name: p for name, p in ours.items() if name not in added}
     assert list(torch_like) == [n for n, p in torchs.items() if p.kind is not p.VAR_KEYWORD]
     for name, p in torch_like.items():
@@ -149,7 +154,7 @@ def test_bad_options_raise_torchs_errors(cls, bad):
     try:
         parent(cls)(w, **bad)
     except Exception:
-        if not (cls in RADAMS and "fused" in bad):  # torch's RAdam knows no fused
+        if not (cls in FUSED_HERE and "fused" in bad):
             assert error(cls, w, **bad) == error(parent(cls), w, **bad)
     else:
         cls(w, **bad)
@@ -342,6 +347,44 @@ def test_large_tensors(cls, options):
     weights, grads = problem([(70, 4099), (3, 2)], steps=2)
     params, _ = train(cls, weights, grads, **options, use_gc=True)
     assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
+
+
+@pytest.mark.parametrize("gc", [{"use_gc": True}, {"use_gc": True, "gc_conv_only": True}], ids=str)
+@pytest.mark.parametrize("block", [1, 7, 20])
+@pytest.mark.parametrize(("cls", "options"), rows(implementations=[{"fused": True}]))
+def test_blocks_of_rows_change_nothing(cls, options, block, gc, monkeypatch):
+    weights, grads = problem()
+    for step_grads in grads[2:4]:
+        step_grads[1] = None
+    options = options | gc
+    whole, reference = train(cls, weights, grads, **options)
+    monkeypatch.setattr(row_blocks, "BLOCK", block)
+    params, optimizer = train(cls, weights, grads, **options)
+    (layout, *_) = optimizer._layout_cache[id(optimizer.param_groups[0])].values()
+    assert len(layout.blocks) > 3
+    assert_close(params, [p.detach().double() for p in whole], 1e-6)
+    assert_close(moments(optimizer), [x.double() for x in moments(reference)], 1e-6)
+    assert_close(params, expected(cls, weights, grads, **options), 1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.99, 0.9999])
+@pytest.mark.parametrize("eps", [1e-8, 1e-3, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_second_moment_of_fused_rmsprop_tf(dtype, eps, alpha):
+    # Gradients so small that v drowns in v + eps must leave neither a negative v nor a wrong step.
+    weights, grads = problem([(6, 50)], steps=100, dtype=dtype)
+    scales = 10.0 ** torch.arange(-8, -2, dtype=dtype)[:, None]
+    grads = [[g * scales] for (g,) in grads]
+    options = {"alpha": alpha, "eps": eps, "lr": eps**0.5, "use_gc": True, "gc_loc": True}
+    weights = [torch.zeros_like(w) for w in weights]
+    params, optimizer = train(core.RMSpropTF, weights, grads, fused=True, **options)
+    v = optimizer.state[params[0]]["square_avg"]
+    assert (v >= 0).all()
+    plain, reference = train(core.RMSpropTF, weights, grads, fused=False, **options)
+    slack = 400 * torch.finfo(dtype).eps * eps
+    torch.testing.assert_close(v, reference.state[plain[0]]["square_avg"], rtol=1e-5, atol=slack)
+    for row, wanted in zip(*(p[0].detach().double() for p in (params, plain)), strict=True):
+        torch.testing.assert_close(row, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
 
 
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))

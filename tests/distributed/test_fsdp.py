@@ -37,8 +37,8 @@ OPTIMIZERS = {
     core.RMSpropTF: L2 | {"momentum": 0.9},
 }
 FSDP1 = {core.SGD: torch.optim.SGD, core.Adam: torch.optim.Adam}
-# torch has no fused RMSprop, and none of its fused SGD for DTensors.
-FUSED = (core.Adam, core.AdamW, core.RAdam)
+# torch has none of its fused SGD for DTensors.
+FUSED = (core.Adam, core.AdamW, core.RAdam, core.RMSprop, core.RMSpropTF)
 
 
 def _cases():

@@ -35,7 +35,11 @@ from .cases import (
 
 every_row = pytest.mark.parametrize("row", CONFIGS)
 with_and_without_gc = pytest.mark.parametrize("use_gc", [False, True])
-SPEED = [row for row in PLAIN if "rmsprop" not in row]
+RMSPROPS = [row for row in PLAIN if "rmsprop" in row]
+
+
+def not_centered(row):
+    return {"centered": False} if row in RMSPROPS else {}
 
 
 def test_the_table_holds_every_registered_name():
@@ -205,16 +209,16 @@ NOT_FUSED = {
 
 
 @pytest.mark.parametrize(("switches", "fused"), FUSED, ids=str)
-@pytest.mark.parametrize("row", SPEED)
+@pytest.mark.parametrize("row", PLAIN)
 def test_fused_kernels_are_the_default(row, switches, fused):
-    optimizer = build(config(row, use_gc=True, **switches), problem(0)[0])
+    optimizer = build(config(row, use_gc=True, **not_centered(row), **switches), problem(0)[0])
     assert bool(optimizer.optimizer.param_groups[0]["fused"]) is fused
     assert bool(optimizer.optimizer.param_groups[0]["foreach"]) is (switches.get("foreach") is True)
 
 
 @pytest.mark.parametrize("where", ["alone", "in one group", "in another group"])
 @pytest.mark.parametrize("kind", NOT_FUSED)
-@pytest.mark.parametrize("row", SPEED)
+@pytest.mark.parametrize("row", PLAIN)
 def test_fused_kernels_are_not_picked_where_they_cannot_work(row, kind, where):
     odd, usual = Parameter(NOT_FUSED[kind]()), Parameter(torch.randn(4, 3))
     groups = {
@@ -222,7 +226,7 @@ def test_fused_kernels_are_not_picked_where_they_cannot_work(row, kind, where):
         "in one group": [{"params": [usual, odd]}],
         "in another group": [{"params": [usual]}, {"params": [odd]}],
     }[where]
-    optimizer = build_optimizer(keeps_row_means(row))
+    optimizer = build_optimizer({**keeps_row_means(row), **not_centered(row)})
     optimizer.set_param_groups(groups)
     assert not any(g["fused"] for g in optimizer.optimizer.param_groups)
     before = odd.detach().clone()
@@ -234,10 +238,12 @@ def test_fused_kernels_are_not_picked_where_they_cannot_work(row, kind, where):
     assert_close([odd.mean(1)], [before.mean(1)])
 
 
-@pytest.mark.parametrize("row", [row for row in PLAIN if row not in SPEED])
-def test_rmsprop_has_no_fused_kernel(row):
-    with pytest.raises(ValueError, match="unknown key 'fused'"):
-        build_optimizer(config(row, fused=True))
+@pytest.mark.parametrize("row", RMSPROPS)
+def test_centered_rmsprop_has_no_fused_kernel(row):
+    optimizer = build(config(row, use_gc=True, centered=True), problem(0)[0])
+    assert not optimizer.optimizer.param_groups[0]["fused"]
+    with pytest.raises(ValueError, match=r"fused.*centered"):
+        build_optimizer(config(row, fused=True, centered=True))
 
 
 # Parameter groups.

@@ -386,11 +386,10 @@ def test_before_the_moments_it_must_be_told_the_kind_of_decay():
 def test_it_agrees_with_the_optimizer_of_its_own(name, gc_loc, options):
     _, grads = problem(6)
     loc = {} if name == "sgd" else {"gc_loc": gc_loc}
-    fused = {} if name == "rmsprop" else {"fused": False}
     around = {"gc_loc": True} if name == "sgd" else loc  # where SGD's GC always is
     assert_close(
         train(config(f"gc-{name}", use_gc=True, **around, **options), grads)[0],
-        train(config(f"{name}_gc", use_gc=True, **loc, **fused, **options), grads)[0],
+        train(config(f"{name}_gc", use_gc=True, **loc, fused=False, **options), grads)[0],
         1e-6 if name == "rmsprop" else 0,  # which has kernels of its own for GC
     )
 
