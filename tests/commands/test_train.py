@@ -163,6 +163,39 @@ def test_hooks_of_the_config_take_the_place_of_the_defaults(here):
         assert not list(here.glob(f"output_*/{file}"))
 
 
+@pytest.mark.parametrize("folder", ["flag", None])
+def test_checkpoints_of_the_config_take_the_place_of_the_default(here, folder):
+    """Classy Vision's own hook, into its own folder unless the flag names another."""
+    config = short() | {"hooks": [{"name": "checkpoint", "checkpoint_folder": "own"}]}
+    flags = ("--checkpoint_folder", folder) if folder else ()
+    assert train(config, "--skip_tensorboard", *flags) == 0
+    state = checkpoint(folder or "own")
+    assert "CheckpointHook" in state["hooks"]
+    assert "RollingCheckpointHook" not in state["hooks"]
+    assert Path("own").exists() == (folder is None)
+    assert not list(here.glob("output_*/checkpoints"))
+    # What it wrote resumes, folder or file.
+    for path in (folder or "own", Path(folder or "own", "model_phase-0_end.torch")):
+        flags = ("--checkpoint_load_path", path, "--output_folder", "resumed")
+        assert train(short(epochs=2), "--skip_tensorboard", *flags) == 0
+        assert checkpoint("resumed/checkpoints")["train_phase_idx"] == 1
+
+
+def test_checkpoint_period_counts_train_phases_and_the_last_is_saved(here):
+    flags = ("--checkpoint_period", 2, "--output_folder", "run", "--skip_tensorboard")
+    assert train(short(epochs=3), *flags) == 0
+    names = {path.name for path in Path("run/checkpoints").iterdir()}
+    assert names == {"checkpoint.torch", "model_phase-2_end.torch", "model_phase-4_end.torch"}
+    assert checkpoint("run/checkpoints")["train_phase_idx"] == 2
+
+
+def test_only_what_is_tested_is_asked_of_a_test_only_config(here, capsys):
+    config = short() | {"test_only": True, "num_epochs": 2.5, "simulated_global_batchsize": 64}
+    del config["optimizer"], config["dataset"]["train"]
+    assert train(config, "--skip_tensorboard") == 0
+    assert capsys.readouterr().out.startswith("Tested in")
+
+
 def test_output_folder_has_everything(here):
     assert train(short(), "--output_folder", "new/run", "--skip_tensorboard") == 0
     files = {"checkpoints", "curves.png", "log.jsonl"}
@@ -225,6 +258,7 @@ def changed(path, value):
 
 
 NO_TORCHRUN = r"RANK, WORLD_SIZE, LOCAL_RANK is not there; start it with: torchrun"
+ROLLING = {"name": "rolling_checkpoint", "save_best": "top_1"}
 HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_block": "block1-0"}
 
 
@@ -255,6 +289,9 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("meters", {"acuracy": {}}), [], "unknown meter 'acuracy' in meters.*'accuracy'"),
         (("meters", {"accuracy": {}}), [], "missing key 'topk'"),
         (("hooks", [{"name": "curves"}]), [], "unknown name 'curves' in hooks.0."),
+        (("hooks", [ROLLING]), [], "save_best must be one of loss, accuracy/top_1, not 'top_1'"),
+        (("hooks", [{"name": "tensorboard_plot", "log_perod": 1}]), [], "'log_perod' in hook"),
+        (("custom_imports", ["no_such_module"]), [], "'no_such_module' cannot be imported"),
         (("optimizer", None), [], "missing key 'optimizer'"),
         (("optimizer.name", "sdg_gc"), [], "'sdg_gc' in optimizer, did you mean 'sgd_gc'"),
         (("optimizer.weight_decay", -1), [], "'sgd_gc': weight_decay must .*>= 0, not -1"),
