@@ -4,10 +4,12 @@ from setuptools import find_packages, setup
 
 # What only some users need; `import classy_gc` succeeds without any of it.
 EXTRAS = {
-    "examples": ["scikit-learn", "matplotlib", "progressbar2"],
+    "examples": ["scikit-learn", "scipy", "matplotlib", "progressbar2"],
+    "tensorboard": ["tensorboard"],
     "zero": ["fairscale"],
 }
-EXTRAS["test"] = [*EXTRAS["examples"], *EXTRAS["zero"], "pytest", "hypothesis", "ruff"]
+EXTRAS["test"] = sorted({package for packages in EXTRAS.values() for package in packages})
+EXTRAS["test"] += ["pytest", "hypothesis", "ruff"]
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
 
 setup(

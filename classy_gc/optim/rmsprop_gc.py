@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from classy_vision.optim import register_optimizer
-from torch import Tensor
 
 from classy_gc import core
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
@@ -47,7 +46,3 @@ class RMSPropGC(ClassyGCOptimizer):
         "eps": (1e-8, NON_NEGATIVE),
         "centered": (False, BOOL),
     }
-
-    def _fuses(self, p: Tensor) -> bool:
-        # Measured on the CPU; on CUDA torch's multi-tensor kernels stay.
-        return p.is_cpu and not self._options["centered"] and super()._fuses(p)
