@@ -7,7 +7,7 @@ import pytest
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import build_task
 
-import classy_gc  # noqa: F401
+from classy_gc import param_groups
 from classy_gc.commands import main
 from classy_gc.commands.config import load_config
 
@@ -40,6 +40,26 @@ def config(tmp_path, monkeypatch, request):
 def test_build_task_imports(config):
     task = build_task(config)
     assert type(task.optimizer) is OPTIMIZER_REGISTRY[config["optimizer"]["name"]]
+
+
+def test_a_param_group_builder_is_imported_before_it_is_built(config, monkeypatch):
+    registry = dict(param_groups.PARAM_GROUP_BUILDER_REGISTRY)
+    monkeypatch.setattr(param_groups, "PARAM_GROUP_BUILDER_REGISTRY", registry)
+    name = config["optimizer"]["name"] + "Builder"
+    Path(f"{name}.py").write_text(f"""
+from classy_gc.param_groups import ParamGroupBuilder, register_param_group_builder
+
+@register_param_group_builder("{name}")
+class Builder(ParamGroupBuilder):
+    def options(self, model, parameters, optimizer):
+        return [dict(lr_mult=0.5) for _ in parameters]
+""")
+    importlib.invalidate_caches()
+    optimizer = {"name": "sgd_gc", "lr": 0.1, "param_groups": {"name": name}}
+    config |= {"name": "paramwise_classification_task", "custom_imports": [name]}
+    task = build_task({**config, "optimizer": optimizer})
+    task.prepare()
+    assert task.optimizer.optimizer.param_groups[0]["lr"] == 0.05
 
 
 def test_every_command_imports(config):

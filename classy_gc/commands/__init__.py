@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -31,6 +32,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints the message to stderr and exits with code 2."""
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def show_progress(text: str) -> None:
+    """Replaces the line on a terminal's stderr; prints nothing elsewhere.
+
+    Args:
+        text: the line, or nothing to clear it.
+    """
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

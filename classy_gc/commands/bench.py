@@ -53,7 +53,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from classy_gc import core
-from classy_gc.commands import Parser
+from classy_gc.commands import Parser, show_progress
 from classy_gc.commands.config import load_config, refusal
 from classy_gc.options import check_known
 
@@ -616,11 +616,6 @@ def _check_args(args: argparse.Namespace) -> None:
         raise ValueError(f"--output_folder {args.output_folder}: {file} is no writable folder")
 
 
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints a table, and writes ``bench.json`` and ``bench.png``.
 
@@ -657,12 +652,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     report: dict[str, Any] = {"steps": args.steps, "warmup": args.warmup}
     if args.training:
         try:
-            report["training"] = _measure_training(config, args, _progress)
+            report["training"] = _measure_training(config, args, show_progress)
         except Exception as error:
             reason = refusal(error)
             if reason is None:
                 raise
-            _progress("")
+            show_progress("")
             parser.error(f"{args.config_file}: {reason}")
         if torch.cuda.is_available() and config.get("use_gpu", True):
             device = torch.device("cuda")
@@ -680,13 +675,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         gradients = [torch.randn_like(p) for p in parameters]
         data = report["results"] = []
         for name in dict.fromkeys(args.optimizers):
-            data += _measure(name, parameters, gradients, args, _progress)
+            data += _measure(name, parameters, gradients, args, show_progress)
         what = (
             f"{args.model}: {len(parameters)} tensors, {report['parameters'] / 1e6:.1f} M "
             f"{args.dtype} parameters"
         )
         table, figure = _table(data), _plot
-    _progress("")
+    show_progress("")
     machine = report["machine"] = _machine(device)
     title = (
         f"{what}\n{machine['gpu'] or machine['cpu']}, {machine['threads']} threads, "

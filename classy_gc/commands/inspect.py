@@ -7,7 +7,6 @@ import functools
 import importlib.util
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +15,14 @@ import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import ClassificationTask
 
-from classy_gc.commands import Parser
-from classy_gc.commands.bench import _progress
+from classy_gc.commands import Parser, show_progress
 from classy_gc.commands.config import load_config, refusal
-from classy_gc.commands.train import _build_task, _seed
+from classy_gc.commands.train import build_seeded_task
 from classy_gc.core.centralization import ineligible_reason
+from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced
 from classy_gc.hooks.gc_monitor import gradient_norms, named_parameters, ratios
-from classy_gc.param_groups.build import _aligned
+from classy_gc.param_groups.build import aligned
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
 _COLORS = {"yes": "#0072B2", "would": "#E69F00", "no": "#999999"}
@@ -92,8 +91,7 @@ def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
         raise ValueError(f"{args.config_file}: test_only is true, so there are no gradients")
     # No hook may write anything, and the test data need not be there.
     config |= {"dataset": {"train": config["dataset"]["train"]}, "hooks": []}
-    _seed(args.seed)
-    task = _build_task(args, config)
+    task = build_seeded_task(args, config)
     if not isinstance(task, ClassificationTask):
         raise ValueError(f"{args.config_file}: {config['name']!r} is not a classification task")
     task.prepare()
@@ -137,7 +135,7 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
     done = 0
     try:
         while done < batches:
-            _progress(f"batch {done + 1}/{batches}")
+            show_progress(f"batch {done + 1}/{batches}")
             task.train_step()
             done += 1
             for name, pair in gradient_norms(with_rows).items():
@@ -145,7 +143,7 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
     except StopIteration:  # the phase is over
         pass
     finally:
-        _progress("")
+        show_progress("")
         del task.run_optimizer
     groups = {
         id(p): (i, group)
@@ -183,7 +181,7 @@ def table(rows: Sequence[Row]) -> str:
         if those:
             count = f"{len(those)} of {len(rows)}"
             lines.append((f"total of {count} tensors", "", "", _percent(_removed(those)), gc))
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def picture(rows: Sequence[Row], title: str) -> Any:
@@ -265,9 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    # As with `classy-gc train`, what lies in the current folder can be imported.
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    import_from_current_folder()
     try:
         _check_args(args)
         task = _prepared_task(args)

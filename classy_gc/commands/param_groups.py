@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from classy_vision.tasks import build_task
 
 from classy_gc.commands import Parser
 from classy_gc.commands.config import load_config, refusal
+from classy_gc.custom_imports import import_from_current_folder
 
 # So that the data of the config need not be there.
 _NO_DATA = {
@@ -41,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config_file", required=True, help="of a paramwise task")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    # As with `classy-gc train`, what lies in the current folder can be imported.
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    import_from_current_folder()
     try:
         config = load_config(args.config_file)
         if "param_groups" not in config.get("optimizer", {}):

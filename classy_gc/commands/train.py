@@ -201,7 +201,17 @@ def _seed(seed: int) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def _build_task(args: argparse.Namespace, config: dict[str, Any]) -> ClassyTask:
+def build_seeded_task(args: argparse.Namespace, config: dict[str, Any]) -> ClassyTask:
+    """Seeds the process and builds the task, its checkpoints and the order of its data.
+
+    Args:
+        args: with ``seed``, ``checkpoint_load_path`` and ``pretrained_checkpoint_path``.
+        config: of the task, which stays as it is.
+
+    Raises:
+        ValueError: a checkpoint is not there, or a fine-tuning one for another task.
+    """
+    _seed(args.seed)
     config = copy.deepcopy(config)
     # Classy Vision would make the folder of this one at once, and on every rank.
     config["hooks"] = [h for h in config.get("hooks") or [] if h["name"] != _TENSORBOARD]
@@ -352,8 +362,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.show_progress = True
         if args.log_freq is None and not args.show_progress:
             args.log_freq = 5
-        _seed(args.seed)
-        task = _build_task(args, config)
+        task = build_seeded_task(args, config)
         hooks = _set_hooks(args, config, task, output)
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)

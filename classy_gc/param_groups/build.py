@@ -345,7 +345,14 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _aligned(rows: Iterable[Iterable[Any]]) -> str:
+def aligned(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows of cells as text, in columns.
+
+    Example:
+        >>> print(aligned([["name", "lr"], ["weight", 0.1]]))
+        name    lr
+        weight  0.1
+    """
     rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -365,7 +372,7 @@ def short_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) 
     for i, group in enumerate(groups):
         elements = sum(p.numel() for p in group["params"])
         rows.append((i, len(group["params"]), elements, _description(group, options)))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def full_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -> str:
@@ -380,4 +387,4 @@ def full_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
             shape = "×".join(map(str, parameter.shape)) or "1"
             rows.append((name, shape, i, _description(group, options)))
-    return _aligned(rows)
+    return aligned(rows)

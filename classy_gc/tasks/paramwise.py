@@ -10,6 +10,7 @@ from classy_vision.optim import ClassyOptimizer
 from classy_vision.optim.classy_optimizer import OptionsView
 from torch import nn
 
+from classy_gc.custom_imports import import_custom
 from classy_gc.param_groups import (
     OptimizerOptions,
     ParamGroupBuilder,
@@ -53,6 +54,7 @@ class ParamwiseMixin:
         """
         if "optimizer" not in config or config.get("test_only", False):
             return super().from_config(config)
+        import_custom(config)  # a builder may be what is imported
         optimizer = dict(config["optimizer"])
         builder = None
         if "param_groups" in optimizer:

@@ -122,14 +122,14 @@ def test_same_seed_same_weights_bit_for_bit(here):
 
 def test_seed_orders_the_data(here):
     """With equal weights at the start and no augmentation, only the order is left to differ."""
-    from classy_gc.commands.train import _build_task, _parser
+    from classy_gc.commands.train import _parser, build_seeded_task
 
     orders = []
     config = short()
     del config["dataset"]["train"]["transforms"][0]["transforms"][0]
     for seed in (0, 0, 1):
         args = _parser().parse_args(["--config_file", "", "--seed", str(seed)])
-        task = _build_task(args, config)
+        task = build_seeded_task(args, config)
         task.train, task.train_phase_idx = True, 0
         (loader,) = (task.build_dataloader_from_dataset(task.datasets["train"]),)
         orders.append(list(loader.sampler))
