@@ -1,9 +1,10 @@
 """ParamSchedulers that Classy Vision lacks, one file a registered name.
 
-A warm-up and a one-cycle schedule are Classy Vision's ``composite``.
+A warm-up is Classy Vision's ``composite`` of a ``linear`` and another.
 """
 
 from classy_gc.optim.param_scheduler.cyclic import CyclicParamScheduler
+from classy_gc.optim.param_scheduler.one_cycle import OneCycleParamScheduler
 from classy_gc.optim.param_scheduler.polynomial_floor import PolynomialFloorParamScheduler
 
-__all__ = ["CyclicParamScheduler", "PolynomialFloorParamScheduler"]
+__all__ = ["CyclicParamScheduler", "OneCycleParamScheduler", "PolynomialFloorParamScheduler"]

@@ -24,13 +24,11 @@ _COUNT = Rule("an integer >= 1", lambda v: type(v) is int and v >= 1)
 class CyclicParamScheduler(ClassyParamScheduler):
     """``decay^k · scheduler(periods · where − k)`` in period ``k`` = 0, 1, …
 
-    A cosine as ``scheduler`` is SGDR, a composite of two the triangle or the wave of cyclical
-    rates and momenta::
+    A cosine as ``scheduler`` is SGDR, a ``one_cycle`` the triangle or the wave of cyclical rates
+    and momenta::
 
-        {"name": "cyclic", "periods": 4, "scheduler": {"name": "composite",
-            "lengths": [0.4, 0.6], "schedulers": [
-                {"name": "cosine", "start_value": 0.01, "end_value": 0.1},
-                {"name": "cosine", "start_value": 0.1, "end_value": 0.01}]}}
+        {"name": "cyclic", "periods": 4, "scheduler": {"name": "one_cycle",
+            "start_value": 0.01, "peak_value": 0.1, "end_value": 0.01, "pct_start": 0.4}}
 
     Args:
         scheduler: of one period, which it sees as the whole training; in a config, a

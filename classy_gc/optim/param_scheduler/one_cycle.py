@@ -1,0 +1,83 @@
+"""``one_cycle``: up to a peak and down again, or, for momentum, down and up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from classy_vision.optim.param_scheduler import (
+    ClassyParamScheduler,
+    UpdateInterval,
+    register_param_scheduler,
+)
+
+from classy_gc.optim.param_scheduler.arguments import arguments
+from classy_gc.options import NUMBER, Rule
+
+_ANNEAL = {"cosine": lambda x: (1 - math.cos(math.pi * x)) / 2, "linear": lambda x: x}
+_RULES = {
+    **dict.fromkeys(["start_value", "peak_value", "end_value"], NUMBER),
+    "pct_start": Rule("a number in (0, 1)", lambda v: NUMBER.accepts(v) and 0 < v < 1),
+    "anneal": Rule(" or ".join(map(repr, _ANNEAL)), lambda v: v in list(_ANNEAL)),
+}
+
+
+@register_param_scheduler("one_cycle")
+class OneCycleParamScheduler(ClassyParamScheduler):
+    """From ``start_value`` to ``peak_value``, then to ``end_value``.
+
+    With ``s = pct_start`` and ``a`` the annealing, ``(1 − cos πx)/2`` or ``x``:
+
+    * ``start + (peak − start)·a(where/s)`` up to ``where = s``,
+    * ``peak + (end − peak)·a((where − s)/(1 − s))`` from there.
+
+    The mirrored cycle of the momentum is the same with its least value as the peak.
+
+    Args:
+        start_value (float): at the beginning
+        peak_value (float): at ``pct_start``, the largest rate or the least momentum
+        end_value (float): at the end
+        pct_start (float): share of the training before the peak, in (0, 1) (default: 0.3)
+        anneal (str): ``cosine`` or ``linear`` (default: ``cosine``)
+        update_interval: ``step`` or ``epoch`` (default: ``step``)
+
+    Raises:
+        ValueError: from a config, an unknown or missing key, or a value that is not allowed.
+
+    Source: Smith & Topin, *Super-Convergence*, https://arxiv.org/abs/1708.07120;
+    :class:`torch.optim.lr_scheduler.OneCycleLR`.
+
+    Example:
+        >>> rate = OneCycleParamScheduler(0.0, 1.0, 0.5, pct_start=0.5, anneal="linear")
+        >>> [rate(where) for where in (0, 0.25, 0.5, 0.75, 1)]
+        [0.0, 0.5, 1.0, 0.75, 0.5]
+    """
+
+    def __init__(
+        self,
+        start_value: float,
+        peak_value: float,
+        end_value: float,
+        pct_start: float = 0.3,
+        anneal: str = "cosine",
+        update_interval: UpdateInterval = UpdateInterval.STEP,
+    ) -> None:
+        super().__init__(update_interval)
+        self._start_value = start_value
+        self._peak_value = peak_value
+        self._end_value = end_value
+        self._pct_start = pct_start
+        self._anneal = _ANNEAL[anneal]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> OneCycleParamScheduler:
+        """Instantiates the scheduler from a configuration: its arguments, by name."""
+        return cls(**arguments(cls, config, "scheduler 'one_cycle'", _RULES))
+
+    def __call__(self, where: float) -> float:
+        start, end, x = self._start_value, self._peak_value, where / self._pct_start
+        if x > 1:
+            start, end = self._peak_value, self._end_value
+            x = (where - self._pct_start) / (1 - self._pct_start)
+        return start + (end - start) * self._anneal(x)
