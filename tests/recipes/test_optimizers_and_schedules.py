@@ -10,7 +10,7 @@ from classy_vision.hooks import ClassyHook
 from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 
-from classy_gc import core
+from classy_gc import core, param_groups
 from classy_gc.commands.config import load_config
 from classy_gc.param_groups import ParamGroupBuilder
 
@@ -161,6 +161,12 @@ def _from_the_folder(monkeypatch):
     monkeypatch.chdir(RECIPES)
     monkeypatch.setattr(sys, "path", [str(RECIPES), *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    # What a recipe's own modules register must not reach the tests that follow.
+    registry = dict(param_groups.PARAM_GROUP_BUILDER_REGISTRY)
+    monkeypatch.setattr(param_groups, "PARAM_GROUP_BUILDER_REGISTRY", registry)
+    yield
+    for module in [name for name in sys.modules if name.split(".")[0] == "my_package"]:
+        del sys.modules[module]
 
 
 @pytest.mark.usefixtures("_from_the_folder")
