@@ -151,7 +151,9 @@ class RMSpropTF(RMSprop):
     def _fused_kernel(self, group: dict[str, Any], *tensors: list[Tensor]) -> None:
         alpha, dtype = group["alpha"], tensors[0][0].dtype
         if not (0 < alpha < 1 and dtype in (torch.float32, torch.float64)):
-            _rmsprop_tf(group, *tensors, [])
+            # One tensor at a time keeps the temporaries small.
+            for i in range(len(tensors[0])):
+                _rmsprop_tf(group, *(xs[i : i + 1] for xs in tensors), [])
             return
         # The kernel's second moment is v + eps.
         _, _, v, _ = tensors
