@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter, is_lazy
 from torch.optim.optimizer import _device_dtype_check_for_fused
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
@@ -77,6 +77,14 @@ def _dense(x: Tensor) -> bool:
     """Whether the elements of ``x`` fill one block of memory, in whatever order."""
     x = getattr(x, "_local_tensor", x)  # of a DTensor, what this process holds
     return torch.empty_like(x, device="meta").stride() == x.stride()
+
+
+def _check_dense(params: Iterable[Tensor]) -> None:
+    if not all(map(_dense, params)):
+        raise ValueError(
+            "fused=True needs parameters whose elements fill one block of memory (torch's "
+            "fused kernels read past them otherwise); got a strided view, use fused=False"
+        )
 
 
 def _laid_out_as(p: Tensor, x: Tensor) -> Tensor:
@@ -260,11 +268,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         params = [p for p in group["params"] if not is_lazy(p)]
         if group["use_gc"]:
             self._check_rows(params)
-        if group.get("fused") and not all(map(_dense, params)):
-            raise ValueError(
-                "fused=True needs parameters whose elements fill one block of memory (torch's "
-                "fused kernels read past them otherwise); got a strided view, use fused=False"
-            )
+        if group.get("fused"):
+            _check_dense(params)
 
     def _check_options(self, options: dict[str, Any]) -> None:
         for name in CentralizedOptimizer.added_defaults:
@@ -317,19 +322,47 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         for group, options in zip(self.param_groups, added, strict=True):
             for name, value in options.items():
                 group.setdefault(name, value)
-        # Fused kernels take for granted that moments lie in memory as their parameters do.
-        for p, state in self.state.items():
-            for name, value in state.items():
-                if isinstance(value, Tensor) and value.shape == p.shape:
-                    state[name] = _laid_out_as(p, value)
+        self.__dict__.pop("_forms", None)
+
+    def _follow_parameters(self) -> None:
+        """Starts a group anew whose parameters lie in memory otherwise than at its last step.
+
+        Between steps ``p.data`` may be given another layout, dtype or shape, and a group other
+        parameters, another state or ``fused``. What is cached of the old ones goes, and moments
+        are laid out as their parameters, which fused kernels take for granted.
+        """
+        known = self.__dict__.get("_forms", {})
+        self._forms: dict[int, tuple[Any, dict[Any, _Layout]]] = {}
+        for group in self.param_groups:
+            fused = bool(group.get("fused"))
+            if not (fused or group["use_gc"]):
+                continue
+            # A lazy parameter has no shape yet; is_lazy would take longer than all the rest.
+            params = [p for p in group["params"] if type(p) is not UninitializedParameter]
+            form = (
+                fused,
+                list(map(id, params)),
+                [p.shape for p in params],
+                [p.stride() for p in params],
+                [p.dtype for p in params],
+            )
+            if id(group) not in known or known[id(group)][0] != form:
+                known[id(group)] = form, {}
+                if fused:
+                    _check_dense(params)
+                    for p in params:
+                        state = self.state.get(p, {})
+                        for name, value in state.items():
+                            if isinstance(value, Tensor) and value.shape == p.shape:
+                                state[name] = _laid_out_as(p, value)
+            self._forms[id(group)] = known[id(group)]
 
     def _layout(self, group: dict[str, Any], params: list[Tensor]) -> _Layout:
         """What GC acts on among ``params``, all of them with a gradient, and in what portions."""
-        # That changes only when shapes do: finding it anew each step would cost more than the
-        # update of many tiny tensors.
+        # Finding it anew each step would cost more than the update of many tiny tensors.
         switches = tuple(bool(group.get(k)) for k in ("use_gc", "gc_conv_only", "fused"))
-        key = (switches, *map(id, params), *(p.shape for p in params))
-        cache = self.__dict__.setdefault("_layout_cache", {}).setdefault(id(group), {})
+        key = (switches, *map(id, params))
+        _, cache = self._forms[id(group)]
         if key not in cache:
             use_gc, gc_conv_only, fused = switches
             if use_gc:
@@ -351,9 +384,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
 
     def _plan(self, group: dict[str, Any]) -> _Layout | None:
         """What GC does to a group in this step; refuses what it cannot do."""
+        self._check_options(group)
         if not group["use_gc"]:
             return None
-        self._check_options(group)
         layout = self._layout(group, [p for p in group["params"] if p.grad is not None])
         for batch in layout.batches:
             for p in batch:
@@ -433,7 +466,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        # Everything that can be refused is refused before anything is changed.
+        # Everything that can be refused is refused before any value is changed.
+        self._follow_parameters()
         plan = [(group, self._plan(group)) for group in self.param_groups]
         self._lay_out_gradients()
         self._transform_gradients()

@@ -6,6 +6,7 @@ import io
 import pickle
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -77,6 +78,18 @@ def test_a_gc_option_made_invalid_later_is_refused_at_the_step(cls, name):
     optimizer.param_groups[0][name] = "yes"
     p.grad = torch.rand(4, 3)
     with pytest.raises(ValueError, match=f"{name}.*'yes'"):
+        optimizer.step()
+    assert_same([p], [one()])
+
+
+@pytest.mark.parametrize("use_gc", [False, True])
+@pytest.mark.parametrize("cls", RMSPROPS)
+def test_alpha_of_one_is_refused_where_it_is_fused(cls, use_gc):
+    p = one()
+    optimizer = cls([p], fused=True, use_gc=use_gc)
+    p.grad = torch.rand(4, 3)
+    optimizer.param_groups[0]["alpha"] = 1.0  # by a schedule
+    with pytest.raises(ValueError, match=r"fused.*alpha.*1\.0"):
         optimizer.step()
     assert_same([p], [one()])
 
@@ -557,6 +570,18 @@ def test_gc_works_in_place(cls, options, dtype):
     torchs, ours = (peak_allocation(optimizer.step) for optimizer in optimizers)
     row_means, tensor = 3 * 64 * 4, weights[0].nbytes
     assert ours <= torchs + row_means + tensor
+
+
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
+def test_what_is_no_longer_trained_is_freed(cls, options):
+    weights, grads = problem(steps=2)
+    params, optimizer = train(cls, weights, grads, **options, use_gc=True)
+    optimizer.add_param_group({"params": [one()]})
+    old = [weakref.ref(p) for p in params]
+    del params, optimizer.param_groups[0]
+    optimizer.state.clear()
+    advance(optimizer, [[torch.rand(4, 3)]])
+    assert not any(p() is not None for p in old)
 
 
 # Any other torch optimizer.

@@ -22,6 +22,7 @@ from .cases import (
     ROWS,
     TORCH_GRID,
     accepts,
+    advance,
     assert_close,
     assert_same,
     expected,
@@ -302,6 +303,41 @@ def test_any_memory_layout(cls, options, use_gc, layout, gradient_layout):
     assert_close(params, wanted, 1e-5)
 
 
+@pytest.mark.parametrize("block", [7, row_blocks.BLOCK])
+@pytest.mark.parametrize("use_gc", [False, True])
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "contiguous"])
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
+def test_a_weight_laid_out_anew_between_steps(cls, options, layout, use_gc, block, monkeypatch):
+    monkeypatch.setattr(row_blocks, "BLOCK", block)
+    weights, grads = problem([(4, 3, 2, 2), (4, 3, 2, 2)])
+    options = options | {"use_gc": use_gc}
+    params, optimizer = train(cls, weights, grads[:4], **options)
+    for new, steps in ((layout, grads[4:7]), ("contiguous", grads[7:])):
+        params[0].data = LAYOUTS[new](params[0].data)
+        if options.get("fused") and new == "strided":
+            before = [x.detach().clone() for x in (*params, *moments(optimizer))]
+            with pytest.raises(ValueError, match=r"fused=True.*strided view"):
+                advance(optimizer, steps)
+            assert_same([*params, *moments(optimizer)], before)
+            return
+        advance(optimizer, steps)
+    assert_close(params, expected(cls, weights, grads, **options), 1e-5)
+
+
+@pytest.mark.parametrize("use_gc", [False, True])
+@pytest.mark.parametrize("was", [False, True])
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=[{"fused": True}]))
+def test_fused_switched_between_steps(cls, options, was, use_gc):
+    weights, grads = problem([(4, 3, 2, 2), (5, 3)])
+    # torch's SGD makes its first buffers of the gradients, however those lie in memory.
+    grads = [[LAYOUTS["reversed"](g[0]), g[1]] for g in grads]
+    options = options | {"use_gc": use_gc, "fused": was}
+    params, optimizer = train(cls, weights, grads[:5], **options)
+    optimizer.param_groups[0]["fused"] = not was
+    advance(optimizer, grads[5:])
+    assert_close(params, expected(cls, weights, grads, **options), 1e-5)
+
+
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
 def test_an_expanded_gradient(cls, options):
     weights, grads = problem([(4, 3)], steps=3)
@@ -360,7 +396,7 @@ def test_blocks_of_rows_change_nothing(cls, options, block, gc, monkeypatch):
     whole, reference = train(cls, weights, grads, **options)
     monkeypatch.setattr(row_blocks, "BLOCK", block)
     params, optimizer = train(cls, weights, grads, **options)
-    (layout, *_) = optimizer._layout_cache[id(optimizer.param_groups[0])].values()
+    (layout, *_) = optimizer._forms[id(optimizer.param_groups[0])][1].values()
     assert len(layout.blocks) > 3
     assert_close(params, [p.detach().double() for p in whole], 1e-6)
     assert_close(moments(optimizer), [x.double() for x in moments(reference)], 1e-6)
