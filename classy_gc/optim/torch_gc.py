@@ -22,8 +22,8 @@ _UNFIT = {
     "SparseAdam": "takes sparse gradients alone, which have no rows to centralize",
 }
 
-# Read when the optimizer is built, and never again.
-_READ_ONCE = ("initial_accumulator_value",)
+# Read when the optimizer starts, and never again.
+_READ_ONCE = {("Adagrad", "initial_accumulator_value"), ("Rprop", "lr")}
 
 _INTEGER = Rule("an integer", lambda v: type(v) is int, schedulable=False)
 _TEXT = Rule("a string or null", lambda v: v is None or isinstance(v, str), schedulable=False)
@@ -44,8 +44,8 @@ def _numbers(default: tuple[float | None, ...]) -> Rule:
     return Rule(f"a list of {len(default)} numbers{null}", accepts, schedulable=False)
 
 
-def _rule(option: inspect.Parameter) -> Rule:
-    """What torch's signature says of an option; its range is left to the constructor."""
+def _rule(name: str, option: inspect.Parameter) -> Rule:
+    """What torch's signature says of an option; its range is left to the class of that name."""
     if option.name == "betas":
         return BETAS
     if isinstance(option.default, bool):
@@ -56,7 +56,7 @@ def _rule(option: inspect.Parameter) -> Rule:
         return _TEXT
     if option.annotation in (int, "int"):
         return _INTEGER
-    return NUMBER._replace(schedulable=option.name not in _READ_ONCE)
+    return NUMBER._replace(schedulable=(name, option.name) not in _READ_ONCE)
 
 
 @register_optimizer("torch_gc")
@@ -70,7 +70,8 @@ class TorchGC(ClassyGCOptimizer):
 
     Names that :mod:`classy_gc.core` has (SGD, Adam, AdamW, RAdam, RMSprop) are its classes.
     ParamSchedulers drive every option that is a number, such as the ``momentum_decay`` of
-    NAdam, and ``momentum`` drives the first of ``betas``.
+    NAdam, and ``momentum`` drives the first of ``betas``. Only two are read once, and cannot be
+    scheduled: ``initial_accumulator_value`` of Adagrad, and ``lr`` of Rprop, the first step size.
 
     Args:
         optimizer (str): a class of :mod:`torch.optim`, but for LBFGS, which takes several
@@ -146,6 +147,17 @@ class TorchGC(ClassyGCOptimizer):
             for name, rule in super()._schedulable().items()
         }
 
+    def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
+        if "weight_decay" not in self.options and not isinstance(param_groups, Mapping):
+            # Classy Vision's tasks give BatchNorm this one whether or not it is an option.
+            param_groups = [
+                {k: v for k, v in g.items() if k != "weight_decay" or v}
+                if isinstance(g, Mapping)
+                else g
+                for g in param_groups
+            ]
+        super().set_param_groups(param_groups, **kwargs)
+
     @classmethod
     def _validated(cls, options: dict[str, Any]) -> dict[str, Any]:
         options = super()._validated(options)
@@ -169,7 +181,7 @@ def _classes() -> dict[str, type[TorchGC]]:
             continue
         core_class = getattr(core, name, None) or _member(name, CentralizedOptimizer, parent)
         options = inspect.signature(core_class).parameters
-        options = {k: (o.default, _rule(o)) for k, o in options.items() if k not in _LEFT_OUT}
+        options = {k: (o.default, _rule(name, o)) for k, o in options.items() if k not in _LEFT_OUT}
         found[name] = _member(f"{name}GC", TorchGC, core_class=core_class, options=options)
     return found
 

@@ -178,6 +178,7 @@ REFUSED = [
     (scheduled("NAdam", "momentum_decay", -1), ["momentum_decay is -0.1", "that NAdam accepts"]),
     (scheduled("Muon", "ns_steps", 3), ["unknown key 'ns_steps' in param_schedulers"]),
     (scheduled("Adagrad", "initial_accumulator_value", 3), ["initial_accumulator_value"]),
+    (scheduled("Rprop", "lr", 1), ["unknown key 'lr' in param_schedulers"]),
     (config("NAdam", param_groups={"name": "paramwise"}), ["paramwise_classification_task"]),
 ]
 
@@ -193,6 +194,18 @@ def test_refused_when_the_config_is_read(refused, fragments):
 def test_muon_refuses_a_bias_before_training():
     with pytest.raises(ValueError, match="Muon only supports 2D"):
         train(config("Muon"), [])
+
+
+def test_rprop_which_has_no_decay_trains_beside_batchnorm():
+    given = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
+    given |= {"num_epochs": 1, "use_gpu": False, "optimizer": config("Rprop", use_gc=True)}
+    given["dataset"]["train"]["num_samples"] = 64
+    del given["dataset"]["test"]
+    task = build_task(given)
+    LocalTrainer().train(task)
+    assert all("weight_decay" not in group for group in task.optimizer.param_groups)
+    with pytest.raises(ValueError, match="unknown key 'weight_decay'"):
+        task.optimizer.set_param_groups([{"params": [], "weight_decay": 0.1}])
 
 
 def test_from_python_as_from_json():
