@@ -10,6 +10,7 @@ from classy_vision.optim.param_scheduler import UpdateInterval
 
 from classy_gc.options import NUMBER, Rule, check_known
 
+_INTERVAL = Rule("'step' or 'epoch'", lambda v: str(v).lower() in ("step", "epoch"))
 POSITIVE = Rule("a number > 0", lambda v: NUMBER.accepts(v) and v > 0)
 
 
@@ -34,6 +35,7 @@ def arguments(
         ValueError: missing key 'start_value' in scheduler 'polynomial_floor'
     """
     options = inspect.signature(scheduler).parameters
+    rules = {**rules, "update_interval": _INTERVAL}
     check_known(config, ["name", "num_epochs", *options], where)
     for name, option in options.items():
         if name not in config:

@@ -32,7 +32,7 @@ class CyclicParamScheduler(ClassyParamScheduler):
 
     Args:
         scheduler: of one period, which it sees as the whole training; in a config, a
-            ParamScheduler config
+            ParamScheduler config without ``update_interval``
         periods (int): how many, all equally long, >= 1
         decay (float): multiplies each period after the first once more, > 0 (default: 1)
         update_interval: ``step`` or ``epoch`` (default: ``step``)
@@ -70,6 +70,8 @@ class CyclicParamScheduler(ClassyParamScheduler):
         given = arguments(cls, config, where, rules)
         inner = dict(given["scheduler"])
         check_known([inner.get("name")], PARAM_SCHEDULER_REGISTRY, where, "scheduler")
+        if "update_interval" in inner:
+            raise ValueError(f"{where}: update_interval belongs beside scheduler, not in it")
         if "num_epochs" in config:  # as composite hands it on
             inner["num_epochs"] = config["num_epochs"]
         return cls(**{**given, "scheduler": build_param_scheduler(inner)})

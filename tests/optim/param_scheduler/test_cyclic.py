@@ -77,6 +77,8 @@ def test_the_config_stays_as_it_is():
         (cyclic({"name": "cosin"}), "unknown scheduler 'cosin' in .* did you mean 'cosine'"),
         (cyclic({"start_value": 1}), "unknown scheduler None in scheduler 'cyclic'"),
         (cyclic(0.1), "scheduler must be an object, not 0.1"),
+        (cyclic({**CONFIG["scheduler"], "update_interval": "epoch"}), "belongs beside scheduler"),
+        (cyclic(CONFIG, update_interval=1), "update_interval must be 'step' or 'epoch', not 1"),
         ({"name": "cyclic", "periods": 2}, "missing key 'scheduler' in scheduler 'cyclic'"),
     ],
 )

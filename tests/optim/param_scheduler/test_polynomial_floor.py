@@ -38,7 +38,7 @@ def test_update_interval(interval):
         ({"power": 0}, "scheduler 'polynomial_floor': power must be a number > 0, not 0"),
         ({"power": "2"}, "power must be a number > 0, not '2'"),
         ({"end_value": None}, "end_value must be a number, not None"),
-        ({"update_interval": "batch"}, "update interval are 'step' or 'epoch'"),
+        ({"update_interval": "batch"}, "update_interval must be 'step' or 'epoch', not 'batch'"),
     ],
 )
 def test_refused(changes, message):
