@@ -53,7 +53,7 @@ class RollingCheckpointHook(CheckpointHook):
         save_best (str, optional): what makes a state the best: ``loss``, where lower is better,
             or a meter, as ``accuracy/top_1``, where higher is better; of test phases, or of
             train phases where there is no test dataset (default: None, no ``best.torch``). The
-            best value is part of the checkpoints.
+            best value is part of the checkpoints; one of another ``save_best`` does not count.
         input_args (dict, optional): what else to save, see Classy Vision (default: None)
 
     Raises:
@@ -84,7 +84,7 @@ class RollingCheckpointHook(CheckpointHook):
         self.max_keep = max_keep
         self.save_optimizer = save_optimizer
         self.save_best = save_best
-        self.state.best = None
+        self.state.best, self.state.best_of = None, save_best
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> RollingCheckpointHook:
@@ -165,6 +165,8 @@ class RollingCheckpointHook(CheckpointHook):
             value, sign = sum(task.losses) / len(task.losses), -1
         else:
             value, sign = _meters(task)[self.save_best], 1
+        if self.state.best_of != self.save_best:  # of a checkpoint, and no number to compare with
+            self.state.best, self.state.best_of = None, self.save_best
         best = self.state.best
         if math.isnan(value) or (best is not None and sign * value <= sign * best):
             return False

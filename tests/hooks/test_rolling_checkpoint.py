@@ -118,6 +118,14 @@ def test_best_survives_a_resume(tmp_path):
     assert state(tmp_path)["hooks"]["RollingCheckpointHook"]["best"] == 1.5
 
 
+def test_a_best_loss_is_no_best_accuracy(tmp_path):
+    trained(tmp_path, save_best="loss")
+    loss = state(tmp_path / SAVED.format(2))["hooks"]["RollingCheckpointHook"]["best"]
+    trained(tmp_path, tmp_path / SAVED.format(2), save_best="accuracy/top_1")
+    best = state(tmp_path / "best.torch")["hooks"]["RollingCheckpointHook"]["best"]
+    assert best <= 1 < loss
+
+
 def test_nan_is_never_the_best(tmp_path):
     task = trained(tmp_path, save_best="loss")
     (hook,) = task.hooks
