@@ -13,8 +13,8 @@ from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import register_hook
 
 from classy_gc.files import replaced
-from classy_gc.hooks.phase_record import PhaseRecordHook, trained_epochs
-from classy_gc.options import check_known
+from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook, trained_epochs
+from classy_gc.options import check_options
 
 
 @register_hook("json_log")
@@ -39,7 +39,7 @@ class JSONLogHook(PhaseRecordHook):
         folder (str or Path): where ``log.jsonl`` goes; made if need be (default: ``.``)
 
     Raises:
-        ValueError: an unknown key.
+        ValueError: an unknown key, or a folder that is not a path.
 
     Source: https://jsonlines.org. JSON knows no NaN and no infinity: they become null.
 
@@ -57,8 +57,7 @@ class JSONLogHook(PhaseRecordHook):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> JSONLogHook:
         """Instantiates the hook from a configuration: its arguments, by name."""
-        check_known(config, ["folder"], "hook 'json_log'")
-        return cls(**config)
+        return cls(**check_options(config, {"folder": (".", FOLDER)}, "hook 'json_log'"))
 
     def on_start(self, task: Any) -> None:
         """Makes the folder, and takes out of the log what will be trained again."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from classy_vision.hooks import ClassyHook
+
+from classy_gc.options import Rule
+
+FOLDER = Rule("a path", lambda v: isinstance(v, (str, Path)))
 
 
 def scheduled_options(optimizer: Any) -> dict[str, float]:

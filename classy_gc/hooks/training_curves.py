@@ -9,11 +9,15 @@ from typing import Any
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import register_hook
 
-from classy_gc.hooks.phase_record import PhaseRecordHook
-from classy_gc.options import check_known
+from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook
+from classy_gc.options import Rule, check_options
 
 _COLORS = {"train": "#1f77b4", "test": "#d95f02"}
 _DASHES = ("-", "--", ":", "-.")
+_OPTIONS = {
+    "folder": (".", FOLDER),
+    "title": ("", Rule("a string", lambda v: isinstance(v, str))),
+}
 
 
 @register_hook("training_curves")
@@ -29,7 +33,7 @@ class TrainingCurvesHook(PhaseRecordHook):
         title (str): of the picture (default: none)
 
     Raises:
-        ValueError: an unknown key.
+        ValueError: an unknown key, a folder that is not a path, or a title that is not a string.
 
     Example:
         >>> from classy_vision.hooks import build_hook
@@ -46,8 +50,7 @@ class TrainingCurvesHook(PhaseRecordHook):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> TrainingCurvesHook:
         """Instantiates the hook from a configuration: its arguments, by name."""
-        check_known(config, ["folder", "title"], "hook 'training_curves'")
-        return cls(**config)
+        return cls(**check_options(config, _OPTIONS, "hook 'training_curves'"))
 
     def set_classy_state(self, state_dict: dict[str, Any]) -> None:
         """Takes the history of a checkpoint, also of one that knew no option but ``lr``."""

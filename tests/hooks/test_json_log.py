@@ -105,6 +105,13 @@ def test_lines_of_other_kinds_are_valid_json(tmp_path):
     assert json.loads(line, parse_constant=pytest.fail) == expected
 
 
-def test_unknown_keys_are_refused():
-    with pytest.raises(ValueError, match=r"unknown key 'foldr' .* did you mean 'folder'"):
-        build_hook({"name": "json_log", "foldr": "."})
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"foldr": "."}, r"unknown key 'foldr' .* did you mean 'folder'"),
+        ({"folder": 1}, "hook 'json_log': folder must be a path, not 1"),
+    ],
+)
+def test_bad_values_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        build_hook({"name": "json_log", **config})

@@ -92,6 +92,14 @@ def test_one_log_line_without_matplotlib(tmp_path, monkeypatch, caplog):
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_keys_are_refused():
-    with pytest.raises(ValueError, match=r"unknown key 'foldr' .* did you mean 'folder'"):
-        build_hook({"name": "training_curves", "foldr": "."})
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"foldr": "."}, r"unknown key 'foldr' .* did you mean 'folder'"),
+        ({"folder": None}, "hook 'training_curves': folder must be a path, not None"),
+        ({"title": 3}, "hook 'training_curves': title must be a string, not 3"),
+    ],
+)
+def test_bad_values_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        build_hook({"name": "training_curves", **config})
