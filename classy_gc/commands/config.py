@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import pickle
 import textwrap
 import traceback
@@ -21,7 +23,8 @@ from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
 
 from classy_gc.custom_imports import import_custom
-from classy_gc.options import check_known
+from classy_gc.optim.param_scheduler.arguments import POSITIVE
+from classy_gc.options import BOOL, SWITCH, Rule, check_known
 from classy_gc.tasks import (
     ParamwiseClassificationTask,
     ParamwiseFineTuning,
@@ -56,6 +59,25 @@ _FINE_TUNING_KEYS = (
     "reset_heads",
     "freeze_trunk",
 )
+
+_COUNT = Rule("an integer > 0", lambda v: type(v) is int and v > 0)
+
+
+def _or_null(rule: Rule) -> Rule:
+    return Rule(f"{rule.allowed} or null", lambda v: v is None or rule.accepts(v))
+
+
+# Of what Classy Vision takes as it comes, and stumbles over later or gives a meaning of its own.
+_RULES = {
+    "num_epochs": POSITIVE,
+    "test_phase_period": _COUNT,
+    "clip_grad_norm": _or_null(POSITIVE),
+    "simulated_global_batchsize": _or_null(_COUNT),
+    "test_only": BOOL,
+    "bn_weight_decay": BOOL,
+    "use_gpu": SWITCH,
+    "use_sharded_ddp": BOOL,
+}
 
 _TASKS = (ClassificationTask, FineTuningTask, ParamwiseClassificationTask, ParamwiseFineTuning)
 
@@ -118,20 +140,17 @@ def check_config(config: Any) -> None:
     if task in _TASKS:
         extra = _FINE_TUNING_KEYS if issubclass(task, FineTuningTask) else ()
         check_known(config, [*_TASK_KEYS, *extra], "the config")
+    _check_values(config, "", _RULES)
     trained = not config.get("test_only", False)
     required = ["num_epochs", "dataset", "loss", "model", *["optimizer"] * trained]
     _check_keys(config, "the config", required)
-    _check_positive(config["num_epochs"], "num_epochs", (int, float))
-    _check_positive(config.get("test_phase_period", 1), "test_phase_period")
 
     phases = ["train", "test"]
     _check_keys(config["dataset"], "dataset", phases[:1] if trained else phases[1:])
     check_known(config["dataset"], phases, "dataset")
     for phase, dataset in config["dataset"].items():
         _check_section(dataset, f"dataset.{phase}", DATASET_REGISTRY)
-        _check_positive(
-            dataset.get("batchsize_per_replica", 1), f"dataset.{phase}.batchsize_per_replica"
-        )
+        _check_values(dataset, f"dataset.{phase}.", {"batchsize_per_replica": _COUNT})
     torch_losses = [name for name in dir(torch.nn.modules.loss) if name.endswith("Loss")]
     _check_section(config["loss"], "loss", [*LOSS_REGISTRY, *torch_losses])
     _check_section(config["model"], "model", MODEL_REGISTRY)
@@ -142,11 +161,29 @@ def check_config(config: Any) -> None:
     if trained:
         _check_section(config["optimizer"], "optimizer", OPTIMIZER_REGISTRY)
         refuse_under_stock_task(task, config)
-    meters = config.get("meters", {})
-    _check_keys(meters, "meters")
-    check_known(meters, METER_REGISTRY, "meters", "meter")
+    _check_meters(config.get("meters", {}), heads)
     for i, hook in enumerate(config.get("hooks") or []):
         _check_section(hook, f"hooks[{i}]", HOOK_REGISTRY)
+        if hook["name"] == "loss_lr_meter_logging":
+            _check_values(hook, f"hooks[{i}].", {"log_freq": _or_null(_COUNT)})
+
+
+def _check_meters(meters: Any, heads: Iterable[Mapping[str, Any]]) -> None:
+    _check_keys(meters, "meters")
+    check_known(meters, METER_REGISTRY, "meters", "meter")
+    classes = [head["num_classes"] for head in heads if type(head.get("num_classes")) is int]
+    most = max(classes, default=math.inf)
+    allowed = f"integers from 1 to {most}, the num_classes" if classes else "integers > 0"
+    topk = Rule(
+        f"a list of {allowed}",
+        lambda v: isinstance(v, list) and v and all(type(k) is int and 0 < k <= most for k in v),
+    )
+    for name, meter in meters.items():
+        _check_keys(meter, f"meters.{name}")
+        cls = METER_REGISTRY[name]
+        if cls.__module__.startswith("classy_vision."):  # of others we don't know the keys
+            check_known(meter, inspect.signature(cls).parameters, f"meter {name!r}")
+            _check_values(meter, f"meters.{name}.", {"topk": topk})
 
 
 def _check_keys(section: Any, where: str, required: Iterable[str] = ()) -> None:
@@ -162,9 +199,10 @@ def _check_section(section: Any, where: str, known: Iterable[str]) -> None:
     check_known([section["name"]], sorted(known), where, "name")
 
 
-def _check_positive(value: Any, where: str, types: type | tuple[type, ...] = int) -> None:
-    if not isinstance(value, types) or isinstance(value, bool) or value <= 0:
-        raise ValueError(f"{where} must be a number > 0, not {value!r}")
+def _check_values(section: Mapping[str, Any], prefix: str, rules: Mapping[str, Rule]) -> None:
+    for key, rule in rules.items():
+        if key in section and not rule.accepts(section[key]):
+            raise ValueError(f"{prefix}{key} must be {rule.allowed}, not {section[key]!r}")
 
 
 def refusal(error: BaseException) -> str | None:

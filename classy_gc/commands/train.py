@@ -21,6 +21,7 @@ import random
 import sys
 import textwrap
 import time
+import zipfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -77,22 +78,45 @@ class _Output(ClassyHook):
         super().__init__()
         self.folder = Path(args.output_folder or f"output_{datetime.now().isoformat()}").absolute()
         self.checkpoints = Path(args.checkpoint_folder or self.folder / "checkpoints").absolute()
+        self.logs: list[Path] = []
         self.tensorboard: TensorboardPlotHook | None = None
         self.summary_writer: dict[str, Any] = {"log_dir": self.folder / "tensorboard"}
         self.started = False
 
     def on_start(self, task: ClassyTask) -> None:
+        tested = getattr(task, "test_only", False)
+        if not tested and task.checkpoint_dict:
+            _check_optimizer(task.optimizer.optimizer)
         if is_primary():
-            saved = [] if getattr(task, "test_only", False) else [self.checkpoints]
-            for folder in (*saved, self.folder):
+            folders = [*[self.checkpoints] * (not tested), self.folder, *self.logs]
+            for folder in folders:
+                _check_folder(folder)
+            for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
-                if not os.access(folder, os.W_OK):
-                    raise PermissionError(f"folder {folder} is not writable")
             if self.tensorboard:
                 from torch.utils.tensorboard import SummaryWriter
 
                 self.tensorboard.tb_writer = SummaryWriter(**self.summary_writer)
         self.started = True
+
+
+def _check_folder(folder: Path) -> None:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"folder {folder} cannot be made: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"folder {folder} is not writable")
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Refuses groups that torch took out of a checkpoint and that no step could read."""
+    for group in optimizer.param_groups:
+        missing = [name for name in optimizer.defaults if name not in group]
+        if missing:
+            raise ValueError(
+                "--checkpoint_load_path: the checkpoint is of another optimizer: it has no "
+                f"{', '.join(missing)}"
+            )
 
 
 class _ProgressBar(ProgressBarHook):
@@ -189,6 +213,13 @@ def _check_checkpoint(path: str, key: str) -> None:
     file = Path(path, CHECKPOINT_FILE) if Path(path).is_dir() else Path(path)
     if not file.is_file():  # Classy Vision would train from scratch
         raise ValueError(f"{key}: there is no checkpoint {file}")
+    try:  # of a zip file only the small part that says what is where
+        checkpoint = torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file))
+    except Exception as error:  # whatever bytes may make of unpickling
+        reason, *_ = (str(error) or type(error).__name__).split(". ")  # then torch gives advice
+        raise ValueError(f"{key}: {file} cannot be read: {reason}") from error
+    if not isinstance(checkpoint, dict) or "classy_state_dict" not in checkpoint:
+        raise ValueError(f"{key}: {file} is no checkpoint of Classy Vision: no classy_state_dict")
 
 
 def _seed(seed: int) -> None:
@@ -216,16 +247,16 @@ def build_seeded_task(args: argparse.Namespace, config: dict[str, Any]) -> Class
     # Classy Vision would make the folder of this one at once, and on every rank.
     config["hooks"] = [h for h in config.get("hooks") or [] if h["name"] != _TENSORBOARD]
     task = build_task(config)
+    if args.pretrained_checkpoint_path and not isinstance(task, FineTuningTask):
+        raise ValueError(
+            f"--pretrained_checkpoint_path needs a fine_tuning task, not {config['name']!r}"
+        )
     for key in ("checkpoint_load_path", "pretrained_checkpoint_path"):
         if getattr(args, key):
             _check_checkpoint(getattr(args, key), f"--{key}")
     if args.checkpoint_load_path:
         task.set_checkpoint(args.checkpoint_load_path)
     if args.pretrained_checkpoint_path:
-        if not isinstance(task, FineTuningTask):
-            raise ValueError(
-                f"--pretrained_checkpoint_path needs a fine_tuning task, not {config['name']!r}"
-            )
         task.set_pretrained_checkpoint(args.pretrained_checkpoint_path)
     elif config.get("pretrained_checkpoint"):
         _check_checkpoint(config["pretrained_checkpoint"], "pretrained_checkpoint")
@@ -282,7 +313,11 @@ def _set_hooks(
         hooks.append(_ProgressBar())
     hooks += [LossLrMeterLoggingHook(args.log_freq), ModelComplexityHook()]
     hooks += _tensorboard(args, config, output)
-    checkpoint = next((h for h in task.hooks if isinstance(h, CheckpointHook)), None)
+    own_checkpoints = [h for h in task.hooks if isinstance(h, CheckpointHook)]
+    if len(own_checkpoints) > 1:
+        names = " and ".join(hook.name() for hook in own_checkpoints)
+        raise ValueError(f"hooks: one of them can save checkpoints, not {names}")
+    checkpoint = next(iter(own_checkpoints), None)
     if checkpoint is None:
         args_dict = {**vars(args), "config": config, "checkpoint_folder": str(output.checkpoints)}
         checkpoint = RollingCheckpointHook(interval=args.checkpoint_period, input_args=args_dict)
@@ -304,6 +339,9 @@ def _set_hooks(
     merged |= own
     merged |= {hook.name(): hook for hook in rest if hook.name() not in own}
     task.set_hooks(list(merged.values()))
+    output.logs = [
+        merged[hook.name()].path.absolute().parent for hook in (JSONLogHook, TrainingCurvesHook)
+    ]
     return merged
 
 
@@ -372,7 +410,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if log_filter.load_error:
             path = args.checkpoint_load_path or args.pretrained_checkpoint_path
-            reason = f"checkpoint {path} does not fit {args.config_file}: {log_filter.load_error}"
+            what = log_filter.load_error
+            if isinstance(what, KeyError):
+                what = f"it has no {what}, so it may be of another optimizer"
+            reason = f"checkpoint {path} does not fit {args.config_file}: {what}"
             if repr(log_filter.load_error) == "KeyError('optim')":
                 reason = (
                     f"checkpoint {path} was saved without the state of the optimizer, so training "

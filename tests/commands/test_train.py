@@ -259,6 +259,9 @@ def changed(path, value):
 
 NO_TORCHRUN = r"RANK, WORLD_SIZE, LOCAL_RANK is not there; start it with: torchrun"
 ROLLING = {"name": "rolling_checkpoint", "save_best": "top_1"}
+STOCK = {"name": "checkpoint", "checkpoint_folder": "stock"}
+TEXT_LOG = {"name": "loss_lr_meter_logging", "log_freq": 0}
+JSON_LOG = {"name": "json_log", "folder": "config.json/sub"}
 HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_block": "block1-0"}
 
 
@@ -273,11 +276,14 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("num_epoch", 3), [], "unknown key 'num_epoch' in the config.*'num_epochs'"),
         (("num_epochs", None), [], "missing key 'num_epochs' in the config"),
         (("num_epochs", "ten"), [], "num_epochs must be a number > 0, not 'ten'"),
-        (("test_phase_period", 0), [], "test_phase_period must be a number > 0, not 0"),
+        (("test_phase_period", 2.5), [], "test_phase_period must be an integer > 0, not 2.5"),
+        (("clip_grad_norm", -1), [], "clip_grad_norm must be a number > 0 or null, not -1"),
+        (("test_only", "false"), [], "test_only must be true or false, not 'false'"),
+        (("simulated_global_batchsize", "64"), [], "must be an integer > 0 or null, not '64'"),
         (("dataset.train", None), [], "missing key 'train' in dataset"),
         (("dataset.val", {}), [], "unknown key 'val' in dataset; known: train, test"),
         (("dataset.train.name", "digit"), [], "'digit' in dataset.train.* mean 'digits'"),
-        (("dataset.train.batchsize_per_replica", 0), [], "batchsize_per_replica must .* not 0"),
+        (("dataset.train.batchsize_per_replica", 0), [], "train.batchsize_per_.* must .* not 0"),
         (("dataset.test.spilt", "x"), [], "unknown key 'spilt' in dataset 'digits'.*'split'"),
         (("dataset.test.transforms", [{"name": "ToTensr"}]), [], "Totensr isn't a registered"),
         (("loss", "CrossEntropyLoss"), [], "loss must be an object .* not 'CrossEntropyLoss'"),
@@ -288,9 +294,18 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("model.heads", [HEAD]), [], "'fully_conected' in model.heads.0.* 'fully_connected'"),
         (("meters", {"acuracy": {}}), [], "unknown meter 'acuracy' in meters.*'accuracy'"),
         (("meters", {"accuracy": {}}), [], "missing key 'topk'"),
+        (("meters", {"accuracy": {"topk": [11]}}), [], r"topk must .* from 1 to 10, .* \[11\]"),
+        (
+            ("meters", {"accuracy": {"topk": [1], "k": 1}}),
+            [],
+            "unknown key 'k' in meter 'accuracy'",
+        ),
         (("hooks", [{"name": "curves"}]), [], "unknown name 'curves' in hooks.0."),
         (("hooks", [ROLLING]), [], "save_best must be one of loss, accuracy/top_1, not 'top_1'"),
         (("hooks", [{"name": "tensorboard_plot", "log_perod": 1}]), [], "'log_perod' in hook"),
+        (("hooks", [TEXT_LOG]), [], r"hooks\[0\].log_freq must be an integer > 0 or null, not 0"),
+        (("hooks", [JSON_LOG]), [], "folder .*/config.json/sub cannot be made: .* is a file"),
+        (("hooks", [STOCK, {"name": "rolling_checkpoint"}]), [], "one of them can save"),
         (("custom_imports", ["no_such_module"]), [], "'no_such_module' cannot be imported"),
         (("optimizer", None), [], "missing key 'optimizer'"),
         (("optimizer.name", "sdg_gc"), [], "'sdg_gc' in optimizer, did you mean 'sgd_gc'"),
@@ -307,7 +322,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         ((), ["--distributed_backend", "ddp"], NO_TORCHRUN),
         ((), ["--checkpoint_load_path", "no"], "--checkpoint_load_path: there is no checkpoint no"),
         ((), ["--checkpoint_load_path", "."], "no checkpoint checkpoint.torch"),
-        ((), ["--checkpoint_load_path", "config.json"], "config.json|pickle"),
+        ((), ["--checkpoint_load_path", "config.json"], "_path: config.json cannot be read: "),
         ((), ["--pretrained_checkpoint_path", "config.json"], "needs a fine_tuning task, not"),
         ((), ["--checkpoint_folder", "config.json/sub"], "config.json/sub"),
     ],
@@ -342,6 +357,30 @@ def test_checkpoint_of_another_model_is_one_line(here, capsys):
     assert "Traceback" not in err
     assert re.search("error: checkpoint old does not fit config.json: .* size mismatch", err)
     assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "NAdam"])  # found in the groups, in the state
+def test_checkpoint_of_another_optimizer_is_one_line(here, capsys, optimizer):
+    assert train(short(optimizer="adam_gc"), "--output_folder", "old", "--skip_tensorboard") == 0
+    config = short(epochs=2) | {"optimizer": {"name": "torch_gc", "optimizer": optimizer}}
+    flags = ("--checkpoint_load_path", "old/checkpoints", "--output_folder", "new")
+    with pytest.raises(SystemExit):
+        train(config, *flags)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
+    assert re.search("of another optimizer: it has no .*momentum|has no 'mu_product', so", line)
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"half", {"state_dict": {}}], ids=str)
+def test_a_file_that_is_no_checkpoint_is_one_line(here, capsys, content):
+    if isinstance(content, bytes):
+        Path("file").write_bytes(content)
+    else:
+        torch.save(content, "file")
+    with pytest.raises(SystemExit):
+        train(short(), "--checkpoint_load_path", "file")
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
+    assert re.search("_path: file (cannot be read|is no checkpoint of Classy Vision)", line)
 
 
 def test_a_bug_keeps_its_traceback(here, monkeypatch):
