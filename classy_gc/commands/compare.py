@@ -18,6 +18,7 @@ import inspect
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -42,7 +43,7 @@ from classy_gc.commands.compare_results import Target, evaluate, rows, text
 from classy_gc.commands.compare_runs import Progress, Run, train_runs
 from classy_gc.commands.config import check_config, load_config, refusal
 from classy_gc.custom_imports import import_from_current_folder
-from classy_gc.files import replaced
+from classy_gc.files import replaced, temporary
 from classy_gc.options import check_known
 from classy_gc.param_groups import PARAM_GROUP_BUILDER_REGISTRY
 
@@ -60,8 +61,19 @@ _REGISTRIES = {
     "hooks": HOOK_REGISTRY,
 }
 
+# Arguments that `from_config` reads under another name, or (None) from elsewhere.
+_IN_CONFIGS = {
+    "shuffle": "use_shuffle",
+    "transform": "transforms",
+    "metadata_filepath": "metadata_file",
+    "num_updates": None,
+}
+
 # All runs would write into the one folder that the config names.
-_HOOKS_WITH_A_FOLDER = ("json_log", "training_curves")
+_HOOKS_WITH_A_FOLDER = ("json_log", "training_curves", "tensorboard_plot", "model_tensorboard")
+
+# Ours, in a folder in which nothing has been planned yet.
+_LOCK = ".lock"
 
 
 class Arm(NamedTuple):
@@ -142,7 +154,13 @@ def _axes(args: argparse.Namespace) -> list[list[Choice]]:
     axes = [named] if named else []
     for key, values in varied.items():
         short = _short(key, keys)
-        axes.append([Choice(f"{short}={_text(value)}", {key: value}) for value in values])
+        labels = [_text(value) for value in values]
+        names = [_text(v.get("name", v)) if isinstance(v, Mapping) else _text(v) for v in values]
+        if len(set(names)) == len(labels):
+            labels = names  # of schedulers, which are long
+        axes.append(
+            [Choice(f"{short}={label}", {key: v}) for label, v in zip(labels, values, strict=True)]
+        )
     return axes
 
 
@@ -151,7 +169,10 @@ def _short(key: str, keys: Sequence[str]) -> str:
     parts = key.split(".")
     for n in range(1, len(parts)):
         short = ".".join(parts[-n:])
-        if not short[0].isdigit() and sum(f".{other}".endswith(f".{short}") for other in keys) == 1:
+        if (
+            not short[:1].isdigit()
+            and sum(f".{other}".endswith(f".{short}") for other in keys) == 1
+        ):
             return short
     return key
 
@@ -220,37 +241,46 @@ def _with(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]
     config = copy.deepcopy(config)
     for dotted, value in settings.items():
         section, (*path, last) = config, dotted.split(".")
+        owner = section
         for i, key in enumerate(path):
-            section = section[_key(section, key, path[:i])]
-        section[_key(section, last, path, may_be_new=True)] = copy.deepcopy(value)
+            owner, section = section, section[_key(section, key, path[:i])]
+        new: Sequence[str] | None = ()
+        if isinstance(section, Mapping):
+            # Whatever the optimizer takes can have a schedule.
+            scheduled = path[-1:] == ["param_schedulers"]
+            new = _new_keys(owner, path[:-1]) if scheduled else _new_keys(section, path)
+        section[_key(section, last, path, new)] = copy.deepcopy(value)
     return config
 
 
-def _key(section: Any, key: str, path: Sequence[str], may_be_new: bool = False) -> str | int:
-    """The key as its section has it, or could have it."""
+def _key(section: Any, key: str, path: Sequence[str], new: Sequence[str] | None = ()) -> str | int:
+    """The key as its section has it, or could have it: any where ``new`` is None."""
     where = ".".join(path) or "the config"
     if isinstance(section, list):
         check_known([key], map(str, range(len(section))), where, "index")
         return int(key)
     if not isinstance(section, Mapping):
         raise ValueError(f"{where} is {section!r}, so it has no key {key!r}")
-    if may_be_new and (not path or _class(section, path).__module__.startswith("classy_gc.")):
-        return key  # check_config refuses what the config cannot have, our classes do so too
-    check_known([key], [*section, *(_arguments(section, path) if may_be_new else ())], where)
+    if new is not None:
+        check_known([key], [*section, *new], where)
     return key
 
 
-def _class(section: Mapping[str, Any], path: Sequence[str]) -> type:
-    """What a section describes; ``object`` where nobody is registered."""
+def _new_keys(section: Mapping[str, Any], path: Sequence[str]) -> list[str] | None:
+    """What a section may have though its author did not write it: arguments of its class.
+
+    None where they are checked later: check_config refuses what the config cannot have, and our
+    own classes do so too.
+    """
     registry = next((_REGISTRIES[key] for key in reversed(path) if key in _REGISTRIES), {})
-    return registry.get(section.get("name"), object)
-
-
-def _arguments(section: Mapping[str, Any], path: Sequence[str]) -> list[str]:
-    """What a section may have though its author did not write it: arguments of its class."""
-    cls = _class(section, path)
+    cls = registry.get(section.get("name"), object)
+    if not path or cls.__module__.startswith("classy_gc."):
+        return None
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    names = [key for name in names if (key := _IN_CONFIGS.get(name, name))]
+    if hasattr(cls, "update_interval"):
+        names.append("update_interval")
     return [*names, *(["param_schedulers", "param_groups"] if path == ["optimizer"] else [])]
 
 
@@ -266,7 +296,7 @@ def _check(arm: Arm, target: Target | None) -> None:
                 f"hooks.{i} {hook['name']!r} would write every run into the same folder; leave it "
                 "out of the config"
             )
-    schedules = config.get("optimizer", {}).get("param_schedulers", {})
+    schedules = config.get("optimizer", {}).get("param_schedulers") or {}
     for key in arm.settings:
         section, _, option = key.rpartition(".")
         if section in ("optimizer", "optimizer.base_optimizer") and option in schedules:
@@ -328,10 +358,13 @@ def _opened(folder: Path, arms: Sequence[Arm]) -> Iterator[None]:
                 pairs = zip(old["arms"], plan["arms"], strict=True)
                 what = f"with another config of {next(a['name'] for a, b in pairs if a != b)!r}"
             raise ValueError(f"--output_folder {folder} holds a comparison {what}; name another")
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and {path.name for path in folder.iterdir()} - {
+        _LOCK,
+        temporary(file).name,
+    }:
         raise ValueError(f"--output_folder {folder} holds something else than a comparison")
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -410,7 +443,7 @@ def _parser() -> Parser:
 def _target(flag: str) -> Target:
     meter, _, value = flag.rpartition("=")
     try:
-        if not meter:
+        if not meter or not math.isfinite(float(value)):
             raise ValueError
         return Target(meter, float(value))
     except ValueError:
@@ -500,7 +533,8 @@ def _report(
     with replaced(folder / "results.json") as file:
         file.write((json.dumps(results, indent=2) + "\n").encode())
     with (folder / "results.csv").open("w", newline="") as file:
-        table = rows({arm.name: arm.settings for arm in arms}, phases)
+        settings = {arm.name: {k: _text(v) for k, v in arm.settings.items()} for arm in arms}
+        table = rows(settings, phases)
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in table for key in row)))
         writer.writeheader()
         writer.writerows(table)

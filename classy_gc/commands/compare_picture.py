@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,10 @@ from classy_gc.commands.compare_results import Phase, flat_meters
 # Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+
+# Of text of the default size, on average, and of a line with its gap and handle in a legend.
+_INCHES_PER_LETTER = 0.085
+_INCHES_PER_HANDLE = 0.9
 
 Arms = Mapping[str, Sequence[Sequence[Phase]]]  #: arm: the phases of each of its runs
 
@@ -43,9 +48,17 @@ def picture(families: Mapping[str, Arms], meter: str | None, title: str) -> Any:
 
     options = _options_that_change(families)
     columns = 2 + len(options)
-    legend_lines = max(-(-len(arms) // columns) for arms in families.values())
-    row_height = 3.4 + 0.25 * legend_lines + 0.3 * (len(families) > 1)
-    figure = Figure(figsize=(4.4 * columns, row_height * len(families) + 0.4), layout="constrained")
+    width = 4.4 * columns
+    longest = int((width - _INCHES_PER_HANDLE) / _INCHES_PER_LETTER)
+    families = {
+        textwrap.fill(family, longest): {textwrap.fill(k, longest): v for k, v in arms.items()}
+        for family, arms in families.items()
+    }
+    legends = {family: _legend(list(arms), columns, width) for family, arms in families.items()}
+    legend_lines = max(lines for _, lines in legends.values())
+    title_lines = max(family.count("\n") + 1 for family in families) * (len(families) > 1)
+    row_height = 3.4 + 0.25 * legend_lines + 0.3 * title_lines
+    figure = Figure(figsize=(width, row_height * len(families) + 0.4), layout="constrained")
     figure.suptitle(title)
     rows = figure.subfigures(len(families), 1, squeeze=False)[:, 0]
     for row, (family, arms) in zip(rows, families.items(), strict=True):
@@ -79,9 +92,22 @@ def picture(families: Mapping[str, Arms], meter: str | None, title: str) -> Any:
             axes.spines[["top", "right"]].set_visible(False)
         handles, names = loss_axes.get_legend_handles_labels()
         row.legend(
-            handles, names, loc="outside lower center", ncols=columns, frameon=False, handlelength=3
+            handles,
+            names,
+            loc="outside lower center",
+            ncols=legends[family][0],
+            frameon=False,
+            handlelength=3,
         )
     return figure
+
+
+def _legend(names: Sequence[str], columns: int, width: float) -> tuple[int, int]:
+    """As many columns as fit side by side, and the lines that it then has."""
+    longest = max(len(line) for name in names for line in name.splitlines())
+    fitting = int(width / (_INCHES_PER_HANDLE + _INCHES_PER_LETTER * longest))
+    columns = max(1, min(columns, fitting))
+    return columns, -(-len(names) // columns) * max(name.count("\n") + 1 for name in names)
 
 
 def _options_that_change(families: Mapping[str, Arms]) -> list[str]:

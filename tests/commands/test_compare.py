@@ -18,7 +18,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from classy_gc.commands import main
-from classy_gc.commands.compare import Choice, build_arms, families, parse_values
+from classy_gc.commands.compare import (
+    Choice,
+    _axes,
+    _parser,
+    build_arms,
+    families,
+    parse_values,
+)
 from classy_gc.commands.compare_picture import _COLORS, picture
 
 DIGITS = json.loads((Path(__file__).parents[2] / "configs/digits_sgd_gc.json").read_text())
@@ -158,7 +165,7 @@ def test_interrupted_twice_and_resumed(here, capfd):
     assert results["failed"] == []
     table = list(csv.DictReader(Path("out/results.csv").read_text().splitlines()))
     assert len(table) == 8 * 2 * 2
-    assert {row["optimizer.use_gc"] for row in table} == {"False", "True"}
+    assert {row["optimizer.use_gc"] for row in table} == {"false", "true"}
     for arm in results["arms"]:
         for run in arm["runs"]:
             *_, train, test = logs()[arm["name"], run["seed"]]
@@ -228,6 +235,19 @@ def test_values(flag, values):
     assert parse_values(flag) == values
 
 
+def test_objects_are_called_by_their_names_where_these_differ():
+    def labels(*values):
+        flags = ["--vary", "loss=" + ",".join(map(json.dumps, values))]
+        args = _parser().parse_args(["--config_file", "x", "--output_folder", "out", *flags])
+        return [choice.label for choice in _axes(args)[0]]
+
+    assert labels({"name": "a"}, {"name": "b", "x": 1}, None) == ["loss=a", "loss=b", "loss=null"]
+    assert labels({"name": "a"}, {"name": "a", "x": 1}) == [
+        'loss={"name":"a"}',
+        'loss={"name":"a","x":1}',
+    ]
+
+
 def test_arms_of_several_configs(here):
     for name in ("sgd", "adam"):
         Path(f"{name}.json").write_text(json.dumps(tiny(name=f"{name}_gc")))
@@ -271,8 +291,37 @@ def test_picture_has_a_row_for_each_family_and_only_options_that_change():
     assert len(rows) == 2
 
 
+def test_long_names_stay_in_the_picture():
+    run = [
+        {"phase": "train", "epoch": 1.0, "loss": 2.0, "options": {"lr": 1}},
+        {"phase": "test", "epoch": 1.0, "loss": 2.0, "meters": {}, "options": {}},
+    ]
+    arms = {f"{'a very long name ' * 15}{i}": [run] for i in range(9)}
+    short = {str(i): [run] for i in range(9)}
+    figure = picture({"x" * 400: arms, "short": short}, None, "")
+    figure.draw_without_rendering()
+    for row in figure.subfigs:
+        axes = row.axes[0]
+        assert axes.get_window_extent().height > 0.3 * row.bbox.height
+        for artist in (row._suptitle, row.legends[0], axes.title):
+            box = artist.get_window_extent()
+            assert row.bbox.x0 <= box.x0 < box.x1 <= row.bbox.x1
+            assert row.bbox.y0 <= box.y0 < box.y1 <= row.bbox.y1
+    assert [row.legends[0]._ncols for row in figure.subfigs] == [1, 3]
+
+
+def test_a_folder_in_which_nothing_was_planned_yet(here):
+    """Killed at once, it has left a lock and half a plan."""
+    Path("out").mkdir()
+    for name in (".lock", ".comparison.json.tmp"):
+        Path("out", name).touch()
+    assert main(arguments(tiny(), *GC, "--seeds", 1)) == 0
+
+
 GC = ["--vary", "optimizer.use_gc=false,true"]
-SCHEDULED = tiny(param_schedulers={"lr": {"name": "cosine", "start_value": 0.1, "end_value": 0}})
+COSINE = {"name": "cosine", "start_value": 0.1, "end_value": 0}
+SCHEDULED = tiny(param_schedulers={"lr": COSINE})
+SYNTHETIC = {"train": {"name": "synthetic_image"}}
 
 
 @pytest.mark.parametrize(
@@ -300,9 +349,33 @@ SCHEDULED = tiny(param_schedulers={"lr": {"name": "cosine", "start_value": 0.1, 
         ),
         (tiny() | {"test_only": True}, GC, "test_only trains nothing"),
         (tiny() | {"hooks": [{"name": "json_log"}]}, GC, "hooks.0 'json_log' would write every"),
+        (
+            tiny() | {"hooks": [{"name": "tensorboard_plot", "summary_writer": {"log_dir": "x"}}]},
+            GC,
+            "hooks.0 'tensorboard_plot' would write every run into the same folder",
+        ),
+        (tiny(), ["--vary", ".=1,2"], "unknown key '' in the config"),
+        (SCHEDULED, ["--vary", "optimizer.param_schedulers=null,{}"], "must map options to"),
+        (
+            SCHEDULED,
+            ["--vary", 'optimizer.param_schedulers.use_cg={"name": "step", "values": [1, 0]},{}'],
+            "'use_cg' in param_schedulers .* mean 'use_gc'",
+        ),
+        (
+            tiny(name="adam", param_schedulers={}),
+            ["--vary", "optimizer.param_schedulers.use_gc={},null"],
+            "'use_gc' in optimizer.param_schedulers; known: lr, betas",
+        ),
+        (
+            tiny(param_schedulers={"lr": {"name": "step", "values": [1, 2]}}),
+            ["--vary", "optimizer.param_schedulers.lr.num_updates=1,2"],
+            "'num_updates' in .*; known: name, values, update_interval",
+        ),
+        (tiny() | {"dataset": SYNTHETIC}, ["--vary", "dataset.train.shuffle=1,2"], "'use_shuffle'"),
         (tiny(), [*GC, "--effect_of", "optimizer.lr"], "'optimizer.lr' in --effect_of"),
         (tiny(), [*GC, "--target", "accuracy/top_5=0.9"], "'accuracy/top_5' in --target.*top_1"),
         (tiny(), [*GC, "--target", "0.9"], "'0.9' must be METER=NUMBER"),
+        (tiny(), [*GC, "--target", "accuracy/top_1=nan"], "must be METER=NUMBER"),
         (tiny(), [*GC, "--seeds", "0"], "--seeds must be an integer >= 1, not 0"),
         (tiny(), [*GC, "--jobs", "0"], "--jobs must be an integer >= 1, not 0"),
         (tiny(), [*GC, "--output_folder", "tiny.json/x"], "tiny.json is no writable folder"),
@@ -321,11 +394,14 @@ def test_bad_input_is_one_line_and_writes_nothing(here, capsys, config, flags, m
 
 
 def test_options_that_the_config_does_not_mention(here):
-    Path("tiny.json").write_text(json.dumps(tiny(name="adam_gc")))
+    config = tiny(name="adam_gc", param_schedulers={"lr": COSINE})
+    Path("tiny.json").write_text(json.dumps(config))
     for key, value in (
         ("optimizer.gc_loc", True),
         ("optimizer.betas", [0.8, 0.9]),
         ("optimizer.param_schedulers", {"use_gc": {"name": "step", "values": [1, 0]}}),
+        ("optimizer.param_schedulers.use_gc", {"name": "step", "values": [1, 0]}),
+        ("optimizer.param_schedulers.lr.update_interval", "epoch"),
         ("model.dropout", 0.1),
         ("loss.label_smoothing", 0.1),
         ("clip_grad_norm", 1.0),
