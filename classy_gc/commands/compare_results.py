@@ -153,7 +153,8 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
     tests = [(p["epoch"], flat_meters(p)) for p in phases if p["phase"] == "test"]
     for meter in tests[-1][1] if tests else ():
         values = [meters[meter] for _, meters in tests]
-        metrics |= {f"final test {meter}": values[-1], f"best test {meter}": max(values)}
+        best = float(np.fmax.reduce(values))  # not NaN where there is a number
+        metrics |= {f"final test {meter}": values[-1], f"best test {meter}": best}
     if target:
         check_known([target.meter], tests[-1][1] if tests else (), "--target", "meter")
         reached = (epoch for epoch, meters in tests if meters[target.meter] >= target.value)
@@ -182,6 +183,8 @@ class Scale(NamedTuple):
         return "–" if x is None else format(self.factor * x, self.digits)
 
     def spread(self, x: Spread) -> str:
+        if x.mean is None:
+            return self.value(None)
         std = "" if x.std is None else f" ± {self.value(x.std)}"
         return f"{self.value(x.mean)}{std}{self.unit}"
 
@@ -222,7 +225,7 @@ def sentence(difference: Difference, adjusted_p: float | None, seeds: int, form:
     pairs = f"{n} seed" + "s" * (n > 1)
     if n < seeds:
         lack = "lack" if seeds - n > 1 else "lacks"
-        pairs += f" ({seeds - n} of {seeds} pairs {lack} a run)"
+        pairs += f" ({seeds - n} of {seeds} pairs {lack} a value)"
     text = f"{form.signed(mean)}{form.difference_unit}"
     if n == 1:
         return f"{text} over {pairs}: one pair has no interval; give more --seeds"
@@ -345,7 +348,8 @@ def text(results: Mapping[str, Any]) -> str:
             cells.append(scale(metric, values).spread(Spread(**arm["spread"][metric])))
         if target:
             median, reached = arm[EPOCHS]["median"], arm[EPOCHS]["reached"]
-            cells.append(f"{'never' if median is None else format(median, 'g')} ({reached})")
+            never = "never" if arm["runs"] else "–"
+            cells.append(f"{never if median is None else format(median, 'g')} ({reached})")
         table.append([*cells, f"{len(arm['runs'])} of {results['seeds']}"])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
@@ -384,6 +388,8 @@ def rows(
 ) -> list[dict[str, Any]]:
     """A row for each phase of each finished run, as ``results.csv`` has it.
 
+    A setting that is called as what a phase has, ``loss``, is ``config.loss``.
+
     Args:
         settings: arm: dotted key: value.
         phases: arm: seed: the log of a run.
@@ -391,7 +397,7 @@ def rows(
     return [
         {
             "arm": arm,
-            **settings[arm],
+            **{f"config.{k}" if k in phase else k: v for k, v in settings[arm].items()},
             "seed": seed,
             **{key: phase[key] for key in ("phase", "epoch", "loss", "seconds")},
             **flat_meters(phase),

@@ -37,7 +37,7 @@ class Row(NamedTuple):
     shape: Sequence[int]
     group: int | None  # None of a parameter that is frozen
     gc: str  # "yes", "would" with use_gc, or "no: " and why not
-    norms: torch.Tensor | None  # row_mean_norms of its gradients; None if it has no rows
+    norms: torch.Tensor | None  # row_mean_norms of its gradients; None if they have no rows
 
     @property
     def removed(self) -> float | None:
@@ -156,6 +156,9 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
         reason = ineligible_reason(p, gc_conv_only=group.get("gc_conv_only", False))
         if not p.requires_grad:
             i, reason = None, "it is frozen"
+        elif p.grad is not None and p.grad.layout != torch.strided and reason is None:
+            del norms[name]
+            reason = "its gradient is sparse, which use_gc refuses"
         gc = f"no: {reason}" if reason else "yes" if group.get("use_gc") else "would"
         rows.append(Row(name, p.shape, i, gc, norms.get(name)))
     return rows, done
@@ -200,7 +203,7 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     from matplotlib.ticker import PercentFormatter
 
     bars = [row for row in rows if row.norms is not None]
-    notes = [f"{len(rows) - len(bars)} tensors without rows or frozen have no bar"]
+    notes = [f"{len(rows) - len(bars)} tensors without rows, frozen or sparse have no bar"]
     if len(bars) > _MOST_BARS:
         least = sorted((row.removed or 0 for row in bars), reverse=True)[_MOST_BARS - 1]
         notes.insert(0, f"the {_MOST_BARS} largest of {len(bars)}")

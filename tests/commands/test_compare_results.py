@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -100,6 +101,9 @@ def test_metrics_of_a_run():
     )
     assert run_metrics(log(0.5), Target("accuracy/top_1", 0.85))["epochs to target"] == math.inf
     assert set(run_metrics(log(0.5)[:1])) == {"seconds", "final train loss"}
+    nan = math.nan
+    for values in ((0.5, nan), (nan, 0.5, nan)):
+        assert run_metrics(log(*values))["best test accuracy/top_1"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_metrics_of_a_run():
         ([0.9], [0.8], 1, "−10.00 points over 1 seed: one pair has no interval; give more"),
         ([0.9, 0.8], [0.91, 0.81], 1, "+1.00 points in each of 2 seeds: without any spread"),
         ([0.9, 0.8], [0.9, 0.8], 1, "no difference in any of 2 seeds"),
-        ([0.9, 0.8, 0.7], [0.9, 0.9], 1, "over 2 seeds (1 of 3 pairs lacks a run): cannot"),
+        ([0.9, 0.8, 0.7], [0.9, 0.9], 1, "over 2 seeds (1 of 3 pairs lacks a value): cannot"),
         ([0.9], [], 1, "no seed has a value in both arms"),
     ],
 )
@@ -142,7 +146,7 @@ def test_evaluation_pairs_seeds_and_corrects_for_all_comparisons():
     printed = text({**results, "failed": []}).splitlines()
     assert "never (1)" in printed[1]
     assert any(line.startswith("  on: +2.10 points [+1.85, +2.35] over 3 ") for line in printed)
-    assert any("(1 of 3 pairs lacks a run)" in line for line in printed)
+    assert any("(1 of 3 pairs lacks a value)" in line for line in printed)
     table = rows({"off": {"lr": 1}, "on": {}, "half": {}}, phases)
     assert len(table) == (3 + 3 + 2) * 2 * 2
     assert table[1]["accuracy/top_1"] == 0.5
@@ -153,6 +157,19 @@ def test_a_run_that_diverged_shows():
     results = evaluate({"a": "a", "b": "a"}, phases, 1)
     assert results["arms"][0]["spread"]["final train loss"]["mean"] is None
     assert results["arms"][1]["difference"]["final train loss"]["pairs"] == 0
+
+
+def test_an_arm_without_any_run_has_no_numbers():
+    phases = {"a": by_seed([log(0.5)]), "b": {}}
+    results = evaluate({"a": "a", "b": "a"}, phases, 1, Target("accuracy/top_1", 0.9))
+    _, a, b, *_ = text({**results, "failed": []}).splitlines()
+    assert "never (0)" in a
+    assert re.fullmatch(r"b +– +– +– +– +– \(0\)  0 of 1", b)
+
+
+def test_a_setting_named_as_what_a_phase_has_is_kept():
+    (row, *_) = rows({"a": {"loss": "focal", "lr.x": "1"}}, {"a": {0: log(0.5, losses=[0.25])}})
+    assert (row["config.loss"], row["lr.x"], row["loss"]) == ("focal", "1", 0.25)
 
 
 def test_without_test_phases_the_train_loss_is_compared():

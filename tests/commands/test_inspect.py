@@ -16,6 +16,23 @@ from classy_gc.commands import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DIGITS = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
+WORDS = """
+from classy_vision.models import ClassyModel, register_model
+from torch import nn
+
+@register_model("test_inspect_words")
+class Words(ClassyModel):
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(3, 4, sparse=True), nn.Linear(4, 10)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls()
+
+    def forward(self, x):
+        return self.head(self.words((x.flatten(1) > 0).long()).mean(1))
+"""
 HEAD = "_heads.block1-0.default_head.fc.weight"
 
 
@@ -161,6 +178,16 @@ def test_zero_gradients_have_no_share(here, capsys):
     assert "-: the gradient is zero, or there is none" in rest
     with Image.open("resnet50.png") as image:  # 54 bars
         assert image.size == (1350, round(150 * (1.9 + 0.2 * 54)))
+
+
+def test_a_sparse_gradient_is_what_gc_refuses(here, capsys):
+    Path("test_inspect_words.py").write_text(WORDS)
+    config = digits(name="sgd_gc") | {"custom_imports": ["test_inspect_words"]}
+    config["model"] = {"name": "test_inspect_words"}
+    rows, rest = inspected(capsys, config, "--batches", 1)
+    assert rows["words.weight"][-2:] == ["-", "no: its gradient is sparse, which use_gc refuses"]
+    assert rows["head.weight"][-1] == "yes"
+    assert rest[0].startswith("total of 1 of 3 tensors")
 
 
 def test_picture(here, capsys):
