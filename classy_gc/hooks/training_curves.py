@@ -26,7 +26,8 @@ class TrainingCurvesHook(PhaseRecordHook):
 
     ``state.history`` is a list with one dict a phase, see
     :meth:`classy_gc.hooks.phase_record.PhaseRecordHook.record`. It is part of every checkpoint,
-    so a resumed run draws all of the curve. Without matplotlib there is a log line instead.
+    so a resumed run draws all of the curve. A test-only run, one point, draws nothing, and so
+    leaves the picture of a training. Without matplotlib there is a log line instead.
 
     Args:
         folder (str or Path): where ``curves.png`` goes; made if need be (default: ``.``)
@@ -68,7 +69,8 @@ class TrainingCurvesHook(PhaseRecordHook):
 
     def on_end(self, task: Any) -> None:
         """Writes the picture, on the primary rank."""
-        if not is_primary() or not self.state.history:
+        tested = getattr(task, "test_only", False)
+        if tested or not is_primary() or not self.state.history:
             return
         try:
             figure = self._figure()

@@ -75,10 +75,12 @@ def test_picture(tmp_path, topk, panels):
     assert ("matplotlib.pyplot" in sys.modules) == pyplot  # nothing global
 
 
-def test_test_only(tmp_path):
+def test_a_test_only_run_leaves_the_picture_of_the_training(tmp_path):
+    trained(tmp_path)
+    before = (tmp_path / "curves.png").read_bytes()
     _, hook = trained(tmp_path, test_only=True, num_epochs=1)
     assert [h["phase"] for h in hook.state.history] == ["test"]
-    assert (tmp_path / "curves.png").is_file()
+    assert (tmp_path / "curves.png").read_bytes() == before
 
 
 def test_one_log_line_without_matplotlib(tmp_path, monkeypatch, caplog):
