@@ -24,7 +24,7 @@ from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTas
 
 from classy_gc.custom_imports import import_custom
 from classy_gc.optim.param_scheduler.arguments import POSITIVE
-from classy_gc.options import BOOL, SWITCH, Rule, check_known
+from classy_gc.options import BOOL, MAPPING, SWITCH, Rule, check_known
 from classy_gc.tasks import (
     ParamwiseClassificationTask,
     ParamwiseFineTuning,
@@ -77,6 +77,10 @@ _RULES = {
     "bn_weight_decay": BOOL,
     "use_gpu": SWITCH,
     "use_sharded_ddp": BOOL,
+}
+_HOOK_RULES = {
+    "loss_lr_meter_logging": {"log_freq": _or_null(_COUNT)},
+    "tensorboard_plot": {"log_period": _COUNT, "summary_writer": MAPPING},
 }
 
 _TASKS = (ClassificationTask, FineTuningTask, ParamwiseClassificationTask, ParamwiseFineTuning)
@@ -164,8 +168,7 @@ def check_config(config: Any) -> None:
     _check_meters(config.get("meters", {}), heads)
     for i, hook in enumerate(config.get("hooks") or []):
         _check_section(hook, f"hooks[{i}]", HOOK_REGISTRY)
-        if hook["name"] == "loss_lr_meter_logging":
-            _check_values(hook, f"hooks[{i}].", {"log_freq": _or_null(_COUNT)})
+        _check_values(hook, f"hooks[{i}].", _HOOK_RULES.get(hook["name"], {}))
 
 
 def _check_meters(meters: Any, heads: Iterable[Mapping[str, Any]]) -> None:

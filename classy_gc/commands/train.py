@@ -296,6 +296,9 @@ def _tensorboard(
     known = inspect.signature(SummaryWriter).parameters
     check_known(hook.get("summary_writer", {}), known, f"summary_writer of hook {_TENSORBOARD!r}")
     output.summary_writer |= hook.get("summary_writer", {})
+    folder = str(output.summary_writer["log_dir"] or "")
+    if folder and "://" not in folder:
+        output.logs.append(Path(folder).absolute())
     output.tensorboard = TensorboardPlotHook(None, hook.get("log_period", 10))
     return [output.tensorboard]
 
@@ -339,9 +342,8 @@ def _set_hooks(
     merged |= own
     merged |= {hook.name(): hook for hook in rest if hook.name() not in own}
     task.set_hooks(list(merged.values()))
-    output.logs = [
-        merged[hook.name()].path.absolute().parent for hook in (JSONLogHook, TrainingCurvesHook)
-    ]
+    for hook in (JSONLogHook, TrainingCurvesHook):
+        output.logs.append(merged[hook.name()].path.absolute().parent)
     return merged
 
 
@@ -427,12 +429,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if is_primary():
         tested = getattr(task, "test_only", False)
         curves = hooks[TrainingCurvesHook.name()]
-        files = {"curves": curves.path, "log": hooks[JSONLogHook.name()].path}
+        files = {"log": hooks[JSONLogHook.name()].path}
         if not tested:
             saved = {"checkpoint": output.checkpoints / CHECKPOINT_FILE}
             if getattr(hooks.get(RollingCheckpointHook.name()), "save_best", None):
                 saved["best"] = output.checkpoints / BEST_FILE
-            files = saved | files
+            files = saved | {"curves": curves.path} | files
         seconds = time.perf_counter() - start
         print(_summary("Tested" if tested else "Trained", curves.state.history, seconds, files))
     if torch.distributed.is_initialized():

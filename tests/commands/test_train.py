@@ -260,6 +260,7 @@ def changed(path, value):
 NO_TORCHRUN = r"RANK, WORLD_SIZE, LOCAL_RANK is not there; start it with: torchrun"
 ROLLING = {"name": "rolling_checkpoint", "save_best": "top_1"}
 STOCK = {"name": "checkpoint", "checkpoint_folder": "stock"}
+TENSORBOARD = {"name": "tensorboard_plot"}
 TEXT_LOG = {"name": "loss_lr_meter_logging", "log_freq": 0}
 JSON_LOG = {"name": "json_log", "folder": "config.json/sub"}
 HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_block": "block1-0"}
@@ -302,7 +303,13 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         ),
         (("hooks", [{"name": "curves"}]), [], "unknown name 'curves' in hooks.0."),
         (("hooks", [ROLLING]), [], "save_best must be one of loss, accuracy/top_1, not 'top_1'"),
-        (("hooks", [{"name": "tensorboard_plot", "log_perod": 1}]), [], "'log_perod' in hook"),
+        (("hooks", [TENSORBOARD | {"log_perod": 1}]), [], "'log_perod' in hook"),
+        (
+            ("hooks", [TENSORBOARD | {"log_period": 0}]),
+            [],
+            "log_period must be an integer > 0, not",
+        ),
+        (("hooks", [TENSORBOARD | {"summary_writer": None}]), [], "must be an object, not None"),
         (("hooks", [TEXT_LOG]), [], r"hooks\[0\].log_freq must be an integer > 0 or null, not 0"),
         (("hooks", [JSON_LOG]), [], "folder .*/config.json/sub cannot be made: .* is a file"),
         (("hooks", [STOCK, {"name": "rolling_checkpoint"}]), [], "one of them can save"),

@@ -92,6 +92,7 @@ def test_test_only(here, capsys):
         summary, text = capsys.readouterr()
         assert summary.startswith("Tested in")
         assert "checkpoint" not in summary
+        assert "curves" not in summary
         assert "weights that the model starts with" not in text
     assert len(log("tested")) == 2
     assert not Path("tested/checkpoints").exists()
