@@ -260,8 +260,7 @@ def shift_batch_rows_(batch: list[Tensor], sums: Tensor) -> None:
 def centralize_(tensors: Iterable[Tensor], *, gc_conv_only: bool | float = False) -> list[Tensor]:
     """``C(x) = x − μ(x)`` in place, for every eligible tensor; the others stay as they are.
 
-    Any floating or complex dtype, device
-    and dense or strided layout will do.
+    Any floating or complex dtype, device and dense or strided layout will do.
 
     Args:
         tensors: tensors of any shapes.
@@ -269,6 +268,9 @@ def centralize_(tensors: Iterable[Tensor], *, gc_conv_only: bool | float = False
 
     Returns:
         The same tensors, in a list.
+
+    Source: Yong et al., *Gradient Centralization*, ECCV 2020, https://arxiv.org/abs/2004.01461,
+    equation 1.
 
     Example:
         >>> weight, bias = torch.tensor([[1.0, 3.0]]), torch.tensor([1.0, 3.0])

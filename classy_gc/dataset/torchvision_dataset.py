@@ -122,6 +122,13 @@ class TorchvisionCIFAR10(TorchvisionDataset):
     The arguments are those of :class:`TorchvisionDataset`; ``root`` has ``cifar-10-batches-py``.
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html
+
+    Example:
+        >>> from classy_vision.dataset import build_dataset
+        >>> config = {"name": "cifar10", "split": "test", "batchsize_per_replica": 4}
+        >>> build_dataset({**config, "use_shuffle": False, "root": "/nowhere"})
+        Traceback (most recent call last):
+        FileNotFoundError: dataset 'cifar10': /nowhere/cifar-10-batches-py lacks ...
     """
 
     source = CIFAR10
@@ -135,6 +142,13 @@ class TorchvisionCIFAR100(TorchvisionDataset):
     The arguments are those of :class:`TorchvisionDataset`; ``root`` has ``cifar-100-python``.
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html
+
+    Example:
+        >>> from classy_vision.dataset import build_dataset
+        >>> config = {"name": "cifar100", "split": "test", "batchsize_per_replica": 4}
+        >>> build_dataset({**config, "use_shuffle": False, "root": "/nowhere"})
+        Traceback (most recent call last):
+        FileNotFoundError: dataset 'cifar100': /nowhere/cifar-100-python lacks ...
     """
 
     source = CIFAR100
