@@ -367,11 +367,11 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             use_gc, gc_conv_only, fused = switches
             if use_gc:
                 self._check_rows(params)
-            eligible = [
+            eligible = dict.fromkeys(  # torch lets a group hold a parameter twice
                 p
                 for p in params
                 if ineligible_reason(p, use_gc=use_gc, gc_conv_only=gc_conv_only) is None
-            ]
+            )
             plain = all(type(p) in (Tensor, torch.nn.Parameter) and p.is_cpu for p in params)
             has_parts = type(self)._fused_parts is not CentralizedOptimizer._fused_parts
             blocks = None

@@ -68,7 +68,8 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
             )
 
         if not group["momentum"]:
-            yield kernel, (params, grads)
+            if params:
+                yield kernel, (params, grads)
             return
         # The kernel takes all momentum buffers or none, and makes those of the first step
         # without writing them where that step's gradient is infinite.
@@ -88,22 +89,8 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
                     self.state[p]["momentum_buffer"] = buffer
 
     def _update(self, groups: list[dict[str, Any]]) -> None:
-        rest = []
+        # torch's own step cannot do with some momentum buffers missing.
         for group in groups:
-            if group["fused"] and group["momentum"] and self._lacks_buffers(group):
+            if group["fused"]:
                 self._fused_update(group)
-            else:
-                rest.append(group)
-        super()._update(rest)
-
-    def _lacks_buffers(self, group: dict[str, Any]) -> bool:
-        params = [p for p in group["params"] if p.grad is not None]
-        # To look into the state of each at every step would cost more than tiny tensors do.
-        key = (id(self.state), len(self.state), *map(id, params))
-        complete = self.__dict__.setdefault("_complete", {})
-        if complete.get(id(group)) == key:
-            return False
-        if any(self.state.get(p, {}).get("momentum_buffer") is None for p in params):
-            return True
-        complete[id(group)] = key
-        return False
+        super()._update([group for group in groups if not group["fused"]])

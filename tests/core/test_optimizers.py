@@ -232,6 +232,34 @@ def test_parameters_may_get_their_first_gradient_late(cls, options):
     assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
 
 
+@pytest.mark.parametrize("use_gc", [False, True])
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=[{"fused": True}]))
+def test_the_state_of_one_parameter_cleared(cls, options, use_gc):
+    weights, grads = problem([(4, 3)] * 2)
+    options = options | {"use_gc": use_gc}
+    params, optimizer = train(cls, weights, grads[:4], **options)
+    middle = params[0].detach().clone()
+    optimizer.state[params[0]].clear()
+    advance(optimizer, grads[4:])
+    (anew,) = expected(cls, [middle], [g[:1] for g in grads[4:]], **options)
+    (other,) = expected(cls, weights[1:], [g[1:] for g in grads], **options)
+    assert_close(params, [anew, other], 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate")
+@pytest.mark.parametrize(("cls", "options"), one_row_each(gc_loc=[False], implementations=KERNELS))
+def test_row_means_of_a_parameter_listed_twice(cls, options):
+    weights, grads = problem([(4, 3)] * 2, dtype=torch.float64)
+    params = [Parameter(w.clone()) for w in weights]
+    optimizer = cls([*params, params[0]], lr=0.1, **options, use_gc=True)
+    for first, second in grads:
+        params[0].grad, params[1].grad = first.clone(), second.clone()
+        optimizer.step()
+    for p, w in zip(params, weights, strict=True):
+        assert not torch.equal(p, w)
+        torch.testing.assert_close(p.mean(1), w.mean(1), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(("cls", "options"), rows())
 def test_frozen_parameters_stay(cls, options):
     weights, grads = problem([(4, 3)] * 2)
