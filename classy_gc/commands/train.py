@@ -178,8 +178,8 @@ def _parser() -> Parser:
         help="""of log.jsonl, curves.png, tensorboard/ and checkpoints/, unless
              --checkpoint_folder names another (default: output_TIME in the current folder)""",
     )
-    # As in classy_train.py, except where there is a progress bar to disturb.
-    parser.set_defaults(log_freq=None)
+    # classy_train.py's 5 and 1, once it is known that nobody gave them; no text tears a bar.
+    parser.set_defaults(log_freq=None, checkpoint_period=None)
     return parser
 
 
@@ -314,7 +314,8 @@ def _set_hooks(
     hooks: list[ClassyHook] = [output, JSONLogHook(output.folder)]
     if args.show_progress:
         hooks.append(_ProgressBar())
-    hooks += [LossLrMeterLoggingHook(args.log_freq), ModelComplexityHook()]
+    log_freq = args.log_freq or (None if args.show_progress else 5)
+    hooks += [LossLrMeterLoggingHook(log_freq), ModelComplexityHook()]
     hooks += _tensorboard(args, config, output)
     own_checkpoints = [h for h in task.hooks if isinstance(h, CheckpointHook)]
     if len(own_checkpoints) > 1:
@@ -323,7 +324,9 @@ def _set_hooks(
     checkpoint = next(iter(own_checkpoints), None)
     if checkpoint is None:
         args_dict = {**vars(args), "config": config, "checkpoint_folder": str(output.checkpoints)}
-        checkpoint = RollingCheckpointHook(interval=args.checkpoint_period, input_args=args_dict)
+        checkpoint = RollingCheckpointHook(
+            interval=args.checkpoint_period or 1, input_args=args_dict
+        )
         hooks.append(checkpoint)
     if args.checkpoint_folder or getattr(checkpoint, "has_default_folder", False):
         checkpoint.checkpoint_folder = str(output.checkpoints)
@@ -337,6 +340,10 @@ def _set_hooks(
     hooks.append(TrainingCurvesHook(output.folder, title=Path(args.config_file).stem))
     hooks.append(PhaseSeedHook(args.seed))
     own = {hook.name(): hook for hook in task.hooks}
+    for flag, base in (("checkpoint_period", CheckpointHook), ("log_freq", LossLrMeterLoggingHook)):
+        for hook in own.values():
+            if isinstance(hook, base) and getattr(args, flag):
+                logging.warning(f"--{flag} is not used: the config has {hook.name()}")
     first, rest = hooks[:2], hooks[2:]
     merged = {hook.name(): own.pop(hook.name(), hook) for hook in first}
     merged |= own
@@ -400,8 +407,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         set_video_backend(args.video_backend)
         if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
             args.show_progress = True
-        if args.log_freq is None and not args.show_progress:
-            args.log_freq = 5
         task = build_seeded_task(args, config)
         hooks = _set_hooks(args, config, task, output)
         start = time.perf_counter()

@@ -54,7 +54,8 @@ class RollingCheckpointHook(CheckpointHook):
             or a meter, as ``accuracy/top_1``, where higher is better; of test phases, or of
             train phases where there is no test dataset (default: None, no ``best.torch``). The
             best value is part of the checkpoints; one of another ``save_best`` does not count.
-        input_args (dict, optional): what else to save, see Classy Vision (default: None)
+        input_args (dict, optional): what else to save, see Classy Vision; no key of a config
+            (default: None)
 
     Raises:
         ValueError: an unknown key or a value that is not allowed; at the start of training, a

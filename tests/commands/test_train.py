@@ -163,6 +163,18 @@ def test_hooks_of_the_config_take_the_place_of_the_defaults(here):
         assert not list(here.glob(f"output_*/{file}"))
 
 
+def test_flags_that_give_way_to_hooks_of_the_config_say_so(here, capsys):
+    names = {"rolling_checkpoint": "checkpoint_period", "loss_lr_meter_logging": "log_freq"}
+    flags = [text for flag in names.values() for text in (f"--{flag}", 2)]
+    for own in (True, False):
+        config = short() | {"hooks": [{"name": name} for name in names] if own else []}
+        assert train(config, "--skip_tensorboard", "--output_folder", "run", *flags) == 0
+        warnings = re.findall(r"--(\w+) is not used: the config has ", capsys.readouterr().err)
+        assert warnings == (list(names.values()) if own else [])
+        assert train(config, "--skip_tensorboard", "--output_folder", "run") == 0
+        assert "is not used" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("folder", ["flag", None])
 def test_checkpoints_of_the_config_take_the_place_of_the_default(here, folder):
     """Classy Vision's own hook, into its own folder unless the flag names another."""
@@ -221,6 +233,7 @@ def test_flags_are_those_of_classy_train():
         "seed": 0,
         "output_folder": "",
         "log_freq": None,
+        "checkpoint_period": None,
     }
 
 
