@@ -21,7 +21,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["classy_gc", "classy_gc.*"]),
-    install_requires=["torch>=2.6", "classy-vision>=0.7", "fvcore>=0.1.5"],
+    install_requires=["torch>=2.9", "classy-vision>=0.7", "fvcore>=0.1.5"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["classy-gc=classy_gc.commands:main"]},
 )

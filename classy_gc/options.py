@@ -59,8 +59,9 @@ known: lr, momentum
     known = list(dict.fromkeys(known))
     for name in names:
         if name not in known:
-            nearest = difflib.get_close_matches(str(name), known, n=1)
-            hint = f", did you mean {nearest[0]!r}?" if nearest else ";"
+            by_case = {k.lower(): k for k in known}
+            nearest = difflib.get_close_matches(str(name).lower(), by_case, n=1)
+            hint = f", did you mean {by_case[nearest[0]]!r}?" if nearest else ";"
             raise ValueError(f"unknown {kind} {name!r} in {where}{hint} known: {', '.join(known)}")
 
 

@@ -69,7 +69,11 @@ def test_an_unknown_key_comes_before_a_bad_value():
             "unknown key 'momentun' in y, did you mean 'momentum'? known: lr, momentum, nesterov",
         ),
         (["zzz"], "key", "unknown key 'zzz' in y; known: lr, momentum, nesterov"),
-        (["LR"], "option", "unknown option 'LR' in y; known: lr, momentum, nesterov"),
+        (
+            ["LR"],
+            "option",
+            "unknown option 'LR' in y, did you mean 'lr'? known: lr, momentum, nesterov",
+        ),
         ([3], "key", "unknown key 3 in y; known: lr, momentum, nesterov"),
         ([None], "key", "unknown key None in y; known: lr, momentum, nesterov"),
     ],

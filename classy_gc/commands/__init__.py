@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 #: command: what it does. The module of that name, with _ for -, has ``main(argv)``, which returns
@@ -44,6 +46,29 @@ def show_progress(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
+def check_picture(path: str) -> None:
+    """Refuses what cannot become a picture, before anything is computed for it.
+
+    Args:
+        path: what ``--output`` gives.
+
+    Raises:
+        ValueError: no ``.png`` file, no folder to write it into, or no matplotlib to draw it.
+
+    Example:
+        >>> check_picture("bars.pdf")
+        Traceback (most recent call last):
+        ValueError: --output must be the path of a .png file, not 'bars.pdf'
+    """
+    file = Path(path)
+    if file.suffix != ".png" or file.is_dir():
+        raise ValueError(f"--output must be the path of a .png file, not {path!r}")
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        raise ValueError(f"--output {path}: there is no writable folder {file.parent}")
+    if not importlib.util.find_spec("matplotlib"):
+        raise ValueError("the picture needs matplotlib: pip install 'classy-gc[examples]'")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -65,4 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     # Imported only now, so that `classy-gc --help` does not wait for torch.
     module = args.command.replace("-", "_")
-    return importlib.import_module(f"classy_gc.commands.{module}").main(args.arguments)
+    try:
+        code = importlib.import_module(f"classy_gc.commands.{module}").main(args.arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # as under `| head`: nobody reads on, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

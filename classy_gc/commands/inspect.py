@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib.util
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +13,7 @@ import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import ClassificationTask
 
-from classy_gc.commands import Parser, show_progress
+from classy_gc.commands import Parser, check_picture, show_progress
 from classy_gc.commands.config import load_config, refusal
 from classy_gc.commands.train import build_seeded_task
 from classy_gc.core.centralization import ineligible_reason
@@ -76,13 +74,7 @@ def _check_args(args: argparse.Namespace) -> None:
     for flag, minimum in (("batches", 1), ("seed", 0)):
         if getattr(args, flag) < minimum:
             raise ValueError(f"--{flag} must be an integer >= {minimum}, not {getattr(args, flag)}")
-    output = Path(args.output)
-    if output.suffix != ".png" or output.is_dir():
-        raise ValueError(f"--output must be the path of a .png file, not {args.output!r}")
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise ValueError(f"--output {args.output}: there is no writable folder {output.parent}")
-    if not importlib.util.find_spec("matplotlib"):
-        raise ValueError("the picture needs matplotlib: pip install 'classy-gc[examples]'")
+    check_picture(args.output)
 
 
 def _prepared_task(args: argparse.Namespace) -> ClassificationTask:

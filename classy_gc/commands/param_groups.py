@@ -49,10 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)
         config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
         config |= {"use_gpu": False, "amp_args": None}
-        print(build_task(config).param_group_table())
+        table = build_task(config).param_group_table()
     except Exception as error:
         reason = refusal(error)
         if reason is None:
             raise
         parser.error(reason)
+    print(table)
     return 0

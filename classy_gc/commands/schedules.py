@@ -12,9 +12,10 @@ import numpy as np
 from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.optim.param_scheduler import UpdateInterval
 
-from classy_gc.commands import Parser
+from classy_gc.commands import Parser, check_picture
 from classy_gc.commands.config import load_config, refusal
 from classy_gc.custom_imports import import_from_current_folder
+from classy_gc.files import replaced
 
 _COLUMNS = 3
 _POINTS = 1000
@@ -105,22 +106,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_from_current_folder()
     curves = []
     try:
+        check_picture(args.output)
         for path in args.config_file:
             config = load_config(path)
             try:
                 curves.append((Path(path).stem, schedules(config)))
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
-        output = Path(args.output)
-        figure = _figure(curves)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(output, dpi=150)
+        with replaced(Path(args.output)) as file:
+            _figure(curves).savefig(file, format="png", dpi=150)
     except Exception as error:
         reason = refusal(error)
-        if isinstance(error, ImportError) and "matplotlib" in str(error):
-            reason = "the picture needs matplotlib: pip install 'classy-gc[examples]'"
         if reason is None:
             raise
         parser.error(reason)
-    print(output)
+    print(args.output)
     return 0

@@ -146,7 +146,20 @@ def fused_supported(p: Tensor) -> bool:
         p.is_floating_point()
         and p.device.type in _get_fused_kernels_supported_devices()
         and _dense(p)
+        and not skipped_by_fused_sgd(p)
     )
+
+
+def skipped_by_fused_sgd(p: Tensor) -> bool:
+    """Whether torch's fused SGD leaves most elements of ``p`` as they are, an error of torch's.
+
+    Source: https://github.com/pytorch/pytorch/issues/191763, mended in torch 2.14.
+
+    Example:
+        >>> skipped_by_fused_sgd(torch.zeros(64))
+        False
+    """
+    return torch.__version__ < (2, 14) and p.is_cpu and p.dtype in (torch.half, torch.bfloat16)
 
 
 def check_fused(group: dict[str, Any]) -> None:

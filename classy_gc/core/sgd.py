@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+from classy_gc.core.centralized_optimizer import CentralizedOptimizer, skipped_by_fused_sgd
 
 
 class SGD(CentralizedOptimizer, torch.optim.SGD):
@@ -47,6 +47,14 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
     """
 
     added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False}
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        if group["fused"] and any(map(skipped_by_fused_sgd, group["params"])):
+            raise ValueError(
+                "fused=True with half-precision parameters on the CPU needs torch 2.14: the kernel "
+                f"of torch {torch.__version__} does not update all of their elements"
+            )
 
     def _fused_parts(self, group: dict[str, Any]) -> Iterable[Any]:
         params: list[Tensor] = []

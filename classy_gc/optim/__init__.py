@@ -6,6 +6,7 @@ from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
 from classy_gc.optim.gc import GC
 from classy_gc.optim.param_scheduler import (
     CyclicParamScheduler,
+    OneCycleParamScheduler,
     PolynomialFloorParamScheduler,
 )
 from classy_gc.optim.plain_radam_gc import PlainRAdamGC
@@ -22,6 +23,7 @@ __all__ = [
     "AdamWGC",
     "ClassyGCOptimizer",
     "CyclicParamScheduler",
+    "OneCycleParamScheduler",
     "PlainRAdamGC",
     "PolynomialFloorParamScheduler",
     "RAdamGC",

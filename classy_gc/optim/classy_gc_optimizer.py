@@ -129,7 +129,7 @@ def build_scheduler(
         return None
     try:
         built = build_param_scheduler(copy.deepcopy({**config, "num_epochs": num_epochs}))
-        values = {at: built(at) for at in (0.0, 0.25, 0.5, 0.75, 0.999)}
+        values = {at: built(at) for at in (*(i / 100 for i in range(100)), 0.999)}
     except Exception as error:
         raise ValueError(f"{where}: {error or type(error).__name__}") from error
     for at, value in values.items():
@@ -366,6 +366,14 @@ class ClassyGCOptimizer(ScheduledGC):
         if isinstance(param_groups, Mapping):
             param_groups = [param_groups]
         param_groups = list(param_groups)
+        if "weight_decay" not in self._options:
+            # Which Classy Vision's tasks set to 0 for BatchNorm, whatever the optimizer.
+            param_groups = [
+                {k: v for k, v in g.items() if k != "weight_decay" or v}
+                if isinstance(g, Mapping)
+                else g
+                for g in param_groups
+            ]
         for options in (kwargs, *(g for g in param_groups if isinstance(g, Mapping))):
             check_known(options, ["params", *self._group_rules()], self._label())
         super().set_param_groups(param_groups, **kwargs)

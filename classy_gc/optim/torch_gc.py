@@ -147,17 +147,6 @@ class TorchGC(ClassyGCOptimizer):
             for name, rule in super()._schedulable().items()
         }
 
-    def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
-        if "weight_decay" not in self.options and not isinstance(param_groups, Mapping):
-            # Classy Vision's tasks give BatchNorm this one whether or not it is an option.
-            param_groups = [
-                {k: v for k, v in g.items() if k != "weight_decay" or v}
-                if isinstance(g, Mapping)
-                else g
-                for g in param_groups
-            ]
-        super().set_param_groups(param_groups, **kwargs)
-
     @classmethod
     def _validated(cls, options: dict[str, Any]) -> dict[str, Any]:
         options = super()._validated(options)

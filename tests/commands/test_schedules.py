@@ -23,7 +23,7 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
 
 
-def draw(*paths, output="pictures/all.png"):
+def draw(*paths, output="all.png"):
     return main(["schedules", "--config_file", *map(str, paths), "--output", output])
 
 
@@ -33,8 +33,8 @@ def draw(*paths, output="pictures/all.png"):
 def test_picture(paths, size, capsys):
     pyplot = "matplotlib.pyplot" in sys.modules
     assert draw(*paths) == 0
-    assert capsys.readouterr().out == "pictures/all.png\n"
-    with Image.open("pictures/all.png") as image:
+    assert capsys.readouterr().out == "all.png\n"
+    with Image.open("all.png") as image:
         assert image.size == (size or (1800, 450 * -(-len(paths) // 3)))
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
         blue = (pixels == (0x1F, 0x77, 0xB4)).all(axis=1)
@@ -99,6 +99,8 @@ def test_a_bad_config_is_one_line_and_no_picture(config, fragments, capsys):
     [
         (["--config_file", "no.json"], "no.json"),
         (["--config_file", ONE_CYCLE, "--output", "all.pgn"], "pgn"),
+        (["--config_file", ONE_CYCLE, "--output", "."], "a .png file, not '.'"),
+        (["--config_file", ONE_CYCLE, "--output", "no/all.png"], "no writable folder no"),
         ([], "--config_file"),
     ],
 )

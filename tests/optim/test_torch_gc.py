@@ -153,6 +153,7 @@ def scheduled(name, option, value):
 REFUSED = [
     ({"name": "torch_gc"}, ["missing key 'optimizer'", "NAdam"]),
     (config("NAdm"), ["'NAdm'", "did you mean 'NAdam'?", "Adagrad"]),
+    (config("nadam"), ["'nadam'", "did you mean 'NAdam'?"]),
     (config(["NAdam"]), ["['NAdam']"]),
     (config("Optimizer"), ["'Optimizer'"]),
     (config("LBFGS"), ["'LBFGS'", "closure"]),
@@ -175,7 +176,7 @@ REFUSED = [
     (config("Muon", adjust_lr_fn="x"), ["Adjust learning rate function x is not supported"]),
     (config("SGD", nesterov=True), ["Nesterov momentum requires a momentum"]),
     (config("Adam", fused=True, foreach=True), ["`fused` and `foreach` cannot be `True`"]),
-    (scheduled("NAdam", "momentum_decay", -1), ["momentum_decay is -0.1", "that NAdam accepts"]),
+    (scheduled("NAdam", "momentum_decay", -1), ["momentum_decay is -0.0", "that NAdam accepts"]),
     (scheduled("Muon", "ns_steps", 3), ["unknown key 'ns_steps' in param_schedulers"]),
     (scheduled("Adagrad", "initial_accumulator_value", 3), ["initial_accumulator_value"]),
     (scheduled("Rprop", "lr", 1), ["unknown key 'lr' in param_schedulers"]),

@@ -294,6 +294,22 @@ def test_gc_refuses_misspelt_options_of_a_stock_base(name):
         ("adam_gc", "momentum", {"name": "constant", "value": 1.5}, ["1.5", "[0, 1)"]),
         ("sgd_gc", "lr", {"name": "composite", "schedulers": 3, "lengths": [1]}, ["3", "a list"]),
         ("sgd_gc", "use_gc", {"name": "constant", "value": "yes"}, ["'yes'", "true or false"]),
+        # Only between the ends of its periods.
+        (
+            "sgd_gc",
+            "momentum",
+            {
+                "name": "cyclic",
+                "periods": 4,
+                "scheduler": {
+                    "name": "one_cycle",
+                    "start_value": 0.5,
+                    "peak_value": 1.5,
+                    "end_value": 0.5,
+                },
+            },
+            ["[0, 1)"],
+        ),
     ],
 )
 def test_a_schedule_that_leaves_the_range_of_its_option_is_refused(

@@ -33,10 +33,7 @@ class CentralizedSign(CentralizedOptimizer, Sign):
 
 @register_optimizer("my_sign_gc")
 class MySignGC(ClassyGCOptimizer):
-    """What a config may say: these options, schedules of them, and the GC options.
-
-    Classy Vision's tasks set ``weight_decay`` for BatchNorm, so an optimizer must have it.
-    """
+    """What a config may say: these options, schedules of them, and the GC options."""
 
     core_class = CentralizedSign
     options: ClassVar = {
