@@ -220,7 +220,7 @@ def batch_row_sums(batch: list[Tensor]) -> Tensor:
         batch: one tensor, or several small ones of one shape ``[d0, d1, …]``.
 
     Returns:
-        Shape ``[len(batch), d0, 1, …]``.
+        Shape ``[d0, 1, …]`` of one tensor, ``[len(batch), d0, 1, …]`` of several.
 
     Example:
         >>> batch_row_sums([torch.ones(2, 3), torch.zeros(2, 3)]).shape
@@ -229,7 +229,7 @@ def batch_row_sums(batch: list[Tensor]) -> Tensor:
     if isinstance(batch, KernelBatch):
         return batch.kernel.sums(batch)
     if len(batch) == 1:
-        return row_sums(batch[0]).unsqueeze(0)
+        return row_sums(batch[0])
     stacked = torch.stack(batch)
     dims = _ROW_DIMS[stacked.dim()][1:]
     dtype = torch.float32 if stacked.dtype in _LOW_PRECISION else None
@@ -241,7 +241,7 @@ def shift_batch_rows_(batch: list[Tensor], sums: Tensor) -> None:
 
     Args:
         batch: one tensor, or several of one shape ``[d0, d1, …]``, changed in place.
-        sums: shape ``[len(batch), d0, 1, …]``, as :func:`batch_row_sums` gives.
+        sums: as :func:`batch_row_sums` gives.
 
     Example:
         >>> batch = [torch.tensor([[1.0, 3.0]]), torch.tensor([[5.0, 5.0]])]
@@ -250,7 +250,7 @@ def shift_batch_rows_(batch: list[Tensor], sums: Tensor) -> None:
         [tensor([[-1.,  1.]]), tensor([[0., 0.]])]
     """
     if len(batch) == 1:
-        shift_rows_(batch[0], sums[0])
+        shift_rows_(batch[0], sums)
     else:
         alpha = batch[0].size(0) / batch[0].numel()
         torch._foreach_sub_(batch, sums.unbind(), alpha=alpha)

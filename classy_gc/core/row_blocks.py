@@ -13,8 +13,8 @@ from torch import Tensor
 
 from classy_gc.core.centralization import in_batches
 
-#: elements of a block: a weight, its gradient and two moments of float32 are 8 MB of it
-BLOCK = 2**19
+#: elements of a block: a weight, its gradient and two moments of float32 are 16 MB of it
+BLOCK = 2**20
 
 
 class RowBlock(NamedTuple):
@@ -57,9 +57,9 @@ def row_blocks(params: Sequence[Tensor], eligible: Iterable[Tensor]) -> list[Row
 
     Example:
         >>> import torch
-        >>> weight, bias = torch.zeros(8, 2**17), torch.zeros(8)
+        >>> weight, bias = torch.zeros(16, 2**17), torch.zeros(8)
         >>> [block.pieces for block in row_blocks([weight, bias], [weight])]
-        [[(0, slice(0, 4, None))], [(0, slice(4, 8, None))], [(1, None)]]
+        [[(0, slice(0, 8, None))], [(0, slice(8, 16, None))], [(1, None)]]
         >>> row_blocks([bias, weight[0]], [])
         [RowBlock(pieces=None, batches=[])]
     """
