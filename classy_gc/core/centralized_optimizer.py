@@ -22,7 +22,7 @@ from classy_gc.core.centralization import (
     local_rows,
     shift_batch_rows_,
 )
-from classy_gc.core.row_blocks import RowBlock, row_blocks
+from classy_gc.core.row_blocks import RowBlocks, row_blocks
 
 # What the docstrings of several optimizers say alike, written once. ``{key}`` in the
 # docstring of a subclass stands for the value here.
@@ -59,7 +59,7 @@ class _Layout(NamedTuple):
 
     params: list[Tensor]
     batches: list[list[Tensor]]
-    blocks: list[RowBlock] | None  # where the group is stepped block by block
+    blocks: RowBlocks | None  # where the group is stepped block by block
 
 
 def _with_gradients(batches: list[list[Tensor]]) -> list[_Batch]:
@@ -388,7 +388,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             plain = all(type(p) in (Tensor, torch.nn.Parameter) and p.is_cpu for p in params)
             has_parts = type(self)._fused_parts is not CentralizedOptimizer._fused_parts
             blocks = None
-            if fused and has_parts and plain and not centralization.TRITON:
+            if params and fused and has_parts and plain and not centralization.TRITON:
                 blocks = row_blocks(params, eligible)
             if len(cache) > 8:  # of parameters that take turns in having gradients
                 cache.clear()
@@ -498,14 +498,15 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             for kernel, tensors in self._fused_parts(group):
                 whole = len(tensors[0]) == len(layout.params)
                 part = layout if whole else self._layout(group, tensors[0])
-                for block in part.blocks:
-                    pieces = [block.of(xs) for xs in tensors]
-                    params, grads = pieces[:2]
+                pieces = list(map(part.blocks.cut, tensors))
+                for block in part.blocks.blocks:
+                    args = [xs[block.pieces] for xs in pieces]
+                    params, grads = args[:2]
                     batches = [
                         ([params[j] for j in batch], [grads[j] for j in batch])
                         for batch in block.batches
                     ]
-                    self._around([(group, batches)], functools.partial(kernel, *pieces))
+                    self._around([(group, batches)], functools.partial(kernel, *args))
 
     def _around(
         self, groups: list[tuple[dict[str, Any], list[_Batch]]], update: Callable[[], Any]
@@ -551,10 +552,13 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     def _fused_update(self, group: dict[str, Any], in_blocks: bool = False) -> None:
         """All parts of a group, without GC; in blocks if the kernels need scratch memory."""
         for kernel, tensors in self._fused_parts(group):
+            if not tensors[0]:
+                continue
             blocks = self._layout(group, tensors[0]).blocks if in_blocks else None
             if blocks is not None:
-                for block in blocks:
-                    kernel(*map(block.of, tensors))
+                pieces = list(map(blocks.cut, tensors))
+                for block in blocks.blocks:
+                    kernel(*(xs[block.pieces] for xs in pieces))
                 continue
             # torch's kernels want one device and dtype.
             by_kind = self._group_tensors_by_device_and_dtype(list(tensors))

@@ -7,6 +7,7 @@ come from memory once and the rest finds them in cache.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from torch import Tensor
@@ -20,31 +21,42 @@ BLOCK = 2**20
 class RowBlock(NamedTuple):
     """Parameters, or some rows of one, that are stepped together."""
 
-    #: which parameter, and which of its rows (None: all); None: every parameter
-    pieces: list[tuple[int, slice | None]] | None
-    #: which pieces GC acts on, in batches for ``batch_row_sums``
+    #: which of all pieces
+    pieces: slice
+    #: which of those GC acts on, in batches for ``batch_row_sums``
     batches: list[list[int]]
 
-    def of(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The pieces of ``tensors``, which go with the parameters one by one, or not at all.
 
-        A tensor without dimensions, a step count, belongs to each piece of its parameter.
+class RowBlocks(NamedTuple):
+    """How a group of parameters is cut into blocks of whole rows."""
+
+    #: index of a parameter that is cut, rows of a piece of it, number of its pieces
+    cuts: list[tuple[int, int, int]]
+    blocks: list[RowBlock]
+
+    def cut(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The pieces of all blocks.
+
+        Args:
+            tensors: that go with the parameters one by one, or none. One without dimensions, a
+                step count, belongs to each piece of its parameter.
 
         Example:
             >>> import torch
-            >>> block = RowBlock([(1, slice(2, 4))], [[0]])
-            >>> block.of([torch.zeros(3), torch.arange(5)]), block.of([])
-            ([tensor([2, 3])], [])
+            >>> blocks = RowBlocks([(0, 2, 2)], [])
+            >>> blocks.cut([torch.arange(3), torch.ones(1)])
+            [tensor([0, 1]), tensor([2]), tensor([1.])]
+            >>> blocks.cut([])
+            []
         """
-        if not tensors or self.pieces is None:
-            return list(tensors)
-        return [
-            tensors[i] if rows is None or not tensors[i].dim() else tensors[i][rows]
-            for i, rows in self.pieces
-        ]
+        pieces = list(tensors)
+        # From the last, so that the indices of those before it stay what they are.
+        for i, rows, count in reversed(self.cuts) if pieces else ():
+            pieces[i : i + 1] = pieces[i].split(rows) if pieces[i].dim() else [pieces[i]] * count
+        return pieces
 
 
-def row_blocks(params: Sequence[Tensor], eligible: Iterable[Tensor]) -> list[RowBlock]:
+def row_blocks(params: Sequence[Tensor], eligible: Iterable[Tensor]) -> RowBlocks:
     """Cuts a group of parameters into blocks of whole rows.
 
     Args:
@@ -58,37 +70,35 @@ def row_blocks(params: Sequence[Tensor], eligible: Iterable[Tensor]) -> list[Row
     Example:
         >>> import torch
         >>> weight, bias = torch.zeros(16, 2**17), torch.zeros(8)
-        >>> [block.pieces for block in row_blocks([weight, bias], [weight])]
-        [[(0, slice(0, 8, None))], [(0, slice(8, 16, None))], [(1, None)]]
-        >>> row_blocks([bias, weight[0]], [])
-        [RowBlock(pieces=None, batches=[])]
+        >>> cuts, blocks = row_blocks([weight, bias], [weight])
+        >>> cuts, [block.pieces for block in blocks]
+        ([(0, 8, 2)], [slice(0, 1, None), slice(1, 2, None), slice(2, 3, None)])
     """
-    eligible_ids = set(map(id, eligible))
-    blocks: list[RowBlock] = []
-    room, dtype = 0, None
+    cuts, owners = [], []
     for i, p in enumerate(params):
-        numel, count = p.numel(), -(-p.numel() // BLOCK)
-        if count > 1 and p.stride(0) * p.size(0) == numel:
-            step = -(-p.size(0) // count)
-            pieces = [slice(first, first + step) for first in range(0, p.size(0), step)]
+        count = -(-p.numel() // BLOCK)
+        if count > 1 and p.stride(0) * p.size(0) == p.numel():
+            rows = -(-p.size(0) // count)
+            count = -(-p.size(0) // rows)
+            cuts.append((i, rows, count))
         else:
-            pieces = [None]
-        for rows in pieces:
-            size = numel // len(pieces)
-            if not blocks or size > room or p.dtype is not dtype:
-                blocks.append(RowBlock([], []))
-                room, dtype = BLOCK, p.dtype
-            blocks[-1].pieces.append((i, rows))
-            room -= size
-    for block in blocks:
+            count = 1
+        owners += [p] * count
+    blocks = RowBlocks(cuts, [])
+    pieces = blocks.cut(params)
+
+    starts, room = [], 0
+    for j, x in enumerate(pieces):
+        if not starts or x.numel() > room or x.dtype is not pieces[j - 1].dtype:
+            starts.append(j)
+            room = BLOCK
+        room -= x.numel()
+
+    ids = set(map(id, eligible))
+    for first, end in pairwise([*starts, len(pieces)]):
         # Batches are found by identity, of the pieces themselves.
-        index = {
-            id(x): (j, x)
-            for j, ((i, _), x) in enumerate(zip(block.pieces, block.of(params), strict=True))
-            if id(params[i]) in eligible_ids
-        }
-        for batch in in_batches(x for _, x in index.values()):
-            block.batches.append([index[id(x)][0] for x in batch])
-    if len(blocks) == 1 and all(rows is None for _, rows in blocks[0].pieces):
-        return [blocks[0]._replace(pieces=None)]
+        index = {id(pieces[j]): j for j in range(first, end) if id(owners[j]) in ids}
+        batches = in_batches(pieces[j] for j in index.values())
+        batches = [[index[id(x)] - first for x in batch] for batch in batches]
+        blocks.blocks.append(RowBlock(slice(first, end), batches))
     return blocks
