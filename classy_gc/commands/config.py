@@ -53,6 +53,26 @@ _TASK_KEYS = (
     "use_gpu",
     "use_sharded_ddp",
 )
+_SECTION_KEYS = {
+    "distributed": (
+        "broadcast_buffers",
+        "batch_norm_sync_mode",
+        "batch_norm_sync_group_size",
+        "find_unused_parameters",
+        "bucket_cap_mb",
+        "fp16_grad_compress",
+    ),
+    "mixup": (
+        "alpha",
+        "num_classes",
+        "cutmix_alpha",
+        "cutmix_minmax",
+        "mix_prob",
+        "switch_prob",
+        "mode",
+        "label_smoothing",
+    ),
+}
 _FINE_TUNING_KEYS = (
     "pretrained_checkpoint",
     "pretrained_checkpoint_load_strict",
@@ -144,6 +164,10 @@ def check_config(config: Any) -> None:
     if task in _TASKS:
         extra = _FINE_TUNING_KEYS if issubclass(task, FineTuningTask) else ()
         check_known(config, [*_TASK_KEYS, *extra], "the config")
+        for section, known in _SECTION_KEYS.items():
+            if config.get(section) is not None:
+                _check_keys(config[section], section)
+                check_known(config[section], known, section)
     _check_values(config, "", _RULES)
     trained = not config.get("test_only", False)
     required = ["num_epochs", "dataset", "loss", "model", *["optimizer"] * trained]

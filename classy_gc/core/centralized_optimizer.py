@@ -455,11 +455,13 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             if isinstance(params, KernelBatch):
                 params.kernel.centralize_(grads, params if wd else (), float(wd), scale)
                 continue
-            # The gradient is read last, so that the shift finds it in cache.
-            decay = batch_row_sums(params) if wd else None
-            sums = batch_row_sums(grads)
-            if decay is not None:
-                sums.add_(decay if scale is None else decay * scale.to(sums.device), alpha=wd)
+            if wd:
+                # The gradient is read last, so that the shift finds it in cache.
+                sums = batch_row_sums(params)
+                sums.mul_(wd if scale is None else wd * scale.to(sums.device))
+                sums.add_(batch_row_sums(grads))
+            else:
+                sums = batch_row_sums(grads)
             shift_batch_rows_(grads, sums)
 
     @torch.no_grad()

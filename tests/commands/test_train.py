@@ -326,6 +326,8 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("hooks", [TEXT_LOG]), [], r"hooks\[0\].log_freq must be an integer > 0 or null, not 0"),
         (("hooks", [JSON_LOG]), [], "folder .*/config.json/sub cannot be made: .* is a file"),
         (("hooks", [STOCK, {"name": "rolling_checkpoint"}]), [], "one of them can save"),
+        (("distributed", {"bucket_cap": 1}), [], "'bucket_cap' in distributed, .* 'bucket_cap_mb'"),
+        (("mixup", {"alpha": 1, "cutmix": 1}), [], "unknown key 'cutmix' in mixup"),
         (("custom_imports", ["no_such_module"]), [], "'no_such_module' cannot be imported"),
         (("optimizer", None), [], "missing key 'optimizer'"),
         (("optimizer.name", "sdg_gc"), [], "'sdg_gc' in optimizer, did you mean 'sgd_gc'"),
