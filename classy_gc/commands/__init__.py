@@ -32,7 +32,8 @@ class Parser(argparse.ArgumentParser):
     """
 
     def error(self, message: str) -> NoReturn:
-        """Prints the message to stderr and exits with code 2."""
+        """Prints the message to stderr, on one line, and exits with code 2."""
+        message = " ".join(map(str.strip, message.splitlines()))
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 

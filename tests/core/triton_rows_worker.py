@@ -33,7 +33,8 @@ def weights(dtype):
 def train(cls, options, dtype, triton, scaled):
     centralization.TRITON = triton
     params = [torch.nn.Parameter(x) for x in weights(dtype)]
-    optimizer = cls(params, lr=0.01, fused=True, use_gc=True, **options)
+    fused = core.fused_supported(params[0])
+    optimizer = cls(params, lr=0.01, fused=fused, use_gc=True, **options)
     if triton:
         batches = in_batches(p for p in params if core.ineligible_reason(p) is None)
         assert [type(batch) for batch in batches] == [KernelBatch], "the kernel was not used"
