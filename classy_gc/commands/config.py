@@ -97,6 +97,7 @@ _RULES = {
     "bn_weight_decay": BOOL,
     "use_gpu": SWITCH,
     "use_sharded_ddp": BOOL,
+    "distributed": MAPPING,
 }
 _HOOK_RULES = {
     "loss_lr_meter_logging": {"log_freq": _or_null(_COUNT)},

@@ -110,8 +110,10 @@ def _check_folder(folder: Path) -> None:
 
 def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Refuses groups that torch took out of a checkpoint and that no step could read."""
+    # torch adds it to the defaults of any class as it loads a state, and reads it there alone.
+    wanted = [name for name in optimizer.defaults if name != "differentiable"]
     for group in optimizer.param_groups:
-        missing = [name for name in optimizer.defaults if name not in group]
+        missing = [name for name in wanted if name not in group]
         if missing:
             raise ValueError(
                 "--checkpoint_load_path: the checkpoint is of another optimizer: it has no "
