@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,6 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = importlib.import_module(f"classy_gc.commands.{module}").main(args.arguments)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # as under `| head`: nobody reads on, which is no error
+    except BrokenPipeError:
+        # That nobody reads stdout on, as under `| head`, is no error; another broken pipe is one.
+        stdout = select.poll()
+        stdout.register(sys.stdout.fileno(), 0)
+        if not stdout.poll(0):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

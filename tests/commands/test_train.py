@@ -154,6 +154,15 @@ def test_resumed_run_ends_as_the_uninterrupted_one(here):
     assert len(hooks[0]["history"]) == 6
 
 
+def test_classy_visions_own_rmsprop_tf_resumes(here):
+    config = short(epochs=2) | {"optimizer": {"name": "rmsprop_tf", "lr": 0.01, "momentum": 0.9}}
+    assert train(config, "--checkpoint_folder", "whole", "--skip_tensorboard") == 0
+    flags = ("--checkpoint_load_path", "whole/model_phase-0_end.torch", "--skip_tensorboard")
+    assert train(config, *flags, "--checkpoint_folder", "resumed") == 0
+    whole, resumed = (flat(checkpoint(name)["base_model"]) for name in ("whole", "resumed"))
+    assert resumed == whole
+
+
 def test_hooks_of_the_config_take_the_place_of_the_defaults(here):
     names = {"training_curves": "curves.png", "json_log": "log.jsonl"}
     config = short() | {"hooks": [{"name": name, "folder": "mine"} for name in names]}
@@ -327,6 +336,11 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("hooks", [JSON_LOG]), [], "folder .*/config.json/sub cannot be made: .* is a file"),
         (("hooks", [STOCK, {"name": "rolling_checkpoint"}]), [], "one of them can save"),
         (("distributed", {"bucket_cap": 1}), [], "'bucket_cap' in distributed, .* 'bucket_cap_mb'"),
+        (
+            json.dumps(short() | {"distributed": None}),
+            [],
+            "distributed must be an object, not None",
+        ),
         (("mixup", {"alpha": 1, "cutmix": 1}), [], "unknown key 'cutmix' in mixup"),
         (("custom_imports", ["no_such_module"]), [], "'no_such_module' cannot be imported"),
         (("optimizer", None), [], "missing key 'optimizer'"),
@@ -418,6 +432,17 @@ def test_what_fails_in_training_keeps_its_traceback(here):
     config["model"]["heads"][0]["num_classes"] = 3  # found by the loss, in the first step
     with pytest.raises(IndexError):
         train(config, "--skip_tensorboard")
+
+
+def test_a_pipe_that_breaks_in_training_keeps_its_traceback(here, monkeypatch):
+    from classy_gc.hooks import JSONLogHook
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(JSONLogHook, "on_phase_end", lambda hook, task: os.write(writer, b"x"))
+    with pytest.raises(BrokenPipeError):
+        train(short(), "--skip_tensorboard")
+    os.close(writer)
 
 
 def test_commands_are_listed(capsys):
