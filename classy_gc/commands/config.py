@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import json
 import math
@@ -21,6 +22,7 @@ from classy_vision.meters import METER_REGISTRY
 from classy_vision.models import MODEL_REGISTRY
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
+from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
 
 from classy_gc.custom_imports import import_custom
 from classy_gc.optim.param_scheduler.arguments import POSITIVE
@@ -81,10 +83,16 @@ _FINE_TUNING_KEYS = (
 )
 
 _COUNT = Rule("an integer > 0", lambda v: type(v) is int and v > 0)
+_LIST = Rule("a list", lambda v: isinstance(v, list))
 
 
 def _or_null(rule: Rule) -> Rule:
     return Rule(f"{rule.allowed} or null", lambda v: v is None or rule.accepts(v))
+
+
+def _member(mode: type[enum.Enum]) -> Rule:
+    names = [name.lower() for name in mode.__members__]
+    return Rule(f"one of {', '.join(names)}", lambda v: str(v).lower() in names)
 
 
 # Of what Classy Vision takes as it comes, and stumbles over later or gives a meaning of its own.
@@ -98,6 +106,11 @@ _RULES = {
     "use_gpu": SWITCH,
     "use_sharded_ddp": BOOL,
     "distributed": MAPPING,
+    "hooks": _or_null(_LIST),
+}
+_DISTRIBUTED_RULES = {
+    "broadcast_buffers": _member(BroadcastBuffersMode),
+    "batch_norm_sync_mode": _member(BatchNormSyncMode),
 }
 _HOOK_RULES = {
     "loss_lr_meter_logging": {"log_freq": _or_null(_COUNT)},
@@ -170,6 +183,7 @@ def check_config(config: Any) -> None:
                 _check_keys(config[section], section)
                 check_known(config[section], known, section)
     _check_values(config, "", _RULES)
+    _check_values(config.get("distributed", {}), "distributed.", _DISTRIBUTED_RULES)
     trained = not config.get("test_only", False)
     required = ["num_epochs", "dataset", "loss", "model", *["optimizer"] * trained]
     _check_keys(config, "the config", required)
@@ -183,8 +197,8 @@ def check_config(config: Any) -> None:
     torch_losses = [name for name in dir(torch.nn.modules.loss) if name.endswith("Loss")]
     _check_section(config["loss"], "loss", [*LOSS_REGISTRY, *torch_losses])
     _check_section(config["model"], "model", MODEL_REGISTRY)
+    _check_values(config["model"], "model.", {"heads": _LIST})
     heads = config["model"].get("heads", [])
-    heads = heads if isinstance(heads, list) else [h for hs in heads.values() for h in hs]
     for i, head in enumerate(heads):
         _check_section(head, f"model.heads[{i}]", HEAD_REGISTRY)
     if trained:
