@@ -140,6 +140,8 @@ def _axes(args: argparse.Namespace) -> list[list[Choice]]:
     """What varies: the named arms, then a list of choices for each --vary."""
     named = []
     for name, *settings in args.arm:
+        if not name:
+            raise ValueError("--arm must have a name, not ''")
         parsed = dict(map(_settings, settings))
         if len(parsed) < len(settings):
             raise ValueError(f"--arm {name}: a key is there twice")
@@ -242,6 +244,8 @@ def _with(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]
     for dotted, value in settings.items():
         section, (*path, last) = config, dotted.split(".")
         owner = section
+        if path == ["optimizer", "param_schedulers"] and "optimizer" in config:
+            config["optimizer"].setdefault("param_schedulers", {})
         for i, key in enumerate(path):
             owner, section = section, section[_key(section, key, path[:i])]
         new: Sequence[str] | None = ()

@@ -332,6 +332,7 @@ SYNTHETIC = {"train": {"name": "synthetic_image"}}
         (tiny(), ["--vary", "optimizer.lr="], "optimizer.lr: '' is neither JSON nor a word"),
         (tiny(), ["--vary", "optimizer.betas=[0.9,0.99"], r"betas: '\[0.9,0.99' is neither"),
         (tiny(), [*GC, *GC], "--vary: a key is there twice"),
+        (tiny(), ["--arm", "", "--arm", "a", GC[1]], "--arm must have a name"),
         (tiny(), ["--arm", "a", *GC[1:]], "--arm a: optimizer.use_gc must have one value, not 2"),
         (tiny(), ["--vary", "optimizer.lr=0.1,0.1"], "arms 'lr=0.1' and 'lr=0.1' are the same"),
         (tiny(), ["--vary", "optimiser.lr=1,2"], "'optimiser' in the config.* mean 'optimizer'"),
@@ -391,6 +392,14 @@ def test_bad_input_is_one_line_and_writes_nothing(here, capsys, config, flags, m
     assert re.search(message, err), err
     assert err.count("\n") == 1
     assert [path.name for path in here.iterdir()] == ["tiny.json"]
+
+
+def test_the_first_schedule_of_a_config(here):
+    Path("tiny.json").write_text(json.dumps(tiny(name="adam_gc")))
+    schedule = {"name": "step", "values": [1, 0]}
+    choices = [Choice("", {}), Choice("half", {"optimizer.param_schedulers.use_gc": schedule})]
+    _, arm = build_arms(["tiny.json"], [choices])
+    assert arm.config["optimizer"]["param_schedulers"] == {"use_gc": schedule}
 
 
 def test_options_that_the_config_does_not_mention(here):
