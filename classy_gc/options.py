@@ -16,6 +16,16 @@ class Rule(NamedTuple):
     schedulable: bool = True
 
 
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer; to Python true is one too, but nobody means it.
+
+    Example:
+        >>> is_integer(1), is_integer(True)
+        (True, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -29,13 +39,27 @@ def _betas(value: Any) -> bool:
 
 
 NUMBER = Rule("a number", _number)
+POSITIVE = Rule("a number > 0", lambda v: _number(v) and v > 0)
 NON_NEGATIVE = Rule("a number >= 0", lambda v: _number(v) and v >= 0)
 FRACTION = Rule("a number in [0, 1)", lambda v: _number(v) and 0 <= v < 1)
 BETAS = Rule("a list of two numbers in [0, 1)", _betas, schedulable=False)
 BOOL = Rule("true or false", lambda v: isinstance(v, bool), schedulable=False)
 SWITCH = Rule("true, false or null", lambda v: v is None or isinstance(v, bool), schedulable=False)
 GC_FLAG = Rule("true or false", lambda v: isinstance(v, bool))
+COUNT = Rule("an integer > 0", lambda v: is_integer(v) and v > 0)
 MAPPING = Rule("an object", lambda v: isinstance(v, Mapping), schedulable=False)
+
+
+def or_null(rule: Rule) -> Rule:
+    """The rule of an option that may also be null.
+
+    Example:
+        >>> or_null(BOOL).allowed
+        'true or false or null'
+    """
+    return rule._replace(
+        allowed=f"{rule.allowed} or null", accepts=lambda v: v is None or rule.accepts(v)
+    )
 
 
 def check_known(names: Iterable[Any], known: Iterable[str], where: str, kind: str = "key") -> None:

@@ -44,6 +44,7 @@ from classy_gc.commands.compare_runs import Progress, Run, train_runs
 from classy_gc.commands.config import check_config, load_config, refusal
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced, temporary
+from classy_gc.hooks.phase_record import flat_meters, meter_values
 from classy_gc.options import check_known
 from classy_gc.param_groups import PARAM_GROUP_BUILDER_REGISTRY
 
@@ -313,8 +314,7 @@ def _check(arm: Arm, target: Target | None) -> None:
     if not task.use_gpu:  # or it would take memory of the GPU from the runs
         task.prepare()
     if target:
-        meters = [f"{m.name}/{name}" for m in task.meters for name in m.value]
-        check_known([target.meter], meters, "--target", "meter")
+        check_known([target.meter], flat_meters(meter_values(task)), "--target", "meter")
         if "test" not in config["dataset"]:
             raise ValueError("--target needs dataset.test")
 

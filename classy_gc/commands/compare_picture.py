@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from classy_gc.commands.compare_results import Phase, flat_meters
+from classy_gc.commands.compare_results import Phase
+from classy_gc.hooks.phase_record import flat_meters
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -44,7 +45,7 @@ def picture(families: Mapping[str, Arms], meter: str | None, title: str) -> Any:
     def test_result(phase: Phase) -> float | None:
         if phase["phase"] != "test":
             return None
-        return phase["loss"] if meter is None else flat_meters(phase).get(meter)
+        return phase["loss"] if meter is None else flat_meters(phase["meters"]).get(meter)
 
     options = _options_that_change(families)
     columns = 2 + len(options)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from classy_gc.hooks.json_log import plain
+from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.options import check_known
 
 #: of the intervals; a difference is told from noise where p, after Holm, is below 1 - this
@@ -150,7 +152,7 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
         losses = [phase["loss"] for phase in phases if phase["phase"] == kind]
         if losses:
             metrics[f"final {kind} loss"] = losses[-1]
-    tests = [(p["epoch"], flat_meters(p)) for p in phases if p["phase"] == "test"]
+    tests = [(p["epoch"], flat_meters(p["meters"])) for p in phases if p["phase"] == "test"]
     for meter in tests[-1][1] if tests else ():
         values = [meters[meter] for _, meters in tests]
         best = float(np.fmax.reduce(values))  # not NaN where there is a number
@@ -160,15 +162,6 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
         reached = (epoch for epoch, meters in tests if meters[target.meter] >= target.value)
         metrics[EPOCHS] = next(reached, math.inf)
     return metrics
-
-
-def flat_meters(phase: Phase) -> dict[str, float]:
-    """``{"accuracy/top_1": 0.97}`` of a phase whose log has ``{"accuracy": {"top_1": 0.97}}``."""
-    return {
-        f"{meter}/{name}": value
-        for meter, values in phase["meters"].items()
-        for name, value in values.items()
-    }
 
 
 class Scale(NamedTuple):
@@ -305,7 +298,7 @@ def evaluate(
             entry["holm_p"] = adjusted.get(arm)
             entry["verdict"] = sentence(headlines[arm], adjusted.get(arm), seeds, form)
         entries.append(entry)
-    return _plain(
+    return plain(
         {
             "seeds": seeds,
             "headline": headline,
@@ -314,15 +307,6 @@ def evaluate(
             "arms": entries,
         }
     )
-
-
-def _plain(value: Any) -> Any:
-    """None for the numbers that JSON cannot say."""
-    if isinstance(value, dict):
-        return {key: _plain(x) for key, x in value.items()}
-    if isinstance(value, list):
-        return [_plain(x) for x in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def text(results: Mapping[str, Any]) -> str:
@@ -400,7 +384,7 @@ def rows(
             **{f"config.{k}" if k in phase else k: v for k, v in settings[arm].items()},
             "seed": seed,
             **{key: phase[key] for key in ("phase", "epoch", "loss", "seconds")},
-            **flat_meters(phase),
+            **flat_meters(phase["meters"]),
             **phase["options"],
         }
         for arm, runs in phases.items()

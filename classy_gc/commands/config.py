@@ -25,8 +25,16 @@ from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTas
 from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
 
 from classy_gc.custom_imports import import_custom
-from classy_gc.optim.param_scheduler.arguments import POSITIVE
-from classy_gc.options import BOOL, MAPPING, SWITCH, Rule, check_known
+from classy_gc.options import (
+    BOOL,
+    COUNT,
+    MAPPING,
+    POSITIVE,
+    SWITCH,
+    Rule,
+    check_known,
+    or_null,
+)
 from classy_gc.tasks import (
     ParamwiseClassificationTask,
     ParamwiseFineTuning,
@@ -82,12 +90,7 @@ _FINE_TUNING_KEYS = (
     "freeze_trunk",
 )
 
-_COUNT = Rule("an integer > 0", lambda v: type(v) is int and v > 0)
 _LIST = Rule("a list", lambda v: isinstance(v, list))
-
-
-def _or_null(rule: Rule) -> Rule:
-    return Rule(f"{rule.allowed} or null", lambda v: v is None or rule.accepts(v))
 
 
 def _member(mode: type[enum.Enum]) -> Rule:
@@ -98,23 +101,23 @@ def _member(mode: type[enum.Enum]) -> Rule:
 # Of what Classy Vision takes as it comes, and stumbles over later or gives a meaning of its own.
 _RULES = {
     "num_epochs": POSITIVE,
-    "test_phase_period": _COUNT,
-    "clip_grad_norm": _or_null(POSITIVE),
-    "simulated_global_batchsize": _or_null(_COUNT),
+    "test_phase_period": COUNT,
+    "clip_grad_norm": or_null(POSITIVE),
+    "simulated_global_batchsize": or_null(COUNT),
     "test_only": BOOL,
     "bn_weight_decay": BOOL,
     "use_gpu": SWITCH,
     "use_sharded_ddp": BOOL,
     "distributed": MAPPING,
-    "hooks": _or_null(_LIST),
+    "hooks": or_null(_LIST),
 }
 _DISTRIBUTED_RULES = {
     "broadcast_buffers": _member(BroadcastBuffersMode),
     "batch_norm_sync_mode": _member(BatchNormSyncMode),
 }
 _HOOK_RULES = {
-    "loss_lr_meter_logging": {"log_freq": _or_null(_COUNT)},
-    "tensorboard_plot": {"log_period": _COUNT, "summary_writer": MAPPING},
+    "loss_lr_meter_logging": {"log_freq": or_null(COUNT)},
+    "tensorboard_plot": {"log_period": COUNT, "summary_writer": MAPPING},
 }
 
 _TASKS = (ClassificationTask, FineTuningTask, ParamwiseClassificationTask, ParamwiseFineTuning)
@@ -193,7 +196,7 @@ def check_config(config: Any) -> None:
     check_known(config["dataset"], phases, "dataset")
     for phase, dataset in config["dataset"].items():
         _check_section(dataset, f"dataset.{phase}", DATASET_REGISTRY)
-        _check_values(dataset, f"dataset.{phase}.", {"batchsize_per_replica": _COUNT})
+        _check_values(dataset, f"dataset.{phase}.", {"batchsize_per_replica": COUNT})
     torch_losses = [name for name in dir(torch.nn.modules.loss) if name.endswith("Loss")]
     _check_section(config["loss"], "loss", [*LOSS_REGISTRY, *torch_losses])
     _check_section(config["model"], "model", MODEL_REGISTRY)

@@ -8,14 +8,10 @@ from typing import Any, ClassVar
 from classy_vision.dataset import DATASET_REGISTRY, ClassyDataset
 from classy_vision.dataset.transforms import build_transforms
 
-from classy_gc.options import BOOL, Rule, check_known, check_options
+from classy_gc.options import BOOL, COUNT, Rule, check_known, check_options, is_integer
 
 _SPLITS = ("train", "test")
 _DEFAULT_TRANSFORMS = ({"name": "generic_image_transform", "transforms": [{"name": "ToTensor"}]},)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class ImageDataset(ClassyDataset):
@@ -44,9 +40,9 @@ class ImageDataset(ClassyDataset):
 
     _TABLE: ClassVar = {
         "split": (None, Rule("'train' or 'test'", lambda v: v in _SPLITS)),
-        "batchsize_per_replica": (None, Rule("an integer > 0", lambda v: _is_int(v) and v > 0)),
+        "batchsize_per_replica": (None, COUNT),
         "use_shuffle": (None, BOOL),
-        "num_workers": (0, Rule("an integer >= 0", lambda v: _is_int(v) and v >= 0)),
+        "num_workers": (0, Rule("an integer >= 0", lambda v: is_integer(v) and v >= 0)),
     }
 
     def __init__(
@@ -70,7 +66,7 @@ class ImageDataset(ClassyDataset):
         samples = self._samples(split, **{name: options[name] for name in self.source_options})
         rule = Rule(
             f"null or an integer from 1 to {len(samples)}",
-            lambda v: v is None or (_is_int(v) and 0 < v <= len(samples)),
+            lambda v: v is None or (is_integer(v) and 0 < v <= len(samples)),
         )
         check_options({"num_samples": num_samples}, {"num_samples": (None, rule)}, self._label())
         super().__init__(samples, batchsize_per_replica, shuffle, transform, num_samples)

@@ -8,7 +8,7 @@ import torch
 from classy_vision.hooks import ClassyHook, register_hook
 from torch.nn.utils import clip_grad_value_
 
-from classy_gc.options import NUMBER, check_known
+from classy_gc.options import POSITIVE, check_known, check_options
 
 
 @register_hook("clip_grad_value")
@@ -38,8 +38,7 @@ class ClipGradValueHook(ClassyHook):
 
     def __init__(self, value: float) -> None:
         super().__init__()
-        if not NUMBER.accepts(value) or value <= 0:
-            raise ValueError(f"hook 'clip_grad_value': value must be a number > 0, not {value!r}")
+        check_options({"value": value}, {"value": (None, POSITIVE)}, "hook 'clip_grad_value'")
         self.value = value
         self._handle: Any = None
 

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from classy_gc.core.centralization import ineligible_reason, row_sums
 from classy_gc.hooks.json_log import JSONLogHook
-from classy_gc.options import check_known
+from classy_gc.options import COUNT, check_options
+
+_OPTIONS = {"interval": (50, COUNT)}
 
 
 def named_parameters(task: Any) -> Iterator[tuple[str, nn.Parameter]]:
@@ -154,10 +156,7 @@ class GCMonitorHook(ClassyHook):
 
     def __init__(self, interval: int = 50) -> None:
         super().__init__()
-        if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
-            raise ValueError(
-                f"hook 'gc_monitor': interval must be an integer > 0, not {interval!r}"
-            )
+        check_options({"interval": interval}, _OPTIONS, "hook 'gc_monitor'")
         self.interval = interval
         self.state.step = 0
         self.state.row_sums = {}
@@ -168,8 +167,7 @@ class GCMonitorHook(ClassyHook):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> GCMonitorHook:
         """Instantiates the hook from a configuration: its arguments, by name."""
-        check_known(config, ["interval"], "hook 'gc_monitor'")
-        return cls(**config)
+        return cls(**check_options(config, _OPTIONS, "hook 'gc_monitor'"))
 
     def on_phase_start(self, task: Any) -> None:
         """Watches the optimizer's steps, and notes the row means of weights not seen before."""

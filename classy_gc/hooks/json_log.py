@@ -99,7 +99,7 @@ class JSONLogHook(PhaseRecordHook):
         """
         if not is_primary():
             return
-        line = json.dumps(_plain({"kind": kind, **fields}), allow_nan=False)
+        line = json.dumps(plain({"kind": kind, **fields}), allow_nan=False)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         self.state.lines += 1
@@ -118,12 +118,20 @@ def _is_over(line: bytes, task: Any) -> bool:
     return (record["epoch"], record["phase"] == "test") <= done
 
 
-def _plain(value: Any) -> Any:
-    """What JSON can say, in place of numbers that it cannot."""
+def plain(value: Any) -> Any:
+    """What JSON can say, in place of numbers that it cannot.
+
+    Args:
+        value: of numbers, strings, None, lists, dicts, and tensors or arrays of one element.
+
+    Example:
+        >>> plain({"loss": float("nan"), "top": (1, 0.5)})
+        {'loss': None, 'top': [1, 0.5]}
+    """
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if hasattr(value, "item"):  # torch's and numpy's
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,37 @@ def scheduled_options(optimizer: Any) -> dict[str, float]:
     return options
 
 
+def mean_loss(task: Any) -> float:
+    """The mean over the batches of a phase, of which there is one at least."""
+    return sum(task.losses) / len(task.losses)
+
+
+def meter_values(task: Any) -> dict[str, dict[str, float]]:
+    """``{meter: {name: value}}`` of a task's meters, numbers only."""
+    meters = {m.name: m.value for m in task.meters if isinstance(m.value, dict)}
+    return {
+        meter: {k: v for k, v in values.items() if isinstance(v, Real)}
+        for meter, values in meters.items()
+    }
+
+
+def flat_meters(meters: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Meters by one name each.
+
+    Args:
+        meters: of :func:`meter_values`, or of a phase of the log.
+
+    Example:
+        >>> flat_meters({"accuracy": {"top_1": 0.97}})
+        {'accuracy/top_1': 0.97}
+    """
+    return {
+        f"{meter}/{name}": value
+        for meter, values in meters.items()
+        for name, value in values.items()
+    }
+
+
 class PhaseRecordHook(ClassyHook):
     """Base of hooks that want a record of each phase; ``on_phase_end`` asks :meth:`record`."""
 
@@ -76,15 +108,11 @@ class PhaseRecordHook(ClassyHook):
         """
         if not task.losses:
             return None
-        meters = {m.name: m.value for m in task.meters if isinstance(m.value, dict)}
         return {
             "phase": task.phase_type,
             "epoch": trained_epochs(task),
-            "loss": sum(task.losses) / len(task.losses),
-            "meters": {
-                meter: {k: v for k, v in values.items() if isinstance(v, Real)}
-                for meter, values in meters.items()
-            },
+            "loss": mean_loss(task),
+            "meters": meter_values(task),
             "options": self._options if task.train else {},
         }
 

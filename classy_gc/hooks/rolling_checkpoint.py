@@ -14,20 +14,18 @@ from classy_vision.generic.util import CHECKPOINT_FILE, get_checkpoint_dict
 from classy_vision.hooks import CheckpointHook, register_hook
 
 from classy_gc.files import replaced, sync_folder, temporary
-from classy_gc.options import BOOL, Rule, check_options
+from classy_gc.hooks.phase_record import flat_meters, mean_loss, meter_values
+from classy_gc.options import BOOL, COUNT, Rule, check_options, or_null
 
 BEST_FILE = "best.torch"
 
-_COUNT = Rule("an integer >= 1", lambda v: type(v) is int and v >= 1)
+_PHASES = COUNT._replace(allowed="an integer >= 1")
 _OPTIONS = {
     "folder": (None, Rule("a path", lambda v: v is None or isinstance(v, (str, Path)))),
-    "interval": (1, _COUNT),
-    "max_keep": (
-        None,
-        Rule("an integer >= 1 or null", lambda v: v is None or _COUNT.accepts(v)),
-    ),
+    "interval": (1, _PHASES),
+    "max_keep": (None, or_null(_PHASES)),
     "save_optimizer": (True, BOOL),
-    "save_best": (None, Rule("a name or null", lambda v: v is None or isinstance(v, str))),
+    "save_best": (None, or_null(Rule("a name", lambda v: isinstance(v, str)))),
 }
 
 
@@ -101,7 +99,7 @@ class RollingCheckpointHook(CheckpointHook):
         Raises:
             ValueError: naming what is measured.
         """
-        known = ["loss", *_meters(task)]
+        known = ["loss", *flat_meters(meter_values(task))]
         if self.save_best is not None and self.save_best not in known:
             raise ValueError(
                 f"hook 'rolling_checkpoint': save_best must be one of {', '.join(known)}, "
@@ -163,9 +161,9 @@ class RollingCheckpointHook(CheckpointHook):
         if self.save_best is None or not task.losses:
             return False
         if self.save_best == "loss":
-            value, sign = sum(task.losses) / len(task.losses), -1
+            value, sign = mean_loss(task), -1
         else:
-            value, sign = _meters(task)[self.save_best], 1
+            value, sign = flat_meters(meter_values(task))[self.save_best], 1
         if self.state.best_of != self.save_best:  # of a checkpoint, and no number to compare with
             self.state.best, self.state.best_of = None, self.save_best
         best = self.state.best
@@ -173,16 +171,6 @@ class RollingCheckpointHook(CheckpointHook):
             return False
         self.state.best = value
         return True
-
-
-def _meters(task: Any) -> dict[str, float]:
-    return {
-        f"{meter.name}/{name}": value
-        for meter in task.meters
-        if isinstance(meter.value, dict)
-        for name, value in meter.value.items()
-        if isinstance(value, (int, float))
-    }
 
 
 def _link(source: Path, target: Path) -> None:

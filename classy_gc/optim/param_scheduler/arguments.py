@@ -8,10 +8,9 @@ from typing import Any
 
 from classy_vision.optim.param_scheduler import UpdateInterval
 
-from classy_gc.options import NUMBER, Rule, check_known
+from classy_gc.options import Rule, check_known
 
 _INTERVAL = Rule("'step' or 'epoch'", lambda v: str(v).lower() in ("step", "epoch"))
-POSITIVE = Rule("a number > 0", lambda v: NUMBER.accepts(v) and v > 0)
 
 
 def arguments(

@@ -14,10 +14,10 @@ from classy_vision.optim.param_scheduler import (
 )
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.param_scheduler.arguments import POSITIVE, arguments
-from classy_gc.options import MAPPING, Rule, check_known
+from classy_gc.optim.param_scheduler.arguments import arguments
+from classy_gc.options import COUNT, MAPPING, POSITIVE, check_known
 
-_COUNT = Rule("an integer >= 1", lambda v: type(v) is int and v >= 1)
+_PERIODS = COUNT._replace(allowed="an integer >= 1")
 
 
 @register_param_scheduler("cyclic")
@@ -66,7 +66,7 @@ class CyclicParamScheduler(ClassyParamScheduler):
     def from_config(cls, config: Mapping[str, Any]) -> CyclicParamScheduler:
         """Instantiates the scheduler from a configuration: its arguments, by name."""
         where = "scheduler 'cyclic'"
-        rules = {"scheduler": MAPPING, "periods": _COUNT, "decay": POSITIVE}
+        rules = {"scheduler": MAPPING, "periods": _PERIODS, "decay": POSITIVE}
         given = arguments(cls, config, where, rules)
         inner = dict(given["scheduler"])
         check_known([inner.get("name")], PARAM_SCHEDULER_REGISTRY, where, "scheduler")

@@ -11,8 +11,8 @@ from classy_vision.optim.param_scheduler import (
     register_param_scheduler,
 )
 
-from classy_gc.optim.param_scheduler.arguments import POSITIVE, arguments
-from classy_gc.options import NUMBER
+from classy_gc.optim.param_scheduler.arguments import arguments
+from classy_gc.options import NUMBER, POSITIVE
 
 
 @register_param_scheduler("polynomial_floor")
