@@ -1,4 +1,4 @@
-"""Files that are whole whenever somebody looks, also after a kill."""
+"""Folders to write into, and files that are whole whenever somebody looks, also after a kill."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+
+def nearest(path: Path) -> Path:
+    """The path itself if it is there, else the nearest folder above it that is.
+
+    Example:
+        >>> nearest(Path("/no/such/folder"))
+        PosixPath('/')
+    """
+    return next(p for p in (path, *path.parents) if p.exists())
 
 
 def temporary(path: Path) -> Path:

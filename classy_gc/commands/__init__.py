@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from classy_gc.files import nearest
+
 #: command: what it does. The module of that name, with _ for -, has ``main(argv)``, which returns
 #: the exit code.
 COMMANDS = {
@@ -46,6 +48,46 @@ def show_progress(text: str) -> None:
     """
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def check_least(args: argparse.Namespace, **least: int) -> None:
+    """Refuses integers that are too small; one that nobody gave, None, is not.
+
+    Args:
+        args: with the flags.
+        **least: flag: the smallest that is allowed.
+
+    Raises:
+        ValueError: naming the flag, what is allowed, and the value.
+
+    Example:
+        >>> check_least(argparse.Namespace(seeds=0), seeds=1)
+        Traceback (most recent call last):
+        ValueError: --seeds must be an integer >= 1, not 0
+    """
+    for flag, minimum in least.items():
+        value = getattr(args, flag)
+        if value is not None and value < minimum:
+            raise ValueError(f"--{flag} must be an integer >= {minimum}, not {value}")
+
+
+def check_output_folder(folder: Path) -> None:
+    """Refuses a folder that is not there and cannot be made, or cannot be written into.
+
+    Args:
+        folder: what ``--output_folder`` gives.
+
+    Raises:
+        ValueError: naming the folder, or the one above it that is there.
+
+    Example:
+        >>> check_output_folder(Path("/dev/null/results"))
+        Traceback (most recent call last):
+        ValueError: --output_folder /dev/null/results: /dev/null is no writable folder
+    """
+    there = nearest(folder)
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ValueError(f"--output_folder {folder}: {there} is no writable folder")
 
 
 def check_picture(path: str) -> None:

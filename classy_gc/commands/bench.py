@@ -53,7 +53,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from classy_gc import core
-from classy_gc.commands import Parser, show_progress
+from classy_gc.commands import Parser, check_least, check_output_folder, show_progress
 from classy_gc.commands.config import load_config, refusal
 from classy_gc.options import check_known
 
@@ -579,10 +579,7 @@ def _parser() -> Parser:
 
 def _check_args(args: argparse.Namespace) -> None:
     """Refuses what is wrong and fills in defaults."""
-    for flag, minimum in (("steps", 1), ("warmup", _MIN_WARMUP), ("threads", 1)):
-        value = getattr(args, flag)
-        if value is not None and value < minimum:
-            raise ValueError(f"--{flag} must be an integer >= {minimum}, not {value}")
+    check_least(args, steps=1, warmup=_MIN_WARMUP, threads=1)
     if not importlib.util.find_spec("matplotlib"):
         raise ValueError("bench.png needs matplotlib: pip install 'classy-gc[examples]'")
     defaults = {"model": "resnet50", "device": "cpu", "dtype": "float32", "peers": False}
@@ -611,9 +608,7 @@ def _check_args(args: argparse.Namespace) -> None:
         raise ValueError("--device cuda: torch finds no CUDA device")
     if args.output_folder is None:
         args.output_folder = Path(f"output_bench_{datetime.now().isoformat()}")
-    file = next((p for p in (args.output_folder, *args.output_folder.parents) if p.exists()), None)
-    if file is not None and not (file.is_dir() and os.access(file, os.W_OK)):
-        raise ValueError(f"--output_folder {args.output_folder}: {file} is no writable folder")
+    check_output_folder(args.output_folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -37,7 +37,7 @@ from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY
 from classy_vision.tasks import build_task
 
-from classy_gc.commands import Parser
+from classy_gc.commands import Parser, check_least, check_output_folder
 from classy_gc.commands.compare_picture import picture
 from classy_gc.commands.compare_results import Target, evaluate, rows, text
 from classy_gc.commands.compare_runs import Progress, Run, train_runs
@@ -350,9 +350,7 @@ def _opened(folder: Path, arms: Sequence[Arm]) -> Iterator[None]:
     """The output folder, once it is found to be empty or to hold the same comparison."""
     plan = {"arms": [{"name": arm.name, "config": arm.config} for arm in arms]}
     file = folder / "comparison.json"
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise ValueError(f"--output_folder {folder}: {nearest} is no writable folder")
+    check_output_folder(folder)
     if file.is_file():
         old = json.loads(file.read_text(encoding="utf-8"))
         if old != plan:
@@ -462,9 +460,7 @@ def _check_args(args: argparse.Namespace) -> None:
     if args.jobs is None:
         cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
         args.jobs = 1 if torch.cuda.is_available() else len(cores(0))
-    for flag in ("seeds", "jobs"):
-        if getattr(args, flag) < 1:
-            raise ValueError(f"--{flag} must be an integer >= 1, not {getattr(args, flag)}")
+    check_least(args, seeds=1, jobs=1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,8 @@ import math
 import pickle
 import textwrap
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
 from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
 
+from classy_gc.commands import Parser
 from classy_gc.custom_imports import import_custom
 from classy_gc.options import (
     BOOL,
@@ -280,3 +282,25 @@ def refusal(error: BaseException) -> str | None:
         source = traceback.extract_tb(error.__traceback__)[-1].line
         text = f"{module}, line {line}: {source}"
     return textwrap.shorten(text, 800, placeholder=" …")
+
+
+@contextmanager
+def refusing(parser: Parser) -> Iterator[None]:
+    """Ends the command with one line where the config or a flag is at fault; a bug is raised.
+
+    Args:
+        parser: of the command.
+
+    Example:
+        >>> with refusing(Parser(prog="classy-gc")):
+        ...     load_config("nowhere.json")
+        Traceback (most recent call last):
+        SystemExit: 2
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        parser.error(reason)

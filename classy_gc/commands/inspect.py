@@ -13,8 +13,8 @@ import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import ClassificationTask
 
-from classy_gc.commands import Parser, check_picture, show_progress
-from classy_gc.commands.config import load_config, refusal
+from classy_gc.commands import Parser, check_least, check_picture, show_progress
+from classy_gc.commands.config import load_config, refusing
 from classy_gc.commands.train import build_seeded_task
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.custom_imports import import_from_current_folder
@@ -71,9 +71,7 @@ def _parser() -> Parser:
 
 
 def _check_args(args: argparse.Namespace) -> None:
-    for flag, minimum in (("batches", 1), ("seed", 0)):
-        if getattr(args, flag) < minimum:
-            raise ValueError(f"--{flag} must be an integer >= {minimum}, not {getattr(args, flag)}")
+    check_least(args, batches=1, seed=0)
     check_picture(args.output)
 
 
@@ -259,15 +257,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()
-    try:
+    with refusing(parser):
         _check_args(args)
         task = _prepared_task(args)
         rows, batches = inspect_task(task, args.batches)
-    except Exception as error:
-        reason = refusal(error)
-        if reason is None:
-            raise
-        parser.error(reason)
     of_batches = (
         f"mean over {batches} batch{'es' * (batches != 1)} of {task.get_global_batchsize()}"
     )

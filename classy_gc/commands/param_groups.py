@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from classy_vision.tasks import build_task
 
 from classy_gc.commands import Parser
-from classy_gc.commands.config import load_config, refusal
+from classy_gc.commands.config import load_config, refusing
 from classy_gc.custom_imports import import_from_current_folder
 
 # So that the data of the config need not be there.
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()
-    try:
+    with refusing(parser):
         config = load_config(args.config_file)
         if "param_groups" not in config.get("optimizer", {}):
             raise ValueError(f"{args.config_file}: missing key 'param_groups' in optimizer")
@@ -50,10 +50,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
         config |= {"use_gpu": False, "amp_args": None}
         table = build_task(config).param_group_table()
-    except Exception as error:
-        reason = refusal(error)
-        if reason is None:
-            raise
-        parser.error(reason)
     print(table)
     return 0

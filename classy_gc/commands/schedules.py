@@ -13,7 +13,7 @@ from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.optim.param_scheduler import UpdateInterval
 
 from classy_gc.commands import Parser, check_picture
-from classy_gc.commands.config import load_config, refusal
+from classy_gc.commands.config import load_config, refusing
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced
 
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()
     curves = []
-    try:
+    with refusing(parser):
         check_picture(args.output)
         for path in args.config_file:
             config = load_config(path)
@@ -115,10 +115,5 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ValueError(f"{path}: {error}") from error
         with replaced(Path(args.output)) as file:
             _figure(curves).savefig(file, format="png", dpi=150)
-    except Exception as error:
-        reason = refusal(error)
-        if reason is None:
-            raise
-        parser.error(reason)
     print(args.output)
     return 0

@@ -46,9 +46,10 @@ from classy_vision.tasks import ClassyTask, FineTuningTask, build_task
 from classy_vision.trainer import DistributedTrainer, LocalTrainer
 from torchvision import set_image_backend, set_video_backend
 
-from classy_gc.commands import Parser
+from classy_gc.commands import Parser, check_least
 from classy_gc.commands.config import load_config, refusal
 from classy_gc.custom_imports import import_from_current_folder
+from classy_gc.files import nearest
 from classy_gc.hooks import (
     JSONLogHook,
     PhaseSeedHook,
@@ -101,7 +102,7 @@ class _Output(ClassyHook):
 
 
 def _check_folder(folder: Path) -> None:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = nearest(folder)
     if not there.is_dir():
         raise NotADirectoryError(f"folder {folder} cannot be made: {there} is a file")
     if not os.access(there, os.W_OK):
@@ -187,10 +188,7 @@ def _parser() -> Parser:
 
 def _check_args(args: argparse.Namespace) -> None:
     check_known([args.distributed_backend], _TRAINERS, "--distributed_backend", "value")
-    for flag, minimum in (("log_freq", 1), ("checkpoint_period", 1), ("seed", 0)):
-        value = getattr(args, flag)
-        if value is not None and value < minimum:
-            raise ValueError(f"--{flag} must be an integer >= {minimum}, not {value}")
+    check_least(args, log_freq=1, checkpoint_period=1, seed=0)
     missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in os.environ]
     if args.distributed_backend == "ddp" and missing:
         raise ValueError(
