@@ -35,6 +35,50 @@ def _adam_parts(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> Itera
         torch._foreach_sub_(steps, [found_inf] * len(steps))
 
 
+def fused_adam(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    *,
+    t: float,
+    decoupled: bool,
+    **options: Any,
+) -> None:
+    """Torch's fused kernel, for optimizers that are Adam with other scalars.
+
+    Args:
+        params, grads, exp_avgs, exp_avg_sqs: of one device and dtype, dense, and of one shape
+            and memory layout each with each; all but ``grads`` are stepped in place.
+        t: the step that the bias corrections are of; infinite for none.
+        decoupled: ``weight_decay`` acts on the weights, times ``lr``; else it is L2.
+        **options: ``lr``, ``beta1``, ``beta2``, ``eps``, ``weight_decay`` and ``maximize``.
+
+    Source: ``torch._fused_adam_`` and ``torch._fused_adamw_``, as :class:`torch.optim.Adam`
+    calls them.
+
+    Example:
+        >>> p, g, m, v = ([torch.ones(2)] for _ in range(4))
+        >>> options = dict(lr=0.5, beta1=0.0, beta2=0.0, eps=0.0, weight_decay=0.0, maximize=False)
+        >>> fused_adam(p, g, m, v, t=1, decoupled=False, **options)
+        >>> p  # less lr·m/√v
+        [tensor([0.5000, 0.5000])]
+    """
+    step = torch.full((), t, dtype=torch.float32, device=params[0].device)
+    (torch._fused_adamw_ if decoupled else torch._fused_adam_)(
+        params,
+        grads,
+        exp_avgs,
+        exp_avg_sqs,
+        [],
+        [step] * len(params),
+        amsgrad=False,
+        grad_scale=None,
+        found_inf=None,
+        **options,
+    )
+
+
 class Adam(CentralizedOptimizer, torch.optim.Adam):
     """:class:`torch.optim.Adam` with gradient centralization.
 

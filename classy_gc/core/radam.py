@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.radam import radam
 
+from classy_gc.core.adam import fused_adam
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer, check_flag, check_fused
 
 
@@ -202,20 +203,16 @@ def _fused_radam(
     else:
         # Only the moments advance; any positive eps keeps 0/0 out of 0·u.
         adam = {"lr": 0.0, "eps": 1.0, "weight_decay": 0.0 if decoupled else wd}
-    step = torch.full((), t, dtype=torch.float32, device=params[0].device)
-    (torch._fused_adamw_ if decoupled else torch._fused_adam_)(
+    fused_adam(
         params,
         grads,
         exp_avgs,
         exp_avg_sqs,
-        [],
-        [step] * len(params),
+        t=t,
+        decoupled=decoupled,
         beta1=beta1,
         beta2=beta2,
-        amsgrad=False,
         maximize=group["maximize"],
-        grad_scale=None,
-        found_inf=None,
         **adam,
     )
     if r is None and group["degenerated_to_sgd"]:

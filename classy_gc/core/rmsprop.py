@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from classy_gc.core.adam import fused_adam
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer, check_fused
 
 _DOC = """:class:`torch.optim.RMSprop` with gradient centralization{title}.
@@ -202,26 +203,19 @@ def _fused_rmsprop(
         d = torch._foreach_add(grads, params, alpha=-wd if maximize else wd)
     # Without momentum p −= lr·d/(√v + eps); with it the buffers take the place of p, decayed by
     # a factor of momentum: 1 − lr·wd with lr = −1.
-    stepped, kernel, options = params, torch._fused_adam_, {"lr": lr, "weight_decay": 0.0}
-    if momentum:
-        stepped, kernel = buffers, torch._fused_adamw_
-        options = {"lr": -1.0, "weight_decay": momentum - 1.0}
-    step = torch.full((), math.inf, device=params[0].device)
-    kernel(
-        stepped,
+    fused_adam(
+        buffers if momentum else params,
         d,
         d,  # with beta1 = 0 the first moment is the gradient
         square_avgs,
-        [],
-        [step] * len(params),
+        t=math.inf,
+        decoupled=bool(momentum),
+        lr=-1.0 if momentum else lr,
+        weight_decay=momentum - 1.0 if momentum else 0.0,
         beta1=0.0,
         beta2=alpha,
         eps=eps,
-        amsgrad=False,
         maximize=maximize,
-        grad_scale=None,
-        found_inf=None,
-        **options,
     )
     if momentum:
         torch._foreach_add_(params, buffers, alpha=-lr)
