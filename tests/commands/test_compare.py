@@ -2,7 +2,6 @@ import contextlib
 import copy
 import csv
 import json
-import logging
 import os
 import pty
 import re
@@ -75,18 +74,6 @@ def hooked(seconds=0.0, **kwargs):
     Path("test_compare_hooks.py").write_text(HOOKS)
     hook = {"name": "test_compare", "do": "", "seconds": seconds}
     return tiny(**kwargs) | {"custom_imports": ["test_compare_hooks"], "hooks": [hook]}
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty current folder; what the command sets for its process is undone."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield tmp_path
-    root.setLevel(level)
-    root.handlers[:] = handlers
 
 
 def arguments(config, *flags):

@@ -42,13 +42,6 @@ def digits(**optimizer):
     return config
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    return tmp_path
-
-
 def inspected(capsys, config, *flags):
     """The rows of the table by parameter, and the lines below it."""
     Path("config.json").write_text(json.dumps(config))

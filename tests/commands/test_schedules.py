@@ -17,10 +17,7 @@ RECIPES = sorted((CONFIGS / "recipes").glob("schedule_*.json"))
 ONE_CYCLE = CONFIGS / "recipes" / "schedule_one_cycle_sgd.json"
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path[:])
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def draw(*paths, output="all.png"):

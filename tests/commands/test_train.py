@@ -1,7 +1,6 @@
 import contextlib
 import copy
 import json
-import logging
 import os
 import pty
 import re
@@ -30,21 +29,6 @@ def short(epochs=1, samples=96, optimizer="sgd_gc"):
     crop = {"name": "RandomCrop", "size": 8, "padding": 1}
     config["dataset"]["train"]["transforms"][0]["transforms"].insert(0, crop)
     return config
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty current folder; what the command sets for its process is undone."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    for name in ("PYTHONWARNINGS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.setenv(name, "")  # so that it is restored, also where it was absent
-        monkeypatch.delenv(name)
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield tmp_path
-    root.setLevel(level)
-    root.handlers[:] = handlers
 
 
 def train(config, *flags):

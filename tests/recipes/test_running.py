@@ -1,7 +1,6 @@
 """Each recipe, run as it is, does what the guide says it does."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -13,19 +12,6 @@ import torch
 from classy_gc.commands import main
 
 RECIPES = Path(__file__).parents[2] / "configs" / "recipes"
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty current folder; what the command sets for its process is undone."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    monkeypatch.setenv("PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS", ""))
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield tmp_path
-    root.setLevel(level)
-    root.handlers[:] = handlers
 
 
 def train(recipe, *flags):
