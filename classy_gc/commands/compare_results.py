@@ -12,6 +12,7 @@ import numpy as np
 from classy_gc.hooks.json_log import plain
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.options import check_known
+from classy_gc.table import aligned
 
 #: of the intervals; a difference is told from noise where p, after Holm, is below 1 - this
 CONFIDENCE = 0.95
@@ -173,15 +174,18 @@ class Scale(NamedTuple):
     difference_unit: str
 
     def value(self, x: float | None) -> str:
+        """A number, or a dash for None."""
         return "–" if x is None else format(self.factor * x, self.digits)
 
     def spread(self, x: Spread) -> str:
+        """Mean ± standard deviation, with the unit."""
         if x.mean is None:
             return self.value(None)
         std = "" if x.std is None else f" ± {self.value(x.std)}"
         return f"{self.value(x.mean)}{std}{self.unit}"
 
     def signed(self, x: float) -> str:
+        """A difference, without the unit."""
         # The minus sign of the interval's ends would read as a range.
         return format(self.factor * x, "+" + self.digits).replace("-", "−")
 
@@ -335,14 +339,7 @@ def text(results: Mapping[str, Any]) -> str:
             never = "never" if arm["runs"] else "–"
             cells.append(f"{never if median is None else format(median, 'g')} ({reached})")
         table.append([*cells, f"{len(arm['runs'])} of {results['seeds']}"])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
+    lines = [aligned(table, numbers=True)]
     lines.append("mean ± standard deviation over seeds; best: the highest of all epochs")
     if target:
         lines.append(

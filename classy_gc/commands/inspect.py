@@ -20,7 +20,7 @@ from classy_gc.core.centralization import ineligible_reason
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced
 from classy_gc.hooks.gc_monitor import gradient_norms, named_parameters, ratios
-from classy_gc.param_groups.build import aligned
+from classy_gc.table import aligned
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
 _COLORS = {"yes": "#0072B2", "would": "#E69F00", "no": "#999999"}

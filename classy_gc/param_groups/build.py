@@ -37,6 +37,7 @@ from classy_gc.options import (
     check_known,
 )
 from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
+from classy_gc.table import aligned
 
 #: multiplier: the option that it multiplies
 MULTIPLIERS = {"lr_mult": "lr", "decay_mult": "weight_decay"}
@@ -343,22 +344,6 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def aligned(rows: Iterable[Iterable[Any]]) -> str:
-    """Rows of cells as text, in columns.
-
-    Example:
-        >>> print(aligned([["name", "lr"], ["weight", 0.1]]))
-        name    lr
-        weight  0.1
-    """
-    rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
 
 
 def short_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -> str:
