@@ -49,6 +49,7 @@ class Run(NamedTuple):
 
     @property
     def finished(self) -> bool:
+        """Whether it has ended well, in this comparison or before it was interrupted."""
         return self._mark.is_file()
 
     def mark_finished(self) -> None:
@@ -104,6 +105,7 @@ class Progress:
             ).start()
 
     def on_end(self, run: Run, reason: str | None) -> None:
+        """Counts a run that has ended; ``reason`` says why it failed, None that it did not."""
         self._ended += 1
         self._trained += self._epochs[run.arm]
         if reason:
@@ -114,6 +116,7 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     def on_poll(self, training: Sequence[Run]) -> None:
+        """Moves the bar to where the runs are that are being trained."""
         if self._bar is not None:
             latest = (run.phases()[-1:] for run in training)
             epochs = self._trained + sum(p["epoch"] for phases in latest for p in phases)
@@ -121,6 +124,7 @@ class Progress:
             self._bar.update(min(epochs, self._bar.max_value), runs=self._runs, epochs=text)
 
     def finish(self) -> None:
+        """Gives the terminal back."""
         if self._bar is not None:
             self._bar.finish(dirty=True)  # where it stands: it may have been interrupted
 

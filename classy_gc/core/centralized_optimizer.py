@@ -155,6 +155,9 @@ def skipped_by_fused_sgd(p: Tensor) -> bool:
 
     Source: https://github.com/pytorch/pytorch/issues/191763, mended in torch 2.14.
 
+    Args:
+        p: a parameter, on the device it is trained on.
+
     Example:
         >>> skipped_by_fused_sgd(torch.zeros(64))
         False
@@ -166,6 +169,9 @@ def check_fused(group: dict[str, Any]) -> None:
     """Refuses ``fused=True`` for parameters that torch's kernels cannot update.
 
     For classes whose torch parent knows no ``fused`` and therefore does not check.
+
+    Args:
+        group: with ``params`` and ``fused``.
 
     Raises:
         RuntimeError: as torch's own, naming what the kernels need.
