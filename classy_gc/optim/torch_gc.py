@@ -134,11 +134,13 @@ class TorchGC(ClassyGCOptimizer):
     def _schedulable(cls) -> dict[str, Rule]:
         def rule_of_torch(name: str, rule: Rule) -> Rule:
             def accepts(value: Any) -> bool:
+                if not rule.accepts(value):
+                    return False
                 try:
                     cls.core_class([torch.zeros(1, 1)], **{name: value})
                 except ValueError:
                     return False
-                return rule.accepts(value)
+                return True
 
             return Rule(f"{rule.allowed} that {cls.core_class.__name__} accepts", accepts)
 

@@ -177,6 +177,11 @@ REFUSED = [
     (config("SGD", nesterov=True), ["Nesterov momentum requires a momentum"]),
     (config("Adam", fused=True, foreach=True), ["`fused` and `foreach` cannot be `True`"]),
     (scheduled("NAdam", "momentum_decay", -1), ["momentum_decay is -0.0", "that NAdam accepts"]),
+    (scheduled("NAdam", "lr", "x"), ["param_schedulers.lr"]),
+    (
+        config("NAdam", num_epochs=2, param_schedulers={"lr": {"name": "constant", "value": "x"}}),
+        ["param_schedulers.lr is 'x'", "a number that NAdam accepts"],
+    ),
     (scheduled("Muon", "ns_steps", 3), ["unknown key 'ns_steps' in param_schedulers"]),
     (scheduled("Adagrad", "initial_accumulator_value", 3), ["initial_accumulator_value"]),
     (scheduled("Rprop", "lr", 1), ["unknown key 'lr' in param_schedulers"]),
