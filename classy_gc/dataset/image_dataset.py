@@ -97,11 +97,18 @@ class ImageDataset(ClassyDataset):
             if default is None and key not in config:
                 raise ValueError(f"missing key {key!r} in {cls._label()}")
         transforms, batchsize_per_replica, shuffle, num_samples = cls.parse_config(config)
+        try:
+            transform = build_transforms(_DEFAULT_TRANSFORMS if transforms is None else transforms)
+        except Exception as error:  # whatever the classes say of their arguments
+            raise ValueError(
+                f"{cls._label()}: transforms must be a list of transforms with their names and "
+                f"arguments: {error}, in {transforms!r}"
+            ) from error
         return cls(
             config["split"],
             batchsize_per_replica,
             shuffle,
-            build_transforms(_DEFAULT_TRANSFORMS if transforms is None else transforms),
+            transform,
             num_samples,
             **{k: config[k] for k in ("num_workers", *cls.source_options) if k in config},
         )
