@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 # What only some users need; `import classy_gc` succeeds without any of it.
 EXTRAS = {
@@ -9,8 +10,47 @@ EXTRAS = {
     "zero": ["fairscale"],
 }
 EXTRAS["test"] = sorted({package for packages in EXTRAS.values() for package in packages})
-EXTRAS["test"] += ["pytest", "hypothesis", "ruff"]
+EXTRAS["test"] += ["pytest", "hypothesis", "ruff", "mypy"]
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
+
+# The one-pass kernels: C without a header of Python or torch, loaded by its path. Where it does
+# not compile, the package installs without it. Nothing is contracted to fused multiply-adds, so
+# that vectorized and scalar code, and so every number of threads, give the same bits.
+KERNEL = "classy_gc.core.kernels._rows"
+FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+OPTIONAL_FLAGS = [["-fopenmp"], ["-DMULTIVERSION"]]
+
+
+class BuildKernel(build_ext):
+    """Takes the flags that this compiler knows: OpenMP, and a version for each vector unit."""
+
+    def build_extension(self, ext):
+        for flags in OPTIONAL_FLAGS:
+            if self._compiles(flags):
+                ext.extra_compile_args += flags
+                ext.extra_link_args += flags
+        super().build_extension(ext)
+
+    def _compiles(self, flags):
+        source = Path(self.build_temp, "flags.c")
+        source.parent.mkdir(parents=True, exist_ok=True)
+        clones = '__attribute__((target_clones("default", "avx2", "avx512f")))'
+        source.write_text(
+            f"#ifdef MULTIVERSION\n{clones}\n#endif\nint f(int x) {{ return x; }}\n"
+            "int main(void) { return f(0); }\n"
+        )
+        try:
+            objects = self.compiler.compile([str(source)], extra_postargs=[*flags, "-Werror"])
+            self.compiler.link_executable(
+                objects, str(source.with_suffix("")), extra_postargs=flags
+            )
+        except Exception:
+            return False
+        return True
+
+    def get_export_symbols(self, ext):
+        return ["classy_gc_step"]
+
 
 setup(
     name="classy-gc",
@@ -21,6 +61,19 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["classy_gc", "classy_gc.*"]),
+    package_data={"classy_gc": ["py.typed"], "classy_gc.core.kernels": ["*.c", "*.h"]},
+    ext_modules=[
+        Extension(
+            KERNEL,
+            ["classy_gc/core/kernels/rows.c"],
+            depends=["classy_gc/core/kernels/update.h"],
+            extra_compile_args=FLAGS,
+            py_limited_api=True,
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildKernel},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
     install_requires=["torch>=2.9", "classy-vision>=0.7", "fvcore>=0.1.5"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["classy-gc=classy_gc.commands:main"]},

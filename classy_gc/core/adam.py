@@ -2,80 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
+from classy_gc.core._torch import init_group
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+from classy_gc.core.kernels.update import Update
 
 
-def _adam_parts(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> Iterable[Any]:
-    tensors: list[list[Tensor]] = [[] for _ in range(6)]
-    optimizer._init_group(group, *tensors)
-    decoupled = group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay)
+def _kernel_update(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> Update:
+    """The update of a group, for :mod:`classy_gc.core.kernels`."""
+    params, grads, *moments, steps = init_group(optimizer, group, 6)
     beta1, beta2 = map(float, group["betas"])
-    options = {k: group[k] for k in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
-
-    def kernel(*tensors: list[Tensor]) -> None:
-        (torch._fused_adamw_ if decoupled else torch._fused_adam_)(
-            *tensors,
-            beta1=beta1,
-            beta2=beta2,
-            **options,
-            **optimizer._scaling(tensors[0][0].device),
-        )
-
-    steps = tensors[-1]
-    torch._foreach_add_(steps, 1)
-    yield kernel, tensors
-    found_inf = getattr(optimizer, "found_inf", None)
-    if found_inf is not None:  # the kernel did nothing if so
-        torch._foreach_sub_(steps, [found_inf] * len(steps))
-
-
-def fused_adam(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    *,
-    t: float,
-    decoupled: bool,
-    **options: Any,
-) -> None:
-    """Torch's fused kernel, for optimizers that are Adam with other scalars.
-
-    Args:
-        params, grads, exp_avgs, exp_avg_sqs: of one device and dtype, dense, and of one shape
-            and memory layout each with each; all but ``grads`` are stepped in place.
-        t: the step that the bias corrections are of; infinite for none.
-        decoupled: ``weight_decay`` acts on the weights, times ``lr``; else it is L2.
-        **options: ``lr``, ``beta1``, ``beta2``, ``eps``, ``weight_decay`` and ``maximize``.
-
-    Source: ``torch._fused_adam_`` and ``torch._fused_adamw_``, as :class:`torch.optim.Adam`
-    calls them.
-
-    Example:
-        >>> p, g, m, v = ([torch.ones(2)] for _ in range(4))
-        >>> options = dict(lr=0.5, beta1=0.0, beta2=0.0, eps=0.0, weight_decay=0.0, maximize=False)
-        >>> fused_adam(p, g, m, v, t=1, decoupled=False, **options)
-        >>> p  # less lr·m/√v
-        [tensor([0.5000, 0.5000])]
-    """
-    step = torch.full((), t, dtype=torch.float32, device=params[0].device)
-    (torch._fused_adamw_ if decoupled else torch._fused_adam_)(
+    return Update(
+        "adam",
         params,
         grads,
-        exp_avgs,
-        exp_avg_sqs,
-        [],
-        [step] * len(params),
-        amsgrad=False,
-        grad_scale=None,
-        found_inf=None,
-        **options,
+        moments,
+        steps,
+        {"amsgrad"} if group["amsgrad"] else set(),
+        {"beta1": beta1, "beta2": beta2, "eps_outside": group["eps"]},
     )
 
 
@@ -90,23 +39,37 @@ class Adam(CentralizedOptimizer, torch.optim.Adam):
     ``C`` subtracts from each row its mean. With ``use_gc=False`` it is torch's Adam bit for
     bit.
 
+    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
+    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
+    ``p.grad`` may be left centralized after ``step``.
+
     Args:
-        {params}.
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
+            group each, whose other keys override the options below for that group.
         lr (float or Tensor): learning rate (default: 1e-3)
         betas (tuple[float, float]): decay rates of the two moments (default: (0.9, 0.999))
         eps (float): added to the denominator (default: 1e-8)
         weight_decay (float): L2 decay ``wd`` (default: 0)
         amsgrad (bool): divide by the largest second moment so far (default: False)
-        {switches}
+        foreach (bool, optional): torch's multi-tensor implementation
+            (default: None, which leaves the choice to us)
+        maximize (bool): maximize the objective (default: False)
         capturable (bool): safe to capture in a CUDA graph (default: False)
+        differentiable (bool): let autograd run through the step; cannot be combined with
+            ``use_gc`` (default: False)
+        fused (bool, optional): one pass over memory with GC, where there is a kernel for it, and
+            torch's fused kernel otherwise; False for neither (default: None, the one pass where
+            ``use_gc`` is on and nothing speaks against it, else torch's choice)
         decoupled_weight_decay (bool): decay as in :class:`AdamW` (default: False)
-        {gc}
+        use_gc (bool or float): centralize; a scheduled value may be a float, and
+            truthiness decides (default: False)
+        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
+            (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: False)
 
     Raises:
-        {raises}
-
-    {note}
+        ValueError: an option is out of range, or cannot be combined with another.
+        RuntimeError: at ``step``, a gradient that GC would act on is sparse.
 
     Source: Yong et al., *Gradient Centralization*, ECCV 2020,
     https://arxiv.org/abs/2004.01461, Algorithm 2; :class:`torch.optim.Adam`.
@@ -120,7 +83,44 @@ class Adam(CentralizedOptimizer, torch.optim.Adam):
         [[1.5, 0.5]]
     """
 
-    _fused_parts = _adam_parts
+    kernel_update = _kernel_update
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        use_gc: bool | float = False,
+        gc_conv_only: bool | float = False,
+        gc_loc: bool | float = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=decoupled_weight_decay,
+            use_gc=use_gc,
+            gc_conv_only=gc_conv_only,
+            gc_loc=gc_loc,
+        )
 
 
 class AdamW(CentralizedOptimizer, torch.optim.AdamW):
@@ -134,22 +134,36 @@ class AdamW(CentralizedOptimizer, torch.optim.AdamW):
     ``C`` subtracts from each row its mean. With ``use_gc=False`` it is torch's AdamW bit for
     bit.
 
+    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
+    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
+    ``p.grad`` may be left centralized after ``step``.
+
     Args:
-        {params}.
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
+            group each, whose other keys override the options below for that group.
         lr (float or Tensor): learning rate (default: 1e-3)
         betas (tuple[float, float]): decay rates of the two moments (default: (0.9, 0.999))
         eps (float): added to the denominator (default: 1e-8)
         weight_decay (float): decoupled decay ``wd`` (default: 1e-2)
         amsgrad (bool): divide by the largest second moment so far (default: False)
-        {switches}
+        maximize (bool): maximize the objective (default: False)
+        foreach (bool, optional): torch's multi-tensor implementation
+            (default: None, which leaves the choice to us)
         capturable (bool): safe to capture in a CUDA graph (default: False)
-        {gc}
+        differentiable (bool): let autograd run through the step; cannot be combined with
+            ``use_gc`` (default: False)
+        fused (bool, optional): one pass over memory with GC, where there is a kernel for it, and
+            torch's fused kernel otherwise; False for neither (default: None, the one pass where
+            ``use_gc`` is on and nothing speaks against it, else torch's choice)
+        use_gc (bool or float): centralize; a scheduled value may be a float, and
+            truthiness decides (default: False)
+        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
+            (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: True)
 
     Raises:
-        {raises}
-
-    {note}
+        ValueError: an option is out of range, or cannot be combined with another.
+        RuntimeError: at ``step``, a gradient that GC would act on is sparse.
 
     Source: Yong et al., *Gradient Centralization*, ECCV 2020,
     https://arxiv.org/abs/2004.01461; :class:`torch.optim.AdamW`.
@@ -164,4 +178,39 @@ class AdamW(CentralizedOptimizer, torch.optim.AdamW):
     """
 
     added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False, "gc_loc": True}
-    _fused_parts = _adam_parts
+    kernel_update = _kernel_update
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        use_gc: bool | float = False,
+        gc_conv_only: bool | float = False,
+        gc_loc: bool | float = True,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            maximize=maximize,
+            foreach=foreach,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            use_gc=use_gc,
+            gc_conv_only=gc_conv_only,
+            gc_loc=gc_loc,
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from classy_gc.core.sgd import SGD
 
@@ -19,23 +21,35 @@ class LARC(SGD):
     ``λ`` is one number a tensor, so GC and LARC commute but for the norm: ``‖g‖`` is that of
     the raw gradient, as if apex's LARC had been put around the GC SGD.
 
+    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
+    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
+    Gradients stay as they are; a step takes as much memory as they do.
+
     Args:
-        {params}.
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
+            group each, whose other keys override the options below for that group.
         lr (float): learning rate (default: 1e-3)
         momentum (float): momentum factor (default: 0)
         dampening (float): dampening of the momentum (default: 0)
         weight_decay (float): L2 decay ``wd`` (default: 0)
         nesterov (bool): Nesterov momentum (default: False)
-        {switches}
+        maximize (bool): maximize the objective (default: False)
+        foreach (bool, optional): torch's multi-tensor implementation
+            (default: None, which leaves the choice to us)
+        differentiable (bool): let autograd run through the step; cannot be combined with
+            ``use_gc`` (default: False)
+        fused (bool, optional): as in :class:`SGD` (default: None)
         trust_coefficient (float): trust in the layer-wise rate (default: 0.02)
         clip (bool): never exceed ``lr`` (LARC); if False, scale it (LARS) (default: True)
         eps (float): added to the denominator (default: 1e-8)
-        {gc}
+        use_gc (bool or float): centralize; a scheduled value may be a float, and
+            truthiness decides (default: False)
+        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
+            (default: False)
 
     Raises:
-        {raises}
-
-    {note}
+        ValueError: an option is out of range, or cannot be combined with another.
+        RuntimeError: at ``step``, a gradient is sparse.
 
     Source: You, Gitman and Ginsburg, *Large Batch Training of Convolutional Networks*, 2017,
     https://arxiv.org/abs/1708.03888; ``apex.parallel.LARC``,
@@ -61,6 +75,43 @@ class LARC(SGD):
     # torch's SGD says that its fused kernel would.
     _step_supports_amp_scaling = property(lambda self: False, lambda self, value: None)
 
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | Tensor = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        trust_coefficient: float = 0.02,
+        clip: bool = True,
+        eps: float = 1e-8,
+        use_gc: bool | float = False,
+        gc_conv_only: bool | float = False,
+    ) -> None:
+        super(SGD, self).__init__(  # whose own has not all of these options
+            params,
+            lr,
+            momentum,
+            dampening,
+            weight_decay,
+            nesterov,
+            maximize=maximize,
+            foreach=foreach,
+            differentiable=differentiable,
+            fused=fused,
+            trust_coefficient=trust_coefficient,
+            clip=clip,
+            eps=eps,
+            use_gc=use_gc,
+            gc_conv_only=gc_conv_only,
+        )
+
     def _check_options(self, options: dict[str, Any]) -> None:
         super()._check_options(options)
         for name in ("trust_coefficient", "eps"):
@@ -71,31 +122,38 @@ class LARC(SGD):
         super()._check_group(group)
         self._check_rows(group["params"], "needs the norms of whole weights", "")
 
-    def _transform_gradients(self) -> None:
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            wd = -group["weight_decay"] if group["maximize"] else group["weight_decay"]
-            for p in params:
-                g = p.grad
-                p_norm, g_norm = torch.linalg.vector_norm(p), torch.linalg.vector_norm(g)
-                rate = (
-                    group["trust_coefficient"]
-                    * p_norm
-                    / (g_norm + group["weight_decay"] * p_norm + group["eps"])
+    def _check_gradients(self, group: dict[str, Any]) -> None:
+        for p in group["params"]:
+            if p.grad is not None and p.grad.layout != torch.strided:
+                raise RuntimeError(
+                    f"{type(self).__name__} does not support sparse gradients (shape "
+                    f"{list(p.grad.shape)}): it needs their norms and adds the decay to them"
                 )
-                if group["clip"]:
-                    rate = (rate / group["lr"]).clamp(max=1)
-                # Chosen on the device: reading the norms would wait for it.
-                both = (p_norm != 0) & (g_norm != 0)
-                g.addcmul_(p, both.to(p.dtype) * wd).mul_(torch.where(both, rate, 1))
 
-    def _centralized_update(self, plan: list[tuple[dict[str, Any], Any]]) -> None:
-        # The decay is in the gradients already.
+    def _update_groups(self) -> None:
+        """SGD's, of ``λ·(g + wd·p)`` in place of the gradients and their decay."""
+        grads = [(p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None]
         decays = [group["weight_decay"] for group in self.param_groups]
         try:
             for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        p.grad = self._scaled_gradient(group, p)
                 group["weight_decay"] = 0
-            super()._centralized_update(plan)
+            super()._update_groups()
         finally:
+            for p, g in grads:
+                p.grad = g
             for group, decay in zip(self.param_groups, decays, strict=True):
                 group["weight_decay"] = decay
+
+    def _scaled_gradient(self, group: dict[str, Any], p: Tensor) -> Tensor:
+        g, wd = p.grad, group["weight_decay"]
+        p_norm, g_norm = torch.linalg.vector_norm(p), torch.linalg.vector_norm(g)
+        rate = group["trust_coefficient"] * p_norm / (g_norm + wd * p_norm + group["eps"])
+        if group["clip"]:
+            rate = (rate / group["lr"]).clamp(max=1)
+        # Chosen on the device: reading the norms would wait for it.
+        both = (p_norm != 0) & (g_norm != 0)
+        decay = both.to(p.dtype) * (-wd if group["maximize"] else wd)
+        return torch.addcmul(g, p, decay).mul_(torch.where(both, rate, 1))

@@ -2,102 +2,124 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
-from classy_gc.core.adam import fused_adam
-from classy_gc.core.centralized_optimizer import CentralizedOptimizer, check_fused
+from classy_gc.core._torch import check_fused, init_group
+from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+from classy_gc.core.kernels.update import Update
+from classy_gc.core.options import check_flag, check_one_implementation
 
-_DOC = """:class:`torch.optim.RMSprop` with gradient centralization{title}.
+
+class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
+    """:class:`torch.optim.RMSprop` with gradient centralization.
 
     With ``d = g + wd·p``:
 
     * ``v ← alpha·v + (1 − alpha)·d²``; with ``centered``, ``v`` less the square of the mean
       of ``d`` takes the place of ``v`` below;
-    * ``u = {u}``, or with momentum ``u ← momentum·u + {u}``;
+    * ``u = d/(√v + eps)``, or with momentum ``u ← momentum·u + d/(√v + eps)``;
     * ``gc_loc=False`` (default): ``p −= lr·C(u)``; row means never move;
       ``gc_loc=True``: ``d = C(g + wd·p)``, ``p −= lr·u``.
 
-    ``C`` subtracts from each row its mean. {off}
+    ``C`` subtracts from each row its mean. With ``use_gc=False`` it is torch's RMSprop bit for
+    bit, unless ``fused`` is set.
+
+    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
+    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
+    ``p.grad`` may be left centralized after ``step``.
 
     Args:
-        {params}.
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
+            group each, whose other keys override the options below for that group.
         lr (float or Tensor): learning rate (default: 1e-2)
         alpha (float): decay rate of the second moment (default: 0.99)
-        eps (float): added to the denominator{eps} (default: 1e-8)
+        eps (float): added to the denominator (default: 1e-8)
         weight_decay (float): L2 decay ``wd`` (default: 0)
         momentum (float): momentum factor (default: 0)
         centered (bool): divide by the deviation, not the second moment (default: False)
         capturable (bool): safe to capture in a CUDA graph (default: False)
         foreach (bool, optional): torch's multi-tensor implementation
-            (default: None, which leaves the choice to torch)
+            (default: None, which leaves the choice to us)
         maximize (bool): maximize the objective (default: False)
         differentiable (bool): let autograd run through the step; cannot be combined with
-            {differentiable} (default: False)
-        fused (bool, optional): the fastest, for real floating-point parameters and without
-            ``centered``. torch has no fused RMSprop; here it is torch's fused Adam with
-            ``β₁ = 0``, ``β₂ = alpha`` and bias corrections of 1{fused}
-            (default: None, torch's own)
-        {gc}
+            ``use_gc`` (default: False)
+        fused (bool, optional): one pass over memory, with GC and without, where there is a
+            kernel for it; torch itself has no fused RMSprop (default: None, the one pass where
+            ``use_gc`` is on and nothing speaks against it, else torch's choice)
+        use_gc (bool or float): centralize; a scheduled value may be a float, and
+            truthiness decides (default: False)
+        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
+            (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: False)
 
     Raises:
-        {raises}
+        ValueError: an option is out of range, or cannot be combined with another.
+        RuntimeError: at ``step``, a gradient that GC would act on is sparse.
 
-    {note}
-
-    Source: {source}; Yong et al., *Gradient Centralization*, ECCV 2020,
+    Source: :class:`torch.optim.RMSprop`; Yong et al., *Gradient Centralization*, ECCV 2020,
     https://arxiv.org/abs/2004.01461.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([[1.0, 1.0]]))
-        >>> optimizer = {name}([weight], lr=0.05, use_gc=True)
+        >>> optimizer = RMSprop([weight], lr=0.05, use_gc=True)
         >>> (weight * torch.tensor([[-1.0, 3.0]])).sum().backward()
         >>> optimizer.step()  # the update (−10, 10) has mean 0 already
         >>> [round(x, 4) for x in weight[0].tolist()]
         [1.5, 0.5]
     """
 
-
-def _doc(**texts: str) -> str:
-    doc = _DOC
-    for key, text in texts.items():
-        doc = doc.replace(f"{{{key}}}", text)
-    return doc
-
-
-class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
-    __doc__ = _doc(
-        name="RMSprop",
-        title="",
-        u="d/(√v + eps)",
-        eps="",
-        off="With ``use_gc=False`` it is torch's RMSprop bit for bit.",
-        differentiable="``use_gc``",
-        fused="",
-        source=":class:`torch.optim.RMSprop`",
-    )
-
     added_defaults: ClassVar = {**CentralizedOptimizer.added_defaults, "fused": None}
+    kernel_without_gc: ClassVar = True
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        *,
+        fused: bool | None = None,
+        use_gc: bool | float = False,
+        gc_conv_only: bool | float = False,
+        gc_loc: bool | float = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            alpha,
+            eps,
+            weight_decay,
+            momentum,
+            centered,
+            capturable,
+            foreach,
+            maximize,
+            differentiable,
+            fused=fused,
+            use_gc=use_gc,
+            gc_conv_only=gc_conv_only,
+            gc_loc=gc_loc,
+        )
 
     def _check_options(self, options: dict[str, Any]) -> None:
         super()._check_options(options)
-        for name in ("foreach", "differentiable", "capturable", "centered"):
-            if options.get("fused") and options.get(name):
-                raise ValueError(
-                    f"fused=True cannot be combined with {name}=True in {type(self).__name__}"
-                )
-        if options.get("fused") and not options["alpha"] < 1:
-            raise ValueError(f"fused=True needs alpha < 1, got {options['alpha']}")
+        check_one_implementation(options, type(self))
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        check_fused(group)
+        for p in group["params"] if group["fused"] else ():
+            check_fused(p)
 
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
         # torch makes the buffer with the state; a schedule may raise momentum from 0 later.
@@ -107,67 +129,160 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
                     self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         return super()._init_group(group, *lists)
 
-    def _tensors(self, group: dict[str, Any]) -> tuple[list[Tensor], ...]:
-        """Parameters, gradients, ``v``, momentum buffers and means, those that there are."""
-        *tensors, steps = lists = tuple([] for _ in range(6))
-        self._init_group(group, *lists)
-        for t in steps:
-            t.add_(1)
-        return tuple(tensors)
-
-    def _fused_parts(self, group: dict[str, Any]) -> Iterable[Any]:
-        *tensors, _ = self._tensors(group)
-        yield functools.partial(self._fused_kernel, group), tensors
-
-    def _fused_kernel(self, group: dict[str, Any], *tensors: list[Tensor]) -> None:
-        _fused_rmsprop(group, group["eps"], *tensors)
-
-    def _update(self, groups: list[dict[str, Any]]) -> None:
-        for group in groups:
-            if group["fused"]:
-                self._fused_update(group, in_blocks=True)
-        super()._update([group for group in groups if not group["fused"]])
+    def kernel_update(self, group: dict[str, Any]) -> Update:
+        """The update of a group, for :mod:`classy_gc.core.kernels`."""
+        params, grads, *state, steps = init_group(self, group, 6)
+        flags = {name for name in ("momentum", "centered") if group[name]}
+        numbers = {
+            "beta2": group["alpha"],
+            "momentum": group["momentum"],
+            "eps_outside": group["eps"],
+            "buffer_gain": 1.0,
+        }
+        return Update("rmsprop", params, grads, state, steps, flags, numbers)
 
 
 class RMSpropTF(RMSprop):
-    __doc__ = _doc(
-        name="RMSpropTF",
-        title=", and TensorFlow's\n    denominator: ``eps`` inside the square root",
-        u="d/√(v + eps)",
-        eps=", under the square root",
-        off="The second moment ``v`` is state and stays what it is: Classy\n"
-        "    Vision's own ``rmsprop_tf`` overwrites it with its square root at every step.",
-        differentiable="anything here",
-        fused=", and ``v + eps`` for ``v``, so that ``v``\n"
-        "            is kept to the precision of ``v + eps``, in float32 and float64",
-        source=":class:`torch.optim.RMSprop`; https://github.com/tensorflow/tensorflow,\n"
-        "    ``ApplyRMSProp``",
-    )
+    """:class:`RMSprop` with TensorFlow's denominator, ``eps`` inside the square root.
+
+    With ``d = g + wd·p``:
+
+    * ``v ← alpha·v + (1 − alpha)·d²`` from ``v = initial_square_avg``; with ``centered``, ``v``
+      less the square of the mean of ``d`` takes the place of ``v`` below;
+    * ``u = d/√(v + eps)``, or with momentum ``u ← momentum·u + d/√(v + eps)``;
+    * ``gc_loc=False`` (default): ``p −= lr·C(u)``; row means never move;
+      ``gc_loc=True``: ``d = C(g + wd·p)``, ``p −= lr·u``;
+    * with ``lr_in_momentum``, ``u ← momentum·u + lr·d/√(v + eps)`` and ``p −= u``: another
+      only while ``lr`` changes.
+
+    ``C`` subtracts from each row its mean. TensorFlow's own optimizer has ``initial_square_avg=1``
+    and ``lr_in_momentum=True``. The second moment ``v`` is state and stays what it is: Classy
+    Vision's own ``rmsprop_tf`` overwrites it with its square root at every step.
+
+    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
+    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
+    ``p.grad`` may be left centralized after ``step``.
+
+    Args:
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
+            group each, whose other keys override the options below for that group.
+        lr (float or Tensor): learning rate (default: 1e-2)
+        alpha (float): decay rate of the second moment (default: 0.99)
+        eps (float): added to the second moment, under the square root (default: 1e-8)
+        weight_decay (float): L2 decay ``wd`` (default: 0)
+        momentum (float): momentum factor (default: 0)
+        centered (bool): divide by the deviation, not the second moment (default: False)
+        capturable (bool): safe to capture in a CUDA graph (default: False)
+        foreach (bool, optional): all tensors at once (default: None, on CUDA)
+        maximize (bool): maximize the objective (default: False)
+        differentiable (bool): not supported; the step is in place (default: False)
+        fused (bool, optional): one pass over memory, with GC and without, where there is a
+            kernel for it (default: None, the one pass where ``use_gc`` is on and nothing speaks
+            against it)
+        use_gc (bool or float): centralize; a scheduled value may be a float, and
+            truthiness decides (default: False)
+        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
+            (default: False)
+        gc_loc (bool or float): centralize the gradient, not the update (default: False)
+        initial_square_avg (float): ``v`` before the first step (default: 0.0)
+        lr_in_momentum (bool): the learning rate is a factor of what enters the momentum, not of
+            the momentum (default: False)
+
+    Raises:
+        ValueError: an option is out of range, or cannot be combined with another.
+        RuntimeError: at ``step``, a gradient that GC would act on is sparse.
+
+    Source: https://github.com/tensorflow/tensorflow, ``ApplyRMSProp``;
+    :class:`torch.optim.RMSprop`; Yong et al., *Gradient Centralization*, ECCV 2020,
+    https://arxiv.org/abs/2004.01461.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([[1.0, 1.0]]))
+        >>> optimizer = RMSpropTF([weight], lr=0.05, use_gc=True)
+        >>> (weight * torch.tensor([[-1.0, 3.0]])).sum().backward()
+        >>> optimizer.step()  # the update (−10, 10) has mean 0 already
+        >>> [round(x, 4) for x in weight[0].tolist()]
+        [1.5, 0.5]
+    """
+
+    added_defaults: ClassVar = {
+        **RMSprop.added_defaults,
+        "initial_square_avg": 0.0,
+        "lr_in_momentum": False,
+    }
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        *,
+        fused: bool | None = None,
+        use_gc: bool | float = False,
+        gc_conv_only: bool | float = False,
+        gc_loc: bool | float = False,
+        initial_square_avg: float = 0.0,
+        lr_in_momentum: bool = False,
+    ) -> None:
+        super(RMSprop, self).__init__(  # whose own has not the last two options
+            params,
+            lr,
+            alpha,
+            eps,
+            weight_decay,
+            momentum,
+            centered,
+            capturable,
+            foreach,
+            maximize,
+            differentiable,
+            fused=fused,
+            use_gc=use_gc,
+            gc_conv_only=gc_conv_only,
+            gc_loc=gc_loc,
+            initial_square_avg=initial_square_avg,
+            lr_in_momentum=lr_in_momentum,
+        )
 
     def _check_options(self, options: dict[str, Any]) -> None:
         super()._check_options(options)
+        check_flag("lr_in_momentum", options["lr_in_momentum"])
+        if not 0.0 <= options["initial_square_avg"]:
+            raise ValueError(
+                f"Invalid initial_square_avg value: {options['initial_square_avg']}, must be >= 0"
+            )
         if options.get("differentiable"):
             raise ValueError("differentiable=True is not supported by RMSpropTF: it steps in place")
 
-    def _fused_kernel(self, group: dict[str, Any], *tensors: list[Tensor]) -> None:
-        alpha, dtype = group["alpha"], tensors[0][0].dtype
-        if not (0 < alpha < 1 and dtype in (torch.float32, torch.float64)):
-            # One tensor at a time keeps the temporaries small.
-            for i in range(len(tensors[0])):
-                _rmsprop_tf(group, *(xs[i : i + 1] for xs in tensors), [])
-            return
-        # The kernel's second moment is v + eps.
-        _, _, v, _ = tensors
-        torch._foreach_add_(v, _offset(group["eps"], alpha, dtype))
-        _fused_rmsprop(group, 0.0, *tensors)
-        torch._foreach_sub_(v, group["eps"])
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
+        new = [p for p in group["params"] if p.grad is not None and not self.state.get(p)]
+        has_complex = super()._init_group(group, *lists)
+        for p in new if group["initial_square_avg"] else ():
+            self.state[p]["square_avg"].fill_(group["initial_square_avg"])
+        return has_complex
 
-    def _update(self, groups: list[dict[str, Any]]) -> None:
+    def kernel_update(self, group: dict[str, Any]) -> Update:
+        """The update of a group, for :mod:`classy_gc.core.kernels`."""
+        update = super().kernel_update(group)
+        update.numbers.update(eps_outside=0.0, eps_inside=group["eps"])
+        if group["lr_in_momentum"] and group["momentum"]:
+            update.numbers.update(lr=1.0, buffer_gain=float(group["lr"]))
+        return update
+
+    def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
+        """The update without GC, where no kernel does it: torch has no such optimizer."""
         for group in groups:
-            if group["fused"]:
-                self._fused_update(group, in_blocks=True)
-                continue
-            tensors = self._tensors(group)
+            *tensors, steps = init_group(self, group, 6)
+            for t in steps:
+                t.add_(1)
             foreach = group["foreach"]
             if foreach is None:
                 foreach = all(p.is_cuda for p in group["params"])
@@ -176,49 +291,6 @@ class RMSpropTF(RMSprop):
             size = max(1, count) if foreach else 1
             for i in range(0, count, size):
                 _rmsprop_tf(group, *([_as_real(x) for x in xs[i : i + size]] for xs in tensors))
-
-
-@functools.lru_cache
-def _offset(eps: float, alpha: float, dtype: torch.dtype) -> float:
-    """The least ``c`` with ``alpha·c ≥ eps`` as the kernel rounds it, so that ``v`` stays ≥ 0."""
-    wanted, factor = (torch.tensor(x, dtype=dtype) for x in (eps, alpha))
-    c = wanted / factor
-    while c * factor < wanted:
-        c = c.nextafter(torch.tensor(math.inf, dtype=dtype))
-    return c.item()
-
-
-def _fused_rmsprop(
-    group: dict[str, Any],
-    eps: float,
-    params: list[Tensor],
-    grads: list[Tensor],
-    square_avgs: list[Tensor],
-    buffers: list[Tensor],
-) -> None:
-    lr, momentum, wd = float(group["lr"]), group["momentum"], group["weight_decay"]
-    maximize, alpha = group["maximize"], group["alpha"]
-    d = grads
-    if wd or maximize:  # the kernel negates, and leaves in d what it made of it
-        d = torch._foreach_add(grads, params, alpha=-wd if maximize else wd)
-    # Without momentum p −= lr·d/(√v + eps); with it the buffers take the place of p, decayed by
-    # a factor of momentum: 1 − lr·wd with lr = −1.
-    fused_adam(
-        buffers if momentum else params,
-        d,
-        d,  # with beta1 = 0 the first moment is the gradient
-        square_avgs,
-        t=math.inf,
-        decoupled=bool(momentum),
-        lr=-1.0 if momentum else lr,
-        weight_decay=momentum - 1.0 if momentum else 0.0,
-        beta1=0.0,
-        beta2=alpha,
-        eps=eps,
-        maximize=maximize,
-    )
-    if momentum:
-        torch._foreach_add_(params, buffers, alpha=-lr)
 
 
 def _as_real(x: Tensor) -> Tensor:
@@ -249,8 +321,9 @@ def _rmsprop_tf(
         denominators = torch._foreach_add(v, group["eps"])
     torch._foreach_sqrt_(denominators)
     if group["momentum"] > 0:
+        gain, lr = (lr, 1.0) if group["lr_in_momentum"] else (1.0, lr)
         torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_addcdiv_(buffers, d, denominators)
+        torch._foreach_addcdiv_(buffers, d, denominators, value=gain)
         torch._foreach_add_(params, buffers, alpha=-lr)
     else:
         torch._foreach_addcdiv_(params, d, denominators, value=-lr)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
-from classy_gc.core.centralized_optimizer import CentralizedOptimizer, skipped_by_fused_sgd
+from classy_gc.core._torch import init_group
+from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+from classy_gc.core.kernels.update import Update
+from classy_gc.core.memory import skipped_by_fused_sgd
 
 
 class SGD(CentralizedOptimizer, torch.optim.SGD):
@@ -19,20 +21,34 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
     and Nesterov then act on ``d`` as in torch, and ``p −= lr·d``. Row means of the weights
     therefore never move. With ``use_gc=False`` it is torch's SGD bit for bit.
 
+    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
+    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
+    ``p.grad`` may be left centralized after ``step``.
+
     Args:
-        {params}.
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
+            group each, whose other keys override the options below for that group.
         lr (float or Tensor): learning rate (default: 1e-3)
         momentum (float): momentum factor (default: 0)
         dampening (float): dampening of the momentum (default: 0)
-        weight_decay (float): L2 decay ``wd`` (default: 0)
+        weight_decay (float or Tensor): L2 decay ``wd`` (default: 0)
         nesterov (bool): Nesterov momentum (default: False)
-        {switches}
-        {gc}
+        maximize (bool): maximize the objective (default: False)
+        foreach (bool, optional): torch's multi-tensor implementation
+            (default: None, which leaves the choice to us)
+        differentiable (bool): let autograd run through the step; cannot be combined with
+            ``use_gc`` (default: False)
+        fused (bool, optional): one pass over memory with GC, where there is a kernel for it, and
+            torch's fused kernel otherwise; False for neither (default: None, the one pass where
+            ``use_gc`` is on and nothing speaks against it, else torch's choice)
+        use_gc (bool or float): centralize; a scheduled value may be a float, and
+            truthiness decides (default: False)
+        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
+            (default: False)
 
     Raises:
-        {raises}
-
-    {note}
+        ValueError: an option is out of range, or cannot be combined with another.
+        RuntimeError: at ``step``, a gradient that GC would act on is sparse.
 
     Source: Yong et al., *Gradient Centralization*, ECCV 2020,
     https://arxiv.org/abs/2004.01461, Algorithm 1; :class:`torch.optim.SGD`.
@@ -48,6 +64,37 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
 
     added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False}
 
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | Tensor = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        use_gc: bool | float = False,
+        gc_conv_only: bool | float = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            momentum,
+            dampening,
+            weight_decay,
+            nesterov,
+            maximize=maximize,
+            foreach=foreach,
+            differentiable=differentiable,
+            fused=fused,
+            use_gc=use_gc,
+            gc_conv_only=gc_conv_only,
+        )
+
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
         if group["fused"] and any(map(skipped_by_fused_sgd, group["params"])):
@@ -56,49 +103,21 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
                 f"of torch {torch.__version__} does not update all of their elements"
             )
 
-    def _fused_parts(self, group: dict[str, Any]) -> Iterable[Any]:
-        params: list[Tensor] = []
-        grads: list[Tensor] = []
-        buffers: list[Any] = []
-        if self._init_group(group, params, grads, buffers):
-            raise RuntimeError("`_fused_sgd` does not support sparse gradients")  # as torch says
-        options = {k: group[k] for k in ("lr", "weight_decay", "dampening", "nesterov", "maximize")}
-
-        def kernel(params: Any, grads: Any, buffers: Any = (), is_first_step: bool = False) -> None:
-            torch._fused_sgd_(
-                params,
-                grads,
-                buffers,
-                momentum=group["momentum"],
-                is_first_step=is_first_step,
-                **options,
-                **self._scaling(params[0].device),
-            )
-
-        if not group["momentum"]:
-            if params:
-                yield kernel, (params, grads)
-            return
-        # The kernel takes all momentum buffers or none, and makes those of the first step
-        # without writing them where that step's gradient is infinite.
-        for is_first_step in (True, False):
-            some = [params, grads, buffers]
-            chosen = [i for i, b in enumerate(buffers) if (b is None) == is_first_step]
-            if not chosen:
-                continue
-            if len(chosen) < len(params):
-                some = [[xs[i] for i in chosen] for xs in some]
-            if is_first_step:
-                some[2] = list(map(torch.empty_like, some[1]))
-            yield functools.partial(kernel, is_first_step=is_first_step), some
-            found_inf = getattr(self, "found_inf", None)
-            if is_first_step and not (found_inf is not None and found_inf.item()):
-                for p, buffer in zip(some[0], some[2], strict=True):
-                    self.state[p]["momentum_buffer"] = buffer
-
-    def _update(self, groups: list[dict[str, Any]]) -> None:
-        # torch's own step cannot do with some momentum buffers missing.
-        for group in groups:
-            if group["fused"]:
-                self._fused_update(group)
-        super()._update([group for group in groups if not group["fused"]])
+    def kernel_update(self, group: dict[str, Any]) -> Update:
+        """The update of a group, for :mod:`classy_gc.core.kernels`."""
+        params, grads, buffers = init_group(self, group, 3)
+        new = [buffer is None for buffer in buffers]
+        for i in (i for i, is_new in enumerate(new) if is_new):
+            buffers[i] = torch.zeros_like(params[i])
+            self.state[params[i]]["momentum_buffer"] = buffers[i]
+        flags = {"momentum"} if buffers else set()
+        return Update(
+            "sgd",
+            params,
+            grads,
+            [buffers],
+            [],
+            flags | {"nesterov"} if group["nesterov"] and buffers else flags,
+            {"momentum": group["momentum"], "dampening": group["dampening"]},
+            new,
+        )

@@ -12,7 +12,7 @@ from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import ClassyHook, TensorboardPlotHook, register_hook
 from torch import Tensor, nn
 
-from classy_gc.core.centralization import ineligible_reason, row_sums
+from classy_gc.core.centralization import ineligible_reason
 from classy_gc.hooks.json_log import JSONLogHook
 from classy_gc.options import COUNT, check_options
 
@@ -26,11 +26,10 @@ def named_parameters(task: Any) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def whole_row_sums(x: Tensor) -> Tensor:
-    """:func:`classy_gc.core.centralization.row_sums` of all rows, also of a DTensor's."""
-    if not hasattr(x, "full_tensor"):
-        return row_sums(x)
+    """The sums of all rows, also of a DTensor's, in float32 at least."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return x.sum(tuple(range(1, x.dim())), True, dtype=dtype).full_tensor()
+    sums = x.sum(tuple(range(1, x.dim())), True, dtype=dtype)
+    return sums.full_tensor() if hasattr(sums, "full_tensor") else sums
 
 
 @torch.no_grad()

@@ -57,9 +57,13 @@ ROWS = [
     (core.PlainRAdam, {"weight_decay": 0.3}),
     (core.RMSprop, {}),
     (core.RMSprop, {"weight_decay": 0.3, "maximize": True, "momentum": 0.9}),
-    (core.RMSprop, {"weight_decay": 0.3, "centered": True, "alpha": 0.8, "eps": 1e-2}),
+    (
+        core.RMSprop,
+        {"weight_decay": 0.3, "momentum": 0.9, "centered": True, "alpha": 0.8, "eps": 1e-2},
+    ),
     (core.RMSpropTF, {}),
     (core.RMSpropTF, {"weight_decay": 0.3, "maximize": True, "momentum": 0.9}),
+    (core.RMSpropTF, {"momentum": 0.9, "initial_square_avg": 1.0, "lr_in_momentum": True}),
     (core.RMSpropTF, {"weight_decay": 0.3, "centered": True, "alpha": 0.8, "eps": 1e-2}),
 ]
 
@@ -113,7 +117,7 @@ def accepts(cls, *names):
 def rows(gc_loc=(False, True), implementations=({},), table=ROWS):
     """``ROWS`` as parameters ``cls, options``: times ``gc_loc`` and ``implementations``.
 
-    What an optimizer has no option for is left out, and ``centered`` where it is fused.
+    What an optimizer has no option for is left out.
     """
     combined = [
         (cls, options | gc | implementation)
@@ -122,9 +126,6 @@ def rows(gc_loc=(False, True), implementations=({},), table=ROWS):
         for implementation in implementations
         if accepts(cls, *implementation)
     ]
-    for _, options in combined:
-        if options.get("fused"):
-            options.pop("centered", None)
     return [pytest.param(cls, options, id=row_id((cls, options))) for cls, options in combined]
 
 

@@ -143,10 +143,12 @@ def rmsprop(
     gc_conv_only=False,
     gc_loc=False,
     denominator=lambda v, eps: v.sqrt() + eps,
+    initial_square_avg=0.0,
+    lr_in_momentum=False,
 ):
     """RMSprop: GC acts on the direction as it is after momentum."""
     p, c = p.double(), centralizer(p, use_gc, gc_conv_only)
-    v = mean = buffer = torch.zeros_like(p)
+    v, mean, buffer = torch.full_like(p, initial_square_avg), torch.zeros_like(p), 0
     for g in grads:
         g = -g.double() if maximize else g.double()
         d = g + weight_decay * p
@@ -156,8 +158,8 @@ def rmsprop(
         mean = alpha * mean + (1 - alpha) * d
         u = d / denominator(v - mean**2 if centered else v, eps)
         if momentum:
-            u = buffer = momentum * buffer + u
-        p = p - lr * (u if gc_loc else c(u))
+            u = buffer = momentum * buffer + (lr * u if lr_in_momentum else u)
+        p = p - (1 if momentum and lr_in_momentum else lr) * (u if gc_loc else c(u))
     return p
 
 

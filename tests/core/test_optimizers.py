@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from torch.nn import Parameter
 
 from classy_gc import core
-from classy_gc.core import row_blocks
-from classy_gc.core.centralized_optimizer import skipped_by_fused_sgd
+from classy_gc.core.memory import skipped_by_fused_sgd
 
 from .cases import (
     FUSED_HERE,
@@ -104,6 +103,7 @@ def test_signature_is_torchs_plus_the_added_options(cls):
     assert added == gc | {
         *({"degenerated_to_sgd"} if cls in RADAMS else ()),
         *({"fused"} if cls in FUSED_HERE else ()),
+        *({"initial_square_avg", "lr_in_momentum"} if cls is core.RMSpropTF else ()),
     }
     torch_like = {name: p for name, p in ours.items() if name not in added}
     assert list(torch_like) == [n for n, p in torchs.items() if p.kind is not p.VAR_KEYWORD]
@@ -146,7 +146,7 @@ BAD = [
 def error(function, *args, **kwargs):
     with pytest.raises(Exception) as caught:  # noqa: PT011
         function(*args, **kwargs)
-    return caught.type, str(caught.value)
+    return caught.type, str(caught.value).replace("RMSpropTF.", "RMSprop.")
 
 
 @pytest.mark.parametrize("bad", BAD, ids=str)
@@ -203,8 +203,12 @@ def test_what_is_not_eligible_is_trained_as_without_gc(cls, options):
     plain = {k: v for k, v in options.items() if k != "gc_loc"}
     wanted, reference = train(cls, weights, grads, **plain)
     params, optimizer = train(cls, weights, grads, **options, use_gc=True)
-    assert_same(params, wanted)
-    assert_same(moments(optimizer), moments(reference))
+    if optimizer.step_paths() == reference.step_paths():
+        assert_same(params, wanted)
+        assert_same(moments(optimizer), moments(reference))
+    else:  # our kernel here, torch there
+        assert_close(params, [p.detach().double() for p in wanted], 1e-5)
+        assert_close(moments(optimizer), [x.double() for x in moments(reference)], 1e-5)
     moved = [not torch.equal(p, w) for p, w in zip(params, weights, strict=True)]
     assert moved == [w.numel() > 0 for w in weights]
 
@@ -233,11 +237,10 @@ def test_parameters_may_get_their_first_gradient_late(cls, options):
     assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
 
 
-@pytest.mark.parametrize("use_gc", [False, True])
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=[{"fused": True}]))
-def test_the_state_of_one_parameter_cleared(cls, options, use_gc):
+def test_the_state_of_one_parameter_cleared(cls, options):
     weights, grads = problem([(4, 3)] * 2)
-    options = options | {"use_gc": use_gc}
+    options = options | {"use_gc": True}
     params, optimizer = train(cls, weights, grads[:4], **options)
     middle = params[0].detach().clone()
     optimizer.state[params[0]].clear()
@@ -332,12 +335,10 @@ def test_any_memory_layout(cls, options, use_gc, layout, gradient_layout):
     assert_close(params, wanted, 1e-5)
 
 
-@pytest.mark.parametrize("block", [7, row_blocks.BLOCK])
 @pytest.mark.parametrize("use_gc", [False, True])
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "contiguous"])
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
-def test_a_weight_laid_out_anew_between_steps(cls, options, layout, use_gc, block, monkeypatch):
-    monkeypatch.setattr(row_blocks, "BLOCK", block)
+def test_a_weight_laid_out_anew_between_steps(cls, options, layout, use_gc):
     weights, grads = problem([(4, 3, 2, 2), (4, 3, 2, 2)])
     options = options | {"use_gc": use_gc}
     params, optimizer = train(cls, weights, grads[:4], **options)
@@ -416,24 +417,6 @@ def test_large_tensors(cls, options):
     weights, grads = problem([(70, 4099), (3, 2)], steps=2)
     params, _ = train(cls, weights, grads, **options, use_gc=True)
     assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
-
-
-@pytest.mark.parametrize("gc", [{"use_gc": True}, {"use_gc": True, "gc_conv_only": True}], ids=str)
-@pytest.mark.parametrize("block", [1, 7, 20])
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=[{"fused": True}]))
-def test_blocks_of_rows_change_nothing(cls, options, block, gc, monkeypatch):
-    weights, grads = problem()
-    for step_grads in grads[2:4]:
-        step_grads[1] = None
-    options = options | gc
-    whole, reference = train(cls, weights, grads, **options)
-    monkeypatch.setattr(row_blocks, "BLOCK", block)
-    params, optimizer = train(cls, weights, grads, **options)
-    (layout, *_) = optimizer._forms[id(optimizer.param_groups[0])][1].values()
-    assert len(layout.blocks.blocks) > 3
-    assert_close(params, [p.detach().double() for p in whole], 1e-6)
-    assert_close(moments(optimizer), [x.double() for x in moments(reference)], 1e-6)
-    assert_close(params, expected(cls, weights, grads, **options), 1e-5)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 0.99, 0.9999])

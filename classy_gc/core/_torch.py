@@ -1,0 +1,95 @@
+"""Every private name of torch that the core relies on; ``tests/core/test_torch.py`` watches each.
+
+Nothing else in the core reads a name of torch that begins with an underscore.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
+from torch.optim.optimizer import Optimizer, _device_dtype_check_for_fused
+from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
+
+#: types of parameter and gradient that are what they seem: no subclass that torch dispatches on
+PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def check_fused(p: Tensor) -> None:
+    """Refuses a parameter that no fused kernel can step, by torch's own error.
+
+    As torch does, one without shape or memory is taken: the error comes with the first step.
+    """
+    if not (is_uninitialized(p) or p.is_meta):
+        _device_dtype_check_for_fused(p)
+
+
+def fused_devices() -> list[str]:
+    """Device types that torch has fused kernels for."""
+    return _get_fused_kernels_supported_devices()
+
+
+def init_group(optimizer: Optimizer, group: dict[str, Any], count: int) -> list[list[Any]]:
+    """What torch's step of a group works on, ``count`` lists; makes the state that is missing."""
+    lists: list[list[Any]] = [[] for _ in range(count)]
+    optimizer._init_group(group, *lists)
+    return lists
+
+
+def unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
+    """``step`` of a class without the hooks that torch wraps it in when the class is first used."""
+    return step.__wrapped__ if getattr(step, "hooked", False) else step
+
+
+def wrap_step(optimizer: Optimizer) -> None:
+    """Has the step of an optimizer whose class has just changed run hooks and be profiled.
+
+    A learning-rate scheduler made before has put the step of the old class into the instance, to
+    see whether ``step`` is called: the new one takes its place.
+    """
+    optimizer._patch_step_function()
+    old = vars(optimizer).get("step")
+    if getattr(old, "_wrapped_by_lr_sched", False):
+        del optimizer.step
+        ref, step = weakref.ref(optimizer), type(optimizer).step
+
+        @wraps(step)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            optimizer = ref()
+            optimizer._opt_called = True
+            return step(optimizer, *args, **kwargs)
+
+        counted._wrapped_by_lr_sched = True
+        optimizer.step = counted
+
+
+def is_initialized(optimizer: Optimizer) -> bool:
+    """Whether ``Optimizer.__init__`` made this object, not a wrapper that only looks like one."""
+    return {"param_groups", "state", "defaults", "_optimizer_step_pre_hooks"} <= vars(
+        optimizer
+    ).keys()
+
+
+def scaling(optimizer: Optimizer) -> tuple[Tensor | None, Tensor | None]:
+    """GradScaler's scale and whether a gradient is infinite, where it leaves both to the step."""
+    return getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
+
+
+def is_flattened(p: Tensor) -> bool:
+    """Whether FSDP1 has flattened the rows of a weight away."""
+    return "FlatParameter" in type(p).__name__ or getattr(p, "_fsdp_flattened", False)
+
+
+def local_tensor(x: Tensor) -> Tensor:
+    """What this process holds of a DTensor, to be changed in place; any other tensor as it is."""
+    return x if type(x) in PLAIN else getattr(x, "_local_tensor", x)
+
+
+def is_uninitialized(p: Tensor) -> bool:
+    """Whether ``p`` is of a lazy module that has seen no input yet, and has no shape."""
+    return isinstance(p, UninitializedParameter)

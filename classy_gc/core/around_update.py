@@ -1,0 +1,129 @@
+"""GC around an update that knows nothing of it: torch's own, or any other optimizer's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from classy_gc.core._torch import scaling
+from classy_gc.core.centralization import (
+    HALF,
+    ineligible_reason,
+    local_rows,
+    row_means,
+    shift_rows_,
+)
+from classy_gc.core.memory import check_dense, lay_out_gradient, lay_out_state
+
+if TYPE_CHECKING:
+    from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+
+_Group = dict[str, Any]
+
+
+def centralizes(group: _Group, p: Tensor) -> bool:
+    """Whether GC acts on a parameter of a group."""
+    reason = ineligible_reason(p, use_gc=group["use_gc"], gc_conv_only=group["gc_conv_only"])
+    return reason is None
+
+
+def check_layout(groups: list[_Group]) -> None:
+    """Refuses what torch's fused kernels would read past: a weight that has become a view.
+
+    Raises:
+        ValueError: as :func:`classy_gc.core.memory.check_dense`.
+    """
+    for group in groups:
+        if group.get("fused"):
+            check_dense(group["params"])
+
+
+def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None:
+    """Steps groups by the optimizer's own ``update_without_gc``, with GC before or after it.
+
+    Args:
+        optimizer: of any class.
+        groups: those of its parameter groups that are to be stepped.
+    """
+    after: list[Tensor] = []
+    for group in groups:
+        fused, use_gc = group.get("fused"), group["use_gc"]
+        params = [p for p in group["params"] if p.grad is not None] if fused or use_gc else []
+        for p in params:
+            lay_out_gradient(p, fused)
+            if fused and p in optimizer.state:
+                lay_out_state(p, optimizer.state[p].values())
+        # torch lets a group hold a parameter twice.
+        eligible = dict.fromkeys(p for p in params if centralizes(group, p))
+        if group.get("gc_loc", True):
+            _centralize_gradients(optimizer, group, eligible)
+        else:
+            after += eligible
+    with _in_float32(optimizer, groups, [p for p in after if p.dtype in HALF]) as stand_in:
+        weights = [local_rows(stand_in.get(p, p)) for p in after]
+        means = list(map(row_means, weights))
+        optimizer.update_without_gc(groups)
+        for weight, mean in zip(weights, means, strict=True):
+            shift_rows_(weight, row_means(weight).sub_(mean))
+
+
+def _centralize_gradients(
+    optimizer: CentralizedOptimizer, group: _Group, params: Iterable[Tensor]
+) -> None:
+    """Shifts the rows of the gradients so that the update's ``g + wd·p`` is centralized."""
+    decoupled = group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay)
+    wd = 0 if decoupled else group.get("weight_decay", 0)
+    if group.get("maximize"):
+        wd = -wd  # the update negates the gradient: μ(−g + wd·p) = −μ(g − wd·p)
+    # GradScaler's scale is there where the fused kernel is to unscale the gradient itself.
+    scale, _ = scaling(optimizer)
+    for p in params:
+        g = local_rows(p.grad)
+        mean = row_means(g)
+        if wd:
+            decay = row_means(local_rows(p)).mul_(wd)
+            mean.add_(decay if scale is None else decay.mul_(scale.to(decay.device)))
+        shift_rows_(g, mean)
+
+
+@contextmanager
+def _in_float32(
+    optimizer: CentralizedOptimizer, groups: list[_Group], params: list[Tensor]
+) -> Iterator[dict[Tensor, Tensor]]:
+    """Float32 stand-ins for half-precision weights whose update is to be centralized.
+
+    Such a weight is rounded when the update reaches it, and the shift that puts its row means
+    back is lost in the next rounding. So the update is computed in float32, centralized there,
+    and rounded once. For the time of a step this takes as much memory again as the weights, their
+    gradients and moments in float32.
+    """
+    stand_in = {p: Parameter(p.float(), p.requires_grad) for p in params}
+    state, own = optimizer.state, [group["params"] for group in groups]
+
+    def convert(tensors: dict[str, Any], like: Tensor, dtype: torch.dtype) -> None:
+        for x in tensors.values():
+            if isinstance(x, Tensor) and x.shape == like.shape and x.is_floating_point():
+                x.data = x.data.to(dtype)
+
+    for p, q in stand_in.items():
+        q.grad = p.grad.float()
+        if p in state:
+            state[q] = state.pop(p)
+            convert(state[q], q, q.dtype)
+    for group in groups if stand_in else ():
+        group["params"] = [stand_in.get(p, p) for p in group["params"]]
+    try:
+        yield stand_in
+    finally:
+        for group, params in zip(groups, own, strict=True):
+            group["params"] = params
+        for p, q in stand_in.items():
+            p.copy_(q)
+            if q in state:
+                state[p] = state.pop(q)
+                convert(state[p], p, p.dtype)

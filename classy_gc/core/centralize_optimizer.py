@@ -1,0 +1,121 @@
+"""Gradient centralization for an optimizer that exists already, of any class."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+
+from classy_gc.core._torch import is_initialized, wrap_step
+from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+from classy_gc.core.options import check_closure, decay_is_decoupled
+
+
+class _CentralizedInstance(CentralizedOptimizer):
+    """What :func:`centralize_optimizer` makes of the class of an optimizer that exists."""
+
+    added_defaults: ClassVar = {
+        **CentralizedOptimizer.added_defaults,
+        "decoupled_weight_decay": None,
+    }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # pickle cannot import a class that was made at run time.
+        return _new_instance, (self._parent,), self.__getstate__()
+
+
+#: what the class of a centralized instance takes from here and not from the optimizer's class
+_OVERRIDDEN = ("step", "add_param_group", "__setstate__")
+
+
+@cache
+def _centralized_class(cls: type[torch.optim.Optimizer]) -> type[_CentralizedInstance]:
+    # The optimizer's own class comes first: only so is the layout of the object sure to stay what
+    # it is, whatever the bases are (ABC, Generic), and its class can be changed.
+    overridden = {name: getattr(_CentralizedInstance, name) for name in _OVERRIDDEN}
+    body = {**overridden, "__reduce__": _CentralizedInstance.__reduce__, "__doc__": None}
+    return type(cls)(f"Centralized{cls.__name__}", (cls, _CentralizedInstance), body)
+
+
+def _new_instance(cls: type[torch.optim.Optimizer]) -> _CentralizedInstance:
+    return object.__new__(_centralized_class(cls))
+
+
+def centralize_optimizer(
+    optimizer: torch.optim.Optimizer,
+    *,
+    use_gc: bool | float = True,
+    gc_conv_only: bool | float = False,
+    gc_loc: bool | float = False,
+    decoupled_weight_decay: bool | None = None,
+) -> torch.optim.Optimizer:
+    """Gradient centralization for an optimizer that exists, of whatever class.
+
+    The optimizer stays the same object, with its state, groups and hooks; its class becomes
+    a subclass of its own and of :class:`CentralizedOptimizer`. Learning-rate schedulers may be
+    made before or after.
+
+    Args:
+        optimizer (torch.optim.Optimizer): one whose ``step`` needs no closure.
+        use_gc (bool or float): centralize (default: True)
+        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
+            (default: False)
+        gc_loc (bool or float): centralize the gradient, with the group's ``weight_decay`` if
+            that is L2 decay, instead of the update, which holds whatever the optimizer did
+            to the weights (default: False)
+        decoupled_weight_decay (bool, optional): the optimizer's ``weight_decay`` acts on the
+            weights, not through the gradient; only needed with ``gc_loc`` for classes that
+            torch does not ship (default: None, known for those that it does)
+
+    A parameter group that has one of these keys already keeps its value.
+
+    Returns:
+        ``optimizer`` itself.
+
+    Raises:
+        TypeError: not a ``torch.optim.Optimizer``, or centralized already.
+        ValueError: an option is out of range, or the optimizer cannot be centralized.
+
+    Source: Yong et al., *Gradient Centralization*, ECCV 2020,
+    https://arxiv.org/abs/2004.01461.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([[1.0, 1.0]]))
+        >>> optimizer = centralize_optimizer(torch.optim.Adagrad([weight], lr=0.5))
+        >>> (weight * torch.tensor([[-1.0, 3.0]])).sum().backward()
+        >>> optimizer.step()
+        >>> weight.tolist()
+        [[1.5, 0.5]]
+    """
+    cls = type(optimizer)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {cls.__name__}")
+    if isinstance(optimizer, CentralizedOptimizer):
+        raise TypeError(f"{cls.__name__} centralizes already: set its use_gc")
+    if not is_initialized(optimizer):
+        raise ValueError(
+            f"{cls.__name__} wraps another optimizer and holds no parameters of its own: "
+            "centralize that one, then wrap it"
+        )
+    check_closure(cls)
+    if decoupled_weight_decay is None:
+        decoupled_weight_decay = decay_is_decoupled(cls)
+    added = {
+        "use_gc": use_gc,
+        "gc_conv_only": gc_conv_only,
+        "gc_loc": gc_loc,
+        "decoupled_weight_decay": decoupled_weight_decay,
+    }
+    optimizer.__class__ = _centralized_class(cls)
+    try:
+        for group in optimizer.param_groups:
+            optimizer._check_group({**added, **group})
+        wrap_step(optimizer)
+    except Exception:
+        optimizer.__class__ = cls
+        raise
+    for options in (optimizer.defaults, *optimizer.param_groups):
+        for name, value in added.items():
+            options.setdefault(name, value)
+    return optimizer

@@ -1,0 +1,92 @@
+"""GC and the update in one pass over memory, where there is a kernel for it.
+
+Reading a gradient a second time is what GC costs; a row that has just been summed is still in
+the cache when it is updated. :func:`step` picks a kernel, :mod:`classy_gc.core.kernels.rows` is
+the one there is for the CPU. Where there is none, GC goes around torch's own step
+(:mod:`classy_gc.core.centralized_optimizer`), with the same numbers to rounding.
+
+The environment variable ``CLASSY_GC_KERNELS=0`` turns kernels off.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from classy_gc.core._torch import scaling
+from classy_gc.core.kernels import rows
+
+if TYPE_CHECKING:
+    from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+
+
+def why_not(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> str | None:
+    """Why no kernel steps a group, as far as its options say.
+
+    Args:
+        optimizer: whose ``kernel_update`` describes the update, if it has one.
+        group: one of its parameter groups.
+
+    Returns:
+        None, or a phrase that completes "GC goes around torch's own step, since …".
+    """
+    if os.environ.get("CLASSY_GC_KERNELS") == "0":
+        return "CLASSY_GC_KERNELS is 0"
+    if optimizer.kernel_update is None:
+        return f"there is no kernel for {type(optimizer).__name__}"
+    fused = group.get("fused")
+    if not group["use_gc"] and not (fused and optimizer.kernel_without_gc):
+        return "use_gc is off"
+    if fused is None and group.get("foreach") is None:
+        fused = True  # the choice is left to us
+    if not fused:
+        return "fused is off" if group.get("fused") is not None else "foreach is set"
+    for name in ("differentiable", "capturable"):
+        if group.get(name):
+            return f"{name} is on"
+    return rows.missing()
+
+
+def row_lengths(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> list[int] | None:
+    """How long the rows of a group's tensors are, where there is a kernel that can step it.
+
+    Args:
+        optimizer: as for :func:`why_not`.
+        group: one of its parameter groups.
+
+    Returns:
+        Of each parameter that has a gradient the length of a row, 0 where GC leaves it alone; or
+        None, and GC goes around torch's own step.
+    """
+    if why_not(optimizer, group) is not None:
+        return None
+    params = [p for p in group["params"] if p.grad is not None]
+    return rows.row_lengths(params, group["use_gc"], group["gc_conv_only"])
+
+
+def step(optimizer: CentralizedOptimizer, group: dict[str, Any], lengths: list[int]) -> None:
+    """Steps a group with a kernel.
+
+    Args:
+        optimizer: whose group it is.
+        group: the options and parameters.
+        lengths: as :func:`row_lengths` gives.
+    """
+    scale, found_inf = scaling(optimizer)
+    if found_inf is not None and found_inf.item():
+        return
+    update = optimizer.kernel_update(group)
+    decoupled = group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay)
+    wd = float(group["weight_decay"])
+    numbers = {
+        "lr": float(group["lr"]),
+        "l2": 0.0 if decoupled else wd,
+        "decoupled": wd if decoupled else 0.0,
+        "sign": (-1.0 if group["maximize"] else 1.0) / (1.0 if scale is None else scale.item()),
+        **update.numbers,
+    }
+    where = "before" if group.get("gc_loc", True) else "after"
+    rows.step(update._replace(numbers=numbers, flags={*update.flags, where}), lengths)
+    torch.autograd.graph.increment_version(update.params)
