@@ -5,7 +5,6 @@ from classy_gc.core.centralization import centralize_, ineligible_reason
 from classy_gc.core.centralize_optimizer import centralize_optimizer
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.larc import LARC
-from classy_gc.core.memory import fused_supported
 from classy_gc.core.radam import PlainRAdam, RAdam
 from classy_gc.core.rmsprop import RMSprop, RMSpropTF
 from classy_gc.core.sgd import SGD
@@ -22,6 +21,5 @@ __all__ = [
     "RMSpropTF",
     "centralize_",
     "centralize_optimizer",
-    "fused_supported",
     "ineligible_reason",
 ]

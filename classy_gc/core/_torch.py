@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 from torch.optim.optimizer import Optimizer, _device_dtype_check_for_fused
-from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 #: types of parameter and gradient that are what they seem: no subclass that torch dispatches on
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -27,11 +26,6 @@ def check_fused(p: Tensor) -> None:
     """
     if not (is_uninitialized(p) or p.is_meta):
         _device_dtype_check_for_fused(p)
-
-
-def fused_devices() -> list[str]:
-    """Device types that torch has fused kernels for."""
-    return _get_fused_kernels_supported_devices()
 
 
 def init_group(optimizer: Optimizer, group: dict[str, Any], count: int) -> list[list[Any]]:

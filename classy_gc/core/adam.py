@@ -11,6 +11,7 @@ from torch.optim.optimizer import ParamsT
 from classy_gc.core._torch import init_group
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.kernels.update import Update
+from classy_gc.core.options import given
 
 
 def _kernel_update(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> Update:
@@ -39,32 +40,22 @@ class Adam(CentralizedOptimizer, torch.optim.Adam):
     ``C`` subtracts from each row its mean. With ``use_gc=False`` it is torch's Adam bit for
     bit.
 
-    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
-    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
-    ``p.grad`` may be left centralized after ``step``.
-
     Args:
-        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
-            group each, whose other keys override the options below for that group.
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of a parameter group each
         lr (float or Tensor): learning rate (default: 1e-3)
         betas (tuple[float, float]): decay rates of the two moments (default: (0.9, 0.999))
         eps (float): added to the denominator (default: 1e-8)
         weight_decay (float): L2 decay ``wd`` (default: 0)
         amsgrad (bool): divide by the largest second moment so far (default: False)
-        foreach (bool, optional): torch's multi-tensor implementation
-            (default: None, which leaves the choice to us)
+        foreach (bool, optional): torch's multi-tensor implementation (default: None)
         maximize (bool): maximize the objective (default: False)
         capturable (bool): safe to capture in a CUDA graph (default: False)
-        differentiable (bool): let autograd run through the step; cannot be combined with
-            ``use_gc`` (default: False)
-        fused (bool, optional): one pass over memory with GC, where there is a kernel for it, and
-            torch's fused kernel otherwise; False for neither (default: None, the one pass where
-            ``use_gc`` is on and nothing speaks against it, else torch's choice)
+        differentiable (bool): autograd runs through the step; not with GC (default: False)
+        fused (bool, optional): the fastest kernels: ours with GC, torch's without (default: None,
+            with GC where nothing speaks against it)
         decoupled_weight_decay (bool): decay as in :class:`AdamW` (default: False)
-        use_gc (bool or float): centralize; a scheduled value may be a float, and
-            truthiness decides (default: False)
-        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
-            (default: False)
+        use_gc (bool or float): centralize, if not zero (default: False)
+        gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: False)
 
     Raises:
@@ -104,23 +95,7 @@ class Adam(CentralizedOptimizer, torch.optim.Adam):
         gc_conv_only: bool | float = False,
         gc_loc: bool | float = False,
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=decoupled_weight_decay,
-            use_gc=use_gc,
-            gc_conv_only=gc_conv_only,
-            gc_loc=gc_loc,
-        )
+        super().__init__(**given(locals()))
 
 
 class AdamW(CentralizedOptimizer, torch.optim.AdamW):
@@ -134,31 +109,21 @@ class AdamW(CentralizedOptimizer, torch.optim.AdamW):
     ``C`` subtracts from each row its mean. With ``use_gc=False`` it is torch's AdamW bit for
     bit.
 
-    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
-    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
-    ``p.grad`` may be left centralized after ``step``.
-
     Args:
-        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
-            group each, whose other keys override the options below for that group.
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of a parameter group each
         lr (float or Tensor): learning rate (default: 1e-3)
         betas (tuple[float, float]): decay rates of the two moments (default: (0.9, 0.999))
         eps (float): added to the denominator (default: 1e-8)
         weight_decay (float): decoupled decay ``wd`` (default: 1e-2)
         amsgrad (bool): divide by the largest second moment so far (default: False)
         maximize (bool): maximize the objective (default: False)
-        foreach (bool, optional): torch's multi-tensor implementation
-            (default: None, which leaves the choice to us)
+        foreach (bool, optional): torch's multi-tensor implementation (default: None)
         capturable (bool): safe to capture in a CUDA graph (default: False)
-        differentiable (bool): let autograd run through the step; cannot be combined with
-            ``use_gc`` (default: False)
-        fused (bool, optional): one pass over memory with GC, where there is a kernel for it, and
-            torch's fused kernel otherwise; False for neither (default: None, the one pass where
-            ``use_gc`` is on and nothing speaks against it, else torch's choice)
-        use_gc (bool or float): centralize; a scheduled value may be a float, and
-            truthiness decides (default: False)
-        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
-            (default: False)
+        differentiable (bool): autograd runs through the step; not with GC (default: False)
+        fused (bool, optional): the fastest kernels: ours with GC, torch's without (default: None,
+            with GC where nothing speaks against it)
+        use_gc (bool or float): centralize, if not zero (default: False)
+        gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: True)
 
     Raises:
@@ -198,19 +163,4 @@ class AdamW(CentralizedOptimizer, torch.optim.AdamW):
         gc_conv_only: bool | float = False,
         gc_loc: bool | float = True,
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            maximize=maximize,
-            foreach=foreach,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            use_gc=use_gc,
-            gc_conv_only=gc_conv_only,
-            gc_loc=gc_loc,
-        )
+        super().__init__(**given(locals()))

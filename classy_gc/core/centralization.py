@@ -65,22 +65,12 @@ def ineligible_reason(
 
 
 def local_rows(x: Tensor) -> Tensor:
-    """The rows of ``x`` that this process holds, where it holds them whole.
+    """Of a DTensor the rows that this process holds, where it holds them whole; else ``x``.
 
-    Args:
-        x: a tensor, or a :class:`torch.distributed.tensor.DTensor`.
-
-    Returns:
-        The local shard of a DTensor that is replicated or sharded along its first dimension,
-        as ``fully_shard`` does: GC needs no communication there. Anything else as it is:
-        where rows are split between processes, :func:`row_sums` adds up their parts.
-
-    Example:
-        >>> x = torch.zeros(2, 3)
-        >>> local_rows(x) is x
-        True
+    ``fully_shard`` shards along the first dimension: GC needs no communication there. Where rows
+    are split between processes, :func:`row_means` adds up their parts.
     """
-    # Most tensors are of these two types, and looking up a missing attribute is slow.
+    # Most tensors are of these types, and looking up a missing attribute is slow.
     if type(x) in PLAIN or not hasattr(x, "placements"):
         return x
     return x if any(map(_splits_rows, x.placements)) else x.to_local()
@@ -92,58 +82,41 @@ def _splits_rows(placement: Any) -> bool:
 
 
 def _parts(x: Tensor) -> tuple[Tensor, ...]:
-    """``x`` in eighths where an operation on it would make large temporaries.
-
-    On the CPU torch casts whole operands to float32 before it adds a float32 to a
-    half-precision tensor: four times the tensor in temporaries. Eighths keep that to half.
-    """
+    # Eighths of half precision on the CPU, where torch casts whole operands to float32 before it
+    # adds a float32 to them: four times the tensor in temporaries.
     return x.chunk(8) if x.dtype in HALF and x.device.type == "cpu" else (x,)
 
 
 def row_means(x: Tensor) -> Tensor:
-    """``μ(x)``: the mean over every dimension but the first.
-
-    Args:
-        x: shape ``[d0, d1, …]``, at least two dimensions.
+    """``μ(x)``: the mean over every dimension but the first, at least two of them in all.
 
     Returns:
         Shape ``[d0, 1, …]``; float32 where ``x`` is half precision, else ``x.dtype``. Of a
         DTensor whose rows are split, the means of those that this process holds a part of.
 
     Example:
-        >>> row_means(torch.tensor([[1.0, 3.0], [5.0, 5.0]]))
-        tensor([[2.],
-                [5.]])
+        >>> row_means(torch.tensor([[1.0, 3.0], [5.0, 5.0]])).tolist()
+        [[2.0], [5.0]]
     """
     dims = tuple(range(1, x.dim()))
-    if type(x) not in PLAIN and hasattr(x, "placements"):
-        n = x.numel() // x.shape[0]
-        x, placements, mesh = x.to_local(), x.placements, x.device_mesh
-        means = x.sum(dims, True, dtype=torch.float32 if x.dtype in HALF else None) / n
-        for i, placement in enumerate(placements):
-            if _splits_rows(placement):
-                torch.distributed.all_reduce(means, group=mesh.get_group(i))
-        return means
-    if x.dtype in HALF:
-        return torch.cat([rows.mean(dims, True, dtype=torch.float32) for rows in _parts(x)])
-    return x.mean(dims, True)
+    dtype = torch.float32 if x.dtype in HALF else None
+    if type(x) in PLAIN or not hasattr(x, "placements"):
+        means = [rows.mean(dims, True, dtype=dtype) for rows in _parts(x)]
+        return means[0] if len(means) == 1 else torch.cat(means)
+    sums = x.to_local().sum(dims, True, dtype=dtype)
+    for i, placement in enumerate(x.placements):
+        if _splits_rows(placement):
+            torch.distributed.all_reduce(sums, group=x.device_mesh.get_group(i))
+    return sums * (x.shape[0] / x.numel())
 
 
 def shift_rows_(x: Tensor, means: Tensor) -> Tensor:
-    """``x −= means`` in place, so that row means fall by ``means``.
-
-    Args:
-        x: shape ``[d0, d1, …]``, changed in place.
-        means: shape ``[d0, 1, …]``, as :func:`row_means` gives.
-
-    Returns:
-        ``x``.
+    """``x −= means`` in place, so that row means fall by ``means``, shape ``[d0, 1, …]``.
 
     Example:
         >>> x = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
-        >>> shift_rows_(x, row_means(x))
-        tensor([[-1.,  1.],
-                [ 0.,  0.]])
+        >>> shift_rows_(x, row_means(x)).tolist()
+        [[-1.0, 1.0], [0.0, 0.0]]
     """
     parts = _parts(local_tensor(x))
     for rows, rows_means in zip(parts, means.chunk(len(parts)), strict=True):

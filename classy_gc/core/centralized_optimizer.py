@@ -101,19 +101,20 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         super().__init__(params, *args, **kwargs)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; options of the new group are checked.
+        """As torch's; a ValueError says which option is out of range or does not go with another.
 
         Args:
             param_group: ``params``, and options where they differ from the constructor's.
-
-        Raises:
-            ValueError: an option is out of range, or cannot be combined with another.
         """
         for name, value in vars(self).get("_added", {}).items():
             self.defaults.setdefault(name, value)
         self._parent.add_param_group(self, param_group)
+        group = self.param_groups[-1]
+        if "betas" in group:  # a list or OmegaConf's, which a weights-only load would refuse
+            self.defaults["betas"] = tuple(self.defaults["betas"])
+            group["betas"] = tuple(group["betas"])
         try:
-            self._check_group(self.param_groups[-1])
+            self._check_group(group)
         except Exception:
             self.param_groups.pop()
             raise
@@ -129,21 +130,20 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     def _check_options(self, options: dict[str, Any]) -> None:
         """Refuses options of a group, which a schedule may have changed since the last step."""
         for name in CentralizedOptimizer.added_defaults:
-            if name in options:
-                if name not in self.added_defaults:
-                    raise ValueError(
-                        f"{type(self).__name__} has no option {name} (got {options[name]!r})"
-                    )
+            if name in self.added_defaults:
                 check_flag(name, options[name])
-        if not options["use_gc"]:
-            return
-        if options.get("differentiable"):
+            elif name in options:
+                raise ValueError(
+                    f"{type(self).__name__} has no option {name} (got {options[name]!r})"
+                )
+        if options["use_gc"] and options.get("differentiable"):
             raise ValueError(
                 "use_gc=True cannot be combined with differentiable=True: GC works in place, "
                 "outside autograd"
             )
         decoupled = options.get("decoupled_weight_decay", self.decoupled_weight_decay)
-        if options.get("gc_loc", True) and options.get("weight_decay") and decoupled is None:
+        on_gradient = options["use_gc"] and options.get("gc_loc", True)
+        if on_gradient and options.get("weight_decay") and decoupled is None:
             raise ValueError(
                 f"gc_loc=True needs to know what the weight_decay of {type(self).__name__} is: say "
                 "decoupled_weight_decay=True (it acts on the weights) or False (L2, through the "
@@ -156,22 +156,17 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         needs: str = "with use_gc=True needs the rows of a weight",
         remedy: str = ", or set use_gc=False",
     ) -> None:
-        for p in params:
-            if is_flattened(p):
-                raise RuntimeError(
-                    f"{type(self).__name__} {needs}, and FSDP1 flattens them away (parameter of "
-                    f"shape {list(p.shape)}); shard the model with "
-                    f"torch.distributed.fsdp.fully_shard{remedy}"
-                )
+        for p in filter(is_flattened, params):
+            raise RuntimeError(
+                f"{type(self).__name__} {needs}, and FSDP1 flattens them away (parameter of "
+                f"shape {list(p.shape)}); shard the model with "
+                f"torch.distributed.fsdp.fully_shard{remedy}"
+            )
 
     # State.
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Takes over a state, of ``load_state_dict`` or of a pickle.
-
-        Raises:
-            ValueError: a moment is of another shape than its parameter.
-        """
+        """Takes over a state, of ``load_state_dict`` or of a pickle."""
         groups = vars(self).get("param_groups")
         if groups is not None:  # not unpickled
             if is_torchs(self._parent):
@@ -185,11 +180,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     # One step.
 
     def step_paths(self) -> list[str]:
-        """How the next step of each parameter group will be taken, as far as options tell.
-
-        Returns:
-            Of each group ``"one pass"``, ``"torch's own step"`` where GC is off, or ``"GC around
-            torch's own step: …"`` with the reason.
+        """How the next step of each parameter group will be taken, as far as its options tell.
 
         Example:
             >>> from classy_gc.core import Adam
@@ -197,14 +188,14 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             >>> Adam([weight], use_gc=True, foreach=False).step_paths()
             ["GC around torch's own step: foreach is set"]
         """
-        paths = []
-        for group in self.param_groups:
-            reason = kernels.why_not(self, group)
-            if reason is not None:
-                around = f"GC around torch's own step: {reason}"
-                reason = around if group["use_gc"] else "torch's own step"
-            paths.append(reason or "one pass")
-        return paths
+        around = "GC around torch's own step: "
+        reasons = [kernels.why_not(self, group) for group in self.param_groups]
+        return [
+            "one pass" if reason is None
+            else around + reason if group["use_gc"]
+            else "torch's own step"
+            for group, reason in zip(self.param_groups, reasons, strict=True)
+        ]  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

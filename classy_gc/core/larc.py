@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from classy_gc.core.options import given
 from classy_gc.core.sgd import SGD
 
 
@@ -21,31 +22,24 @@ class LARC(SGD):
     ``λ`` is one number a tensor, so GC and LARC commute but for the norm: ``‖g‖`` is that of
     the raw gradient, as if apex's LARC had been put around the GC SGD.
 
-    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
-    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
     Gradients stay as they are; a step takes as much memory as they do.
 
     Args:
-        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
-            group each, whose other keys override the options below for that group.
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of a parameter group each
         lr (float): learning rate (default: 1e-3)
         momentum (float): momentum factor (default: 0)
         dampening (float): dampening of the momentum (default: 0)
         weight_decay (float): L2 decay ``wd`` (default: 0)
         nesterov (bool): Nesterov momentum (default: False)
         maximize (bool): maximize the objective (default: False)
-        foreach (bool, optional): torch's multi-tensor implementation
-            (default: None, which leaves the choice to us)
-        differentiable (bool): let autograd run through the step; cannot be combined with
-            ``use_gc`` (default: False)
+        foreach (bool, optional): torch's multi-tensor implementation (default: None)
+        differentiable (bool): autograd runs through the step; not with GC (default: False)
         fused (bool, optional): as in :class:`SGD` (default: None)
         trust_coefficient (float): trust in the layer-wise rate (default: 0.02)
         clip (bool): never exceed ``lr`` (LARC); if False, scale it (LARS) (default: True)
         eps (float): added to the denominator (default: 1e-8)
-        use_gc (bool or float): centralize; a scheduled value may be a float, and
-            truthiness decides (default: False)
-        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
-            (default: False)
+        use_gc (bool or float): centralize, if not zero (default: False)
+        gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
 
     Raises:
         ValueError: an option is out of range, or cannot be combined with another.
@@ -94,23 +88,7 @@ class LARC(SGD):
         use_gc: bool | float = False,
         gc_conv_only: bool | float = False,
     ) -> None:
-        super(SGD, self).__init__(  # whose own has not all of these options
-            params,
-            lr,
-            momentum,
-            dampening,
-            weight_decay,
-            nesterov,
-            maximize=maximize,
-            foreach=foreach,
-            differentiable=differentiable,
-            fused=fused,
-            trust_coefficient=trust_coefficient,
-            clip=clip,
-            eps=eps,
-            use_gc=use_gc,
-            gc_conv_only=gc_conv_only,
-        )
+        super(SGD, self).__init__(**given(locals()))
 
     def _check_options(self, options: dict[str, Any]) -> None:
         super()._check_options(options)

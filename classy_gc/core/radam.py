@@ -13,7 +13,7 @@ from torch.optim.optimizer import ParamsT
 from classy_gc.core._torch import check_fused, init_group
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.kernels.update import Update
-from classy_gc.core.options import check_flag, check_one_implementation
+from classy_gc.core.options import check_flag, check_one_implementation, given
 
 
 def rectified(t: int, beta2: float) -> bool:
@@ -43,31 +43,21 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
     The scalars of a step are kept in a small cache, shared by all parameters that are at the
     same step; :class:`PlainRAdam` computes them anew.
 
-    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
-    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
-    ``p.grad`` may be left centralized after ``step``.
-
     Args:
-        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
-            group each, whose other keys override the options below for that group.
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of a parameter group each
         lr (float or Tensor): learning rate (default: 1e-3)
         betas (tuple[float, float]): decay rates of the two moments (default: (0.9, 0.999))
         eps (float): added to the denominator (default: 1e-8)
         weight_decay (float): decay ``wd`` (default: 0)
         decoupled_weight_decay (bool): decay the weights, not the gradient (default: False)
-        foreach (bool, optional): torch's multi-tensor implementation
-            (default: None, which leaves the choice to us)
+        foreach (bool, optional): torch's multi-tensor implementation (default: None)
         maximize (bool): maximize the objective (default: False)
         capturable (bool): safe to capture in a CUDA graph (default: False)
-        differentiable (bool): let autograd run through the step; cannot be combined with
-            ``use_gc`` (default: False)
-        fused (bool, optional): one pass over memory, with GC and without, where there is a
-            kernel for it; torch itself has no fused RAdam (default: None, the one pass where
-            ``use_gc`` is on and nothing speaks against it, else torch's choice)
-        use_gc (bool or float): centralize; a scheduled value may be a float, and
-            truthiness decides (default: False)
-        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
-            (default: False)
+        differentiable (bool): autograd runs through the step; not with GC (default: False)
+        fused (bool, optional): our kernel, with GC and without; torch has none (default: None,
+            with GC where nothing speaks against it)
+        use_gc (bool or float): centralize, if not zero (default: False)
+        gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: False)
         degenerated_to_sgd (bool): before rectification, step along the first moment; if
             False, do not step (default: True)
@@ -117,23 +107,7 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
         gc_loc: bool | float = False,
         degenerated_to_sgd: bool = True,
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            decoupled_weight_decay,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            use_gc=use_gc,
-            gc_conv_only=gc_conv_only,
-            gc_loc=gc_loc,
-            degenerated_to_sgd=degenerated_to_sgd,
-        )
+        super().__init__(**given(locals()))
 
     def _check_options(self, options: dict[str, Any]) -> None:
         super()._check_options(options)

@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 from classy_gc.core._torch import check_fused, init_group
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.kernels.update import Update
-from classy_gc.core.options import check_flag, check_one_implementation
+from classy_gc.core.options import check_flag, check_one_implementation, given
 
 
 class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
@@ -28,13 +28,8 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
     ``C`` subtracts from each row its mean. With ``use_gc=False`` it is torch's RMSprop bit for
     bit, unless ``fused`` is set.
 
-    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
-    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
-    ``p.grad`` may be left centralized after ``step``.
-
     Args:
-        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
-            group each, whose other keys override the options below for that group.
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of a parameter group each
         lr (float or Tensor): learning rate (default: 1e-2)
         alpha (float): decay rate of the second moment (default: 0.99)
         eps (float): added to the denominator (default: 1e-8)
@@ -42,18 +37,13 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
         momentum (float): momentum factor (default: 0)
         centered (bool): divide by the deviation, not the second moment (default: False)
         capturable (bool): safe to capture in a CUDA graph (default: False)
-        foreach (bool, optional): torch's multi-tensor implementation
-            (default: None, which leaves the choice to us)
+        foreach (bool, optional): torch's multi-tensor implementation (default: None)
         maximize (bool): maximize the objective (default: False)
-        differentiable (bool): let autograd run through the step; cannot be combined with
-            ``use_gc`` (default: False)
-        fused (bool, optional): one pass over memory, with GC and without, where there is a
-            kernel for it; torch itself has no fused RMSprop (default: None, the one pass where
-            ``use_gc`` is on and nothing speaks against it, else torch's choice)
-        use_gc (bool or float): centralize; a scheduled value may be a float, and
-            truthiness decides (default: False)
-        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
-            (default: False)
+        differentiable (bool): autograd runs through the step; not with GC (default: False)
+        fused (bool, optional): our kernel, with GC and without; torch has none (default: None,
+            with GC where nothing speaks against it)
+        use_gc (bool or float): centralize, if not zero (default: False)
+        gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: False)
 
     Raises:
@@ -94,23 +84,7 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
         gc_conv_only: bool | float = False,
         gc_loc: bool | float = False,
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            alpha,
-            eps,
-            weight_decay,
-            momentum,
-            centered,
-            capturable,
-            foreach,
-            maximize,
-            differentiable,
-            fused=fused,
-            use_gc=use_gc,
-            gc_conv_only=gc_conv_only,
-            gc_loc=gc_loc,
-        )
+        super().__init__(**given(locals()))
 
     def _check_options(self, options: dict[str, Any]) -> None:
         super()._check_options(options)
@@ -159,13 +133,8 @@ class RMSpropTF(RMSprop):
     and ``lr_in_momentum=True``. The second moment ``v`` is state and stays what it is: Classy
     Vision's own ``rmsprop_tf`` overwrites it with its square root at every step.
 
-    Rows are what the first index of a weight selects: one per output channel or unit. Tensors
-    of fewer than two dimensions, and those whose rows hold one element, are trained without GC.
-    ``p.grad`` may be left centralized after ``step``.
-
     Args:
-        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of one parameter
-            group each, whose other keys override the options below for that group.
+        params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of a parameter group each
         lr (float or Tensor): learning rate (default: 1e-2)
         alpha (float): decay rate of the second moment (default: 0.99)
         eps (float): added to the second moment, under the square root (default: 1e-8)
@@ -176,13 +145,10 @@ class RMSpropTF(RMSprop):
         foreach (bool, optional): all tensors at once (default: None, on CUDA)
         maximize (bool): maximize the objective (default: False)
         differentiable (bool): not supported; the step is in place (default: False)
-        fused (bool, optional): one pass over memory, with GC and without, where there is a
-            kernel for it (default: None, the one pass where ``use_gc`` is on and nothing speaks
-            against it)
-        use_gc (bool or float): centralize; a scheduled value may be a float, and
-            truthiness decides (default: False)
-        gc_conv_only (bool or float): leave tensors of up to three dimensions alone
-            (default: False)
+        fused (bool, optional): our kernel, with GC and without; torch has none (default: None,
+            with GC where nothing speaks against it)
+        use_gc (bool or float): centralize, if not zero (default: False)
+        gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: False)
         initial_square_avg (float): ``v`` before the first step (default: 0.0)
         lr_in_momentum (bool): the learning rate is a factor of what enters the momentum, not of
@@ -232,30 +198,12 @@ class RMSpropTF(RMSprop):
         initial_square_avg: float = 0.0,
         lr_in_momentum: bool = False,
     ) -> None:
-        super(RMSprop, self).__init__(  # whose own has not the last two options
-            params,
-            lr,
-            alpha,
-            eps,
-            weight_decay,
-            momentum,
-            centered,
-            capturable,
-            foreach,
-            maximize,
-            differentiable,
-            fused=fused,
-            use_gc=use_gc,
-            gc_conv_only=gc_conv_only,
-            gc_loc=gc_loc,
-            initial_square_avg=initial_square_avg,
-            lr_in_momentum=lr_in_momentum,
-        )
+        super(RMSprop, self).__init__(**given(locals()))
 
     def _check_options(self, options: dict[str, Any]) -> None:
         super()._check_options(options)
         check_flag("lr_in_momentum", options["lr_in_momentum"])
-        if not 0.0 <= options["initial_square_avg"]:
+        if not options["initial_square_avg"] >= 0.0:
             raise ValueError(
                 f"Invalid initial_square_avg value: {options['initial_square_avg']}, must be >= 0"
             )

@@ -17,7 +17,8 @@ from classy_vision.optim.param_scheduler import (
 )
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
-from classy_gc.core import CentralizedOptimizer, RMSprop, fused_supported
+from classy_gc.core import CentralizedOptimizer, RMSprop
+from classy_gc.optim.fused import fused_supported
 from classy_gc.options import (
     BETAS,
     BOOL,
@@ -413,7 +414,5 @@ class ClassyGCOptimizer(ScheduledGC):
 
     def _fuses(self, p: torch.Tensor) -> bool:
         """Whether the fused kernel is the better choice for ``p``."""
-        if issubclass(self.core_class, RMSprop):
-            # Which has none for ``centered``, and is not measured on CUDA.
-            return p.is_cpu and not self._options["centered"] and fused_supported(p)
-        return fused_supported(p)
+        # torch has no fused RMSprop, and ours is for the CPU.
+        return fused_supported(p) and (p.is_cpu or not issubclass(self.core_class, RMSprop))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from classy_gc.core import centralize_, fused_supported, ineligible_reason
+from classy_gc.core import centralize_, ineligible_reason
 
 from .cases import ELIGIBLE, INELIGIBLE, assert_close, assert_same, problem
 from .reference import centralizer
@@ -108,24 +108,3 @@ def test_any_layout(layout, dtype):
     centralize_([x])
     assert x.stride() == stride
     assert_close([x], [wanted], 4 * torch.finfo(dtype).eps)
-
-
-@pytest.mark.parametrize(
-    ("x", "supported"),
-    [
-        (torch.zeros(4, 3), True),
-        (torch.zeros(3, 4).t(), True),
-        (torch.zeros(()), True),
-        (torch.zeros(0, 3), True),
-        (torch.zeros(4, 3, dtype=torch.bfloat16), torch.__version__ >= (2, 14)),
-        (torch.zeros(4, 3, 2, 2).to(memory_format=torch.channels_last), True),
-        (torch.zeros(8, 3)[2:5], True),
-        (torch.zeros(8, 12)[3:4, :6], True),
-        (torch.zeros(4, 6)[:, ::2], False),
-        (torch.zeros(4, 1).expand(4, 3), False),
-        (torch.zeros(4, 3, dtype=torch.complex64), False),
-        (torch.zeros(4, 3, dtype=torch.int64), False),
-    ],
-)
-def test_fused_supported(x, supported):
-    assert fused_supported(x) is supported

@@ -18,7 +18,6 @@ from torch.optim.optimizer import (
 from torch.profiler import ProfilerActivity, profile
 
 from classy_gc import core
-from classy_gc.core.memory import skipped_by_fused_sgd
 
 from .cases import (
     FUSED_HERE,
@@ -552,8 +551,6 @@ def peak_allocation(function):
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
 def test_gc_works_in_place(cls, options, dtype):
     weights, grads = problem([(64, 512)] * 3, steps=1, dtype=dtype)
-    if cls is core.SGD and options.get("fused") and skipped_by_fused_sgd(weights[0]):
-        pytest.skip("which this torch cannot do")
     optimizers = [
         train(parent(cls), weights, grads, **for_torch(cls, options))[1],
         train(cls, weights, grads, **options, use_gc=True)[1],

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from torch.nn import Parameter
 
 from classy_gc import core
-from classy_gc.core.memory import skipped_by_fused_sgd
 
 from .cases import (
     FUSED_HERE,
@@ -188,6 +187,15 @@ def test_ten_steps_match_the_reference(cls, options, gc):
     options = options | gc
     params, _ = train(cls, weights, grads, **options)
     assert_close(params, expected(cls, weights, grads, **options), 1e-5)
+
+
+@pytest.mark.parametrize(("cls", "options"), rows(implementations=[{"fused": True}]))
+def test_without_kernels_gc_goes_around_torchs_fused_step(cls, options, monkeypatch):
+    monkeypatch.setenv("CLASSY_GC_KERNELS", "0")
+    weights, grads = problem()
+    params, optimizer = train(cls, weights, grads, **options, use_gc=True)
+    assert optimizer.step_paths() == ["GC around torch's own step: CLASSY_GC_KERNELS is 0"]
+    assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
 
 
 @pytest.mark.parametrize("cls", OPTIMIZERS)
@@ -399,10 +407,6 @@ def test_any_dtype(cls, options, dtype, tolerance):
     weights, grads = problem([(4, 30), (3, 2, 3, 3), (5,), (5, 1)], dtype=dtype)
     if dtype.is_complex and options.get("fused"):
         with pytest.raises(RuntimeError, match="floating point"):
-            train(cls, weights, grads, **options, use_gc=True)
-        return
-    if cls is core.SGD and options.get("fused") and any(map(skipped_by_fused_sgd, weights)):
-        with pytest.raises(ValueError, match="needs torch"):
             train(cls, weights, grads, **options, use_gc=True)
         return
     params, _ = train(cls, weights, grads, **options, use_gc=True)

@@ -1,11 +1,9 @@
 """GC and the update in one pass over memory, where there is a kernel for it.
 
 Reading a gradient a second time is what GC costs; a row that has just been summed is still in
-the cache when it is updated. :func:`step` picks a kernel, :mod:`classy_gc.core.kernels.rows` is
-the one there is for the CPU. Where there is none, GC goes around torch's own step
-(:mod:`classy_gc.core.centralized_optimizer`), with the same numbers to rounding.
-
-The environment variable ``CLASSY_GC_KERNELS=0`` turns kernels off.
+the cache when it is updated. :mod:`classy_gc.core.kernels.rows` does so on the CPU. Where there
+is no kernel, GC goes around torch's own step (:mod:`classy_gc.core.around_update`), with the same
+numbers to rounding. The environment variable ``CLASSY_GC_KERNELS=0`` turns kernels off.
 """
 
 from __future__ import annotations
@@ -23,26 +21,17 @@ if TYPE_CHECKING:
 
 
 def why_not(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> str | None:
-    """Why no kernel steps a group, as far as its options say.
-
-    Args:
-        optimizer: whose ``kernel_update`` describes the update, if it has one.
-        group: one of its parameter groups.
-
-    Returns:
-        None, or a phrase that completes "GC goes around torch's own step, since …".
-    """
+    """Why no kernel steps a group, as far as its options say; None if one does."""
     if os.environ.get("CLASSY_GC_KERNELS") == "0":
         return "CLASSY_GC_KERNELS is 0"
     if optimizer.kernel_update is None:
         return f"there is no kernel for {type(optimizer).__name__}"
-    fused = group.get("fused")
-    if not group["use_gc"] and not (fused and optimizer.kernel_without_gc):
+    if not group["use_gc"] and not (group["fused"] and optimizer.kernel_without_gc):
         return "use_gc is off"
-    if fused is None and group.get("foreach") is None:
-        fused = True  # the choice is left to us
-    if not fused:
-        return "fused is off" if group.get("fused") is not None else "foreach is set"
+    if group["fused"] is None and group["foreach"] is not None:
+        return "foreach is set"
+    if group["fused"] is not None and not group["fused"]:
+        return "fused is off"
     for name in ("differentiable", "capturable"):
         if group.get(name):
             return f"{name} is on"
@@ -50,15 +39,9 @@ def why_not(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> str | Non
 
 
 def row_lengths(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> list[int] | None:
-    """How long the rows of a group's tensors are, where there is a kernel that can step it.
+    """Of each parameter that has a gradient the length of a row, 0 where GC leaves it alone.
 
-    Args:
-        optimizer: as for :func:`why_not`.
-        group: one of its parameter groups.
-
-    Returns:
-        Of each parameter that has a gradient the length of a row, 0 where GC leaves it alone; or
-        None, and GC goes around torch's own step.
+    None if no kernel can step the group, and GC goes around torch's own step.
     """
     if why_not(optimizer, group) is not None:
         return None
@@ -67,13 +50,7 @@ def row_lengths(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> list[
 
 
 def step(optimizer: CentralizedOptimizer, group: dict[str, Any], lengths: list[int]) -> None:
-    """Steps a group with a kernel.
-
-    Args:
-        optimizer: whose group it is.
-        group: the options and parameters.
-        lengths: as :func:`row_lengths` gives.
-    """
+    """Steps a group with a kernel; ``lengths`` are what :func:`row_lengths` gave."""
     scale, found_inf = scaling(optimizer)
     if found_inf is not None and found_inf.item():
         return

@@ -9,17 +9,16 @@ from torch import Tensor
 
 
 class Update(NamedTuple):
-    """What a kernel is told of the step of a group, beyond what every optimizer has.
+    """The step of a parameter group, beyond what every optimizer has.
 
     Args:
         family: ``"sgd"``, ``"adam"`` or ``"rmsprop"``.
-        params: those that have a gradient.
-        grads: theirs.
+        params, grads: those parameters that have a gradient, and theirs.
         state: up to three lists of tensors that go with the parameters, or are empty.
         steps: step counts, which the kernel advances; may be empty.
-        flags: of the family, those that are on.
+        flags: those of the family that are on.
         numbers: options of the family by the names that ``rows.c`` has for them.
-        new: of each parameter, whether its momentum starts with this step; may be empty.
+        new: whether the momentum of a parameter starts with this step; may be empty.
     """
 
     family: str
