@@ -9,16 +9,9 @@ is many times slower.
 
 Memory traffic is counted in passes: one read, or one write, of all weights. An algorithm
 with ``s`` moments must at least read weights, gradients and moments, and write weights and
-moments: ``3 + 2s`` passes, which is what a fused step does. GC adds to a fused step
-
-* before the moments, 3: read the gradients for their row sums, then read and write them;
-* with L2 decay, 1 more: read the weights for their row sums;
-* after the moments, 4: read the weights for their row sums before the step and after it,
-  then read and write them.
-
-That makes for SGD with momentum 5, and 9 with GC and L2 decay; for Adam 7, and with GC
-before the moments 10, with L2 decay 11, after the moments 11. What is printed is not this
-theory but the count of what the operators of a step read and write, over ``3 + 2s``.
+moments: ``3 + 2s`` passes, which is what a fused step does, and the one pass of GC too. What is
+printed is the count of what torch's operators read and write in a step, over ``3 + 2s``; the
+kernels of this package are no operators of torch's, and show ``-``.
 """
 
 from __future__ import annotations
@@ -281,6 +274,12 @@ def _variants(
     return variants
 
 
+def _path(optimizer: torch.optim.Optimizer) -> str:
+    if not isinstance(optimizer, core.CentralizedOptimizer):
+        return ""
+    return ", ".join(dict.fromkeys(optimizer.step_paths()))
+
+
 def _measure(
     name: str,
     parameters: list[Tensor],
@@ -333,9 +332,10 @@ def _measure(
             "ms": statistics.median(times[label]),
             "ms_min": min(times[label]),
             "ratio": statistics.median(times[label]) / statistics.median(times[baseline]),
-            # Kernels that bypass torch's dispatcher, as Triton's do, cannot be counted.
+            # Kernels that bypass torch's dispatcher cannot be counted.
             "bytes_over_fewest": passes[label] / fewest if passes[label] >= fewest else None,
             "extra_mb": memory[label] / 1e6,
+            "path": _path(variants[label]),
         }
         for label in variants
     ]
@@ -442,21 +442,23 @@ def _machine(device: torch.device) -> dict[str, Any]:
 def _table(results: list[dict[str, Any]]) -> str:
     width = max(len(row["variant"]) for row in results)
     lines = [
-        f"{'':13}{'':{width}}  {'ms':>9}  {'least':>9}  {'ratio':>6}  {'bytes':>6}  {'extra MB':>9}"
+        f"{'':13}{'':{width}}  {'ms':>9}  {'least':>9}  {'ratio':>6}  {'bytes':>6}  "
+        f"{'extra MB':>9}  path"
     ]
     name = None
     for row in results:
         first, name = row["optimizer"] != name, row["optimizer"]
         moved = row["bytes_over_fewest"]
         moved = "-" if moved is None else f"{moved:.2f}"
-        lines.append(
+        line = (
             f"{name if first else '':13}{row['variant']:{width}}  {row['ms']:9.3f}  "
             f"{row['ms_min']:9.3f}  {row['ratio']:6.2f}  {moved:>6}  {row['extra_mb']:9.2f}"
         )
+        lines.append(f"{line}  {row['path']}".rstrip())
     lines.append(
         "ms: median, far above the least where the machine is busy; ratio: of the medians, to\n"
         "the first row of the optimizer; bytes: read and written, over the fewest possible;\n"
-        "extra MB: peak memory of a step beyond weights, gradients and moments"
+        "extra MB: what torch allocates in a step beyond weights, gradients and moments"
     )
     return "\n".join(lines)
 

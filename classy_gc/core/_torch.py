@@ -8,6 +8,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 import torch
@@ -28,11 +29,25 @@ def check_fused(p: Tensor) -> None:
         _device_dtype_check_for_fused(p)
 
 
-def init_group(optimizer: Optimizer, group: dict[str, Any], count: int) -> list[list[Any]]:
-    """What torch's step of a group works on, ``count`` lists; makes the state that is missing."""
-    lists: list[list[Any]] = [[] for _ in range(count)]
-    optimizer._init_group(group, *lists)
-    return lists
+def state_of(
+    optimizer: Optimizer, group: dict[str, Any], params: list[Tensor], *names: str
+) -> list[list[Tensor]]:
+    """Of parameters that have a gradient their state by these names, a list each.
+
+    What is missing is made by torch's ``_init_group``, which fills some lists on the way.
+    """
+
+    def lists() -> list[list[Tensor]]:
+        states = [optimizer.state[p] for p in params]
+        return [[state[name] for state in states] for name in names]
+
+    try:
+        return lists()
+    except KeyError:
+        torchs = next(c for c in type(optimizer).__mro__ if c.__module__.startswith("torch.optim."))
+        count = len(signature(torchs._init_group).parameters) - 2  # less self and group
+        optimizer._init_group(group, *([] for _ in range(count)))
+        return lists()
 
 
 def unhooked(step: Callable[..., Any]) -> Callable[..., Any]:

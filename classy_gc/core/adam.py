@@ -8,25 +8,22 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from classy_gc.core._torch import init_group
+from classy_gc.core._torch import state_of
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.kernels.update import Update
 from classy_gc.core.options import given
 
 
-def _kernel_update(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> Update:
+def _kernel_update(
+    optimizer: CentralizedOptimizer, group: dict[str, Any], params: list[Tensor]
+) -> Update:
     """The update of a group, for :mod:`classy_gc.core.kernels`."""
-    params, grads, *moments, steps = init_group(optimizer, group, 6)
+    names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * bool(group["amsgrad"])
+    steps, *moments = state_of(optimizer, group, params, "step", *names)
     beta1, beta2 = map(float, group["betas"])
-    return Update(
-        "adam",
-        params,
-        grads,
-        moments,
-        steps,
-        {"amsgrad"} if group["amsgrad"] else set(),
-        {"beta1": beta1, "beta2": beta2, "eps_outside": group["eps"]},
-    )
+    numbers = {"beta1": beta1, "beta2": beta2, "eps_outside": group["eps"]}
+    flags = {"amsgrad"} if group["amsgrad"] else set()
+    return Update("adam", params, moments, steps, flags, numbers)
 
 
 class Adam(CentralizedOptimizer, torch.optim.Adam):

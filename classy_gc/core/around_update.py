@@ -18,7 +18,7 @@ from classy_gc.core.centralization import (
     row_means,
     shift_rows_,
 )
-from classy_gc.core.memory import check_dense, lay_out_gradient, lay_out_state
+from classy_gc.core.memory import lay_out_gradient, lay_out_state
 
 if TYPE_CHECKING:
     from classy_gc.core.centralized_optimizer import CentralizedOptimizer
@@ -30,17 +30,6 @@ def centralizes(group: _Group, p: Tensor) -> bool:
     """Whether GC acts on a parameter of a group."""
     reason = ineligible_reason(p, use_gc=group["use_gc"], gc_conv_only=group["gc_conv_only"])
     return reason is None
-
-
-def check_layout(groups: list[_Group]) -> None:
-    """Refuses what torch's fused kernels would read past: a weight that has become a view.
-
-    Raises:
-        ValueError: as :func:`classy_gc.core.memory.check_dense`.
-    """
-    for group in groups:
-        if group.get("fused"):
-            check_dense(group["params"])
 
 
 def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from classy_gc.core import kernels
 from classy_gc.core._torch import is_flattened, is_uninitialized, unhooked
-from classy_gc.core.around_update import centralizes, check_layout, update_around
+from classy_gc.core.around_update import centralizes, update_around
 from classy_gc.core.memory import check_dense, lay_out_state
 from classy_gc.core.options import (
     check_closure,
@@ -110,7 +110,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             self.defaults.setdefault(name, value)
         self._parent.add_param_group(self, param_group)
         group = self.param_groups[-1]
-        if "betas" in group:  # a list or OmegaConf's, which a weights-only load would refuse
+        if (
+            "betas" in self.defaults
+        ):  # a list or OmegaConf's, which a weights-only load would refuse
             self.defaults["betas"] = tuple(self.defaults["betas"])
             group["betas"] = tuple(group["betas"])
         try:
@@ -215,21 +217,23 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         # Everything that can be refused is refused before any value is changed.
         for group in self.param_groups:
             self._check_options(group)
-            self._check_gradients(group)
         self._update_groups()
         return loss
 
     def _update_groups(self) -> None:
-        lengths = [kernels.row_lengths(self, group) for group in self.param_groups]
-        steps = list(zip(self.param_groups, lengths, strict=True))
-        around = [group for group, rows in steps if rows is None]
-        check_layout(around)
-        for group, rows in steps:
-            if rows is not None:
-                kernels.step(self, group, rows)
+        found = [(group, kernels.find(self, group)) for group in self.param_groups]
+        around = [group for group, kernel in found if kernel is None]
+        for group in around:
+            self._check_gradients(group)
+        for group, kernel in found:
+            if kernel is not None:
+                kernels.step(self, group, kernel)
         update_around(self, around)
 
     def _check_gradients(self, group: dict[str, Any]) -> None:
+        """Refuses what torch's own step and GC around it cannot work on."""
+        if group.get("fused"):
+            check_dense(group["params"])
         for p in group["params"] if group["use_gc"] else ():
             g = p.grad
             if g is not None and g.layout != torch.strided and centralizes(group, p):

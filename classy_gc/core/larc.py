@@ -100,17 +100,15 @@ class LARC(SGD):
         super()._check_group(group)
         self._check_rows(group["params"], "needs the norms of whole weights", "")
 
-    def _check_gradients(self, group: dict[str, Any]) -> None:
-        for p in group["params"]:
-            if p.grad is not None and p.grad.layout != torch.strided:
-                raise RuntimeError(
-                    f"{type(self).__name__} does not support sparse gradients (shape "
-                    f"{list(p.grad.shape)}): it needs their norms and adds the decay to them"
-                )
-
     def _update_groups(self) -> None:
         """SGD's, of ``λ·(g + wd·p)`` in place of the gradients and their decay."""
         grads = [(p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None]
+        for _, g in grads:
+            if g.layout != torch.strided:
+                raise RuntimeError(
+                    f"{type(self).__name__} does not support sparse gradients (shape "
+                    f"{list(g.shape)}): it needs their norms and adds the decay to them"
+                )
         decays = [group["weight_decay"] for group in self.param_groups]
         try:
             for group in self.param_groups:

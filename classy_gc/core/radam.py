@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from classy_gc.core._torch import check_fused, init_group
+from classy_gc.core._torch import check_fused, state_of
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.kernels.update import Update
 from classy_gc.core.options import check_flag, check_one_implementation, given
@@ -124,9 +124,9 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
         for p in group["params"] if group["fused"] else ():
             check_fused(p)
 
-    def kernel_update(self, group: dict[str, Any]) -> Update:
+    def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        params, grads, *moments, steps = init_group(self, group, 5)
+        steps, *moments = state_of(self, group, params, "step", "exp_avg", "exp_avg_sq")
         beta1, beta2 = map(float, group["betas"])
         numbers = {
             "beta1": beta1,
@@ -136,7 +136,7 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
             "waits": not group["degenerated_to_sgd"],
             "cached": self._cached,
         }
-        return Update("adam", params, grads, moments, steps, set(), numbers)
+        return Update("adam", params, moments, steps, set(), numbers)
 
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
         """Torch's step, which knows all but ``degenerated_to_sgd=False``."""

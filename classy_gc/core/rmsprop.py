@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from classy_gc.core._torch import check_fused, init_group
+from classy_gc.core._torch import check_fused, state_of
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.kernels.update import Update
 from classy_gc.core.options import check_flag, check_one_implementation, given
@@ -103,17 +103,21 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
                     self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         return super()._init_group(group, *lists)
 
-    def kernel_update(self, group: dict[str, Any]) -> Update:
+    def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        params, grads, *state, steps = init_group(self, group, 6)
-        flags = {name for name in ("momentum", "centered") if group[name]}
+        optional = {"momentum": "momentum_buffer", "centered": "grad_avg"}
+        flags = {flag for flag in optional if group[flag]}
+        names = [optional[flag] for flag in sorted(flags)]
+        v, steps, *others = state_of(self, group, params, "square_avg", "step", *names)
+        others = dict(zip(names, others, strict=True))
+        state = [v, others.get("momentum_buffer", []), others.get("grad_avg", [])]
         numbers = {
             "beta2": group["alpha"],
             "momentum": group["momentum"],
             "eps_outside": group["eps"],
             "buffer_gain": 1.0,
         }
-        return Update("rmsprop", params, grads, state, steps, flags, numbers)
+        return Update("rmsprop", params, state, steps, flags, numbers)
 
 
 class RMSpropTF(RMSprop):
@@ -217,9 +221,9 @@ class RMSpropTF(RMSprop):
             self.state[p]["square_avg"].fill_(group["initial_square_avg"])
         return has_complex
 
-    def kernel_update(self, group: dict[str, Any]) -> Update:
+    def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        update = super().kernel_update(group)
+        update = super().kernel_update(group, params)
         update.numbers.update(eps_outside=0.0, eps_inside=group["eps"])
         if group["lr_in_momentum"] and group["momentum"]:
             update.numbers.update(lr=1.0, buffer_gain=float(group["lr"]))
@@ -228,17 +232,17 @@ class RMSpropTF(RMSprop):
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
         """The update without GC, where no kernel does it: torch has no such optimizer."""
         for group in groups:
-            *tensors, steps = init_group(self, group, 6)
-            for t in steps:
+            update = self.kernel_update(group, [p for p in group["params"] if p.grad is not None])
+            for t in update.steps:
                 t.add_(1)
             foreach = group["foreach"]
             if foreach is None:
                 foreach = all(p.is_cuda for p in group["params"])
             # All at once saves launches; one tensor at a time keeps the temporaries small.
-            count = len(tensors[0])
-            size = max(1, count) if foreach else 1
-            for i in range(0, count, size):
-                _rmsprop_tf(group, *([_as_real(x) for x in xs[i : i + size]] for xs in tensors))
+            size = max(1, len(update.params)) if foreach else 1
+            lists = (update.params, [p.grad for p in update.params], *update.state)
+            for i in range(0, len(update.params), size):
+                _rmsprop_tf(group, *([_as_real(x) for x in xs[i : i + size]] for xs in lists))
 
 
 def _as_real(x: Tensor) -> Tensor:

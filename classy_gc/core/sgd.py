@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from classy_gc.core._torch import init_group
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.kernels.update import Update
 from classy_gc.core.options import given
@@ -72,13 +72,15 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
     ) -> None:
         super().__init__(**given(locals()))
 
-    def kernel_update(self, group: dict[str, Any]) -> Update:
+    def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        params, grads, buffers = init_group(self, group, 3)
-        new = [buffer is None for buffer in buffers]
-        for i, p in enumerate(params) if any(new) else ():
-            if new[i]:
-                buffers[i] = self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        flags = {name for name in ("momentum", "nesterov") if buffers and group[name]}
+        buffers, new, flags = [], [], set()
+        if group["momentum"]:
+            flags = {"momentum", "nesterov"} if group["nesterov"] else {"momentum"}
+            states = [self.state[p] for p in params]
+            new = [state.get("momentum_buffer") is None for state in states]
+            for p, state in compress(zip(params, states, strict=True), new):
+                state["momentum_buffer"] = torch.zeros_like(p)
+            buffers = [state["momentum_buffer"] for state in states]
         numbers = {"momentum": group["momentum"], "dampening": group["dampening"]}
-        return Update("sgd", params, grads, [buffers], [], flags, numbers, new)
+        return Update("sgd", params, [buffers], [], flags, numbers, new)

@@ -9,9 +9,10 @@ numbers to rounding. The environment variable ``CLASSY_GC_KERNELS=0`` turns kern
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from classy_gc.core._torch import scaling
 from classy_gc.core.kernels import rows
@@ -38,23 +39,36 @@ def why_not(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> str | Non
     return rows.missing()
 
 
-def row_lengths(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> list[int] | None:
-    """Of each parameter that has a gradient the length of a row, 0 where GC leaves it alone.
+class Found(NamedTuple):
+    """A group that a kernel can step, and what it has to know of its tensors."""
 
-    None if no kernel can step the group, and GC goes around torch's own step.
-    """
+    params: list[Tensor]
+    grads: list[Tensor]
+    rows: rows.Rows
+
+
+def find(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> Found | None:
+    """What a kernel needs to step a group, or None if none can."""
     if why_not(optimizer, group) is not None:
         return None
-    params = [p for p in group["params"] if p.grad is not None]
-    return rows.row_lengths(params, group["use_gc"], group["gc_conv_only"])
+    pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
+    params, grads = [p for p, _ in pairs], rows.local([g for _, g in pairs])
+    known = vars(optimizer).setdefault("_rows", {})
+    switches = bool(group["use_gc"]), bool(group["gc_conv_only"])
+    last = known.pop(id(group), None)
+    found = rows.find_rows(rows.local(params), grads, *switches, last)
+    if found is None:
+        return None
+    known[id(group)], grads = found
+    return Found(params, grads, known[id(group)])
 
 
-def step(optimizer: CentralizedOptimizer, group: dict[str, Any], lengths: list[int]) -> None:
-    """Steps a group with a kernel; ``lengths`` are what :func:`row_lengths` gave."""
+def step(optimizer: CentralizedOptimizer, group: dict[str, Any], found: Found) -> None:
+    """Steps a group with a kernel; ``found`` is what :func:`find` gave."""
     scale, found_inf = scaling(optimizer)
     if found_inf is not None and found_inf.item():
         return
-    update = optimizer.kernel_update(group)
+    update = optimizer.kernel_update(group, found.params)
     decoupled = group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay)
     wd = float(group["weight_decay"])
     numbers = {
@@ -65,5 +79,7 @@ def step(optimizer: CentralizedOptimizer, group: dict[str, Any], lengths: list[i
         **update.numbers,
     }
     where = "before" if group.get("gc_loc", True) else "after"
-    rows.step(update._replace(numbers=numbers, flags={*update.flags, where}), lengths)
-    torch.autograd.graph.increment_version(update.params)
+    rows.step(
+        update._replace(numbers=numbers, flags={*update.flags, where}), found.rows, found.grads
+    )
+    torch.autograd.graph.increment_version(found.params)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from classy_gc.core._torch import PLAIN
 from classy_gc.core.centralization import ineligible_reason, local_rows
 from classy_gc.core.kernels.update import Update
 from classy_gc.core.memory import is_dense, laid_out_as
+
+_PLAIN = set(PLAIN)
 
 # As rows.c has them.
 _STATES = 3
@@ -68,73 +70,125 @@ def _row_length(
     return length if x.shape[0] == 1 or stride[0] == length else None
 
 
-def row_lengths(params: list[Tensor], use_gc: Any, gc_conv_only: Any) -> list[int] | None:
-    """How many elements the rows of parameters have, 0 where GC leaves one alone.
+class Rows(NamedTuple):
+    """The parameters of a group as the kernel sees them, found anew only where they change.
 
-    None if one of them is not on the CPU, not of a real floating-point type, lies in memory such
-    that its rows are no blocks of it, or has a gradient of another type; or if two share memory.
+    It holds no tensor, so that what is no longer trained is freed.
     """
-    grads = [p.grad for p in params]
-    if not {*map(type, params), *map(type, grads)} <= set(PLAIN):
-        params, grads = list(map(local_rows, params)), list(map(local_rows, grads))
-        if not {*map(type, params), *map(type, grads)} <= set(PLAIN):
-            return None
-    strided = torch.strided
-    for p, g in zip(params, grads, strict=True):
-        if not (p.is_cpu and p.dtype in _TYPES and g.dtype is p.dtype and g.layout is strided):
-            return None
-    use_gc, gc_conv_only = bool(use_gc), bool(gc_conv_only)
+
+    #: where parameters lie and how large they are
+    key: tuple[Any, ...]
+    strides: list[tuple[int, ...]]
+    types: list[torch.dtype]
+    #: addresses, numbers of elements, lengths of rows
+    columns: tuple[array[int], array[int], array[int]]
+    #: addresses of the state, once it is known to fit
+    state: list[list[int]]
+
+
+def local(tensors: list[Tensor]) -> list[Tensor]:
+    """Tensors that have an address: of DTensors with whole rows those of this process."""
+    return tensors if set(map(type, tensors)) <= _PLAIN else list(map(local_rows, tensors))
+
+
+def find_rows(
+    params: list[Tensor],
+    grads: list[Tensor],
+    use_gc: bool,
+    gc_conv_only: bool,
+    last: Rows | None = None,
+) -> tuple[Rows, list[Tensor]] | None:
+    """The rows of parameters and their gradients, or None if the kernel cannot step one of them.
+
+    All must be on the CPU, of a real floating-point type and dense, with rows that are blocks of
+    memory; no two may share memory. Gradients must be of the same type and not sparse.
+
+    Args:
+        params: local, whole, not lazy.
+        grads: theirs; what is returned lies in memory as the parameters do.
+        use_gc, gc_conv_only: of their group.
+        last: the rows that were found for the group before (default: None).
+    """
+    if not {*map(type, params), *map(type, grads)} <= _PLAIN:
+        return None
+    addresses, sizes = [p.data_ptr() for p in params], [p.numel() for p in params]
+    key = (use_gc, gc_conv_only, addresses, sizes)
+    types = [g.dtype for g in grads]
+    if {g.layout for g in grads} - {torch.strided}:
+        return None
+    strides = [g.stride() for g in grads]
+    # Autograd lays a gradient out as its parameter: as long as they stay, so does the parameter.
+    if last is not None and (last.key, last.strides, last.types) == (key, strides, types):
+        return last, grads
+    if (
+        not all(p.is_cpu and p.dtype in _TYPES for p in params)
+        or [p.dtype for p in params] != types
+    ):
+        return None
     lengths = [_row_length(p.shape, p.stride(), use_gc, gc_conv_only) for p in params]
-    addresses = [p.data_ptr() for p in params if p.numel()]
-    return None if None in lengths or len(set(addresses)) < len(addresses) else lengths
+    distinct = {address for address, size in zip(addresses, sizes, strict=True) if size}
+    if None in lengths or len(distinct) < sum(map(bool, sizes)):
+        return None
+    columns = tuple(array("q", xs) for xs in (addresses, sizes, lengths))
+    rows = Rows(key, [p.stride() for p in params], types, columns, [])
+    return rows, list(map(laid_out_as, params, grads))
 
 
-def step(update: Update, lengths: list[int]) -> None:
-    """One step of a group, with all numbers and flags; ``lengths`` are of :func:`row_lengths`.
+def step(update: Update, rows: Rows, grads: list[Tensor]) -> None:
+    """One step of a group; ``update`` has all numbers and flags.
 
     Raises:
         ValueError: the state of a parameter has another shape or type than the parameter.
         MemoryError: there is none for a row of each thread.
     """
-    lists = [update.params, update.grads, *update.state]
-    if not set(map(type, update.params)) <= set(PLAIN):
-        lists = [list(map(local_rows, xs)) for xs in lists]
-    params = lists[0]
-    strides = [p.stride() for p in params]
-    for i, xs in enumerate(lists[1:], 1):
-        for p, x in zip(params, xs, strict=True) if i > 1 and xs else ():
-            if x.shape != p.shape or x.dtype is not p.dtype:
-                raise ValueError(
-                    f"a parameter is {p.dtype} of shape {list(p.shape)}, and its state {x.dtype} "
-                    f"of shape {list(x.shape)}"
-                )
-        if xs and [x.stride() for x in xs] != strides:
-            lists[i] = [laid_out_as(p, x) for p, x in zip(params, xs, strict=True)]
-            for x, laid_out in zip(xs, lists[i], strict=True) if i > 1 else ():
-                x.data = laid_out
+    params, *state = map(local, (update.params, *update.state))
+    state_addresses = [[x.data_ptr() for x in xs] for xs in state]
+    if state_addresses != rows.state:
+        state_addresses = [list(map(_fitting, params, xs)) if xs else [] for xs in state]
+        rows.state[:] = state_addresses
     # A step count may have come from another device, or be a float64 where that is the default.
-    steps = [local_rows(t).to("cpu", torch.float32) for t in update.steps]
-    columns = [[x.data_ptr() for x in xs] for xs in lists]
-    columns += [[]] * (2 + _STATES - len(lists))
-    columns += [[t.data_ptr() for t in steps], [p.numel() for p in params], lengths, update.new]
-    columns = [xs or [0] * len(params) for xs in columns]
-    types = [p.dtype for p in params]
-    for dtype in set(types):
-        chosen = [y is dtype for y in types]
-        _call(update, dtype, [list(compress(xs, chosen)) for xs in columns])
-    for t, advanced in zip(update.steps, steps, strict=True):
-        if advanced is not t:
-            t.copy_(advanced)
+    steps = local(update.steps)
+    if not {(t.dtype, t.is_cpu) for t in steps} <= {(torch.float32, True)}:
+        steps = [t.to("cpu", torch.float32) for t in steps]
+
+    addresses, sizes, lengths = rows.columns
+    none = array("q", bytes(sizes.itemsize * len(sizes)))
+    columns = [addresses, [g.data_ptr() for g in grads], *state_addresses]
+    columns += [none] * (2 + _STATES - len(columns))
+    columns += [[t.data_ptr() for t in steps], sizes, lengths, update.new]
+    columns = [xs or none for xs in columns]
+    types = set(rows.types)
+    for dtype in types:
+        if len(types) == 1:
+            _call(update, dtype, columns)
+        else:
+            chosen = [x is dtype for x in rows.types]
+            _call(update, dtype, [list(compress(xs, chosen)) for xs in columns])
+    for t, advanced in zip(update.steps, steps, strict=True) if steps is not update.steps else ():
+        t.copy_(advanced)
 
 
-def _call(update: Update, dtype: torch.dtype, columns: list[list[int]]) -> None:
+def _fitting(p: Tensor, x: Tensor) -> int:
+    """The address of a tensor of the state of ``p``, laid out as that is."""
+    if x.shape != p.shape or x.dtype is not p.dtype:
+        raise ValueError(
+            f"a parameter is {p.dtype} of shape {list(p.shape)}, and its state {x.dtype} of shape "
+            f"{list(x.shape)}"
+        )
+    x.data = laid_out_as(p, x)
+    return x.data_ptr()
+
+
+def _call(update: Update, dtype: torch.dtype, columns: list[Any]) -> None:
     options = _Options(
         family=_FAMILIES[update.family],
         type=_TYPES[dtype],
         flags=sum(_FLAGS[flag] for flag in update.flags),
         **update.numbers,
     )
-    table = array("q", [x for xs in columns for x in xs])
+    table = array("q")
+    for xs in columns:
+        table.extend(xs)
     address, count = table.buffer_info()[0], len(columns[0])
     shapes = address + 8 * count * (len(columns) - 3)
     arguments = map(ctypes.c_void_p, (address, shapes))

@@ -13,7 +13,7 @@ class Update(NamedTuple):
 
     Args:
         family: ``"sgd"``, ``"adam"`` or ``"rmsprop"``.
-        params, grads: those parameters that have a gradient, and theirs.
+        params: those that have a gradient.
         state: up to three lists of tensors that go with the parameters, or are empty.
         steps: step counts, which the kernel advances; may be empty.
         flags: those of the family that are on.
@@ -23,7 +23,6 @@ class Update(NamedTuple):
 
     family: str
     params: list[Tensor]
-    grads: list[Tensor]
     state: Sequence[list[Tensor]]
     steps: list[Tensor]
     flags: set[str]
