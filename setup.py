@@ -10,6 +10,8 @@ EXTRAS = {
 }
 EXTRAS["test"] = sorted({package for packages in EXTRAS.values() for package in packages})
 EXTRAS["test"] += ["pytest", "hypothesis", "ruff"]
+# The frameworks that the core's optimizers are tested in; who uses one has it.
+EXTRAS["test"] += ["accelerate", "hydra-core", "lightning", "mmengine", "pytorch_optimizer"]
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
 
 setup(

@@ -1,16 +1,16 @@
 """The optimizers in MMEngine's own Runner, beside the same loop in torch."""
 
 import functools
+import itertools
 
 import pytest
 import torch
-from ecosystem.digits import EPOCHS, assert_same_weights, dataset, network, row_means, train
+from ecosystem.digits import EPOCHS, assert_same_weights, dataset, loss, network, row_means, train
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.registry import DATASETS, MODELS, OPTIMIZERS
 from mmengine.runner import Runner
-from torch.nn.functional import cross_entropy
 
 from classy_gc import core
 
@@ -29,7 +29,8 @@ train_dataloader = dict(
 train_cfg = dict(by_epoch=True, max_epochs={epochs})
 optim_wrapper = {optim_wrapper!r}
 param_scheduler = {param_scheduler!r}
-log_level = "WARNING"
+resume = {resume!r}
+log_level = "ERROR"
 """
 
 
@@ -42,7 +43,7 @@ class TestDigitsNetwork(BaseModel):
         self.network = network()
 
     def forward(self, images, targets, mode):
-        return {"loss": cross_entropy(self.network(images), targets)}
+        return {"loss": loss(self.network, images, targets)}
 
 
 DATASETS.register_module("TestDigits", module=dataset)
@@ -51,21 +52,23 @@ DATASETS.register_module("TestDigits", module=dataset)
 @pytest.fixture
 def run(tmp_path, request):
     """Trains from a config file; the network that MMEngine trained."""
+    number = itertools.count()
 
-    def run(epochs=EPOCHS, resume=False, param_scheduler=(), **optim_wrapper):
-        name = f"{request.node.name}-{epochs}"  # MMEngine keeps what is global by this name
+    def run(folder="work", epochs=EPOCHS, resume=False, param_scheduler=(), **optim_wrapper):
+        # MMEngine keeps what is global by the name of the experiment.
+        name = f"{request.node.name}-{next(number)}"
         file = tmp_path / "config.py"
         file.write_text(
             CONFIG.format(
-                work_dir=str(tmp_path / "work"),
+                work_dir=str(tmp_path / folder),
                 name=name,
                 epochs=epochs,
                 optim_wrapper=optim_wrapper,
                 param_scheduler=list(param_scheduler),
+                resume=resume,
             )
         )
         runner = Runner.from_cfg(Config.fromfile(file))
-        runner._resume = resume
         runner.train()
         return runner
 
@@ -110,6 +113,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `scheduler.step")  # while it accumulates
 @pytest.mark.parametrize("clip", [None, 0.5], ids=["", "clipped"])
 @pytest.mark.parametrize(("wrapper", "loop"), WRAPPERS.values(), ids=WRAPPERS)
 @pytest.mark.parametrize("name", OPTIMIZER_OPTIONS)
@@ -156,11 +160,12 @@ def test_all_that_an_optim_wrapper_does(run, monkeypatch, name, wrapper, loop, c
     assert (row_means(head[0]) - row_means(head[1])).abs().max() > 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
 def test_resume(run, monkeypatch):
     # MMEngine's checkpoints hold objects of its own, which torch 2.6 refuses unless told.
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     optimizer = {"type": "AdamWGC", "lr": 0.01, "use_gc": True}
-    whole = run(optimizer=optimizer).model
+    whole = run("whole", optimizer=optimizer).model
     run(epochs=1, optimizer=optimizer)
     resumed = run(optimizer=optimizer, resume=True)
     assert resumed.iter == 10
