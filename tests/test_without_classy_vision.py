@@ -22,6 +22,12 @@ for optimizer in (
     optimizer.zero_grad()  # first (1, 1) + (½, −½), then + (1, −1)
 print([round(x, 4) for x in weight[0].tolist()])
 """
+MMENGINE = """
+import classy_gc.mmengine
+from mmengine.registry import OPTIMIZERS
+
+print(OPTIMIZERS.get("SGDGC").__module__)
+"""
 REST = """
 import importlib
 import classy_gc
@@ -67,6 +73,7 @@ def run(tmp_path_factory):
     ("code", "lines"),
     [
         (CORE, ["[2.5, -0.5]"]),
+        (MMENGINE, ["classy_gc.core.sgd"]),
         (
             REST,
             [
@@ -77,7 +84,7 @@ def run(tmp_path_factory):
             + ["False"],
         ),
     ],
-    ids=["the core works", "the rest names what is missing"],
+    ids=["the core works", "so does MMEngine", "the rest names what is missing"],
 )
 def test_import(run, code, lines):
     result = run(code)

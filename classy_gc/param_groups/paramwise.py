@@ -25,7 +25,7 @@ _MULTIPLIER = Rule("a number >= 0 or null", lambda v: v is None or NON_NEGATIVE.
 
 @register_param_group_builder("paramwise")
 class Paramwise(ParamGroupBuilder):
-    """``paramwise``: the fields of MMEngine's ``DefaultOptimWrapperConstructor``.
+    """``paramwise``: MMEngine's ``DefaultOptimWrapperConstructor``, and a field about GC.
 
     Multipliers are numbers >= 0; null, the default of each, is no rule. Of the decay rules the
     first that applies decides: norm, depthwise, bias, flat.
