@@ -51,7 +51,7 @@ DATASETS.register_module("TestDigits", module=dataset)
 
 @pytest.fixture
 def run(tmp_path, request):
-    """Trains from a config file; the network that MMEngine trained."""
+    """Trains from a config file, and returns the Runner that did."""
     number = itertools.count()
 
     def run(folder="work", epochs=EPOCHS, resume=False, param_scheduler=(), **optim_wrapper):
