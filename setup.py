@@ -9,9 +9,10 @@ EXTRAS = {
     "tensorboard": ["tensorboard"],
     "zero": ["fairscale"],
 }
-EXTRAS["test"] = sorted({package for packages in EXTRAS.values() for package in packages})
-EXTRAS["test"] += ["pytest", "hypothesis", "ruff", "mypy"]
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
+EXTRAS["test"] = [*EXTRAS["all"], "pytest", "hypothesis", "ruff", "mypy"]
+# The frameworks that the core's optimizers are tested in; who uses one has it.
+EXTRAS["test"] += ["accelerate", "hydra-core", "lightning", "mmengine", "pytorch_optimizer"]
 
 # The one-pass kernels: C without a header of Python or torch, loaded by its path. Where it does
 # not compile, the package installs without it. Nothing is contracted to fused multiply-adds, so

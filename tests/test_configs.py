@@ -80,3 +80,13 @@ def test_keys_of_digits_sgd_gc_are_those_of_all_five(name):
     task.prepare()
     group = task.optimizer.optimizer.param_groups[0]
     assert (group["momentum"] if name == "sgd_gc" else group["betas"][0]) == 0.9
+
+
+def test_the_vision_transformer_centralizes_weights_of_layers_only():
+    (path,) = (path for path in CONFIGS if "_vit_" in path.stem)
+    config = without_data(path)
+    config["model"] |= {"image_size": 32, "num_layers": 1, "num_heads": 2, "hidden_dim": 8}
+    config["model"] |= {"mlp_dim": 8, "heads": [{**config["model"]["heads"][0], "in_plane": 8}]}
+    table = build_task(config).param_group_table().splitlines()
+    off = {line.split()[0] for line in table if "use_gc false" in line}
+    assert off == {"class_token", "encoder.pos_embedding"}

@@ -138,6 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = importlib.import_module(f"classy_gc.commands.{module}").main(args.arguments)
         sys.stdout.flush()
         return code
+    except ModuleNotFoundError as error:
+        if error.name != "classy_vision":
+            raise
+        parser.error(f"{args.command} needs Classy Vision: pip install classy-vision")
     except BrokenPipeError:
         # That nobody reads stdout on, as under `| head`, is no error; another broken pipe is one.
         stdout = select.poll()

@@ -20,10 +20,13 @@ from classy_gc.core.centralization import ineligible_reason
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced
 from classy_gc.hooks.gc_monitor import gradient_norms, named_parameters, ratios
+from classy_gc.param_groups import parameter_occurrences
+from classy_gc.param_groups.layer_weights import no_layer_weight_reason
 from classy_gc.table import aligned
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
 _COLORS = {"yes": "#0072B2", "would": "#E69F00", "no": "#999999"}
+_HATCH = "////"
 _MOST_BARS = 150
 _LONGEST_NAME = 60
 
@@ -36,6 +39,7 @@ class Row(NamedTuple):
     group: int | None  # None of a parameter that is frozen
     gc: str  # "yes", "would" with use_gc, or "no: " and why not
     norms: torch.Tensor | None  # row_mean_norms of its gradients; None if they have no rows
+    mark: str | None = None  # of what has rows, but is no weight of a layer: what it is instead
 
     @property
     def removed(self) -> float | None:
@@ -135,6 +139,11 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
     finally:
         show_progress("")
         del task.run_optimizer
+    occurrences = (
+        *parameter_occurrences(task.base_model),
+        *parameter_occurrences(task.base_loss, "loss"),
+    )
+    marks = {p.full_name: no_layer_weight_reason(p) for p in occurrences}
     groups = {
         id(p): (i, group)
         for i, group in enumerate(task.optimizer.param_groups)
@@ -150,7 +159,7 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
             del norms[name]
             reason = "its gradient is sparse, which use_gc refuses"
         gc = f"no: {reason}" if reason else "yes" if group.get("use_gc") else "would"
-        rows.append(Row(name, p.shape, i, gc, norms.get(name)))
+        rows.append(Row(name, p.shape, i, gc, norms.get(name), None if reason else marks[name]))
     return rows, done
 
 
@@ -168,7 +177,8 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         shape = "×".join(map(str, row.shape)) or "1"
         group = "-" if row.group is None else row.group
-        lines.append((row.name, shape, group, _percent(row.removed), row.gc))
+        gc = f"{row.gc} ({row.mark})" if row.mark else row.gc
+        lines.append((row.name, shape, group, _percent(row.removed), gc))
     for gc in ("yes", "would"):
         those = [row for row in rows if row.gc == gc]
         if those:
@@ -205,6 +215,8 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     shares = [row.removed or 0 for row in bars]
     names = [_shortened(row.name) for row in bars]
     drawn = axes.barh(range(len(bars)), shares, color=[_COLORS[kind] for kind in kinds])
+    for bar, row in zip(drawn, bars, strict=True):
+        bar.set(hatch=_HATCH if row.mark else None, edgecolor="white", linewidth=0)
     axes.bar_label(drawn, [_percent(row.removed) for row in bars], padding=3, fontsize=7)
     axes.set_yticks(range(len(bars)), names, fontsize=7)
     axes.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
@@ -222,6 +234,9 @@ def picture(rows: Sequence[Row], title: str) -> Any:
         "no": "gc_conv_only leaves it out",
     }
     handles = [Patch(color=_COLORS[kind], label=texts[kind]) for kind in texts if kind in kinds]
+    if any(row.mark for row in bars):
+        label = "of no layer, or a normalization"
+        handles.append(Patch(facecolor="#666666", edgecolor="white", hatch=_HATCH, label=label))
     if handles:
         figure.legend(
             handles=handles, loc="outside lower center", ncols=len(handles), frameon=False
@@ -268,6 +283,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"removed: share of the gradient's energy, {of_batches}")
     if any(row.norms is not None and row.removed is None for row in rows):
         print("-: the gradient is zero, or there is none")
+    marked = sum(row.mark is not None for row in rows)
+    if marked:
+        print(
+            f"(…): {marked} tensors that are no weights of a linear, convolution, embedding, "
+            "recurrent or attention layer; 'gc_layer_weights_only': true of param_groups "
+            "'paramwise' turns GC off for all of them"
+        )
     if any(row.gc == "would" for row in rows):
         print(f"would: {_how_to_turn_on(task)}")
     with replaced(Path(args.output)) as file:

@@ -39,7 +39,8 @@ SPEED_OPTIONS = {"fused": (None, SWITCH), "foreach": (None, SWITCH)}
 CLASSY_KEYS = ("name", "num_epochs", "param_schedulers")
 
 
-_GC_DOC = """use_gc (bool): centralize gradients (default: False)
+_GC_DOC = """use_gc (bool): centralize gradients row by row; a row is what the first index of a
+            tensor selects, whatever module holds it (default: False)
         gc_conv_only (bool): leave tensors of up to three dimensions alone (default: False)"""
 _SPEED_DOC = """fused (bool, optional): torch's fused kernels (default: None, where all parameters
             support them)

@@ -42,7 +42,8 @@ class GC(ScheduledGC):
 
     Args:
         base_optimizer (ClassyOptimizer): what to centralize, not yet given its parameters.
-        use_gc (bool): centralize gradients (default: False)
+        use_gc (bool): centralize gradients row by row; a row is what the first index of a tensor
+            selects, whatever module holds it (default: False)
         gc_conv_only (bool): leave tensors of up to three dimensions alone (default: False)
         gc_loc (bool): centralize the gradient, with its L2 decay, not the update
             (default: False)

@@ -18,6 +18,7 @@ from classy_gc.param_groups.build import (
     ScaledParamScheduler,
     build_param_groups,
     full_table,
+    parameter_occurrences,
     short_table,
 )
 from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
@@ -108,6 +109,7 @@ __all__ = [
     "build_param_group_builder",
     "build_param_groups",
     "full_table",
+    "parameter_occurrences",
     "register_param_group_builder",
     "short_table",
 ]

@@ -213,8 +213,18 @@ def _rule(name: str, value: Any) -> Rule:
     return _STOCK_RULES.get(name, kind)
 
 
-def _named_parameters(root: nn.Module, prefix: str = "") -> Iterator[NamedParameter]:
-    """Every occurrence of every parameter; shared ones more than once."""
+def parameter_occurrences(root: nn.Module, prefix: str = "") -> Iterator[NamedParameter]:
+    """Every parameter with the modules that hold it; shared ones more than once.
+
+    Args:
+        root: whose parameters.
+        prefix: of their names, with a dot between (default: none).
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False)))
+        >>> [(p.full_name, p.prefix, len(p.parents)) for p in parameter_occurrences(model)]
+        [('0.0.weight', '0.0', 2)]
+    """
     modules = dict(root.named_modules(prefix=prefix, remove_duplicate=False))
     for path, module in modules.items():
         above = [path[:i] for i, c in enumerate(path) if c == "."]
@@ -268,9 +278,9 @@ def build_param_groups(
         ['0.bias', '1.bias'] {'lr': 0.5}
     """
     options = OptimizerOptions(optimizer, schedules, num_epochs)
-    named = list(_named_parameters(model))
+    named = list(parameter_occurrences(model))
     if loss is not None:
-        named += _named_parameters(loss, "loss")
+        named += parameter_occurrences(loss, "loss")
     wanted = builder.options(model, named, options)
     if len(wanted) != len(named):
         raise ValueError(

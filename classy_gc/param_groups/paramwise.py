@@ -12,9 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torchvision.ops import DeformConv2d
 
-from classy_gc.options import MAPPING, NON_NEGATIVE, Rule
+from classy_gc.core import ineligible_reason
+from classy_gc.options import BOOL, MAPPING, NON_NEGATIVE, Rule
 from classy_gc.param_groups import register_param_group_builder
 from classy_gc.param_groups.build import MULTIPLIERS, OptimizerOptions
+from classy_gc.param_groups.layer_weights import no_layer_weight_reason
 from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
@@ -23,7 +25,7 @@ _MULTIPLIER = Rule("a number >= 0 or null", lambda v: v is None or NON_NEGATIVE.
 
 @register_param_group_builder("paramwise")
 class Paramwise(ParamGroupBuilder):
-    """``paramwise``: the fields of MMEngine's ``DefaultOptimWrapperConstructor``.
+    """``paramwise``: MMEngine's ``DefaultOptimWrapperConstructor``, and a field about GC.
 
     Multipliers are numbers >= 0; null, the default of each, is no rule. Of the decay rules the
     first that applies decides: norm, depthwise, bias, flat.
@@ -46,6 +48,11 @@ class Paramwise(ParamGroupBuilder):
             ``Conv2d`` (default: None)
         dcn_offset_lr_mult (float): of ``lr`` for weight and bias of a ``Conv2d`` named
             ``conv_offset`` inside a ``torchvision.ops.DeformConv2d`` (default: None)
+        gc_layer_weights_only (bool): ``use_gc`` is off for all that is no weight of a linear,
+            convolution, embedding, recurrent or attention layer, as
+            :func:`no_layer_weight_reason` has it: norm layers over several dimensions, class
+            tokens, position embeddings, bias tables. A key of ``custom_keys`` that gives
+            ``use_gc`` decides for its own (default: False)
         bypass_duplicate (bool): leave out, with a warning, a shared parameter the second
             time, which is an error otherwise (default: False)
 
@@ -73,6 +80,7 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
         "flat_decay_mult": (None, _MULTIPLIER),
         "dwconv_decay_mult": (None, _MULTIPLIER),
         "dcn_offset_lr_mult": (None, _MULTIPLIER),
+        "gc_layer_weights_only": (False, BOOL),
     }
 
     def __init__(self, **fields: Any) -> None:
@@ -91,6 +99,8 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
             for multiplier in MULTIPLIERS:
                 if field.endswith(multiplier) and getattr(self, field) is not None:
                     optimizer.require(multiplier, f"{field} of {self.label()}")
+        if self.gc_layer_weights_only:
+            optimizer.check({"use_gc": False}, f"gc_layer_weights_only of {self.label()}")
         names = [f"{p.prefix}.{p.name}" for p in parameters]
         used = {self._key(p) for p in parameters if p.parameter.requires_grad}
         for key, options in self.custom_keys.items():
@@ -113,6 +123,16 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
         return min(keys, key=lambda key: (-len(key), key), default=None)
 
     def _options(self, parameter: NamedParameter) -> dict[str, Any]:
+        options = self._multipliers(parameter)
+        if (
+            self.gc_layer_weights_only
+            and ineligible_reason(parameter.parameter) is None  # else no group of its own is needed
+            and no_layer_weight_reason(parameter) is not None
+        ):
+            options.setdefault("use_gc", False)
+        return options
+
+    def _multipliers(self, parameter: NamedParameter) -> dict[str, Any]:
         key = self._key(parameter)
         if key is not None:
             options = dict(self.custom_keys[key])

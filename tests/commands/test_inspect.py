@@ -33,6 +33,25 @@ class Words(ClassyModel):
     def forward(self, x):
         return self.head(self.words((x.flatten(1) > 0).long()).mean(1))
 """
+TOKENS = """
+import torch
+from classy_vision.models import ClassyModel, register_model
+from torch import nn
+
+@register_model("test_inspect_tokens")
+class Tokens(ClassyModel):
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.ones(1, 3, 8, 8))
+        self.ln, self.head = nn.LayerNorm([3, 8, 8]), nn.Linear(192, 10)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls()
+
+    def forward(self, x):
+        return self.head(self.ln(x * self.token).flatten(1))
+"""
 HEAD = "_heads.block1-0.default_head.fc.weight"
 
 
@@ -183,6 +202,29 @@ def test_a_sparse_gradient_is_what_gc_refuses(here, capsys):
     assert rest[0].startswith("total of 1 of 3 tensors")
 
 
+@pytest.mark.parametrize("off", [False, True])
+def test_what_is_no_weight_of_a_layer_is_marked(here, capsys, off):
+    Path("test_inspect_tokens.py").write_text(TOKENS)
+    config = digits(name="sgd_gc") | {"custom_imports": ["test_inspect_tokens"]}
+    config["name"] = "paramwise_classification_task"
+    config["optimizer"]["param_groups"] = {"name": "paramwise", "gc_layer_weights_only": off}
+    config["model"] = {"name": "test_inspect_tokens"}
+    rows, rest = inspected(capsys, config, "--batches", 1)
+    gc = "would" if off else "yes"
+    assert {name: row[-1] for name, row in rows.items()} == {
+        "token": f"{gc} (no layer: Tokens)",
+        "ln.weight": f"{gc} (normalization: LayerNorm)",
+        "ln.bias": f"{gc} (normalization: LayerNorm)",
+        "head.weight": "yes",
+        "head.bias": "no: it has 1 dimension, and rows need at least 2",
+    }
+    (note,) = (line for line in rest if line.startswith("(…): "))
+    assert note.startswith("(…): 3 tensors that are no weights of a linear, convolution,")
+    assert "'gc_layer_weights_only': true of param_groups 'paramwise'" in note
+    totals = [line.split()[2] for line in rest if line.startswith("total")]
+    assert totals == (["1", "3"] if off else ["4"])
+
+
 def test_picture(here, capsys):
     inspected(capsys, digits(gc_conv_only=True), "--batches", 1, "--output", "bars.png")
     assert {path.name for path in here.iterdir()} == {"config.json", "bars.png"}
@@ -194,6 +236,18 @@ def test_picture(here, capsys):
     # A bar of what GC touches, and one of what gc_conv_only leaves alone.
     assert drawn[0, 0x72, 0xB2] > 5000
     assert drawn[0x99, 0x99, 0x99] > 5000
+
+
+def test_bars_of_what_is_no_weight_of_a_layer_are_hatched():
+    from classy_gc.commands.inspect import Row, picture
+
+    marks = {"head.weight": None, "token": "no layer: Tokens"}
+    rows = [Row(name, (2, 2), 0, "yes", torch.ones(2), mark) for name, mark in marks.items()]
+    figure = picture(rows, "tokens")
+    assert [bool(bar.get_hatch()) for bar in figure.axes[0].patches] == [False, True]
+    (legend,) = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["GC is on", "of no layer, or a normalization"]
 
 
 def test_the_most_bars_are_kept():

@@ -186,6 +186,48 @@ def test_gc_for_some_parameters_only(config):
     torch.testing.assert_close(steps, [torch.tensor([[-1.0, 1.0]]), torch.tensor([[1.0, 3.0]])])
 
 
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.ln = nn.LayerNorm([4, 4])
+        self.flat_ln = nn.LayerNorm(4)
+        self.attention = nn.MultiheadAttention(4, 2)
+
+
+LN = ("ln.weight", "ln.bias")
+
+
+@pytest.mark.parametrize(
+    ("fields", "off"),
+    [
+        ({}, ()),
+        ({"gc_layer_weights_only": False}, ()),
+        ({"gc_layer_weights_only": True}, ("token", *LN)),
+        ({"gc_layer_weights_only": True, "norm_decay_mult": 0}, ("token", *LN)),
+        ({"gc_layer_weights_only": True, "custom_keys": {"ln": {"lr_mult": 2}}}, ("token", *LN)),
+        ({"gc_layer_weights_only": True, "custom_keys": {"ln": {"use_gc": True}}}, ("token",)),
+        (
+            {"gc_layer_weights_only": True, "custom_keys": {"in_proj": {"use_gc": False}}},
+            ("token", *LN, "attention.in_proj_weight", "attention.in_proj_bias"),
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "gc", [True, {"name": "step", "values": [0, 1], "num_epochs": 2}], ids=["", "scheduled"]
+)
+def test_gc_for_weights_of_layers_only(fields, off, gc):
+    given = {"use_gc": gc} if gc is True else {"param_schedulers": {"use_gc": gc}}
+    got = options(Encoder(), fields, {"name": "adamw_gc", **given}, num_epochs=2, where=0.75)
+    assert {name for name, own in got.items() if not own.get("use_gc", True)} == set(off)
+
+
+def test_gc_for_weights_of_layers_only_makes_few_groups():
+    assert len(group(Encoder(), {"gc_layer_weights_only": True}, {"use_gc": True})) == 2
+    # It is off everywhere, so there is nothing to tell apart.
+    assert len(group(Encoder(), {"gc_layer_weights_only": True})) == 1
+
+
 def test_any_option_of_the_optimizer_goes_to_the_group():
     own = {"use_gc": False, "betas": [0.5, 0.75], "eps": 1e-3, "amsgrad": True}
     model = EveryKind()
@@ -374,6 +416,7 @@ LINEAR = {"name": "linear", "start_value": 1, "end_value": 0}
         ({"norm_decay_mult": "0"}, ["norm_decay_mult", "'0'"]),
         ({"dwconv_decay_mult": True}, ["dwconv_decay_mult", "True"]),
         ({"bypass_duplicate": 1}, ["bypass_duplicate", "true or false", "1"]),
+        ({"gc_layer_weights_only": None}, ["gc_layer_weights_only", "true or false", "None"]),
         ({"custom_keys": ["fc"]}, ["custom_keys", "an object", "['fc']"]),
         ({"custom_keys": {"fc": 0.1}}, ["custom_keys 'fc'", "an object", "0.1"]),
         (
@@ -408,6 +451,7 @@ def test_refused(fields, fragments):
     ("name", "fields", "fragments"),
     [
         ("sgd", key(use_gc=False), ["'use_gc'", "custom_keys 'fc'", "optimizer 'sgd'", "known:"]),
+        ("sgd", {"gc_layer_weights_only": True}, ["'use_gc'", "gc_layer_weights_only", "'sgd'"]),
         ("adam", key(momentum=0.5), ["'momentum'", "optimizer 'adam'"]),
         ("sgd", key(lr=-1), ["lr must be a number >= 0, not -1"]),
         ("adam", key(betas=[0.5]), ["betas must be a list of two numbers"]),

@@ -1,0 +1,31 @@
+"""The optimizers of :mod:`classy_gc.core` for MMEngine configs, as ``SGDGC``, ``AdamGC`` and so on.
+
+Importing this module registers every one of them as an OPTIMIZER, under its name in the core with
+``GC`` behind it: ``SGD`` and ``Adam`` are torch's own there. Classy Vision is not needed. Options
+are those of the class; a key of ``paramwise_cfg``'s ``custom_keys`` takes the GC options too. ::
+
+    custom_imports = dict(imports=["classy_gc.mmengine"])
+    optim_wrapper = dict(
+        optimizer=dict(type="AdamWGC", lr=1e-3, weight_decay=0.05, use_gc=True),
+        paramwise_cfg=dict(custom_keys={"pos_embed": dict(use_gc=False)}),
+    )
+
+Source: https://mmengine.readthedocs.io/en/latest/tutorials/optim_wrapper.html
+
+Example:
+    >>> import torch
+    >>> from mmengine.registry import OPTIMIZERS
+    >>> weight = torch.nn.Parameter(torch.tensor([[1.0, 1.0]]))
+    >>> optimizer = OPTIMIZERS.build(dict(type="SGDGC", params=[weight], lr=0.5, use_gc=True))
+    >>> (weight * torch.tensor([[1.0, 3.0]])).sum().backward()
+    >>> optimizer.step()  # the gradient (1, 3) becomes (−1, 1)
+    >>> weight.tolist()
+    [[1.5, 0.5]]
+"""
+
+from mmengine.registry import OPTIMIZERS
+
+from classy_gc.core import LARC, SGD, Adam, AdamW, PlainRAdam, RAdam, RMSprop, RMSpropTF
+
+for _class in (SGD, LARC, Adam, AdamW, RAdam, PlainRAdam, RMSprop, RMSpropTF):
+    OPTIMIZERS.register_module(name=f"{_class.__name__}GC", module=_class)

@@ -1,0 +1,68 @@
+"""Which parameters are weights of a layer, and which only have the shape of one."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils.parametrize import ParametrizationList
+from torchvision.ops import DeformConv2d
+
+from classy_gc.param_groups.param_group_builder import NamedParameter
+
+_LAYERS = (
+    nn.Linear,
+    nn.Bilinear,
+    _ConvNd,
+    DeformConv2d,
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.MultiheadAttention,
+)
+_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def no_layer_weight_reason(parameter: NamedParameter) -> str | None:
+    """Why a parameter is no weight of a layer, or ``None`` if it is one.
+
+    Layers are linear, convolution, embedding, recurrent and attention modules: torch's,
+    ``torchvision.ops.DeformConv2d``, and classes derived from them. In their weights a row
+    belongs to a unit, a channel or a word, which is what gradient centralization is about. It
+    looks at shapes alone, and so centralizes all else that has rows.
+
+    Args:
+        parameter: and the modules that hold it. A parametrized weight (``weight_norm``, …)
+            belongs to the module that it was taken from.
+
+    Returns:
+        None, or the kind of the parameter and the class of its module. A normalization is one
+        by its base class, or by ``norm`` in its name.
+
+    Example:
+        >>> import torch
+        >>> from classy_gc.param_groups import parameter_occurrences
+        >>> class Encoder(nn.Sequential):
+        ...     def __init__(self):
+        ...         super().__init__(nn.Linear(4, 4), nn.LayerNorm([4, 4]))
+        ...         self.positions = nn.Parameter(torch.zeros(1, 4, 4))
+        >>> for p in parameter_occurrences(Encoder()):
+        ...     print(p.full_name, no_layer_weight_reason(p))
+        positions no layer: Encoder
+        0.weight None
+        0.bias bias: Linear
+        1.weight normalization: LayerNorm
+        1.bias normalization: LayerNorm
+    """
+    module = parameter.module
+    if isinstance(module, ParametrizationList):
+        module = parameter.parents[-2]  # above the dict of the module's parametrizations
+    name = module.__class__.__name__
+    if isinstance(module, _LAYERS):
+        # Attention has such biases that look like a weight: bias_k, of shape [1, 1, d].
+        return f"bias: {name}" if parameter.name.startswith("bias") else None
+    if isinstance(module, _NORMS) or "norm" in name.lower():
+        return f"normalization: {name}"
+    return f"no layer: {name}"
