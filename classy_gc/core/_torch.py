@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,6 +19,20 @@ from torch.optim.optimizer import Optimizer, _device_dtype_check_for_fused
 
 #: types of parameter and gradient that are what they seem: no subclass that torch dispatches on
 PLAIN = (Tensor, torch.nn.Parameter)
+
+
+#: torch's multi-tensor operators, which its documentation has as "Foreach Operations"
+_FOREACH = "add add_ addcdiv_ addcmul addcmul_ lerp_ mul_ neg sqrt_"
+foreach = SimpleNamespace(**{x: getattr(torch, f"_foreach_{x}") for x in _FOREACH.split()})
+
+
+class ScaledGradientsRefused:
+    """GradScaler is to unscale gradients before the step, also where torch's class says it may not.
+
+    torch's fused optimizers set this flag when they are made.
+    """
+
+    _step_supports_amp_scaling = property(lambda self: False, lambda self, value: None)
 
 
 def check_fused(p: Tensor) -> None:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from classy_gc.core._torch import ScaledGradientsRefused
 from classy_gc.core.options import given
 from classy_gc.core.sgd import SGD
 
 
-class LARC(SGD):
+class LARC(ScaledGradientsRefused, SGD):  # norms need true gradients
     """:class:`SGD` with a rate for every tensor, from the norms of the weight and its gradient.
 
     ``λ = trust_coefficient·‖p‖ / (‖g‖ + wd·‖p‖ + eps)``, with ``clip`` no larger than the
@@ -64,10 +65,6 @@ class LARC(SGD):
         "eps": 1e-8,
         **SGD.added_defaults,
     }
-
-    # Norms need true gradients: GradScaler is to unscale them before the step, also where
-    # torch's SGD says that its fused kernel would.
-    _step_supports_amp_scaling = property(lambda self: False, lambda self, value: None)
 
     def __init__(
         self,

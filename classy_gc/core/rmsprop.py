@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from classy_gc.core._torch import check_fused, state_of
+from classy_gc.core._torch import check_fused, foreach
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.kernels.update import Update
 from classy_gc.core.options import check_flag, check_one_implementation, given
@@ -95,29 +95,39 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
         for p in group["params"] if group["fused"] else ():
             check_fused(p)
 
-    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
-        # torch makes the buffer with the state; a schedule may raise momentum from 0 later.
-        if group["momentum"] > 0:
-            for p in group["params"]:
-                if self.state.get(p) and "momentum_buffer" not in self.state[p]:
-                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        return super()._init_group(group, *lists)
+    def _make_state(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        # Unlike torch, at any step: a schedule may raise momentum from 0 later.
+        for p in params:
+            if p.grad.is_sparse:
+                raise RuntimeError("RMSprop does not support sparse gradients")
+            state = self.state[p]
+            if not state:
+                state["step"] = torch.zeros((), device=p.device if group["capturable"] else None)
+                state["square_avg"] = torch.full_like(p, group.get("initial_square_avg", 0.0))
+            for option, name in self._OPTIONAL.items():
+                if group[option] and name not in state:
+                    state[name] = torch.zeros_like(p)
+
+    _OPTIONAL: ClassVar = {"momentum": "momentum_buffer", "centered": "grad_avg"}
 
     def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        optional = {"momentum": "momentum_buffer", "centered": "grad_avg"}
-        flags = {flag for flag in optional if group[flag]}
-        names = [optional[flag] for flag in sorted(flags)]
-        v, steps, *others = state_of(self, group, params, "square_avg", "step", *names)
-        others = dict(zip(names, others, strict=True))
-        state = [v, others.get("momentum_buffer", []), others.get("grad_avg", [])]
-        numbers = {
-            "beta2": group["alpha"],
-            "momentum": group["momentum"],
-            "eps_outside": group["eps"],
-            "buffer_gain": 1.0,
-        }
-        return Update("rmsprop", params, state, steps, flags, numbers)
+        self._make_state(group, params)
+        states = [self.state[p] for p in params]
+        flags = {option for option in self._OPTIONAL if group[option]}
+        lists = [[state["square_avg"] for state in states]]
+        for option, name in self._OPTIONAL.items():
+            lists.append([state[name] for state in states] if option in flags else [])
+        steps = [state["step"] for state in states]
+        numbers = {"beta2": group["alpha"], "momentum": group["momentum"], "buffer_gain": 1.0}
+        numbers["eps_outside"] = group["eps"]
+        return Update("rmsprop", params, lists, steps, flags, numbers)
+
+    def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
+        """Torch's step."""
+        for group in groups:
+            self._make_state(group, [p for p in group["params"] if p.grad is not None])
+        super().update_without_gc(groups)
 
 
 class RMSpropTF(RMSprop):
@@ -214,13 +224,6 @@ class RMSpropTF(RMSprop):
         if options.get("differentiable"):
             raise ValueError("differentiable=True is not supported by RMSpropTF: it steps in place")
 
-    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
-        new = [p for p in group["params"] if p.grad is not None and not self.state.get(p)]
-        has_complex = super()._init_group(group, *lists)
-        for p in new if group["initial_square_avg"] else ():
-            self.state[p]["square_avg"].fill_(group["initial_square_avg"])
-        return has_complex
-
     def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group, for :mod:`classy_gc.core.kernels`."""
         update = super().kernel_update(group, params)
@@ -235,11 +238,11 @@ class RMSpropTF(RMSprop):
             update = self.kernel_update(group, [p for p in group["params"] if p.grad is not None])
             for t in update.steps:
                 t.add_(1)
-            foreach = group["foreach"]
-            if foreach is None:
-                foreach = all(p.is_cuda for p in group["params"])
+            at_once = group["foreach"]
+            if at_once is None:
+                at_once = all(p.is_cuda for p in group["params"])
             # All at once saves launches; one tensor at a time keeps the temporaries small.
-            size = max(1, len(update.params)) if foreach else 1
+            size = max(1, len(update.params)) if at_once else 1
             lists = (update.params, [p.grad for p in update.params], *update.state)
             for i in range(0, len(update.params), size):
                 _rmsprop_tf(group, *([_as_real(x) for x in xs[i : i + size]] for xs in lists))
@@ -250,32 +253,26 @@ def _as_real(x: Tensor) -> Tensor:
 
 
 def _rmsprop_tf(
-    group: dict[str, Any],
-    params: list[Tensor],
-    grads: list[Tensor],
-    square_avgs: list[Tensor],
-    buffers: list[Tensor],
-    grad_avgs: list[Tensor],
+    group: dict[str, Any], params: Any, grads: Any, v: Any, buffers: Any, means: Any
 ) -> None:
-    alpha, lr = group["alpha"], float(group["lr"])
-    d, v = grads, square_avgs
+    alpha, lr, d = group["alpha"], float(group["lr"]), grads
     if group["maximize"]:
-        d = torch._foreach_neg(d)
+        d = foreach.neg(d)
     if group["weight_decay"]:
-        d = torch._foreach_add(d, params, alpha=group["weight_decay"])
-    torch._foreach_mul_(v, alpha)
-    torch._foreach_addcmul_(v, d, d, value=1 - alpha)
+        d = foreach.add(d, params, alpha=group["weight_decay"])
+    foreach.mul_(v, alpha)
+    foreach.addcmul_(v, d, d, value=1 - alpha)
     if group["centered"]:
-        torch._foreach_lerp_(grad_avgs, d, 1 - alpha)
-        denominators = torch._foreach_addcmul(v, grad_avgs, grad_avgs, value=-1)
-        torch._foreach_add_(denominators, group["eps"])
+        foreach.lerp_(means, d, 1 - alpha)
+        roots = foreach.addcmul(v, means, means, value=-1)
+        foreach.add_(roots, group["eps"])
     else:
-        denominators = torch._foreach_add(v, group["eps"])
-    torch._foreach_sqrt_(denominators)
+        roots = foreach.add(v, group["eps"])
+    foreach.sqrt_(roots)
     if group["momentum"] > 0:
         gain, lr = (lr, 1.0) if group["lr_in_momentum"] else (1.0, lr)
-        torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_addcdiv_(buffers, d, denominators, value=gain)
-        torch._foreach_add_(params, buffers, alpha=-lr)
+        foreach.mul_(buffers, group["momentum"])
+        foreach.addcdiv_(buffers, d, roots, value=gain)
+        foreach.add_(params, buffers, alpha=-lr)
     else:
-        torch._foreach_addcdiv_(params, d, denominators, value=-lr)
+        foreach.addcdiv_(params, d, roots, value=-lr)

@@ -165,12 +165,22 @@ def _member(name: str, base: type, *bases: type, **attributes: Any) -> type:
     return globals()[name]
 
 
+def _signature(parent: type[torch.optim.Optimizer]) -> inspect.Signature:
+    """The options of a torch class and those of GC, which its ``**kwargs`` hide."""
+    options = list(inspect.signature(parent).parameters.values())
+    for name, default in CentralizedOptimizer.added_defaults.items():
+        options.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
+    return inspect.Signature(sorted(options, key=lambda option: option.kind))
+
+
 def _classes() -> dict[str, type[TorchGC]]:
     found = {}
     for name, parent in inspect.getmembers(torch.optim, inspect.isclass):
         if name in ("Optimizer", *_UNFIT) or not issubclass(parent, torch.optim.Optimizer):
             continue
-        core_class = getattr(core, name, None) or _member(name, CentralizedOptimizer, parent)
+        core_class = getattr(core, name, None) or _member(
+            name, CentralizedOptimizer, parent, __signature__=_signature(parent)
+        )
         options = inspect.signature(core_class).parameters
         options = {k: (o.default, _rule(name, o)) for k, o in options.items() if k not in _LEFT_OUT}
         found[name] = _member(f"{name}GC", TorchGC, core_class=core_class, options=options)

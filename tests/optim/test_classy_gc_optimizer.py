@@ -238,14 +238,6 @@ def test_fused_kernels_are_not_picked_where_they_cannot_work(row, kind, where):
     assert_close([odd.mean(1)], [before.mean(1)])
 
 
-@pytest.mark.parametrize("row", RMSPROPS)
-def test_centered_rmsprop_has_no_fused_kernel(row):
-    optimizer = build(config(row, use_gc=True, centered=True), problem(0)[0])
-    assert not optimizer.optimizer.param_groups[0]["fused"]
-    with pytest.raises(ValueError, match=r"fused.*centered"):
-        build_optimizer(config(row, fused=True, centered=True))
-
-
 # Parameter groups.
 
 

@@ -237,12 +237,6 @@ class SignSGD(torch.optim.Optimizer):
                     p.sub_(d.sign(), alpha=group["lr"])
 
 
-def with_lr_scheduler(params):
-    optimizer = torch.optim.SGD(params, lr=0.1)
-    torch.optim.lr_scheduler.StepLR(optimizer, 1)
-    return optimizer
-
-
 def sgd(params, **options):
     return torch.optim.SGD(params, lr=0.1, **options)
 
@@ -252,7 +246,6 @@ REFUSED = {
     "a class": (lambda ps: torch.optim.SGD, {}, TypeError, "not type"),
     "twice": (lambda ps: centralize_optimizer(sgd(ps)), {}, TypeError, "centralizes already"),
     "LBFGS": (lambda ps: torch.optim.LBFGS(ps), {}, ValueError, "LBFGS cannot be .* closure"),
-    "a scheduler came first": (with_lr_scheduler, {}, ValueError, "scheduler.* first"),
     "unknown decay": (
         lambda ps: SignSGD(ps, weight_decay=0.1),
         {"gc_loc": True},

@@ -1,0 +1,34 @@
+"""What a type checker and an IDE see of the optimizers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import classy_gc
+
+USER = """
+import torch
+from classy_gc.core import {cls}
+
+weight = torch.nn.Parameter(torch.ones(2, 3))
+{cls}([weight], lr=1, use_gc=True)
+{cls}([weight], lrr=1, use_gc=True)
+"""
+CLASSES = ["SGD", "Adam", "AdamW", "RAdam", "PlainRAdam", "RMSprop", "RMSpropTF", "LARC"]
+
+
+def test_mypy_knows_every_option(tmp_path):
+    for cls in CLASSES:
+        (tmp_path / f"{cls}.py").write_text(USER.format(cls=cls))
+    run = [sys.executable, "-m", "mypy", "--follow-imports=silent", "--cache-dir=cache"]
+    done = subprocess.run(
+        [*run, *(f"{cls}.py" for cls in CLASSES)],
+        env={**os.environ, "MYPYPATH": str(Path(classy_gc.__file__).parents[1])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    wrong = [line for line in done.stdout.splitlines() if "error:" in line]
+    assert sorted(line.split(":")[0] for line in wrong) == sorted(f"{cls}.py" for cls in CLASSES)
+    assert all('Unexpected keyword argument "lrr"' in line for line in wrong), done.stdout
