@@ -13,7 +13,7 @@ from classy_gc.core.options import given
 from classy_gc.core.sgd import SGD
 
 
-class LARC(ScaledGradientsRefused, SGD):  # norms need true gradients
+class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
     """:class:`SGD` with a rate for every tensor, from the norms of the weight and its gradient.
 
     ``λ = trust_coefficient·‖p‖ / (‖g‖ + wd·‖p‖ + eps)``, with ``clip`` no larger than the
