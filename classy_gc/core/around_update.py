@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from classy_gc.core._torch import scaling
+from classy_gc.core._torch import PLAIN, local_tensor, scaling
 from classy_gc.core.centralization import (
     HALF,
     ineligible_reason,
@@ -18,7 +18,7 @@ from classy_gc.core.centralization import (
     row_means,
     shift_rows_,
 )
-from classy_gc.core.memory import lay_out_gradient, lay_out_state
+from classy_gc.core.memory import check_dense, lay_out_gradient, lay_out_state
 
 if TYPE_CHECKING:
     from classy_gc.core.centralized_optimizer import CentralizedOptimizer
@@ -32,6 +32,30 @@ def centralizes(group: _Group, p: Tensor) -> bool:
     return reason is None
 
 
+def lay_out(optimizer: CentralizedOptimizer, group: _Group) -> None:
+    """Lays gradients and state out as GC and torch's fused kernels, which do not look, need it.
+
+    Raises:
+        ValueError: fused kernels would read past a parameter, which has become a strided view.
+    """
+    params = [p for p in group["params"] if p.grad is not None]
+    if group.get("fused"):
+        parts = params if {*map(type, params)} <= {*PLAIN} else list(map(local_tensor, params))
+        strides = [p.stride() for p in parts]
+        layout = [p.data_ptr() for p in parts], strides
+        known = vars(optimizer).setdefault("_laid_out", {})
+        # Loading lays a state out, and torch makes it so: only what has moved since can be wrong.
+        if known.get(id(group)) != layout:
+            check_dense(params)
+            for p in params:
+                lay_out_state(p, optimizer.state.get(p, {}).values())
+            known[id(group)] = layout
+        if parts is params and [p.grad.stride() for p in params] == strides:
+            return
+    for p in params:
+        lay_out_gradient(p, group.get("fused"))
+
+
 def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None:
     """Steps groups by the optimizer's own ``update_without_gc``, with GC before or after it.
 
@@ -41,12 +65,7 @@ def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None
     """
     after: list[Tensor] = []
     for group in groups:
-        fused, use_gc = group.get("fused"), group["use_gc"]
-        params = [p for p in group["params"] if p.grad is not None] if fused or use_gc else []
-        for p in params:
-            lay_out_gradient(p, fused)
-            if fused and p in optimizer.state:
-                lay_out_state(p, optimizer.state[p].values())
+        params = [p for p in group["params"] if p.grad is not None] if group["use_gc"] else []
         # torch lets a group hold a parameter twice.
         eligible = dict.fromkeys(p for p in params if centralizes(group, p))
         if group.get("gc_loc", True):

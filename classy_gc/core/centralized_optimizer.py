@@ -10,7 +10,7 @@ from torch import Tensor
 
 from classy_gc.core import kernels
 from classy_gc.core._torch import is_flattened, is_uninitialized, unhooked
-from classy_gc.core.around_update import centralizes, update_around
+from classy_gc.core.around_update import centralizes, lay_out, update_around
 from classy_gc.core.memory import check_dense, lay_out_state
 from classy_gc.core.options import (
     check_closure,
@@ -232,8 +232,6 @@ class CentralizedOptimizer(torch.optim.Optimizer):
 
     def _check_gradients(self, group: dict[str, Any]) -> None:
         """Refuses what torch's own step and GC around it cannot work on."""
-        if group.get("fused"):
-            check_dense(group["params"])
         for p in group["params"] if group["use_gc"] else ():
             g = p.grad
             if g is not None and g.layout != torch.strided and centralizes(group, p):
@@ -241,6 +239,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                     f"{type(self).__name__} with use_gc=True does not support sparse gradients "
                     f"(shape {list(g.shape)}); set use_gc=False for its parameter group"
                 )
+        if group["use_gc"] or group.get("fused"):
+            lay_out(self, group)
 
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
         """The parent's own step on these groups, without the hooks: torch wraps ``step`` of

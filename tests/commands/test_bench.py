@@ -29,11 +29,12 @@ def rows_of(table):
     found, name = {}, None
     for line in table.splitlines():
         match = re.fullmatch(
-            r"(.{13})(.+?)\s+([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+|-) +([\d.]+)", line
+            r"(.{13})(.+?)\s+([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+|-) +([\d.]+)(?:  (\D.*))?", line
         )
         if match:
             name = match[1].strip() or name
-            found[name, match[2]] = [float(x) for x in match.groups()[2:]]
+            numbers = [None if x == "-" else float(x) for x in match.groups()[2:7]]
+            found[name, match[2]] = [*numbers, match[8] or ""]
     return found
 
 
@@ -68,8 +69,10 @@ def test_table_json_and_picture_agree(tmp_path):
         assert row["ratio"] == pytest.approx(row["ms"] / results[name, row["baseline"]]["ms"])
         assert 0 < row["ms_min"] <= row["ms"]
     for key, row in results.items():
-        columns = [row[k] for k in ("ms", "ms_min", "ratio", "bytes_over_fewest", "extra_mb")]
-        assert printed[key] == pytest.approx(columns, abs=0.0051)
+        numbers = [row[k] for k in ("ms", "ms_min", "ratio", "bytes_over_fewest", "extra_mb")]
+        assert printed[key][:-1] == pytest.approx(numbers, abs=0.0051)
+        assert printed[key][-1] == row["path"]
+    assert {results[name, "GC before"]["path"] for name in names if name != "sgd"} == {"one pass"}
     check_picture(folder / "bench.png", 1.6 + 0.26 * (len(results) + 1.5 * len(names)))
 
 
@@ -103,11 +106,10 @@ def test_extra_memory_is_what_the_step_allocates(tmp_path):
             "GC before": 7 + 1 + 2,
             "GC after": 7 + 2 + 2,
         },
-        "radam": {"torch Adam fused": 7, "GC off": 7, "GC before": 7 + 1 + 2, "GC after": 11},
-        "plain_radam": {"GC off": 7, "GC before": 7 + 1 + 2, "GC after": 11},
     }.items(),
 )
-def test_passes_over_memory(name, passes):
+def test_passes_over_memory(name, passes, monkeypatch):
+    monkeypatch.setenv("CLASSY_GC_KERNELS", "0")  # whose traffic nobody counts
     weight = torch.nn.Parameter(torch.randn(64, 1024))  # row sums: a thousandth of it
     variants = _variants(name, [weight], ())
     for variant, expected in passes.items():
