@@ -36,7 +36,6 @@
 
 #define STATES 3
 #define TASK (1 << 15) /* elements that a thread takes at once, if a row is not longer */
-#define AT_ONCE(x) ((x)->length < TASK ? TASK / (x)->length : 1) /* in rows */
 
 enum { SGD, ADAM, RMSPROP };
 enum {
@@ -56,7 +55,7 @@ typedef struct {
     double eps_outside, eps_inside; /* of the square root */
     double l2, decoupled;           /* weight decay of either kind */
     double sign;                    /* of the gradient, over the scale of GradScaler */
-    double buffer_gain;             /* what RMSprop's direction enters its buffer with: 1, or lr */
+    double buffer_gain;             /* of what enters RMSprop's buffer: 1, or lr */
     int64_t family, type, flags;
     int64_t radam, waits, cached; /* RAdam, degenerated_to_sgd off, not PlainRAdam */
 } Options;
@@ -64,11 +63,12 @@ typedef struct {
 /* What depends on the step of a tensor. */
 typedef struct {
     int64_t flags;
-    double momentum, gain, step, scale;
+    double momentum, gain; /* SGD, RMSprop: of the buffer, and of what enters it */
+    double step, scale;    /* Adam: of m, and of √v */
 } Scalars;
 
-/* A parameter: where things lie, rows of `length` elements (of any number where GC leaves it
- * alone), and which of all tasks is its first, of `at_once` rows each. */
+/* A parameter: where it lies, its rows (of any length where GC leaves it alone), and the tasks that
+ * they are worked on in, from `first_task` on, `at_once` rows each. */
 typedef struct {
     char *p, *g, *state[STATES];
     int64_t size, length, at_once, first_task;
@@ -197,7 +197,6 @@ int classy_gc_step(void *const *addresses, const int64_t *shapes, int64_t count,
         x->size = shapes[j];
         x->length = shapes[count + j];
         if (x->length > longest && o->flags & AFTER) longest = x->length;
-        x->scalars.flags = x->length ? o->flags : o->flags & ~(BEFORE | AFTER);
         if (!x->length) x->length = TASK;
         x->at_once = x->length < TASK ? TASK / x->length : 1;
         x->first_task = tasks;
@@ -211,21 +210,18 @@ int classy_gc_step(void *const *addresses, const int64_t *shapes, int64_t count,
         return 1;
     }
     double last_t = 0;
-    Scalars k = {0, o->momentum, 1 - o->dampening, 0, 0};
-    if (o->family == RMSPROP) k.gain = o->buffer_gain;
+    Scalars k = {o->flags, o->momentum, o->family == SGD ? 1 - o->dampening : o->buffer_gain, 0, 0};
     for (int64_t j = 0; j < count; j++) {
         Tensor *x = tensors + j;
-        void *const *a = addresses + j;
-        x->p = a[0];
-        x->g = a[count];
-        for (int s = 0; s < STATES; s++) x->state[s] = a[(2 + s) * count];
-        float *t = a[(2 + STATES) * count];
+        void *const *address = addresses + j;
+        x->p = address[0];
+        x->g = address[count];
+        for (int s = 0; s < STATES; s++) x->state[s] = address[(2 + s) * count];
+        float *t = address[(2 + STATES) * count];
         if (t) ++*t;
         if (o->family == ADAM && !(o->cached && *t == last_t)) k = adam_scalars(o, last_t = *t);
-        int64_t centralized = x->scalars.flags & (BEFORE | AFTER);
         x->scalars = k;
-        x->scalars.flags = (o->family == ADAM ? k.flags : o->flags) & ~(BEFORE | AFTER);
-        x->scalars.flags |= centralized & (x->scalars.flags & WAITS ? BEFORE : ~0);
+        if (!shapes[count + j]) x->scalars.flags &= ~(BEFORE | AFTER);
         if (shapes[2 * count + j]) x->scalars.momentum = 0, x->scalars.gain = 1;
     }
 
