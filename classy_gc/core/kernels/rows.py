@@ -157,13 +157,26 @@ def step(update: Update, rows: Rows, grads: list[Tensor]) -> None:
     columns += [none] * (2 + _STATES - len(columns))
     columns += [[t.data_ptr() for t in steps], sizes, lengths, update.new]
     columns = [xs or none for xs in columns]
-    types = set(rows.types)
-    for dtype in types:
-        if len(types) == 1:
-            _call(update, dtype, columns)
-        else:
-            chosen = [x is dtype for x in rows.types]
-            _call(update, dtype, [list(compress(xs, chosen)) for xs in columns])
+    flags = sum(_FLAGS[flag] for flag in update.flags)
+    threads = torch.get_num_threads()
+    for dtype in set(rows.types):
+        chosen = [x is dtype for x in rows.types]
+        table = array("q")
+        for xs in columns:
+            table.extend(xs if all(chosen) else compress(xs, chosen))
+        address, count = table.buffer_info()[0], sum(chosen)
+        options = _Options(
+            family=_FAMILIES[update.family], type=_TYPES[dtype], flags=flags, **update.numbers
+        )
+        failed = _library().classy_gc_step(
+            ctypes.c_void_p(address),
+            ctypes.c_void_p(address + table.itemsize * count * (3 + _STATES)),
+            ctypes.c_int64(count),
+            ctypes.byref(options),
+            threads,
+        )
+        if failed:
+            raise MemoryError(f"no memory for a row of each of {threads} threads")
     for t, advanced in zip(update.steps, steps, strict=True) if steps is not update.steps else ():
         t.copy_(advanced)
 
@@ -177,21 +190,3 @@ def _fitting(p: Tensor, x: Tensor) -> int:
         )
     x.data = laid_out_as(p, x)
     return x.data_ptr()
-
-
-def _call(update: Update, dtype: torch.dtype, columns: list[Any]) -> None:
-    options = _Options(
-        family=_FAMILIES[update.family],
-        type=_TYPES[dtype],
-        flags=sum(_FLAGS[flag] for flag in update.flags),
-        **update.numbers,
-    )
-    table = array("q")
-    for xs in columns:
-        table.extend(xs)
-    address, count = table.buffer_info()[0], len(columns[0])
-    shapes = address + 8 * count * (len(columns) - 3)
-    arguments = map(ctypes.c_void_p, (address, shapes))
-    threads = torch.get_num_threads()
-    if _library().classy_gc_step(*arguments, ctypes.c_int64(count), ctypes.byref(options), threads):
-        raise MemoryError(f"no memory for a row of each of {threads} threads")
