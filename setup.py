@@ -2,6 +2,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
 # What only some users need; `import classy_gc` succeeds without any of it.
 EXTRAS = {
@@ -19,33 +20,41 @@ EXTRAS["test"] += ["accelerate", "hydra-core", "lightning", "mmengine", "pytorch
 # that vectorized and scalar code, and so every number of threads, give the same bits.
 KERNEL = "classy_gc.core.kernels._rows"
 FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-OPTIONAL_FLAGS = [["-fopenmp"], ["-DMULTIVERSION"]]
+# The first of each list that compiles: OpenMP, and a version of the loops for each vector unit.
+OPTIONAL_FLAGS = [
+    ["-fopenmp"],
+    [
+        '-DTARGETS="default","arch=x86-64-v3","arch=x86-64-v4"',
+        '-DTARGETS="default","avx2","avx512f"',
+    ],
+]
 
 
 class BuildKernel(build_ext):
-    """Takes the flags that this compiler knows: OpenMP, and a version for each vector unit."""
+    """Takes the flags that this compiler knows."""
 
     def build_extension(self, ext):
         for flags in OPTIONAL_FLAGS:
-            if self._compiles(flags):
-                ext.extra_compile_args += flags
-                ext.extra_link_args += flags
+            flag = next(filter(self._compiles, flags), None)
+            if flag is not None:
+                ext.extra_compile_args.append(flag)
+                ext.extra_link_args.append(flag)
         super().build_extension(ext)
 
-    def _compiles(self, flags):
+    def _compiles(self, flag):
         source = Path(self.build_temp, "flags.c")
         source.parent.mkdir(parents=True, exist_ok=True)
-        clones = '__attribute__((target_clones("default", "avx2", "avx512f")))'
+        clones = "__attribute__((target_clones(TARGETS)))"
         source.write_text(
-            f"#ifdef MULTIVERSION\n{clones}\n#endif\nint f(int x) {{ return x; }}\n"
+            f"#ifdef TARGETS\n{clones}\n#endif\nint f(int x) {{ return x; }}\n"
             "int main(void) { return f(0); }\n"
         )
         try:
-            objects = self.compiler.compile([str(source)], extra_postargs=[*flags, "-Werror"])
+            objects = self.compiler.compile([str(source)], extra_postargs=[flag, "-Werror"])
             self.compiler.link_executable(
-                objects, str(source.with_suffix("")), extra_postargs=flags
+                objects, str(source.with_suffix("")), extra_postargs=[flag]
             )
-        except Exception:
+        except (CompileError, LinkError):
             return False
         return True
 

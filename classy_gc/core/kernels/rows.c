@@ -28,8 +28,8 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-#ifdef MULTIVERSION
-#define CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
+#ifdef TARGETS
+#define CLONES __attribute__((target_clones(TARGETS)))
 #else
 #define CLONES
 #endif
@@ -47,6 +47,7 @@ enum {
     CENTERED = 32,   /* RMSprop */
     BEFORE = 64,     /* GC acts on the gradient */
     AFTER = 128,     /* GC acts on the update */
+    DECOUPLED = 256, /* Adam: weight decay is part of the update, if it is not 0 */
 };
 
 /* What a parameter group says; rows.py has the same fields in the same order. */
@@ -77,8 +78,8 @@ typedef struct {
 
 #define SGD_CASES \
     GC(sgd, 0) GC(sgd, MOMENTUM) GC(sgd, MOMENTUM | NESTEROV)
-#define ADAM_CASES                                       \
-    GC(adam, 0) GC(adam, AMSGRAD) GC(adam, UNRECTIFIED) \
+#define ADAM_CASES                                                                     \
+    GC(adam, DECOUPLED) GC(adam, DECOUPLED | AMSGRAD) GC(adam, DECOUPLED | UNRECTIFIED) \
     CASE(adam, WAITS) CASE(adam, WAITS | BEFORE)
 #define RMSPROP_CASES \
     GC(rmsprop, 0) GC(rmsprop, MOMENTUM) GC(rmsprop, CENTERED) GC(rmsprop, MOMENTUM | CENTERED)
@@ -100,10 +101,10 @@ INLINE uint32_t as_bits(float f) {
 
 INLINE float load_bf16(uint16_t x) { return as_float((uint32_t)x << 16); }
 
+/* A NaN needs no care: one that comes of bfloat16 has no bits at the end that could carry. */
 INLINE uint16_t store_bf16(float f) {
     uint32_t x = as_bits(f);
-    uint32_t rounded = (x + 0x7fff + (x >> 16 & 1)) >> 16;
-    return f != f ? 0x7fc0 : rounded;
+    return (x + 0x7fff + (x >> 16 & 1)) >> 16;
 }
 
 INLINE float load_f16(uint16_t h) {
@@ -166,7 +167,7 @@ static Rows *const ROWS[3][4] = {
 /* At step t, Adam's m̂ / (√v̂ + eps) as step·m / (scale·√v + eps), and RAdam's with its r_t. */
 static Scalars adam_scalars(const Options *o, double t) {
     double bias_correction1 = 1 - pow(o->beta1, t), beta2_t = pow(o->beta2, t);
-    Scalars k = {o->flags, 0, 0, 1 / bias_correction1, 1 / sqrt(1 - beta2_t)};
+    Scalars k = {o->flags | DECOUPLED, 0, 0, 1 / bias_correction1, 1 / sqrt(1 - beta2_t)};
     if (!o->radam) return k;
     double rho_inf = 2 / (1 - o->beta2) - 1, rho = rho_inf - 2 * t * beta2_t / (1 - beta2_t);
     if (rho > 5) {
@@ -196,7 +197,7 @@ int classy_gc_step(void *const *addresses, const int64_t *shapes, int64_t count,
         Tensor *x = tensors + j;
         x->size = shapes[j];
         x->length = shapes[count + j];
-        if (x->length > longest && o->flags & AFTER) longest = x->length;
+        if (x->length > longest) longest = x->length;
         if (!x->length) x->length = TASK;
         x->at_once = x->length < TASK ? TASK / x->length : 1;
         x->first_task = tasks;

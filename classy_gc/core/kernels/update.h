@@ -61,52 +61,69 @@ INLINE A NAME(rmsprop)(const int c, const Options *o, const Scalars *k, A d, T *
     return b;
 }
 
-/* μ, by a sum in double. Of equal elements it is what each of them is: in float32 since their sum
- * is exact, in float64 since what is summed is the distance from the first. */
-#define MEAN(x, origin)                                                              \
-    double sum = 0;                                                                  \
-    SIMD(reduction(+ : sum)) for (int64_t i = 0; i < n; i++) sum += (double)(x) - (origin); \
-    return (A)((origin) + sum / (double)n)
-#define ORIGIN(x) (sizeof(A) == sizeof(double) ? (double)(x) : 0.0)
-
-INLINE A NAME(mean_gradient)(const Options *o, const T *restrict p, const T *restrict g,
-                             int64_t n) {
-    const double origin = ORIGIN(NAME(gradient)(o, p, g, 0));
-    if (o->l2 != 0) {
-        MEAN(NAME(gradient)(o, p, g, i), origin);
+/* μ of n values of x, by a sum in double. Of equal elements it is what each of them is: in float32
+ * since their sum is exact, in float64 since what is summed is the distance from the first. */
+#define MEAN(mean, x, origin)                                                                     \
+    A mean;                                                                                       \
+    {                                                                                             \
+        double sum = 0;                                                                           \
+        SIMD(reduction(+ : sum)) for (int64_t i = 0; i < n; i++) sum += (double)(x) - (origin);    \
+        mean = (A)((origin) + sum / (double)n);                                                   \
     }
-    MEAN((A)o->sign * LOAD(g[i]), origin);
+
+/* The same, and the values stay in u: where arithmetic is float32 in one loop. */
+#define MEAN_KEPT(mean, x)                                                     \
+    if (sizeof(A) == sizeof(double)) {                                         \
+        SIMD() for (int64_t i = 0; i < n; i++) u[i] = (x);                     \
+    }                                                                          \
+    const double mean##_origin = sizeof(A) == sizeof(double) ? u[0] : 0;       \
+    MEAN(mean, sizeof(A) == sizeof(double) ? u[i] : (u[i] = (x)), mean##_origin)
+
+/* μ of the gradient; in half precision that stays in u, for what it takes to convert it twice. */
+INLINE A NAME(mean_gradient)(const Options *o, const T *restrict p, const T *restrict g,
+                             A *restrict u, int64_t n) {
+    if (sizeof(T) < sizeof(A)) {
+        MEAN_KEPT(mean, NAME(gradient)(o, p, g, i));
+        return mean;
+    }
+    const double origin = sizeof(A) == sizeof(double) ? NAME(gradient)(o, p, g, 0) : 0;
+    if (o->l2 != 0) {
+        MEAN(mean, NAME(gradient)(o, p, g, i), origin);
+        return mean;
+    }
+    MEAN(mean, (A)o->sign * LOAD(g[i]), origin);
+    return mean;
 }
 
-INLINE A NAME(mean)(const A *restrict u, int64_t n) {
-    const double origin = ORIGIN(u[0]);
-    MEAN(u[i], origin);
-}
+/* The direction of element i, decoupled decay included; x is the weight. */
+#define DIRECTION(x)                                                                          \
+    ((c & DECOUPLED ? wd * (x) : 0) +                                                         \
+     family(c, o, k,                                                                          \
+            (c & BEFORE && sizeof(T) < sizeof(A) ? u[i] : NAME(gradient)(o, p, g, i)) - mu_g, \
+            s, i))
 
-#define DIRECTION(mu) family(c, o, k, NAME(gradient)(o, p, g, i) - (mu), s, i)
+typedef A NAME(Family)(int, const Options *, const Scalars *, A, T *const *, int64_t);
 
-INLINE void NAME(row)(A (*const family)(int, const Options *, const Scalars *, A, T *const *, int64_t),
-                      const int c, const Options *o, const Scalars *k, T *restrict p,
-                      const T *restrict g, T *const *s, A *restrict u, int64_t n) {
+INLINE void NAME(row)(NAME(Family) *const family, const int c, const Options *o, const Scalars *k,
+                      T *restrict p, const T *restrict g, T *const *s, A *restrict u, int64_t n) {
     const A lr = (A)o->lr, wd = (A)o->decoupled;
-    A mu = c & BEFORE ? NAME(mean_gradient)(o, p, g, n) : 0;
+    const A mu_g = c & BEFORE ? NAME(mean_gradient)(o, p, g, u, n) : 0;
     if (c & WAITS) {
-        SIMD() for (int64_t i = 0; i < n; i++) DIRECTION(mu);
+        SIMD() for (int64_t i = 0; i < n; i++) (void)DIRECTION(0);
     } else if (c & AFTER) {
-        SIMD() for (int64_t i = 0; i < n; i++) u[i] = DIRECTION(0) + wd * LOAD(p[i]);
-        mu = NAME(mean)(u, n);
+        MEAN_KEPT(mu, DIRECTION(LOAD(p[i])));
         SIMD() for (int64_t i = 0; i < n; i++) p[i] = STORE(LOAD(p[i]) - lr * (u[i] - mu));
     } else {
         SIMD() for (int64_t i = 0; i < n; i++) {
             A x = LOAD(p[i]);
-            p[i] = STORE(x - lr * (DIRECTION(mu) + wd * x));
+            p[i] = STORE(x - lr * DIRECTION(x));
         }
     }
 }
 
 #undef DIRECTION
+#undef MEAN_KEPT
 #undef MEAN
-#undef ORIGIN
 
 /* Rows `first` to `last` of x, in the case that its flags say. */
 #define CASE(family, c)                                                                          \

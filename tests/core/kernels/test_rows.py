@@ -166,6 +166,19 @@ def test_every_half_precision_number_survives_a_step_of_nothing(dtype):
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("gc_loc", [False, True])
+def test_every_half_precision_nan_stays_one(dtype, gc_loc):
+    numbers = torch.arange(2**16).to(torch.uint16).view(dtype)
+    numbers = numbers[numbers.isnan()]
+    for in_gradient in (False, True):
+        p = Parameter(torch.zeros(len(numbers), 2, dtype=dtype))
+        p.grad = torch.zeros_like(p)
+        (p.grad if in_gradient else p.data)[:, 0] = numbers
+        core.AdamW([p], use_gc=True, gc_loc=gc_loc).step()
+        assert p[:, 0].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_rounding_is_torchs(dtype):
     # Of g/3, in float32, over the whole range: subnormal, normal, infinite.
     generator = torch.Generator().manual_seed(0)
