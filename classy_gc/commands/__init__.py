@@ -142,6 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name != "classy_vision":
             raise
         parser.error(f"{args.command} needs Classy Vision: pip install classy-vision")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog} {args.command}: interrupted\n")
     except BrokenPipeError:
         # That nobody reads stdout on, as under `| head`, is no error; another broken pipe is one.
         stdout = select.poll()

@@ -41,7 +41,8 @@ from classy_gc.commands import Parser, check_least, check_output_folder
 from classy_gc.commands.compare_picture import picture
 from classy_gc.commands.compare_results import Target, evaluate, rows, text
 from classy_gc.commands.compare_runs import Progress, Run, train_runs
-from classy_gc.commands.config import check_config, load_config, refusal
+from classy_gc.commands.config import check_config, load_config
+from classy_gc.commands.refusals import refusal
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced, temporary
 from classy_gc.hooks.phase_record import flat_meters, meter_values
@@ -234,9 +235,7 @@ def build_arms(
         try:
             _check(arm, target)
         except Exception as error:
-            # Also where a class stumbles over a value: `classy-gc train` shows where.
-            reason = refusal(error) or f"{type(error).__name__}: {error}"
-            raise ValueError(f"arm {arm.name!r}: {reason}") from error
+            raise ValueError(f"arm {arm.name!r}: {refusal(error)}") from error
     return arms
 
 

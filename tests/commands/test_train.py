@@ -348,7 +348,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         ((), ["--distributed_backend", "dpp"], "'dpp' in --distributed_backend.* mean 'ddp'"),
         ((), ["--distributed_backend", "ddp"], NO_TORCHRUN),
         ((), ["--checkpoint_load_path", "no"], "--checkpoint_load_path: there is no checkpoint no"),
-        ((), ["--checkpoint_load_path", "."], "no checkpoint checkpoint.torch"),
+        ((), ["--checkpoint_load_path", "."], "no checkpoint ./checkpoint.torch"),
         ((), ["--checkpoint_load_path", "config.json"], "_path: config.json cannot be read: "),
         ((), ["--pretrained_checkpoint_path", "config.json"], "needs a fine_tuning task, not"),
         ((), ["--checkpoint_folder", "config.json/sub"], "config.json/sub"),
@@ -372,18 +372,53 @@ def test_bad_input_is_one_line_and_writes_nothing(here, capsys, config, flags, m
     assert [path.name for path in here.iterdir()] == ["config.json"]
 
 
-def test_checkpoint_of_another_model_is_one_line(here, capsys):
-    assert train(short(), "--checkpoint_folder", "old", "--skip_tensorboard") == 0
+HEAD_OF_OLD = "the checkpoint has model.heads.block1-0.default_head.fc.weight, "
+HEAD_OF_NEW = "; the config's model has model.heads.block1-0.other.fc.weight, "
+
+
+@pytest.mark.parametrize("task", ["classification_task", "fine_tuning"])
+@pytest.mark.parametrize(
+    ("model", "head", "message"),
+    [
+        (
+            {"init_planes": 8},
+            {"in_plane": 16},
+            r"\[8, 3, 3, 3\] in the config's model \(and \d+ more",
+        ),
+        ({}, {"unique_id": "other"}, f"{HEAD_OF_OLD}.*{HEAD_OF_NEW}"),
+        ({"num_blocks": [1, 2]}, {}, "the config's model has model.trunk.blocks.1.block1-1"),
+        ({}, {"num_classes": 11}, r"default_head.fc.weight is \[10, 32\] in .*, \[11, 32\] in the"),
+    ],
+    ids=["width", "head", "depth", "classes"],
+)
+def test_checkpoint_of_another_model_is_one_line(here, capsys, task, model, head, message):
+    config = short(samples=32)
+    assert train(config, "--checkpoint_folder", "old", "--skip_tensorboard") == 0
     capsys.readouterr()
-    config = short()
-    config["model"] |= {"init_planes": 8}
-    config["model"]["heads"][0]["in_plane"] = 16
+    config["model"] |= model
+    config["model"]["heads"][0] |= head
+    flag = "checkpoint_load_path" if task == "classification_task" else "pretrained_checkpoint_path"
     with pytest.raises(SystemExit):
-        train(config, "--checkpoint_load_path", "old", "--checkpoint_folder", "new")
+        train(config | {"name": task}, f"--{flag}", "old", "--checkpoint_folder", "new")
     err = capsys.readouterr().err
     assert "Traceback" not in err
-    assert re.search("error: checkpoint old does not fit config.json: .* size mismatch", err)
+    assert re.search("error: checkpoint old does not fit config.json: .*" + message, err), err
+    assert "optimizer" not in err
     assert not Path("new").exists()
+
+
+def test_heads_that_are_reset_need_not_fit(here, capsys):
+    assert train(short(samples=32), "--checkpoint_folder", "old", "--skip_tensorboard") == 0
+    config = short(samples=32) | {"name": "fine_tuning", "reset_heads": True}
+    config["model"]["heads"][0] |= {"unique_id": "other", "num_classes": 11}
+    flags = ("--pretrained_checkpoint_path", "old", "--skip_tensorboard")
+    assert train(config, *flags, "--output_folder", "new") == 0
+    config["model"]["num_blocks"] = [1, 2]
+    with pytest.raises(SystemExit):
+        train(config, *flags)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error: " in x]
+    assert "the config's model has model.trunk.blocks.1.block1-1" in line
+    assert "heads" not in line
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "NAdam"])  # found in the groups, in the state
@@ -410,19 +445,26 @@ def test_a_file_that_is_no_checkpoint_is_one_line(here, capsys, content):
     assert re.search("_path: file (cannot be read|is no checkpoint of Classy Vision)", line)
 
 
-def test_a_bug_keeps_its_traceback(here, monkeypatch):
+def test_a_bug_is_one_line_too_and_debug_shows_its_traceback(here, capsys, monkeypatch):
     from classy_gc.dataset import DigitsDataset
 
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # Classy Vision's is a debugger
     monkeypatch.setattr(DigitsDataset, "from_config", lambda config: config.no_such_attribute)
     with pytest.raises(AttributeError, match="no_such_attribute"):
+        train(short(), "--debug")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
         train(short())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search("error: dataset.train: AttributeError: .* 'no_such_attribute'", line)
 
 
-def test_what_fails_in_training_keeps_its_traceback(here):
-    config = short()
-    config["model"]["heads"][0]["num_classes"] = 3  # found by the loss, in the first step
-    with pytest.raises(IndexError):
-        train(config, "--skip_tensorboard")
+def test_what_fails_in_training_keeps_its_traceback(here, monkeypatch):
+    from classy_gc.hooks import TrainingCurvesHook
+
+    monkeypatch.setattr(TrainingCurvesHook, "on_step", lambda hook, task: task.no_such_attribute)
+    with pytest.raises(AttributeError):
+        train(short(), "--skip_tensorboard")
 
 
 def test_a_pipe_that_breaks_in_training_keeps_its_traceback(here, monkeypatch):
