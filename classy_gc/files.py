@@ -46,7 +46,7 @@ def check_scheme(path: str, where: str) -> None:
 import a module that registers one with fvcore's PathManager (custom_imports)
     """
     handler = PathManager._PathManager__get_path_handler(path)
-    if has_scheme(path) and isinstance(handler, NativePathHandler):
+    if has_scheme(path) and type(handler) is NativePathHandler:
         raise ValueError(
             f"{where} {path}: no path handler is registered for {path.partition('://')[0]}://; "
             "import a module that registers one with fvcore's PathManager (custom_imports)"

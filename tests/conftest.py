@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from fvcore.common.file_io import NativePathHandler, PathManager
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -24,3 +25,31 @@ def here(tmp_path, monkeypatch):
     yield tmp_path
     root.setLevel(level)
     root.handlers[:] = handlers
+
+
+class Box(NativePathHandler):
+    """``box://``: a local folder, behind the scheme of somebody's storage."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def _get_supported_prefixes(self):
+        return ["box://"]
+
+    def _get_path_with_cwd(self, path):
+        return str(self.folder / path.removeprefix("box://"))
+
+    def _mkdirs(self, path, **kwargs):
+        super()._mkdirs(self._get_path_with_cwd(path))
+
+    def _rm(self, path, **kwargs):
+        super()._rm(self._get_path_with_cwd(path))
+
+
+@pytest.fixture
+def box(tmp_path_factory):
+    """The folder of what is written to ``box://``."""
+    folder = tmp_path_factory.mktemp("box")
+    PathManager.register_handler(Box(folder), allow_override=True)
+    return folder

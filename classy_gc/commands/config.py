@@ -21,11 +21,12 @@ from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
 from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
 
-from classy_gc.custom_imports import import_custom
+from classy_gc.custom_imports import import_custom, import_project
 from classy_gc.options import (
     BOOL,
     COUNT,
     MAPPING,
+    NON_NEGATIVE,
     POSITIVE,
     SWITCH,
     Rule,
@@ -107,10 +108,19 @@ _RULES = {
     "use_sharded_ddp": BOOL,
     "distributed": MAPPING,
     "hooks": or_null(_LIST),
+    "amp_args": or_null(MAPPING),
+    "mixup": or_null(MAPPING),
 }
 _DISTRIBUTED_RULES = {
     "broadcast_buffers": _member(BroadcastBuffersMode),
     "batch_norm_sync_mode": _member(BatchNormSyncMode),
+}
+_MIXUP_MODES = ("batch", "pair", "elem")  # anything else would be the first
+_MIXUP_RULES = {
+    "alpha": NON_NEGATIVE,
+    "cutmix_alpha": NON_NEGATIVE,
+    "num_classes": or_null(COUNT),
+    "mode": Rule(f"one of {', '.join(_MIXUP_MODES)}", lambda v: v in _MIXUP_MODES),
 }
 _HOOK_RULES = {
     "loss_lr_meter_logging": {"log_freq": or_null(COUNT)},
@@ -121,7 +131,9 @@ _TASKS = (ClassificationTask, FineTuningTask, ParamwiseClassificationTask, Param
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
-    """Reads a config, imports its ``custom_imports``, and checks the names in it.
+    """Reads a config, imports what may register its names, and checks them.
+
+    That are its ``custom_imports``, and the packages of a ``classy-project``.
 
     Args:
         path: of a JSON file.
@@ -141,6 +153,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"--config_file {path} is not valid JSON: {error}") from error
     try:
         _check_keys(config, "the config")
+        import_project()
         import_custom(config)
         check_config(config)
     except ValueError as error:
@@ -178,6 +191,7 @@ def check_config(config: Any) -> None:
                 check_known(config[section], known, section)
     _check_values(config, "", _RULES)
     _check_values(config.get("distributed", {}), "distributed.", _DISTRIBUTED_RULES)
+    _check_values(config.get("mixup") or {}, "mixup.", _MIXUP_RULES)
     trained = not config.get("test_only", False)
     required = ["num_epochs", "dataset", "loss", "model", *["optimizer"] * trained]
     _check_keys(config, "the config", required)

@@ -19,11 +19,9 @@ from classy_gc.commands import Parser
 
 Keys = tuple[Any, ...]
 
-# What these functions of a task work on. What they call may know more.
+# What these methods of a task work on; set_… on the key of that name. What they call may know more.
 _FUNCTIONS: dict[str, Keys] = {
-    "set_amp_args": ("amp_args",),
     "set_distributed_options": ("distributed",),
-    "set_mixup_transform": ("mixup",),
     "prepare_optimizer": ("optimizer",),
     "compute_model": ("model",),
     "compute_loss": ("loss",),
@@ -50,20 +48,21 @@ def refusal(error: BaseException) -> str:
 
     Example:
         >>> from classy_vision.tasks import build_task
-        >>> loss, dataset = {"name": "CrossEntropyLoss"}, {"test": {"name": "synthetic_image"}}
-        >>> config = {"test_only": True, "dataset": {}, "loss": loss, "meters": {"accuracy": {}}}
+        >>> config = {"name": "classification_task", "test_only": True, "dataset": {}}
+        >>> config |= {"loss": {"name": "CrossEntropyLoss"}, "meters": {"accuracy": {}}}
         >>> try:
-        ...     build_task({"name": "classification_task", "model": {}, **config})
+        ...     build_task(config)
         ... except KeyError as error:
-        ...     refusal(error)
-        "meters.accuracy {}: missing key 'topk' (read by classy_vision.meters.accuracy_meter)"
+        ...     print(refusal(error))
+        meters {"accuracy": {}}: missing key 'topk' (read by classy_vision.meters.accuracy_meter)
     """
     frames = list(traceback.walk_tb(error.__traceback__))
     frame, line = frames[-1]
     module = frame.f_globals.get("__name__", "")
     text = str(error)
     if isinstance(error, KeyError):
-        text = f"missing key {text} (read by {module})"
+        # Some raise it with a sentence.
+        text = text.strip("'\"") if " " in text else f"missing key {text} (read by {module})"
     elif not text:  # a bare assert
         source = traceback.extract_tb(error.__traceback__)[-1].line
         text = f"{module}, line {line}: {source}"
@@ -82,16 +81,19 @@ def _section(frames: list[tuple[Any, int]]) -> str:
         owner = variables.get("self")
         if isinstance(owner, ClassyTask):
             config = getattr(owner, "_config", config)
-        for name, value in variables.items():
+        code = frame.f_code
+        parameters = code.co_varnames[: code.co_argcount]
+        for name in {"config", *parameters} & variables.keys():
+            value = variables[name]
             if name == "config" and isinstance(value, Mapping) and "dataset" in value:
                 config = value
             elif name.endswith("config") and isinstance(value, Mapping):
                 path = _path(config, value) or path
-        code = frame.f_code.co_name
-        if code == "first_batch":
+        method, key = code.co_name, code.co_name.removeprefix("set_")
+        if method == "first_batch":
             path = ("dataset", variables["phase"])
-        elif code in _FUNCTIONS and isinstance(owner, ClassyTask):
-            path = _FUNCTIONS[code]
+        elif isinstance(owner, ClassyTask):
+            path = _FUNCTIONS.get(method) or ((key,) if key != method and key in config else path)
         elif isinstance(owner, MixupTransform):
             path = ("mixup",)
         elif isinstance(owner, ClassyHead):

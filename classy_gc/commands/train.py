@@ -19,7 +19,6 @@ import os
 import random
 import shlex
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +37,7 @@ from torchvision import set_image_backend, set_video_backend
 from classy_gc.commands import Parser, check_least
 from classy_gc.commands.config import load_config
 from classy_gc.commands.refusals import refusal
-from classy_gc.commands.train_checkpoints import check_optimizer, misfit, set_checkpoints
+from classy_gc.commands.train_checkpoints import check_optimizer, loading, set_checkpoints
 from classy_gc.commands.train_hooks import TENSORBOARD, Output, set_hooks
 from classy_gc.commands.trial import try_batches
 from classy_gc.custom_imports import import_from_current_folder
@@ -59,13 +58,7 @@ class _LogFilter(logging.Filter):
 
     shown = ("loss_lr_meter_logging_hook", "model_complexity_hook")
 
-    #: why a checkpoint could not be loaded; Classy Vision logs it, and raises something else
-    load_error: BaseException | None = None
-
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and record.getMessage().startswith("Could not load"):
-            self.load_error = record.exc_info[1]
-            return False
         if record.exc_info and record.getMessage().startswith("Unable to write checkpoint"):
             return False  # raised as well
         if record.levelno >= logging.WARNING or "classy_vision" not in record.pathname:
@@ -228,11 +221,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     primary = args.distributed_backend != "ddp" or os.environ.get("RANK", "0") == "0"
-    log_filter = _LogFilter()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     if not args.debug:
-        handler.addFilter(log_filter)
+        handler.addFilter(_LogFilter())
     logging.basicConfig(
         level=logging.INFO if primary else logging.ERROR, handlers=[handler], force=True
     )
@@ -256,7 +248,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = build_seeded_task(args, config)
         hooks = set_hooks(args, config, task, output)
         set_checkpoints(args, config, task, output.checkpoints)
-        task.on_start = functools.partial(_start, task, task.on_start)
+        prepare = loading(task, args.config_file)(task.prepare)
+        task.prepare, task.on_start = prepare, functools.partial(_start, task, task.on_start)
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:
@@ -273,10 +266,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.exit(1, f"{parser.prog}: error: {rank}{reason}\n")
         if not primary:
             return 2
-        if log_filter.load_error:
-            path = args.checkpoint_load_path or task.pretrained_checkpoint_path
-            reason = misfit(log_filter.load_error, path, task, args.config_file)
-            parser.error(textwrap.shorten(reason, 800, placeholder=" …"))
         parser.error(refusal(error))
     if is_primary():
         tested = getattr(task, "test_only", False)

@@ -6,6 +6,7 @@ import argparse
 import logging
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -109,24 +110,53 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
             )
 
 
-def misfit(error: BaseException, path: str, task: ClassyTask, config_file: str) -> str:
-    """Why a checkpoint does not fit a task, in one line.
+class _LoadError(logging.Filter):
+    """Keeps why a checkpoint could not be loaded: Classy Vision logs it, and raises no reason."""
+
+    error: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.getMessage().startswith("Could not load"):
+            self.error = record.exc_info[1]
+            return False
+        return True
+
+
+@contextmanager
+def loading(task: ClassyTask, config_file: str) -> Iterator[None]:
+    """Says in one line why a checkpoint does not fit a task that is prepared in the ``with`` block.
 
     Args:
-        error: what Classy Vision stumbled over as it loaded the checkpoint.
-        path: of the checkpoint, a file or its folder.
-        task: of the config, as far as it was prepared.
-        config_file: where the config came from.
+        task: with the paths of its checkpoints.
+        config_file: where it comes from.
+
+    Raises:
+        ValueError: how the models differ, else what the optimizer lacks.
     """
+    caught, root = _LoadError(), logging.getLogger()
+    root.addFilter(caught)
+    try:
+        yield
+    except AssertionError as error:
+        if caught.error is None:
+            raise
+        raise ValueError(_misfit(caught.error, task, config_file)) from error
+    finally:
+        root.removeFilter(caught)
+
+
+def _misfit(error: BaseException, task: ClassyTask, config_file: str) -> str:
+    resumed = task.checkpoint_dict is not None
+    path = task.checkpoint_path if resumed else task.pretrained_checkpoint_path
     if repr(error) == "KeyError('optim')":
         return (
             f"checkpoint {path} was saved without the state of the optimizer, so training "
             "cannot resume; it can be tested (test_only), or fine-tuned from "
             "(--pretrained_checkpoint_path)"
         )
-    file = f"{path.rstrip('/')}/{CHECKPOINT_FILE}" if PathManager.isdir(path) else path
-    states = [_loaded(file)["classy_state_dict"]["base_model"], task.base_model.get_classy_state()]
-    if getattr(task, "reset_heads", False) and task.checkpoint_dict is None:
+    checkpoint = task.checkpoint_dict if resumed else task.pretrained_checkpoint_dict
+    states = [checkpoint["classy_state_dict"]["base_model"], task.base_model.get_classy_state()]
+    if not resumed and task.reset_heads:
         states = [{**state, "model": {**state["model"], "heads": {}}} for state in states]
     reason = model_difference(*states)
     if not reason and isinstance(error, KeyError):

@@ -146,5 +146,5 @@ def first_batch(task: ClassificationTask, dataset: Any, phase: str) -> Any:
         return None
     indices = next(iter(loader.batch_sampler), None)
     if indices is None:
-        raise ValueError("there is no sample, so there is no batch")
+        raise ValueError(f"dataset.{phase}: there is no sample")
     return loader.collate_fn([loader.dataset[i] for i in indices])

@@ -252,7 +252,7 @@ def test_progress_bar_on_a_terminal(tmp_path):
 def changed(path, value):
     """The short config with one key (a dotted path) set, or deleted where ``value`` is None."""
     config = short()
-    *parents, key = path.split(".")
+    *parents, key = (int(x) if x.isdigit() else x for x in path.split("."))
     section = config
     for parent in parents:
         section = section[parent]
@@ -269,6 +269,17 @@ STOCK = {"name": "checkpoint", "checkpoint_folder": "stock"}
 TENSORBOARD = {"name": "tensorboard_plot"}
 TEXT_LOG = {"name": "loss_lr_meter_logging", "log_freq": 0}
 JSON_LOG = {"name": "json_log", "folder": "config.json/sub"}
+EMA = {"name": "ema_model_weights", "decay": 0.9}
+SCRIPT = {"name": "torchscript", "torchscript_folder": "no"}
+VIDEO = {
+    "video_accuracy": {"topk": [1], "clips_per_video_train": 1, "clips_per_video_test": 2},
+}
+SYNTHETIC = {
+    "name": "synthetic_image",
+    **{"batchsize_per_replica": 4, "num_classes": 10, "crop_size": 8, "class_ratio": 0.5},
+    **{"num_samples": 0, "seed": 0, "use_shuffle": True},
+    "transforms": DIGITS["dataset"]["train"]["transforms"],
+}
 HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_block": "block1-0"}
 
 
@@ -333,6 +344,45 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
             "distributed.batch_norm_sync_mode must be one of disabled, pytorch, apex, not 'on'",
         ),
         (("mixup", {"alpha": 1, "cutmix": 1}), [], "unknown key 'cutmix' in mixup"),
+        (("mixup", {"alpha": -1}), [], "mixup.alpha must be a number >= 0, not -1"),
+        (("mixup", {"alpha": 1, "mode": "x"}), [], "mixup.mode must be one of batch, .* not 'x'"),
+        (("mixup", {"alpha": 1}), [], r'error: mixup {"alpha": 1}: TypeError: .*NoneType'),
+        (("mixup", {"alpha": 1, "num_classes": 3}), [], r"error: mixup {.*}: index \d is out of"),
+        (("model.heads.0.in_plane", 31), [], r"model.heads\[0\] {.*31}: mat1 and mat2 shapes"),
+        (("model.heads.0.num_classes", 3), [], "error: loss {.*}: IndexError: Target . is out of"),
+        (("model.heads.0.fork_block", "x"), [], "error: model: x not found in the model"),
+        (("model.num_blocks", []), [], "error: model: IndexError: list index out of range"),
+        (("loss", {"name": "MSELoss"}), [], 'error: loss {"name": "MSELoss"}: The size of tensor'),
+        (("loss.weight", [1, 2]), [], r"error: loss {.*\[1, 2\]}: weight tensor should be defined"),
+        (("meters", VIDEO), [], "error: meters.video_accuracy {.*}: all clips from the same"),
+        (("amp_args", True), [], "amp_args must be an object or null, not True"),
+        (("amp_args", {"amp_type": "pytorch"}), [], "error: amp_args {.*}: AMP is required but"),
+        (("hooks", [EMA]), [], r"error: hooks\[0\] {.*}: .*(NVIDIA|CUDA)"),
+        (
+            ("hooks", [{"name": "checkpoint"}]),
+            [],
+            r"hooks\[0\] {.*}: TypeError: .*'checkpoint_folder'",
+        ),
+        (
+            ("hooks", [SCRIPT]),
+            [],
+            r"error: hooks\[0\] {.*}: Torchscript folder 'no' does not exist",
+        ),
+        (
+            ("hooks", [SCRIPT | {"use_traces": 1}]),
+            [],
+            r"hooks\[0\] {.*}: TypeError: .*'use_traces'",
+        ),
+        (("dataset.train", SYNTHETIC), [], r"error: dataset.train: there is no sample"),
+        (
+            ("dataset.train", SYNTHETIC | {"num_samples": None}),
+            [],
+            r"error: dataset.train: TypeErr",
+        ),
+        (("dataset.train.transforms.0.transforms.0.size", 99), [], "dataset.train: Required crop"),
+        (("dataset.train.transforms.0.transforms.0.size", "x"), [], "dataset.train: TypeError"),
+        (("dataset.test.transforms.0.transforms.1.mean", [0, 1]), [], "dataset.test: The size of"),
+        ((), ["--profiler"], "hook 'profiler': TypeError: .*'use_cuda'"),
         (("custom_imports", ["no_such_module"]), [], "'no_such_module' cannot be imported"),
         (("optimizer", None), [], "missing key 'optimizer'"),
         (("optimizer.name", "sdg_gc"), [], "'sdg_gc' in optimizer, did you mean 'sgd_gc'"),
@@ -352,6 +402,19 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         ((), ["--checkpoint_load_path", "config.json"], "_path: config.json cannot be read: "),
         ((), ["--pretrained_checkpoint_path", "config.json"], "needs a fine_tuning task, not"),
         ((), ["--checkpoint_folder", "config.json/sub"], "config.json/sub"),
+        ((), ["--checkpoint_folder", "s3://a/b"], "--checkpoint_folder s3://a/b: no path handler"),
+        (
+            (),
+            ["--checkpoint_load_path", "s3://a"],
+            "--checkpoint_load_path s3://a: no path handler",
+        ),
+        ((), ["--output_folder", "s3://a/b"], "--output_folder must be a local .* not 's3://a/b'"),
+        (("hooks", [STOCK | {"checkpoint_folder": "s3://a"}]), [], "s3://a: no path handler"),
+        (
+            ("hooks", [{"name": "json_log", "folder": "s3://a"}]),
+            [],
+            "must be a local path, not 's3:",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(here, capsys, config, flags, message):
@@ -467,6 +530,142 @@ def test_what_fails_in_training_keeps_its_traceback(here, monkeypatch):
         train(short(), "--skip_tensorboard")
 
 
+def test_a_loss_that_is_no_longer_finite_is_one_line(here, capsys):
+    """SGD with these rates diverges after the first epoch, and its checkpoint is there."""
+    lr = {"name": "step", "values": [0.01, 1e30, 1e30]}
+    config = short(epochs=3)
+    config["optimizer"]["param_schedulers"] = {"lr": lr}
+    for folder, values, message in (
+        (
+            "run",
+            [0.01, 1e30, 1e30],
+            "step 5 (epoch 2), the last lr was 1e+30; the last checkpoint is ",
+        ),
+        (
+            "none",
+            [1e30, 1e30, 1e30],
+            "step 2 (epoch 1), the last lr was 1e+30; there is no checkpoint",
+        ),
+    ):
+        lr["values"] = values
+        with pytest.raises(SystemExit) as exit_:
+            train(config, "--skip_tensorboard", "--output_folder", folder)
+        assert exit_.value.code == 1
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if "error: " in x]
+        assert f"error: Loss is infinity or NaN: nan, at {message}" in line
+        if folder == "run":
+            assert line.endswith(str(here / "run/checkpoints/checkpoint.torch"))
+            assert checkpoint("run/checkpoints")["train_phase_idx"] == 0
+
+
+FULL = """
+import resource, sys
+from classy_gc.commands import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("size", "file"), [(50_000, "checkpoint.torch"), (900, "log.jsonl")])
+def test_a_full_disk_is_one_line_and_old_checkpoints_stay_whole(here, size, file):
+    """The limit of a file's size stands for the disk's: both are an OSError of a write."""
+    assert train(short(epochs=2), "--output_folder", "run", "--skip_tensorboard") == 0
+    saved = Path("run/checkpoints")
+    old = {path.name: path.read_bytes() for path in saved.iterdir()}
+    Path("config.json").write_text(json.dumps(short(epochs=6)))
+    flags = ("--output_folder", "run", "--checkpoint_load_path", saved, "--skip_tensorboard")
+    command = (sys.executable, "-c", FULL, size, "train", "--config_file", "config.json", *flags)
+    result = run(*command, cwd=here)
+    assert result.returncode == 1
+    (line,) = [x for x in result.stderr.splitlines() if "error" in x.lower()]
+    assert line.startswith("classy-gc train: error: File too large: ")
+    assert f"/{file}; the last checkpoint is {here / saved}/checkpoint.torch" in line
+    assert "Traceback" not in result.stderr
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == old
+
+
+SLOW = """
+import os, signal, sys
+from classy_vision.hooks import ClassyHook
+from classy_gc.commands import main
+from classy_gc.hooks import PhaseSeedHook
+
+def interrupt(hook, task):
+    if task.num_updates == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGINT)
+
+PhaseSeedHook.on_step = interrupt
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_an_interrupt_is_one_line_that_says_how_to_go_on(here):
+    config = short(epochs=3)
+    assert train(config, "--output_folder", "whole", "--skip_tensorboard") == 0
+    flags = ("--config_file", "config.json", "--seed", 0, "--skip_tensorboard")
+    command = (sys.executable, "-c", SLOW)
+    result = run(*command, 32, "train", *flags, cwd=here)
+    assert result.returncode == 130
+    assert result.stderr.splitlines()[-1] == (
+        "classy-gc train: interrupted before the first checkpoint"
+    )
+    result = run(*command, 128, "train", *flags, "--checkpoint_folder", "a b", cwd=here)
+    assert result.returncode == 130
+    assert "Traceback" not in result.stderr
+    text, _, again = result.stderr.splitlines()[-1].partition("to go on: ")
+    assert text == "classy-gc train: interrupted; "
+    result = run("bash", "-c", f"{BIN}/{again}", cwd=here)
+    assert result.returncode == 0, result.stderr
+    assert len(list(here.glob("output_*"))) == 2
+    assert flat(checkpoint("a b")["base_model"]) == flat(
+        checkpoint("whole/checkpoints")["base_model"]
+    )
+    (log,) = here.glob("output_*/log.jsonl")
+    assert len(log.read_text().splitlines()) == 6
+
+
+def test_a_job_that_always_names_its_own_checkpoints(here, capsys):
+    """As jobs do that are put back into a queue: the first time there is nothing yet."""
+    for flags, folder in (
+        (("--output_folder", "run"), "run/checkpoints"),
+        (("--checkpoint_folder", "saved", "--output_folder", "other"), "./saved/"),
+    ):
+        for epochs in (1, 2):
+            again = ("--checkpoint_load_path", folder, "--skip_tensorboard")
+            assert train(short(epochs=epochs, samples=32), *flags, *again) == 0
+            message = f"no checkpoint in {here / folder} yet: training starts at the beginning"
+            assert (message in capsys.readouterr().err) == (epochs == 1)
+            assert checkpoint(folder)["train_phase_idx"] == epochs - 1
+            log = Path(flags[-1], "log.jsonl").read_text()
+            assert len(log.splitlines()) == 2 * epochs
+    for test_only in (True, False):  # which has nothing to begin with; a folder that is not its own
+        folder = "new/checkpoints" if test_only else "run/checkpoints/old"
+        flags = ("--output_folder", "new", "--checkpoint_load_path", folder)
+        with pytest.raises(SystemExit):
+            train(short() | {"test_only": test_only}, *flags)
+        assert f"there is no checkpoint {folder}" in capsys.readouterr().err
+        assert not Path("new").exists()
+
+
+def test_checkpoints_through_a_path_handler(here, box, capsys):
+    """Saved, resumed and tested; the log and the curves stay on the local disk."""
+    flags = ("--skip_tensorboard", "--output_folder", "run", "--checkpoint_load_path", "box://a/b")
+    for epochs in (1, 2):
+        assert train(short(epochs=epochs), *flags, "--checkpoint_folder", "box://a/b") == 0
+        assert "checkpoint  box://a/b/checkpoint.torch" in capsys.readouterr().out
+        assert checkpoint(box / "a" / "b")["train_phase_idx"] == epochs - 1
+    assert {path.name for path in here.iterdir()} == {"config.json", "run"}
+    assert {path.name for path in Path("run").iterdir()} == {"curves.png", "log.jsonl"}
+    assert train(short() | {"test_only": True}, *flags) == 0
+    stock = [{"name": "checkpoint", "checkpoint_folder": "box://stock"}]
+    assert train(short() | {"hooks": stock}, "--skip_tensorboard", "--output_folder", "run") == 0
+    assert checkpoint(box / "stock")["train_phase_idx"] == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        train(short(), "--checkpoint_load_path", "box://nothing")
+    assert "there is no checkpoint box://nothing\n" in capsys.readouterr().err
+
+
 def test_a_pipe_that_breaks_in_training_keeps_its_traceback(here, monkeypatch):
     from classy_gc.hooks import JSONLogHook
 
@@ -530,6 +729,31 @@ def test_unmodified_classy_train_after_the_one_line_of_set_up(tmp_path):
     assert "Training successful!" in result.stderr
     groups = checkpoint(project / "saved")["optimizer"]["optim"]["param_groups"]
     assert all(group["use_gc"] for group in groups)
+
+
+def test_packages_beside_classy_train_are_imported(tmp_path):
+    """Those of the project that classy-project makes; one that fails is told, the others go on."""
+    assert run(BIN / "classy-project", "project", cwd=tmp_path).returncode == 0
+    project = tmp_path / "project"
+    for name, code in (("broken", "import no_such_module"), ("optim_", "print('imported')")):
+        (project / name).mkdir()
+        (project / name / "__init__.py").write_text(code)
+    (project / "data").mkdir()  # is no package
+    config = json.loads((project / "configs" / "template_config.json").read_text())
+    assert config["dataset"]["train"]["name"] == "my_dataset"
+    for dataset in config["dataset"].values():  # for time alone
+        dataset |= {"num_samples": 64, "num_workers": 0}
+    (project / "config.json").write_text(json.dumps(config))
+    command = (BIN / "classy-gc", "train", "--config_file", "config.json", "--skip_tensorboard")
+    result = run(*command, cwd=project)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("imported\nTrained in")
+    (warning,) = [line for line in result.stderr.splitlines() if "cannot be imported" in line]
+    assert "package 'broken' beside classy_train.py cannot" in warning
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in warning
+    (project / "classy_train.py").unlink()
+    result = run(*command, cwd=project)
+    assert "unknown name 'my_dataset' in dataset.train" in result.stderr
 
 
 def test_import_needs_no_extra(tmp_path):
