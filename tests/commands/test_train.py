@@ -1,10 +1,14 @@
 import contextlib
 import copy
 import json
+import multiprocessing
 import os
 import pty
 import re
+import resource
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +17,7 @@ import pytest
 import torch
 
 from classy_gc.commands import main
+from classy_gc.hooks import PhaseSeedHook
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BIN = Path(sys.executable).parent
@@ -55,6 +60,39 @@ def run(*command, cwd, **env):
     return subprocess.run(
         [str(x) for x in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
     )
+
+
+def _in_fork(cwd, argv, file_size, interrupt_at):
+    os.chdir(cwd)
+    sys.path.insert(0, "")
+    for stream, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(f"{cwd}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    torch.set_num_threads(1)
+    if interrupt_at:
+
+        def interrupt(hook, task):
+            if task.num_updates == interrupt_at:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        PhaseSeedHook.on_step = interrupt
+    if file_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    sys.exit(main(["train", "--config_file", "config.json", *argv]))
+
+
+def forked(*flags, cwd, file_size=None, interrupt_at=None):
+    """``classy-gc train`` in a process of its own, forked from one that has imported everything.
+
+    Optionally with a limit of the size of files, or a Ctrl-C once so many samples are trained.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["classy_gc.commands.train", "matplotlib.figure", "pytest"])
+    arguments = (str(cwd), list(map(str, flags)), file_size, interrupt_at)
+    process = context.Process(target=_in_fork, args=arguments)
+    process.start()
+    process.join(120)
+    output = [Path(f"{cwd}.{name}").read_text() for name in ("stdout", "stderr")]
+    return subprocess.CompletedProcess(flags, process.exitcode, *output)
 
 
 def test_digits_sgd_gc_as_a_person_runs_it(tmp_path):
@@ -558,14 +596,6 @@ def test_a_loss_that_is_no_longer_finite_is_one_line(here, capsys):
             assert checkpoint("run/checkpoints")["train_phase_idx"] == 0
 
 
-FULL = """
-import resource, sys
-from classy_gc.commands import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-sys.exit(main(sys.argv[2:]))
-"""
-
-
 @pytest.mark.parametrize(("size", "file"), [(50_000, "checkpoint.torch"), (900, "log.jsonl")])
 def test_a_full_disk_is_one_line_and_old_checkpoints_stay_whole(here, size, file):
     """The limit of a file's size stands for the disk's: both are an OSError of a write."""
@@ -574,8 +604,7 @@ def test_a_full_disk_is_one_line_and_old_checkpoints_stay_whole(here, size, file
     old = {path.name: path.read_bytes() for path in saved.iterdir()}
     Path("config.json").write_text(json.dumps(short(epochs=6)))
     flags = ("--output_folder", "run", "--checkpoint_load_path", saved, "--skip_tensorboard")
-    command = (sys.executable, "-c", FULL, size, "train", "--config_file", "config.json", *flags)
-    result = run(*command, cwd=here)
+    result = forked(*flags, cwd=here, file_size=size)
     assert result.returncode == 1
     (line,) = [x for x in result.stderr.splitlines() if "error" in x.lower()]
     assert line.startswith("classy-gc train: error: File too large: ")
@@ -584,38 +613,23 @@ def test_a_full_disk_is_one_line_and_old_checkpoints_stay_whole(here, size, file
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == old
 
 
-SLOW = """
-import os, signal, sys
-from classy_vision.hooks import ClassyHook
-from classy_gc.commands import main
-from classy_gc.hooks import PhaseSeedHook
-
-def interrupt(hook, task):
-    if task.num_updates == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGINT)
-
-PhaseSeedHook.on_step = interrupt
-sys.exit(main(sys.argv[2:]))
-"""
-
-
 def test_an_interrupt_is_one_line_that_says_how_to_go_on(here):
     config = short(epochs=3)
     assert train(config, "--output_folder", "whole", "--skip_tensorboard") == 0
-    flags = ("--config_file", "config.json", "--seed", 0, "--skip_tensorboard")
-    command = (sys.executable, "-c", SLOW)
-    result = run(*command, 32, "train", *flags, cwd=here)
+    flags = ("--seed", 0, "--skip_tensorboard")
+    result = forked(*flags, cwd=here, interrupt_at=32)
     assert result.returncode == 130
     assert result.stderr.splitlines()[-1] == (
         "classy-gc train: interrupted before the first checkpoint"
     )
-    result = run(*command, 128, "train", *flags, "--checkpoint_folder", "a b", cwd=here)
+    result = forked(*flags, "--checkpoint_folder", "a b", cwd=here, interrupt_at=128)
     assert result.returncode == 130
     assert "Traceback" not in result.stderr
     text, _, again = result.stderr.splitlines()[-1].partition("to go on: ")
     assert text == "classy-gc train: interrupted; "
-    result = run("bash", "-c", f"{BIN}/{again}", cwd=here)
-    assert result.returncode == 0, result.stderr
+    name, *arguments = shlex.split(again)
+    assert name == "classy-gc"
+    assert main(arguments) == 0
     assert len(list(here.glob("output_*"))) == 2
     assert flat(checkpoint("a b")["base_model"]) == flat(
         checkpoint("whole/checkpoints")["base_model"]
@@ -744,15 +758,14 @@ def test_packages_beside_classy_train_are_imported(tmp_path):
     for dataset in config["dataset"].values():  # for time alone
         dataset |= {"num_samples": 64, "num_workers": 0}
     (project / "config.json").write_text(json.dumps(config))
-    command = (BIN / "classy-gc", "train", "--config_file", "config.json", "--skip_tensorboard")
-    result = run(*command, cwd=project)
+    result = forked("--skip_tensorboard", cwd=project)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("imported\nTrained in")
     (warning,) = [line for line in result.stderr.splitlines() if "cannot be imported" in line]
     assert "package 'broken' beside classy_train.py cannot" in warning
     assert "ModuleNotFoundError: No module named 'no_such_module'" in warning
     (project / "classy_train.py").unlink()
-    result = run(*command, cwd=project)
+    result = forked(cwd=project)
     assert "unknown name 'my_dataset' in dataset.train" in result.stderr
 
 
