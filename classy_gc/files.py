@@ -87,6 +87,16 @@ def no_room(error: BaseException | None) -> OSError | None:
     return None
 
 
+def no_room_text(error: OSError) -> str:
+    """What :func:`no_room` found, and the file where it is known.
+
+    Example:
+        >>> no_room_text(OSError(errno.ENOSPC, "No space left on device", "log.jsonl"))
+        'No space left on device: log.jsonl'
+    """
+    return ": ".join(text for text in (error.strerror, error.filename) if text)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Gives the error of a full disk the path that it lacks.

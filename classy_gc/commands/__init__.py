@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from classy_gc.files import check_local, nearest
+from classy_gc.files import check_local, nearest, no_room, no_room_text
 
 #: command: what it does. The module of that name, with _ for -, has ``main(argv)``, which returns
 #: the exit code.
@@ -145,11 +145,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{args.command} needs Classy Vision: pip install classy-vision")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog} {args.command}: interrupted\n")
-    except BrokenPipeError:
+    except OSError as error:
         # That nobody reads stdout on, as under `| head`, is no error; another broken pipe is one.
         stdout = select.poll()
         stdout.register(sys.stdout.fileno(), 0)
-        if not stdout.poll(0):
+        unread = isinstance(error, BrokenPipeError) and stdout.poll(0)
+        full = no_room(error)
+        if not (unread or full):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
+        if full:
+            parser.exit(1, f"{parser.prog} {args.command}: error: {no_room_text(full)}\n")
         return 0

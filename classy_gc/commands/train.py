@@ -41,7 +41,7 @@ from classy_gc.commands.train_checkpoints import check_optimizer, loading, set_c
 from classy_gc.commands.train_hooks import TENSORBOARD, Output, set_hooks
 from classy_gc.commands.trial import try_batches
 from classy_gc.custom_imports import import_from_current_folder
-from classy_gc.files import no_room
+from classy_gc.files import no_room, no_room_text
 from classy_gc.hooks import JSONLogHook, RollingCheckpointHook, TrainingCurvesHook
 from classy_gc.hooks.phase_record import scheduled_options
 from classy_gc.hooks.rolling_checkpoint import BEST_FILE
@@ -57,10 +57,11 @@ class _LogFilter(logging.Filter):
     """Lets through what a person wants to read of Classy Vision's log."""
 
     shown = ("loss_lr_meter_logging_hook", "model_complexity_hook")
+    told_otherwise = ("Unable to write checkpoint", "Checkpoint path", "Checkpoint file")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and record.getMessage().startswith("Unable to write checkpoint"):
-            return False  # raised as well
+        if record.getMessage().startswith(self.told_otherwise):
+            return False
         if record.levelno >= logging.WARNING or "classy_vision" not in record.pathname:
             return True
         # The task's text is the whole config.
@@ -185,7 +186,7 @@ def _ending(error: BaseException, task: ClassyTask, output: Output) -> str | Non
     last = f"the last checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
     full = no_room(error)
     if full:
-        return f"{full.strerror}: {full.filename}; {last}, and whole"
+        return f"{no_room_text(full)}; {last}"
     if isinstance(error, FloatingPointError):
         step = task.num_updates // task.get_global_batchsize() + 1
         epoch = task.train_phase_idx // (task.train_phases_per_epoch or 1) + 1

@@ -25,8 +25,7 @@ def set_checkpoints(
     """Tells a task which checkpoints to start from, once they are found to be some.
 
     Args:
-        args: with ``checkpoint_load_path`` and ``pretrained_checkpoint_path``; the first becomes
-            empty where the run is to start at the beginning.
+        args: with ``checkpoint_load_path`` and ``pretrained_checkpoint_path``.
         config: of the task.
         task: not yet prepared.
         folder: where it will save its own checkpoints (default: none). ``checkpoint_load_path``

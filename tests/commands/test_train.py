@@ -62,11 +62,11 @@ def run(*command, cwd, **env):
     )
 
 
-def _in_fork(cwd, argv, file_size, interrupt_at):
+def _in_fork(cwd, argv, output, file_size, interrupt_at):
     os.chdir(cwd)
     sys.path.insert(0, "")
-    for stream, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(f"{cwd}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    for stream, path in zip((1, 2), output, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     torch.set_num_threads(1)
     if interrupt_at:
 
@@ -77,22 +77,25 @@ def _in_fork(cwd, argv, file_size, interrupt_at):
         PhaseSeedHook.on_step = interrupt
     if file_size:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    sys.exit(main(["train", "--config_file", "config.json", *argv]))
+    sys.exit(main(argv))
 
 
-def forked(*flags, cwd, file_size=None, interrupt_at=None):
-    """``classy-gc train`` in a process of its own, forked from one that has imported everything.
+def forked(*flags, cwd, command="train", stdout=None, file_size=None, interrupt_at=None):
+    """``classy-gc`` in a process of its own, forked from one that has imported everything.
 
     Optionally with a limit of the size of files, or a Ctrl-C once so many samples are trained.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["classy_gc.commands.train", "matplotlib.figure", "pytest"])
-    arguments = (str(cwd), list(map(str, flags)), file_size, interrupt_at)
-    process = context.Process(target=_in_fork, args=arguments)
+    argv = [command, "--config_file", "config.json", *map(str, flags)]
+    output = (stdout or f"{cwd}.stdout", f"{cwd}.stderr")
+    process = context.Process(
+        target=_in_fork, args=(str(cwd), argv, output, file_size, interrupt_at)
+    )
     process.start()
     process.join(120)
-    output = [Path(f"{cwd}.{name}").read_text() for name in ("stdout", "stderr")]
-    return subprocess.CompletedProcess(flags, process.exitcode, *output)
+    texts = ["" if path == "/dev/full" else Path(path).read_text() for path in output]
+    return subprocess.CompletedProcess(argv, process.exitcode, *texts)
 
 
 def test_digits_sgd_gc_as_a_person_runs_it(tmp_path):
@@ -611,6 +614,15 @@ def test_a_full_disk_is_one_line_and_old_checkpoints_stay_whole(here, size, file
     assert f"/{file}; the last checkpoint is {here / saved}/checkpoint.torch" in line
     assert "Traceback" not in result.stderr
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == old
+
+
+def test_a_full_disk_is_one_line_of_any_command(here):
+    config = json.loads((CONFIGS / "digits_paramwise_adamw_gc.json").read_text())
+    Path("config.json").write_text(json.dumps(config))
+    result = forked(cwd=here, command="param-groups", stdout="/dev/full")
+    assert (result.returncode, result.stderr) == (
+        *(1, "classy-gc param-groups: error: No space left on device\n"),
+    )
 
 
 def test_an_interrupt_is_one_line_that_says_how_to_go_on(here):
