@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from fvcore.common.file_io import NativePathHandler, PathManager
+from fvcore.common.file_io import PathManager
 
 # Of a disk, of what a user may use of it, and of a file.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -46,7 +46,7 @@ def check_scheme(path: str, where: str) -> None:
 import a module that registers one with fvcore's PathManager (custom_imports)
     """
     handler = PathManager._PathManager__get_path_handler(path)
-    if has_scheme(path) and type(handler) is NativePathHandler:
+    if has_scheme(path) and handler is PathManager._native_path_handler:
         raise ValueError(
             f"{where} {path}: no path handler is registered for {path.partition('://')[0]}://; "
             "import a module that registers one with fvcore's PathManager (custom_imports)"

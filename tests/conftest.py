@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from fvcore.common.file_io import NativePathHandler, PathManager
+from fvcore.common.file_io import NativePathHandler, PathHandler, PathManager
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -27,24 +27,32 @@ def here(tmp_path, monkeypatch):
     root.handlers[:] = handlers
 
 
-class Box(NativePathHandler):
+class Box(PathHandler):
     """``box://``: a local folder, behind the scheme of somebody's storage."""
 
     def __init__(self, folder):
         super().__init__()
-        self.folder = folder
+        self.folder, self.native = folder, NativePathHandler()
 
     def _get_supported_prefixes(self):
         return ["box://"]
 
-    def _get_path_with_cwd(self, path):
+    def _local(self, path):
         return str(self.folder / path.removeprefix("box://"))
 
-    def _mkdirs(self, path, **kwargs):
-        super()._mkdirs(self._get_path_with_cwd(path))
+    def _copy(self, source, target, **kwargs):
+        return self.native._copy(self._local(source), self._local(target), **kwargs)
 
-    def _rm(self, path, **kwargs):
-        super()._rm(self._get_path_with_cwd(path))
+
+def _forward(name):
+    def method(self, path, *args, **kwargs):
+        return getattr(self.native, name)(self._local(path), *args, **kwargs)
+
+    setattr(Box, name, method)
+
+
+for name in ("_open", "_exists", "_isfile", "_isdir", "_ls", "_mkdirs", "_rm"):
+    _forward(name)
 
 
 @pytest.fixture

@@ -1,101 +1,18 @@
 import contextlib
-import copy
 import json
-import multiprocessing
 import os
 import pty
 import re
-import resource
-import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from training import BIN, CONFIGS, DIGITS, checkpoint, flat, forked, run, short, train
 
 from classy_gc.commands import main
-from classy_gc.hooks import PhaseSeedHook
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-BIN = Path(sys.executable).parent
-DIGITS = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
-
-
-def short(epochs=1, samples=96, optimizer="sgd_gc"):
-    """The digits config, shortened, and with augmentation for which random numbers are drawn."""
-    config = copy.deepcopy(DIGITS)
-    config |= {"num_epochs": epochs, "use_gpu": False}
-    config["optimizer"]["name"] = optimizer
-    for dataset in config["dataset"].values():
-        dataset["num_samples"] = samples
-    crop = {"name": "RandomCrop", "size": 8, "padding": 1}
-    config["dataset"]["train"]["transforms"][0]["transforms"].insert(0, crop)
-    return config
-
-
-def train(config, *flags):
-    Path("config.json").write_text(json.dumps(config))
-    return main(["train", "--config_file", "config.json", *map(str, flags)])
-
-
-def checkpoint(folder):
-    return torch.load(Path(folder) / "checkpoint.torch")["classy_state_dict"]
-
-
-def flat(state, prefix=""):
-    """Every leaf of a state by its path; tensors as bytes, so that equal is bit for bit."""
-    if isinstance(state, torch.Tensor):
-        return {prefix: (state.dtype, state.shape, state.numpy().tobytes())}
-    if isinstance(state, (dict, list, tuple)):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        return {k: v for key, x in items for k, v in flat(x, f"{prefix}/{key}").items()}
-    return {prefix: state}
-
-
-def run(*command, cwd, **env):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **env}
-    return subprocess.run(
-        [str(x) for x in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
-    )
-
-
-def _in_fork(cwd, argv, output, file_size, interrupt_at):
-    os.chdir(cwd)
-    sys.path.insert(0, "")
-    for stream, path in zip((1, 2), output, strict=True):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-    torch.set_num_threads(1)
-    if interrupt_at:
-
-        def interrupt(hook, task):
-            if task.num_updates == interrupt_at:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        PhaseSeedHook.on_step = interrupt
-    if file_size:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    sys.exit(main(argv))
-
-
-def forked(*flags, cwd, command="train", stdout=None, file_size=None, interrupt_at=None):
-    """``classy-gc`` in a process of its own, forked from one that has imported everything.
-
-    Optionally with a limit of the size of files, or a Ctrl-C once so many samples are trained.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["classy_gc.commands.train", "matplotlib.figure", "pytest"])
-    argv = [command, "--config_file", "config.json", *map(str, flags)]
-    output = (stdout or f"{cwd}.stdout", f"{cwd}.stderr")
-    process = context.Process(
-        target=_in_fork, args=(str(cwd), argv, output, file_size, interrupt_at)
-    )
-    process.start()
-    process.join(120)
-    texts = ["" if path == "/dev/full" else Path(path).read_text() for path in output]
-    return subprocess.CompletedProcess(argv, process.exitcode, *texts)
 
 
 def test_digits_sgd_gc_as_a_person_runs_it(tmp_path):
@@ -476,55 +393,6 @@ def test_bad_input_is_one_line_and_writes_nothing(here, capsys, config, flags, m
     assert [path.name for path in here.iterdir()] == ["config.json"]
 
 
-HEAD_OF_OLD = "the checkpoint has model.heads.block1-0.default_head.fc.weight, "
-HEAD_OF_NEW = "; the config's model has model.heads.block1-0.other.fc.weight, "
-
-
-@pytest.mark.parametrize("task", ["classification_task", "fine_tuning"])
-@pytest.mark.parametrize(
-    ("model", "head", "message"),
-    [
-        (
-            {"init_planes": 8},
-            {"in_plane": 16},
-            r"\[8, 3, 3, 3\] in the config's model \(and \d+ more",
-        ),
-        ({}, {"unique_id": "other"}, f"{HEAD_OF_OLD}.*{HEAD_OF_NEW}"),
-        ({"num_blocks": [1, 2]}, {}, "the config's model has model.trunk.blocks.1.block1-1"),
-        ({}, {"num_classes": 11}, r"default_head.fc.weight is \[10, 32\] in .*, \[11, 32\] in the"),
-    ],
-    ids=["width", "head", "depth", "classes"],
-)
-def test_checkpoint_of_another_model_is_one_line(here, capsys, task, model, head, message):
-    config = short(samples=32)
-    assert train(config, "--checkpoint_folder", "old", "--skip_tensorboard") == 0
-    capsys.readouterr()
-    config["model"] |= model
-    config["model"]["heads"][0] |= head
-    flag = "checkpoint_load_path" if task == "classification_task" else "pretrained_checkpoint_path"
-    with pytest.raises(SystemExit):
-        train(config | {"name": task}, f"--{flag}", "old", "--checkpoint_folder", "new")
-    err = capsys.readouterr().err
-    assert "Traceback" not in err
-    assert re.search("error: checkpoint old does not fit config.json: .*" + message, err), err
-    assert "optimizer" not in err
-    assert not Path("new").exists()
-
-
-def test_heads_that_are_reset_need_not_fit(here, capsys):
-    assert train(short(samples=32), "--checkpoint_folder", "old", "--skip_tensorboard") == 0
-    config = short(samples=32) | {"name": "fine_tuning", "reset_heads": True}
-    config["model"]["heads"][0] |= {"unique_id": "other", "num_classes": 11}
-    flags = ("--pretrained_checkpoint_path", "old", "--skip_tensorboard")
-    assert train(config, *flags, "--output_folder", "new") == 0
-    config["model"]["num_blocks"] = [1, 2]
-    with pytest.raises(SystemExit):
-        train(config, *flags)
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error: " in x]
-    assert "the config's model has model.trunk.blocks.1.block1-1" in line
-    assert "heads" not in line
-
-
 @pytest.mark.parametrize("optimizer", ["SGD", "NAdam"])  # found in the groups, in the state
 def test_checkpoint_of_another_optimizer_is_one_line(here, capsys, optimizer):
     assert train(short(optimizer="adam_gc"), "--output_folder", "old", "--skip_tensorboard") == 0
@@ -547,160 +415,6 @@ def test_a_file_that_is_no_checkpoint_is_one_line(here, capsys, content):
         train(short(), "--checkpoint_load_path", "file")
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
     assert re.search("_path: file (cannot be read|is no checkpoint of Classy Vision)", line)
-
-
-def test_a_bug_is_one_line_too_and_debug_shows_its_traceback(here, capsys, monkeypatch):
-    from classy_gc.dataset import DigitsDataset
-
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # Classy Vision's is a debugger
-    monkeypatch.setattr(DigitsDataset, "from_config", lambda config: config.no_such_attribute)
-    with pytest.raises(AttributeError, match="no_such_attribute"):
-        train(short(), "--debug")
-    capsys.readouterr()
-    with pytest.raises(SystemExit):
-        train(short())
-    (line,) = capsys.readouterr().err.splitlines()
-    assert re.search("error: dataset.train: AttributeError: .* 'no_such_attribute'", line)
-
-
-def test_what_fails_in_training_keeps_its_traceback(here, monkeypatch):
-    from classy_gc.hooks import TrainingCurvesHook
-
-    monkeypatch.setattr(TrainingCurvesHook, "on_step", lambda hook, task: task.no_such_attribute)
-    with pytest.raises(AttributeError):
-        train(short(), "--skip_tensorboard")
-
-
-def test_a_loss_that_is_no_longer_finite_is_one_line(here, capsys):
-    """SGD with these rates diverges after the first epoch, and its checkpoint is there."""
-    lr = {"name": "step", "values": [0.01, 1e30, 1e30]}
-    config = short(epochs=3)
-    config["optimizer"]["param_schedulers"] = {"lr": lr}
-    for folder, values, message in (
-        (
-            "run",
-            [0.01, 1e30, 1e30],
-            "step 5 (epoch 2), the last lr was 1e+30; the last checkpoint is ",
-        ),
-        (
-            "none",
-            [1e30, 1e30, 1e30],
-            "step 2 (epoch 1), the last lr was 1e+30; there is no checkpoint",
-        ),
-    ):
-        lr["values"] = values
-        with pytest.raises(SystemExit) as exit_:
-            train(config, "--skip_tensorboard", "--output_folder", folder)
-        assert exit_.value.code == 1
-        (line,) = [x for x in capsys.readouterr().err.splitlines() if "error: " in x]
-        assert f"error: Loss is infinity or NaN: nan, at {message}" in line
-        if folder == "run":
-            assert line.endswith(str(here / "run/checkpoints/checkpoint.torch"))
-            assert checkpoint("run/checkpoints")["train_phase_idx"] == 0
-
-
-@pytest.mark.parametrize(("size", "file"), [(50_000, "checkpoint.torch"), (900, "log.jsonl")])
-def test_a_full_disk_is_one_line_and_old_checkpoints_stay_whole(here, size, file):
-    """The limit of a file's size stands for the disk's: both are an OSError of a write."""
-    assert train(short(epochs=2), "--output_folder", "run", "--skip_tensorboard") == 0
-    saved = Path("run/checkpoints")
-    old = {path.name: path.read_bytes() for path in saved.iterdir()}
-    Path("config.json").write_text(json.dumps(short(epochs=6)))
-    flags = ("--output_folder", "run", "--checkpoint_load_path", saved, "--skip_tensorboard")
-    result = forked(*flags, cwd=here, file_size=size)
-    assert result.returncode == 1
-    (line,) = [x for x in result.stderr.splitlines() if "error" in x.lower()]
-    assert line.startswith("classy-gc train: error: File too large: ")
-    assert f"/{file}; the last checkpoint is {here / saved}/checkpoint.torch" in line
-    assert "Traceback" not in result.stderr
-    assert {path.name: path.read_bytes() for path in saved.iterdir()} == old
-
-
-def test_a_full_disk_is_one_line_of_any_command(here):
-    config = json.loads((CONFIGS / "digits_paramwise_adamw_gc.json").read_text())
-    Path("config.json").write_text(json.dumps(config))
-    result = forked(cwd=here, command="param-groups", stdout="/dev/full")
-    assert (result.returncode, result.stderr) == (
-        *(1, "classy-gc param-groups: error: No space left on device\n"),
-    )
-
-
-def test_an_interrupt_is_one_line_that_says_how_to_go_on(here):
-    config = short(epochs=3)
-    assert train(config, "--output_folder", "whole", "--skip_tensorboard") == 0
-    flags = ("--seed", 0, "--skip_tensorboard")
-    result = forked(*flags, cwd=here, interrupt_at=32)
-    assert result.returncode == 130
-    assert result.stderr.splitlines()[-1] == (
-        "classy-gc train: interrupted before the first checkpoint"
-    )
-    result = forked(*flags, "--checkpoint_folder", "a b", cwd=here, interrupt_at=128)
-    assert result.returncode == 130
-    assert "Traceback" not in result.stderr
-    text, _, again = result.stderr.splitlines()[-1].partition("to go on: ")
-    assert text == "classy-gc train: interrupted; "
-    name, *arguments = shlex.split(again)
-    assert name == "classy-gc"
-    assert main(arguments) == 0
-    assert len(list(here.glob("output_*"))) == 2
-    assert flat(checkpoint("a b")["base_model"]) == flat(
-        checkpoint("whole/checkpoints")["base_model"]
-    )
-    (log,) = here.glob("output_*/log.jsonl")
-    assert len(log.read_text().splitlines()) == 6
-
-
-def test_a_job_that_always_names_its_own_checkpoints(here, capsys):
-    """As jobs do that are put back into a queue: the first time there is nothing yet."""
-    for flags, folder in (
-        (("--output_folder", "run"), "run/checkpoints"),
-        (("--checkpoint_folder", "saved", "--output_folder", "other"), "./saved/"),
-    ):
-        for epochs in (1, 2):
-            again = ("--checkpoint_load_path", folder, "--skip_tensorboard")
-            assert train(short(epochs=epochs, samples=32), *flags, *again) == 0
-            message = f"no checkpoint in {here / folder} yet: training starts at the beginning"
-            assert (message in capsys.readouterr().err) == (epochs == 1)
-            assert checkpoint(folder)["train_phase_idx"] == epochs - 1
-            log = Path(flags[-1], "log.jsonl").read_text()
-            assert len(log.splitlines()) == 2 * epochs
-    for test_only in (True, False):  # which has nothing to begin with; a folder that is not its own
-        folder = "new/checkpoints" if test_only else "run/checkpoints/old"
-        flags = ("--output_folder", "new", "--checkpoint_load_path", folder)
-        with pytest.raises(SystemExit):
-            train(short() | {"test_only": test_only}, *flags)
-        assert f"there is no checkpoint {folder}" in capsys.readouterr().err
-        assert not Path("new").exists()
-
-
-def test_checkpoints_through_a_path_handler(here, box, capsys):
-    """Saved, resumed and tested; the log and the curves stay on the local disk."""
-    flags = ("--skip_tensorboard", "--output_folder", "run", "--checkpoint_load_path", "box://a/b")
-    for epochs in (1, 2):
-        assert train(short(epochs=epochs), *flags, "--checkpoint_folder", "box://a/b") == 0
-        assert "checkpoint  box://a/b/checkpoint.torch" in capsys.readouterr().out
-        assert checkpoint(box / "a" / "b")["train_phase_idx"] == epochs - 1
-    assert {path.name for path in here.iterdir()} == {"config.json", "run"}
-    assert {path.name for path in Path("run").iterdir()} == {"curves.png", "log.jsonl"}
-    assert train(short() | {"test_only": True}, *flags) == 0
-    stock = [{"name": "checkpoint", "checkpoint_folder": "box://stock"}]
-    assert train(short() | {"hooks": stock}, "--skip_tensorboard", "--output_folder", "run") == 0
-    assert checkpoint(box / "stock")["train_phase_idx"] == 0
-    capsys.readouterr()
-    with pytest.raises(SystemExit):
-        train(short(), "--checkpoint_load_path", "box://nothing")
-    assert "there is no checkpoint box://nothing\n" in capsys.readouterr().err
-
-
-def test_a_pipe_that_breaks_in_training_keeps_its_traceback(here, monkeypatch):
-    from classy_gc.hooks import JSONLogHook
-
-    reader, writer = os.pipe()
-    os.close(reader)
-    monkeypatch.setattr(JSONLogHook, "on_phase_end", lambda hook, task: os.write(writer, b"x"))
-    with pytest.raises(BrokenPipeError):
-        train(short(), "--skip_tensorboard")
-    os.close(writer)
 
 
 def test_commands_are_listed(capsys):
