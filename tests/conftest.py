@@ -40,8 +40,8 @@ class Box(PathHandler):
     def _local(self, path):
         return str(self.folder / path.removeprefix("box://"))
 
-    def _copy(self, source, target, **kwargs):
-        return self.native._copy(self._local(source), self._local(target), **kwargs)
+    def _copy(self, source, target, *args):
+        return self.native._copy(self._local(source), self._local(target), *args)
 
 
 def _forward(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,4 +148,8 @@ def first_batch(task: ClassificationTask, dataset: Any, phase: str) -> Any:
     indices = next(iter(loader.batch_sampler), None)
     if indices is None:
         raise ValueError(f"dataset.{phase}: there is no sample")
-    return loader.collate_fn([loader.dataset[i] for i in indices])
+    samples = loader.dataset
+    if loader.num_workers:
+        # What workers will be sent has opened no file yet.
+        samples = pickle.loads(pickle.dumps(samples))
+    return loader.collate_fn([samples[i] for i in indices])

@@ -191,7 +191,9 @@ class RollingCheckpointHook(CheckpointHook):
         phase = task.phase_idx - (not task.train)
         name = self.get_checkpoint_name(phase)
         if has_scheme(self.checkpoint_folder):
-            PathManager.copy(self._path(CHECKPOINT_FILE), self._path(name), overwrite=True)
+            source, target = self._path(CHECKPOINT_FILE), self._path(name)
+            if PathManager.copy(source, target, overwrite=True) is False:
+                raise OSError(f"{source} cannot be copied to {target}")
         else:
             _link(Path(self._path(CHECKPOINT_FILE)), Path(self._path(name)))
         if self.max_keep is not None:

@@ -1,6 +1,7 @@
 """A batch is tried before training, and training goes on as if it had not been."""
 
 import copy
+import io
 import json
 import random
 from pathlib import Path
@@ -143,4 +144,30 @@ def test_a_dataset_without_samples_is_named():
     task = prepared()
     task.datasets["test"].num_samples = 0
     with pytest.raises(ValueError, match=r"dataset\.test: there is no sample"):
+        try_batches(task)
+
+
+class File:
+    """Samples of a file that is opened as the first is read, as those of LMDB and HDF5 are."""
+
+    def __init__(self, samples):
+        self.samples, self.file = samples, None
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, i):
+        self.file = self.file or io.FileIO(__file__)
+        return self.samples[i]
+
+
+def test_a_dataset_for_workers_can_still_be_sent_to_them():
+    task = prepared()
+    for dataset in task.datasets.values():
+        dataset.dataset = File(dataset.dataset)
+        dataset.set_num_workers(1)
+    try_batches(task)
+    assert all(dataset.dataset.file is None for dataset in task.datasets.values())
+    task.datasets["test"].dataset[0]
+    with pytest.raises(TypeError, match="cannot pickle"):
         try_batches(task)
