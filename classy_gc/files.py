@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from fvcore.common.file_io import PathManager
-
 # Of a disk, of what a user may use of it, and of a file.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -45,6 +43,8 @@ def check_scheme(path: str, where: str) -> None:
         ValueError: --checkpoint_folder s3://bucket/run: no path handler is registered for s3://; \
 import a module that registers one with fvcore's PathManager (custom_imports)
     """
+    from fvcore.common.file_io import PathManager  # which the core does without
+
     handler = PathManager._PathManager__get_path_handler(path)
     if has_scheme(path) and handler is PathManager._native_path_handler:
         raise ValueError(

@@ -452,6 +452,7 @@ def test_unmodified_classy_train_after_the_one_line_of_set_up(tmp_path):
     project = tmp_path / "project"
     stock = Path(sys.prefix) / "classy_vision" / "classy_train.py"
     assert (project / "classy_train.py").read_bytes() == stock.read_bytes()
+    (project / "hydra.py").write_text("raise ImportError")  # with Hydra it takes other flags
     (project / "optimizers").mkdir()
     (project / "optimizers" / "__init__.py").write_text("import classy_gc\n")
     path = project / "configs" / "template_config.json"
