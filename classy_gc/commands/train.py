@@ -29,6 +29,7 @@ import torch
 from classy_vision.generic.distributed_util import get_rank, is_primary
 from classy_vision.generic.opts import add_generic_args, check_generic_args
 from classy_vision.generic.util import CHECKPOINT_FILE
+from classy_vision.hooks import CheckpointHook
 from classy_vision.tasks import ClassyTask, build_task
 from classy_vision.trainer import DistributedTrainer, LocalTrainer
 from fvcore.common.file_io import PathManager
@@ -175,34 +176,43 @@ def _summary(
     return "\n".join(lines)
 
 
-def _last_checkpoint(output: Output) -> str | None:
-    path = f"{output.checkpoints}/{CHECKPOINT_FILE}"
-    return path if output.started and PathManager.exists(path) else None
+def _last_checkpoint(task: ClassyTask, output: Output) -> str | None:
+    """What training can go on from: the folder's newest if this run saved it, else what it had."""
+    if not output.started:
+        return None
+    hook = next(hook for hook in task.hooks if isinstance(hook, CheckpointHook))
+    saved = hook.phase_counter >= hook.checkpoint_period
+    if isinstance(hook, RollingCheckpointHook):
+        saved = hook.saved_phase is not None
+    if saved:
+        return f"{output.checkpoints}/{CHECKPOINT_FILE}"
+    return task.checkpoint_path if task.checkpoint_dict else None
 
 
 def _ending(error: BaseException, task: ClassyTask, output: Output) -> str | None:
     """What to say of a training that had to end, or None where that is a bug."""
-    checkpoint = _last_checkpoint(output)
-    last = f"the last checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
+    texts = []
     full = no_room(error)
     if full:
-        return f"{no_room_text(full)}; {last}"
-    if isinstance(error, FloatingPointError):
+        texts = [no_room_text(full)]
+    elif isinstance(error, FloatingPointError):
         step = task.num_updates // task.get_global_batchsize() + 1
         epoch = task.train_phase_idx // (task.train_phases_per_epoch or 1) + 1
         lr = scheduled_options(task.optimizer).get("lr", float("nan"))
-        return f"{error}, at step {step} (epoch {epoch}), the last lr was {lr:g}; {last}"
-    return None
+        texts = [f"{error}, at step {step} (epoch {epoch}), the last lr was {lr:g}"]
+    if texts and is_primary():  # which alone knows
+        checkpoint = _last_checkpoint(task, output)
+        texts.append(f"the last checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet")
+    return "; ".join(texts) or None
 
 
-def _how_to_go_on(args: argparse.Namespace, parser: Parser, output: Output) -> str:
-    checkpoint = _last_checkpoint(output)
+def _how_to_go_on(
+    args: argparse.Namespace, parser: Parser, task: ClassyTask, output: Output
+) -> str:
+    checkpoint = _last_checkpoint(task, output)
     if checkpoint is None:
         return "interrupted before the first checkpoint"
-    flags = vars(args) | {
-        "output_folder": str(output.folder),
-        "checkpoint_load_path": output.checkpoints,
-    }
+    flags = vars(args) | {"output_folder": str(output.folder), "checkpoint_load_path": checkpoint}
     words = [f"torchrun … -m {__name__}" if "RANK" in os.environ else "classy-gc train"]
     for flag, value in flags.items():
         if value != parser.get_default(flag):
@@ -254,12 +264,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:
-        text = _how_to_go_on(parser.parse_args(argv), parser, output) if output else "interrupted"
+        text = "interrupted"
+        if task:
+            text = _how_to_go_on(parser.parse_args(argv), parser, task, output)
         parser.exit(130, f"{parser.prog}: {text}\n" if primary else None)
     except Exception as error:
         if args.debug:
             raise
-        if output and output.started:
+        if task and output.started:
             reason = _ending(error, task, output)
             if reason is None:
                 raise

@@ -96,7 +96,8 @@ class RollingCheckpointHook(CheckpointHook):
         self.save_best = save_best
         self.state.best, self.state.best_of = None, save_best
         self._older: set[int] = set()
-        self._saved: int | None = None
+        #: the phase that this run has saved last
+        self.saved_phase: int | None = None
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> RollingCheckpointHook:
@@ -128,7 +129,7 @@ class RollingCheckpointHook(CheckpointHook):
         if task.checkpoint_dict and hasattr(task.optimizer, "consolidate_state_dict"):
             # ZeRO does so at the end of each train phase only, and a test may come first.
             task.optimizer.consolidate_state_dict()
-        self._saved = None
+        self.saved_phase = None
         if is_primary():
             PathManager.mkdirs(self.checkpoint_folder)
             if not has_scheme(self.checkpoint_folder):
@@ -173,11 +174,15 @@ class RollingCheckpointHook(CheckpointHook):
 
     def on_end(self, task: Any) -> None:
         """Saves the last state, the last test included."""
-        if not is_primary() or getattr(task, "test_only", False) or self._saved == task.phase_idx:
+        if (
+            not is_primary()
+            or getattr(task, "test_only", False)
+            or self.saved_phase == task.phase_idx
+        ):
             return
         # A test may have put other weights into the model.
         trained = task.checkpoint_dict
-        if self._saved is not None:
+        if self.saved_phase is not None:
             trained = _loaded(self._path(CHECKPOINT_FILE))
         self._save(task, trained and trained["classy_state_dict"]["base_model"])
 
@@ -186,7 +191,7 @@ class RollingCheckpointHook(CheckpointHook):
 
     def _save(self, task: Any, base_model: dict[str, Any] | None = None) -> None:
         self._write(task, CHECKPOINT_FILE, base_model)
-        self._saved = task.phase_idx
+        self.saved_phase = task.phase_idx
         # A test phase belongs to the train phase before it.
         phase = task.phase_idx - (not task.train)
         name = self.get_checkpoint_name(phase)
