@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,30 @@ def import_from_current_folder() -> None:
     """Lets modules in the current folder be imported, as under ``classy_train.py``."""
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+
+
+def import_project() -> None:
+    """In a folder that ``classy-project`` made, imports what ``classy_train.py`` would.
+
+    These are the packages beside that script, whose import registers what configs name. One that
+    cannot be imported is warned of, with the reason.
+
+    Source: Classy Vision's ``generic/registry_utils.py``.
+    """
+    if not Path("classy_train.py").is_file():
+        return
+    import_from_current_folder()
+    for file in sorted(Path().glob("*/__init__.py")):
+        package = file.parent.name
+        if "." in package or package in sys.modules:
+            continue
+        try:
+            importlib.import_module(package)
+        except (Exception, SystemExit) as error:  # whatever the code of a module may raise
+            logging.warning(
+                f"package {package!r} beside classy_train.py cannot be imported: "
+                f"{type(error).__name__}: {error}"
+            )
 
 
 def import_custom(config: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from fvcore.common.file_io import NativePathHandler, PathHandler, PathManager
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -24,3 +25,39 @@ def here(tmp_path, monkeypatch):
     yield tmp_path
     root.setLevel(level)
     root.handlers[:] = handlers
+
+
+class Box(PathHandler):
+    """``box://``: a local folder, behind the scheme of somebody's storage."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.native = folder, NativePathHandler()
+
+    def _get_supported_prefixes(self):
+        return ["box://"]
+
+    def _local(self, path):
+        return str(self.folder / path.removeprefix("box://"))
+
+    def _copy(self, source, target, *args):
+        return self.native._copy(self._local(source), self._local(target), *args)
+
+
+def _forward(name):
+    def method(self, path, *args, **kwargs):
+        return getattr(self.native, name)(self._local(path), *args, **kwargs)
+
+    setattr(Box, name, method)
+
+
+for name in ("_open", "_exists", "_isfile", "_isdir", "_ls", "_mkdirs", "_rm"):
+    _forward(name)
+
+
+@pytest.fixture
+def box(tmp_path_factory):
+    """The folder of what is written to ``box://``."""
+    folder = tmp_path_factory.mktemp("box")
+    PathManager.register_handler(Box(folder), allow_override=True)
+    return folder

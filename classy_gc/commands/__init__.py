@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from classy_gc.files import nearest
+from classy_gc.files import check_local, nearest, no_room, no_room_text
 
 #: command: what it does. The module of that name, with _ for -, has ``main(argv)``, which returns
 #: the exit code.
@@ -72,7 +72,7 @@ def check_least(args: argparse.Namespace, **least: int) -> None:
 
 
 def check_output_folder(folder: Path) -> None:
-    """Refuses a folder that is not there and cannot be made, or cannot be written into.
+    """Refuses a folder that cannot be made or written into, or is on no local disk.
 
     Args:
         folder: what ``--output_folder`` gives.
@@ -85,6 +85,7 @@ def check_output_folder(folder: Path) -> None:
         Traceback (most recent call last):
         ValueError: --output_folder /dev/null/results: /dev/null is no writable folder
     """
+    check_local(folder, "--output_folder")
     there = nearest(folder)
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise ValueError(f"--output_folder {folder}: {there} is no writable folder")
@@ -142,11 +143,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name != "classy_vision":
             raise
         parser.error(f"{args.command} needs Classy Vision: pip install classy-vision")
-    except BrokenPipeError:
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog} {args.command}: interrupted\n")
+    except OSError as error:
         # That nobody reads stdout on, as under `| head`, is no error; another broken pipe is one.
         stdout = select.poll()
         stdout.register(sys.stdout.fileno(), 0)
-        if not stdout.poll(0):
+        unread = isinstance(error, BrokenPipeError) and stdout.poll(0)
+        full = no_room(error)
+        if not (unread or full):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
+        if full:
+            parser.exit(1, f"{parser.prog} {args.command}: error: {no_room_text(full)}\n")
         return 0

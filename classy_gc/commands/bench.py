@@ -47,7 +47,8 @@ from torch.utils._pytree import tree_leaves
 
 from classy_gc import core
 from classy_gc.commands import Parser, check_least, check_output_folder, show_progress
-from classy_gc.commands.config import load_config, refusal
+from classy_gc.commands.config import load_config
+from classy_gc.commands.refusals import refusal
 from classy_gc.options import check_known
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -237,11 +238,9 @@ def _build_parameters(model: str, device: torch.device, dtype: torch.dtype) -> l
         try:
             tensors = build_model({"name": model}).parameters()
         except Exception as error:
-            reason = refusal(error)
-            if reason is None:
-                raise
             raise ValueError(
-                f"--model {model}: Classy Vision cannot build it from its name alone: {reason}"
+                f"--model {model}: Classy Vision cannot build it from its name alone: "
+                f"{refusal(error)}"
             ) from error
     return [torch.nn.Parameter(x.detach().to(device, dtype, copy=True)) for x in tensors]
 
@@ -651,11 +650,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             report["training"] = _measure_training(config, args, show_progress)
         except Exception as error:
-            reason = refusal(error)
-            if reason is None:
-                raise
             show_progress("")
-            parser.error(f"{args.config_file}: {reason}")
+            parser.error(f"{args.config_file}: {refusal(error)}")
         if torch.cuda.is_available() and config.get("use_gpu", True):
             device = torch.device("cuda")
         what = f"{args.config_file}"

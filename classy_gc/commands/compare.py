@@ -41,7 +41,10 @@ from classy_gc.commands import Parser, check_least, check_output_folder
 from classy_gc.commands.compare_picture import picture
 from classy_gc.commands.compare_results import Target, evaluate, rows, text
 from classy_gc.commands.compare_runs import Progress, Run, train_runs
-from classy_gc.commands.config import check_config, load_config, refusal
+from classy_gc.commands.config import check_config, load_config
+from classy_gc.commands.refusals import refusal
+from classy_gc.commands.train_checkpoints import loading
+from classy_gc.commands.trial import try_batches
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced, temporary
 from classy_gc.hooks.phase_record import flat_meters, meter_values
@@ -234,9 +237,7 @@ def build_arms(
         try:
             _check(arm, target)
         except Exception as error:
-            # Also where a class stumbles over a value: `classy-gc train` shows where.
-            reason = refusal(error) or f"{type(error).__name__}: {error}"
-            raise ValueError(f"arm {arm.name!r}: {reason}") from error
+            raise ValueError(f"arm {arm.name!r}: {refusal(error)}") from error
     return arms
 
 
@@ -312,7 +313,9 @@ def _check(arm: Arm, target: Target | None) -> None:
             )
     task = build_task(copy.deepcopy(config))
     if not task.use_gpu:  # or it would take memory of the GPU from the runs
-        task.prepare()
+        with loading(task, arm.file):
+            task.prepare()
+        try_batches(task)
     if target:
         check_known([target.meter], flat_meters(meter_values(task)), "--target", "meter")
         if "test" not in config["dataset"]:
@@ -377,10 +380,36 @@ def _opened(folder: Path, arms: Sequence[Arm]) -> Iterator[None]:
         yield
 
 
+def folder_names(names: Sequence[str]) -> list[str]:
+    """A folder name for each of several names, whatever they are: all in one folder, none hidden.
+
+    Args:
+        names: all different.
+
+    Returns:
+        Different ones, also where a file system does not tell capitals from small letters.
+
+    Example:
+        >>> folder_names(["use_gc=true", "..", "a/b", "a b", "A b"])
+        ['use_gc=true', '_', 'a_b_2', 'a_b_3', 'A_b_4']
+    """
+    slugs = [re.sub(r"^\.+|[^\w.=+-]+", "_", name) for name in names]
+    # Most file systems allow 255 bytes.
+    slugs = [slug.encode()[:100].decode(errors="ignore") for slug in slugs]
+    folded = [slug.casefold() for slug in slugs]
+    result: list[str] = []
+    for i, slug in enumerate(slugs):
+        if folded.count(folded[i]) > 1:
+            slug += f"_{i}"
+            while slug.casefold() in [*folded, *map(str.casefold, result)]:
+                slug += "_"
+        result.append(slug)
+    return result
+
+
 def _runs(folder: Path, arms: Sequence[Arm], seeds: int) -> list[Run]:
     """In an order in which every pair is complete early."""
-    slugs = [re.sub(r"[^\w.=+-]+", "_", arm.name)[:100] for arm in arms]
-    names = [slug if slugs.count(slug) == 1 else f"{slug}_{i}" for i, slug in enumerate(slugs)]
+    names = folder_names([arm.name for arm in arms])
     return [
         Run(arm.name, seed, folder / "runs" / name / f"seed_{seed}")
         for seed in range(seeds)

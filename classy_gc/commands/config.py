@@ -6,11 +6,7 @@ import enum
 import inspect
 import json
 import math
-import pickle
-import textwrap
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +21,12 @@ from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
 from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
 
-from classy_gc.commands import Parser
-from classy_gc.custom_imports import import_custom
+from classy_gc.custom_imports import import_custom, import_project
 from classy_gc.options import (
     BOOL,
     COUNT,
     MAPPING,
+    NON_NEGATIVE,
     POSITIVE,
     SWITCH,
     Rule,
@@ -112,10 +108,19 @@ _RULES = {
     "use_sharded_ddp": BOOL,
     "distributed": MAPPING,
     "hooks": or_null(_LIST),
+    "amp_args": or_null(MAPPING),
+    "mixup": or_null(MAPPING),
 }
 _DISTRIBUTED_RULES = {
     "broadcast_buffers": _member(BroadcastBuffersMode),
     "batch_norm_sync_mode": _member(BatchNormSyncMode),
+}
+_MIXUP_MODES = ("batch", "pair", "elem")  # anything else would be the first
+_MIXUP_RULES = {
+    "alpha": NON_NEGATIVE,
+    "cutmix_alpha": NON_NEGATIVE,
+    "num_classes": or_null(COUNT),
+    "mode": Rule(f"one of {', '.join(_MIXUP_MODES)}", lambda v: v in _MIXUP_MODES),
 }
 _HOOK_RULES = {
     "loss_lr_meter_logging": {"log_freq": or_null(COUNT)},
@@ -124,15 +129,11 @@ _HOOK_RULES = {
 
 _TASKS = (ClassificationTask, FineTuningTask, ParamwiseClassificationTask, ParamwiseFineTuning)
 
-# Where these are raised while a task is built and prepared, a value of the config is at fault …
-_REFUSALS = (ValueError, AssertionError, OSError, ImportError)
-# … and so it is with these, but only where the code that reads configs and files raised them.
-_READER_ERRORS = (TypeError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError)
-_READERS = ("classy_vision.", "torchvision.", "torch.serialization")
-
 
 def load_config(path: str | Path) -> dict[str, Any]:
-    """Reads a config, imports its ``custom_imports``, and checks the names in it.
+    """Reads a config, imports what may register its names, and checks them.
+
+    That are its ``custom_imports``, and the packages of a ``classy-project``.
 
     Args:
         path: of a JSON file.
@@ -152,6 +153,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"--config_file {path} is not valid JSON: {error}") from error
     try:
         _check_keys(config, "the config")
+        import_project()
         import_custom(config)
         check_config(config)
     except ValueError as error:
@@ -189,6 +191,7 @@ def check_config(config: Any) -> None:
                 check_known(config[section], known, section)
     _check_values(config, "", _RULES)
     _check_values(config.get("distributed", {}), "distributed.", _DISTRIBUTED_RULES)
+    _check_values(config.get("mixup") or {}, "mixup.", _MIXUP_RULES)
     trained = not config.get("test_only", False)
     required = ["num_epochs", "dataset", "loss", "model", *["optimizer"] * trained]
     _check_keys(config, "the config", required)
@@ -250,57 +253,3 @@ def _check_values(section: Mapping[str, Any], prefix: str, rules: Mapping[str, R
     for key, rule in rules.items():
         if key in section and not rule.accepts(section[key]):
             raise ValueError(f"{prefix}{key} must be {rule.allowed}, not {section[key]!r}")
-
-
-def refusal(error: BaseException) -> str | None:
-    """What an error says of the config, or None where it is a bug.
-
-    Args:
-        error: caught while a task was built from a config and prepared.
-
-    Returns:
-        One line.
-
-    Example:
-        >>> from classy_vision.meters import build_meters
-        >>> try:
-        ...     build_meters({"accuracy": {}})
-        ... except KeyError as error:
-        ...     refusal(error)
-        "missing key 'topk' (read by classy_vision.meters.accuracy_meter)"
-    """
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    module = frame.f_globals.get("__name__", "")
-    if not isinstance(error, _REFUSALS) and not (
-        isinstance(error, _READER_ERRORS) and module.startswith(_READERS)
-    ):
-        return None
-    text = str(error)
-    if isinstance(error, KeyError):
-        text = f"missing key {text} (read by {module})"
-    elif not text:  # a bare assert
-        source = traceback.extract_tb(error.__traceback__)[-1].line
-        text = f"{module}, line {line}: {source}"
-    return textwrap.shorten(text, 800, placeholder=" …")
-
-
-@contextmanager
-def refusing(parser: Parser) -> Iterator[None]:
-    """Ends the command with one line where the config or a flag is at fault; a bug is raised.
-
-    Args:
-        parser: of the command.
-
-    Example:
-        >>> with refusing(Parser(prog="classy-gc")):
-        ...     load_config("nowhere.json")
-        Traceback (most recent call last):
-        SystemExit: 2
-    """
-    try:
-        yield
-    except Exception as error:
-        reason = refusal(error)
-        if reason is None:
-            raise
-        parser.error(reason)

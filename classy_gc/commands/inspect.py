@@ -14,8 +14,10 @@ from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import ClassificationTask
 
 from classy_gc.commands import Parser, check_least, check_picture, show_progress
-from classy_gc.commands.config import load_config, refusing
+from classy_gc.commands.config import load_config
+from classy_gc.commands.refusals import refusing
 from classy_gc.commands.train import build_seeded_task
+from classy_gc.commands.train_checkpoints import loading, set_checkpoints
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced
@@ -86,9 +88,11 @@ def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
     # No hook may write anything, and the test data need not be there.
     config |= {"dataset": {"train": config["dataset"]["train"]}, "hooks": []}
     task = build_seeded_task(args, config)
+    set_checkpoints(args, config, task)
     if not isinstance(task, ClassificationTask):
         raise ValueError(f"{args.config_file}: {config['name']!r} is not a classification task")
-    task.prepare()
+    with loading(task, args.config_file):
+        task.prepare()
     # From the first phase, also where a checkpoint comes from the last.
     task.phase_idx = task.train_phase_idx = -1
     task.num_updates = 0

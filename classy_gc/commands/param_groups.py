@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from classy_vision.tasks import build_task
 
 from classy_gc.commands import Parser
-from classy_gc.commands.config import load_config, refusing
+from classy_gc.commands.config import load_config
+from classy_gc.commands.refusals import refusing
 from classy_gc.custom_imports import import_from_current_folder
 
 # So that the data of the config need not be there.

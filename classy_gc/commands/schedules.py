@@ -13,7 +13,8 @@ from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.optim.param_scheduler import UpdateInterval
 
 from classy_gc.commands import Parser, check_picture
-from classy_gc.commands.config import load_config, refusing
+from classy_gc.commands.config import load_config
+from classy_gc.commands.refusals import refusing
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced
 

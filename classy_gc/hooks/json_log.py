@@ -12,7 +12,7 @@ from typing import Any
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import register_hook
 
-from classy_gc.files import replaced
+from classy_gc.files import replaced, writing
 from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook, trained_epochs
 from classy_gc.options import check_options
 
@@ -39,7 +39,7 @@ class JSONLogHook(PhaseRecordHook):
         folder (str or Path): where ``log.jsonl`` goes; made if need be (default: ``.``)
 
     Raises:
-        ValueError: an unknown key, or a folder that is not a path.
+        ValueError: an unknown key, or a folder that is no local path.
 
     Source: https://jsonlines.org. JSON knows no NaN and no infinity: they become null.
 
@@ -53,6 +53,7 @@ class JSONLogHook(PhaseRecordHook):
         super().__init__()
         self.path = Path(folder) / "log.jsonl"
         self.state.lines = 0
+        self._early: list[str] | None = []  # lines of hooks that start before this one
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> JSONLogHook:
@@ -64,10 +65,7 @@ class JSONLogHook(PhaseRecordHook):
         if not is_primary():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self.path.exists():
-            self.state.lines = 0
-            return
-        lines = self.path.read_bytes().splitlines(keepends=True)
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
         if not getattr(task, "test_only", False):
             kept = [line for line in lines[: self.state.lines] if _is_over(line, task)]
             if kept != lines:
@@ -75,6 +73,9 @@ class JSONLogHook(PhaseRecordHook):
                     file.writelines(kept)
             lines = kept
         self.state.lines = len(lines)
+        early, self._early = self._early, None
+        if early:
+            self._append(early)
 
     def on_phase_start(self, task: Any) -> None:
         """Starts the clock."""
@@ -89,8 +90,7 @@ class JSONLogHook(PhaseRecordHook):
     def write(self, kind: str, **fields: Any) -> None:
         """Adds a line to the log; on ranks other than the primary it does nothing.
 
-        For other hooks, from ``on_phase_start`` on; in ``on_start`` only where this hook comes
-        first, as it does in ``classy-gc train``.
+        For other hooks; what is written before this one's ``on_start`` goes to the log then.
 
         Args:
             kind: of the line.
@@ -100,9 +100,15 @@ class JSONLogHook(PhaseRecordHook):
         if not is_primary():
             return
         line = json.dumps(plain({"kind": kind, **fields}), allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        self.state.lines += 1
+        if self._early is not None:
+            self._early.append(line)
+        else:
+            self._append([line])
+
+    def _append(self, lines: list[str]) -> None:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        self.state.lines += len(lines)
 
 
 def _is_over(line: bytes, task: Any) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 
 from classy_vision.hooks import ClassyHook
 
+from classy_gc.files import has_scheme
 from classy_gc.options import Rule
 
-FOLDER = Rule("a path", lambda v: isinstance(v, (str, Path)))
+FOLDER = Rule("a local path", lambda v: isinstance(v, (str, Path)) and not has_scheme(v))
 
 
 def scheduled_options(optimizer: Any) -> dict[str, float]:

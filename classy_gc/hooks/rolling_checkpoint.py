@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.generic.util import CHECKPOINT_FILE, get_checkpoint_dict
 from classy_vision.hooks import CheckpointHook, register_hook
+from fvcore.common.file_io import PathManager
 
-from classy_gc.files import replaced, sync_folder, temporary
+from classy_gc.files import check_scheme, has_scheme, replaced, sync_folder, temporary
 from classy_gc.hooks.phase_record import flat_meters, mean_loss, meter_values
 from classy_gc.options import BOOL, COUNT, Rule, check_options, or_null
 
@@ -39,9 +42,17 @@ class RollingCheckpointHook(CheckpointHook):
     Classy Vision's own ``checkpoint`` hook writes, and resume, test and fine-tune alike. A kill
     at any moment leaves under each name a whole file, the old one or the new one.
 
+    Where a hook tests other weights than those that are trained, as ``ema_model_weights`` does,
+    ``best.torch`` has those that were tested, all others those that were trained.
+
+    Files of an older run in the same folder are replaced as their turn comes; those whose turn
+    never comes stay, and a warning names them.
+
     Args:
         folder (str or Path, optional): for the files; made if need be (default: None, which is
-            ``checkpoints`` in the output folder of ``classy-gc train``, or in the current one)
+            ``checkpoints`` in the output folder of ``classy-gc train``, or in the current one).
+            A path with a scheme goes through fvcore's ``PathManager``, as in Classy Vision's own
+            hook; whether a kill can leave half a file there is up to the scheme's handler.
         interval (int): save after every so many train phases, which are epochs unless the
             dataset has ``phases_per_epoch``, >= 1 (default: 1). The last state is saved anyway.
         max_keep (int, optional): how many of the newest ``model_phase-…`` files to keep, >= 1
@@ -57,7 +68,7 @@ class RollingCheckpointHook(CheckpointHook):
 
     Raises:
         ValueError: an unknown key or a value that is not allowed; at the start of training, a
-            ``save_best`` that the task does not measure.
+            ``save_best`` that the task does not measure, or a folder of an unknown scheme.
 
     Source: https://mmsegmentation.readthedocs.io, *Customize Runtime Settings*, for the options.
 
@@ -84,6 +95,9 @@ class RollingCheckpointHook(CheckpointHook):
         self.save_optimizer = save_optimizer
         self.save_best = save_best
         self.state.best, self.state.best_of = None, save_best
+        self._older: set[int] = set()
+        #: the phase that this run has saved last
+        self.saved_phase: int | None = None
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> RollingCheckpointHook:
@@ -91,14 +105,15 @@ class RollingCheckpointHook(CheckpointHook):
         return cls(**check_options(config, _OPTIONS, "hook 'rolling_checkpoint'"))
 
     def check(self, task: Any) -> None:
-        """Refuses a ``save_best`` that nobody measures.
+        """Refuses a ``save_best`` that nobody measures, and a folder that nobody can write to.
 
         Args:
             task: with its meters.
 
         Raises:
-            ValueError: naming what is measured.
+            ValueError: naming what is measured, or the folder.
         """
+        check_scheme(self.checkpoint_folder, "hook 'rolling_checkpoint': folder")
         known = ["loss", *flat_meters(meter_values(task))]
         if self.save_best is not None and self.save_best not in known:
             raise ValueError(
@@ -107,12 +122,46 @@ class RollingCheckpointHook(CheckpointHook):
             )
 
     def on_start(self, task: Any) -> None:
-        """Makes the folder, and removes what a kill left half-written."""
+        """Makes the folder, removes what a kill left half-written, and names what will stay."""
         self.check(task)
-        if is_primary() and not getattr(task, "test_only", False):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for file in self._folder.glob(temporary(Path("*.torch")).name):
-                file.unlink()
+        if getattr(task, "test_only", False):
+            return
+        if task.checkpoint_dict and hasattr(task.optimizer, "consolidate_state_dict"):
+            # ZeRO does so at the end of each train phase only, and a test may come first.
+            task.optimizer.consolidate_state_dict()
+        self.saved_phase = None
+        if is_primary():
+            PathManager.mkdirs(self.checkpoint_folder)
+            if not has_scheme(self.checkpoint_folder):
+                folder = Path(self.checkpoint_folder)
+                for file in folder.glob(temporary(Path("*.torch")).name):
+                    file.unlink()
+            self._find_older(task)
+
+    def _find_older(self, task: Any) -> None:
+        """The phases of files that this run neither saved before it was resumed nor will save."""
+        saved, trained = set(), task.train_phase_idx
+        for phase, options in enumerate(task.phases):
+            if phase > task.phase_idx and options["train"]:
+                trained += 1
+                if self._is_due(task, trained):
+                    saved.add(phase)
+        names = sorted(PathManager.ls(self.checkpoint_folder))
+        pattern = re.escape(self.get_checkpoint_name("N")).replace("N", r"(\d+)")
+        there = {int(m[1]) for name in names if (m := re.fullmatch(pattern, name))}
+        self._older = {phase for phase in there - saved if phase > task.phase_idx}
+        older = [self.get_checkpoint_name(phase) for phase in sorted(self._older)]
+        older += [BEST_FILE] * (BEST_FILE in names and not (self.save_best or task.checkpoint_dict))
+        if older:
+            logging.warning(
+                f"{self.checkpoint_folder}: {', '.join(older)}: of an older run, and this run "
+                "will not replace them"
+            )
+
+    def _is_due(self, task: Any, train_phase: int) -> bool:
+        """Whether a train phase, counted from 0, is saved: each ``interval``-th and the last."""
+        number = train_phase + 1
+        return number % self.checkpoint_period == 0 or number == task.get_total_training_phases()
 
     def on_phase_end(self, task: Any) -> None:
         """Saves a train phase whose turn it is, and the best state."""
@@ -120,42 +169,57 @@ class RollingCheckpointHook(CheckpointHook):
             return
         if task.train == task._train_only and self._is_best(task):
             self._write(task, BEST_FILE)
-        due = (task.train_phase_idx + 1) % self.checkpoint_period == 0
-        if task.train and due and not task.done_training():
+        if task.train and self._is_due(task, task.train_phase_idx):
             self._save(task)
 
     def on_end(self, task: Any) -> None:
-        """Saves the last state, whatever the interval."""
-        if is_primary() and not getattr(task, "test_only", False):
-            self._save(task)
+        """Saves the last state, the last test included."""
+        if (
+            not is_primary()
+            or getattr(task, "test_only", False)
+            or self.saved_phase == task.phase_idx
+        ):
+            return
+        # A test may have put other weights into the model.
+        trained = task.checkpoint_dict
+        if self.saved_phase is not None:
+            trained = _loaded(self._path(CHECKPOINT_FILE))
+        self._save(task, trained and trained["classy_state_dict"]["base_model"])
 
-    @property
-    def _folder(self) -> Path:
-        return Path(self.checkpoint_folder)
+    def _path(self, name: str) -> str:
+        return f"{self.checkpoint_folder}/{name}"
 
-    def _of_phase(self, phase: int) -> Path:
-        return self._folder / self.get_checkpoint_name(phase)
-
-    def _save(self, task: Any) -> None:
-        file = self._write(task, CHECKPOINT_FILE)
+    def _save(self, task: Any, base_model: dict[str, Any] | None = None) -> None:
+        self._write(task, CHECKPOINT_FILE, base_model)
+        self.saved_phase = task.phase_idx
         # A test phase belongs to the train phase before it.
         phase = task.phase_idx - (not task.train)
-        _link(file, self._of_phase(phase))
+        name = self.get_checkpoint_name(phase)
+        if has_scheme(self.checkpoint_folder):
+            source, target = self._path(CHECKPOINT_FILE), self._path(name)
+            if PathManager.copy(source, target, overwrite=True) is False:
+                raise OSError(f"{source} cannot be copied to {target}")
+        else:
+            _link(Path(self._path(CHECKPOINT_FILE)), Path(self._path(name)))
         if self.max_keep is not None:
             # Files of later phases are of a run that this one went back behind: not ours.
-            kept = [p for p in range(phase + 1) if self._of_phase(p).exists()]
-            for old in kept[: -self.max_keep]:
-                self._of_phase(old).unlink()
+            paths = [
+                self._path(self.get_checkpoint_name(p))
+                for p in range(phase + 1)
+                if p not in self._older
+            ]
+            for path in list(filter(PathManager.exists, paths))[: -self.max_keep]:
+                PathManager.rm(path)
 
-    def _write(self, task: Any, name: str) -> Path:
+    def _write(self, task: Any, name: str, base_model: dict[str, Any] | None = None) -> None:
         checkpoint = get_checkpoint_dict(task, self.input_args)
+        if base_model is not None:
+            checkpoint["classy_state_dict"]["base_model"] = base_model
         if not self.save_optimizer:
             checkpoint["classy_state_dict"]["optimizer"] = {}
-        file = self._folder / name
-        logging.debug(f"Saving checkpoint to {file}")
-        with replaced(file) as f:
-            torch.save(checkpoint, f)
-        return file
+        logging.debug(f"Saving checkpoint to {self._path(name)}")
+        with _opened(self._path(name)) as file:
+            torch.save(checkpoint, file)
 
     def _is_best(self, task: Any) -> bool:
         if self.save_best is None or not task.losses:
@@ -171,6 +235,18 @@ class RollingCheckpointHook(CheckpointHook):
             return False
         self.state.best = value
         return True
+
+
+def _opened(path: str) -> AbstractContextManager[BinaryIO]:
+    """A file to write, whole or not at all where that is in our hands."""
+    return PathManager.open(path, "wb") if has_scheme(path) else replaced(Path(path))
+
+
+def _loaded(path: str) -> dict[str, Any]:
+    if not has_scheme(path):
+        return torch.load(path, map_location="cpu", mmap=True)
+    with PathManager.open(path, "rb") as file:
+        return torch.load(file, map_location="cpu")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import register_hook
 
+from classy_gc.files import replaced
 from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook
 from classy_gc.options import Rule, check_options
 
@@ -34,7 +35,7 @@ class TrainingCurvesHook(PhaseRecordHook):
         title (str): of the picture (default: none)
 
     Raises:
-        ValueError: an unknown key, a folder that is not a path, or a title that is not a string.
+        ValueError: an unknown key, a folder that is no local path, or a title that is not a string.
 
     Example:
         >>> from classy_vision.hooks import build_hook
@@ -78,7 +79,8 @@ class TrainingCurvesHook(PhaseRecordHook):
             logging.info("no curves.png without matplotlib: pip install 'classy-gc[examples]'")
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(self.path, dpi=150)
+        with replaced(self.path) as file:
+            figure.savefig(file, format="png", dpi=150)
 
     def _series(self, phase: str, *keys: str) -> tuple[list[float], list[float]]:
         """Epochs and values of what stands at ``keys`` in the history of ``phase``."""

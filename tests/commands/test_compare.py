@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
@@ -23,6 +25,7 @@ from classy_gc.commands.compare import (
     _parser,
     build_arms,
     families,
+    folder_names,
     parse_values,
 )
 from classy_gc.commands.compare_picture import _COLORS, picture
@@ -328,7 +331,13 @@ SYNTHETIC = {"train": {"name": "synthetic_image"}}
         (tiny(), ["--vary", "optimizer.use_gc=true,maybe"], "arm 'use_gc=maybe': .* 'maybe'"),
         (tiny(), ["--vary", "model.drop=0,0.1"], "'drop' in model, did you mean 'dropout'"),
         (tiny(), ["--vary", "model.hidden_dims.1=8,9"], "index '1' in model.hidden_dims.*: 0"),
-        (tiny(), ["--vary", "model.hidden_dims.0=8,x"], "arm 'hidden_dims.0=x': TypeError"),
+        (
+            tiny(),
+            ["--vary", "model.hidden_dims.0=8,x"],
+            "arm 'hidden_dims.0=x': model {.*}: TypeError",
+        ),
+        (tiny(), ["--vary", "model.output_dim=10,3"], "arm 'output_dim=3': loss {.*}: IndexError"),
+        (tiny(), [*GC, "--output_folder", "s3://a/b"], "must be a local folder, not 's3://a/b'"),
         (tiny(), ["--vary", "optimizer.lr.x=1,2"], "optimizer.lr is 0.1, so it has no key 'x'"),
         (
             SCHEDULED,
@@ -379,6 +388,25 @@ def test_bad_input_is_one_line_and_writes_nothing(here, capsys, config, flags, m
     assert re.search(message, err), err
     assert err.count("\n") == 1
     assert [path.name for path in here.iterdir()] == ["tiny.json"]
+
+
+@given(st.sets(st.text(min_size=1) | st.sampled_from([".", "..", "a/b", "a b", "A_B", "a_b_1"])))
+def test_any_name_is_a_folder_of_its_own(names):
+    folders = folder_names(list(names))
+    assert len({folder.casefold() for folder in folders}) == len(names)
+    for folder in folders:
+        assert Path("runs", folder).resolve().parent == Path("runs").resolve()
+        assert not folder.startswith(".")
+        assert len(folder.encode()) < 200
+
+
+def test_an_arm_cannot_leave_its_folder(here):
+    flags = ("--arm", "..", "optimizer.use_gc=true", "--arm", "../..", "optimizer.use_gc=false")
+    assert main(arguments(tiny(), *flags, "--seeds", "1", "--jobs", "1")) == 0
+    assert {path.name for path in here.iterdir()} == {"tiny.json", "out"}
+    assert set(logs()) == {("_", 0), ("__..", 0)}
+    arms = json.loads(Path("out/results.json").read_text())["arms"]
+    assert [arm["name"] for arm in arms] == ["..", "../.."]
 
 
 def test_the_first_schedule_of_a_config(here):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from classy_vision.generic.util import get_checkpoint_dict
 from classy_vision.tasks import build_task
 from PIL import Image
 
@@ -303,6 +304,20 @@ def test_bad_input_is_one_line_and_nothing_is_written(here, capsys, flags, chang
     assert line.startswith("classy-gc inspect: error: ")
     assert re.search(message, line), line
     assert [path.name for path in here.iterdir()] == ["config.json"]
+
+
+def test_a_checkpoint_of_another_model_is_one_line(here, capsys):
+    task = build_task(digits())
+    task.prepare()
+    torch.save(get_checkpoint_dict(task, None), "saved.torch")
+    config = digits()
+    config["model"]["heads"][0]["num_classes"] = 9
+    Path("config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit):
+        main(["inspect", "--config_file", "config.json", "--checkpoint_load_path", "saved.torch"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "checkpoint saved.torch does not fit config.json: model.heads." in line
+    assert "weight is [10, 32] in the checkpoint, [9, 32] in the config's model" in line
 
 
 def test_the_command_itself(tmp_path):

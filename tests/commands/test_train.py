@@ -1,5 +1,4 @@
 import contextlib
-import copy
 import json
 import os
 import pty
@@ -11,50 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from training import BIN, CONFIGS, DIGITS, checkpoint, flat, forked, run, short, train
 
 from classy_gc.commands import main
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-BIN = Path(sys.executable).parent
-DIGITS = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
-
-
-def short(epochs=1, samples=96, optimizer="sgd_gc"):
-    """The digits config, shortened, and with augmentation for which random numbers are drawn."""
-    config = copy.deepcopy(DIGITS)
-    config |= {"num_epochs": epochs, "use_gpu": False}
-    config["optimizer"]["name"] = optimizer
-    for dataset in config["dataset"].values():
-        dataset["num_samples"] = samples
-    crop = {"name": "RandomCrop", "size": 8, "padding": 1}
-    config["dataset"]["train"]["transforms"][0]["transforms"].insert(0, crop)
-    return config
-
-
-def train(config, *flags):
-    Path("config.json").write_text(json.dumps(config))
-    return main(["train", "--config_file", "config.json", *map(str, flags)])
-
-
-def checkpoint(folder):
-    return torch.load(Path(folder) / "checkpoint.torch")["classy_state_dict"]
-
-
-def flat(state, prefix=""):
-    """Every leaf of a state by its path; tensors as bytes, so that equal is bit for bit."""
-    if isinstance(state, torch.Tensor):
-        return {prefix: (state.dtype, state.shape, state.numpy().tobytes())}
-    if isinstance(state, (dict, list, tuple)):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        return {k: v for key, x in items for k, v in flat(x, f"{prefix}/{key}").items()}
-    return {prefix: state}
-
-
-def run(*command, cwd, **env):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **env}
-    return subprocess.run(
-        [str(x) for x in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
-    )
 
 
 def test_digits_sgd_gc_as_a_person_runs_it(tmp_path):
@@ -252,7 +210,7 @@ def test_progress_bar_on_a_terminal(tmp_path):
 def changed(path, value):
     """The short config with one key (a dotted path) set, or deleted where ``value`` is None."""
     config = short()
-    *parents, key = path.split(".")
+    *parents, key = (int(x) if x.isdigit() else x for x in path.split("."))
     section = config
     for parent in parents:
         section = section[parent]
@@ -269,6 +227,17 @@ STOCK = {"name": "checkpoint", "checkpoint_folder": "stock"}
 TENSORBOARD = {"name": "tensorboard_plot"}
 TEXT_LOG = {"name": "loss_lr_meter_logging", "log_freq": 0}
 JSON_LOG = {"name": "json_log", "folder": "config.json/sub"}
+EMA = {"name": "ema_model_weights", "decay": 0.9}
+SCRIPT = {"name": "torchscript", "torchscript_folder": "no"}
+VIDEO = {
+    "video_accuracy": {"topk": [1], "clips_per_video_train": 1, "clips_per_video_test": 2},
+}
+SYNTHETIC = {
+    "name": "synthetic_image",
+    **{"batchsize_per_replica": 4, "num_classes": 10, "crop_size": 8, "class_ratio": 0.5},
+    **{"num_samples": 0, "seed": 0, "use_shuffle": True},
+    "transforms": DIGITS["dataset"]["train"]["transforms"],
+}
 HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_block": "block1-0"}
 
 
@@ -333,6 +302,45 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
             "distributed.batch_norm_sync_mode must be one of disabled, pytorch, apex, not 'on'",
         ),
         (("mixup", {"alpha": 1, "cutmix": 1}), [], "unknown key 'cutmix' in mixup"),
+        (("mixup", {"alpha": -1}), [], "mixup.alpha must be a number >= 0, not -1"),
+        (("mixup", {"alpha": 1, "mode": "x"}), [], "mixup.mode must be one of batch, .* not 'x'"),
+        (("mixup", {"alpha": 1}), [], r'error: mixup {"alpha": 1}: TypeError: .*NoneType'),
+        (("mixup", {"alpha": 1, "num_classes": 3}), [], r"error: mixup {.*}: index \d is out of"),
+        (("model.heads.0.in_plane", 31), [], r"model.heads\[0\] {.*31}: mat1 and mat2 shapes"),
+        (("model.heads.0.num_classes", 3), [], "error: loss {.*}: IndexError: Target . is out of"),
+        (("model.heads.0.fork_block", "x"), [], "error: model: x not found in the model"),
+        (("model.num_blocks", []), [], "error: model: IndexError: list index out of range"),
+        (("loss", {"name": "MSELoss"}), [], 'error: loss {"name": "MSELoss"}: The size of tensor'),
+        (("loss.weight", [1, 2]), [], r"error: loss {.*\[1, 2\]}: weight tensor should be defined"),
+        (("meters", VIDEO), [], "error: meters.video_accuracy {.*}: all clips from the same"),
+        (("amp_args", True), [], "amp_args must be an object or null, not True"),
+        (("amp_args", {"amp_type": "pytorch"}), [], "error: amp_args {.*}: AMP is required but"),
+        (("hooks", [EMA]), [], r"error: hooks\[0\] {.*}: .*(NVIDIA|CUDA)"),
+        (
+            ("hooks", [{"name": "checkpoint"}]),
+            [],
+            r"hooks\[0\] {.*}: TypeError: .*'checkpoint_folder'",
+        ),
+        (
+            ("hooks", [SCRIPT]),
+            [],
+            r"error: hooks\[0\] {.*}: Torchscript folder 'no' does not exist",
+        ),
+        (
+            ("hooks", [SCRIPT | {"use_traces": 1}]),
+            [],
+            r"hooks\[0\] {.*}: TypeError: .*'use_traces'",
+        ),
+        (("dataset.train", SYNTHETIC), [], r"error: dataset.train: there is no sample"),
+        (
+            ("dataset.train", SYNTHETIC | {"num_samples": None}),
+            [],
+            r"error: dataset.train: TypeErr",
+        ),
+        (("dataset.train.transforms.0.transforms.0.size", 99), [], "dataset.train: Required crop"),
+        (("dataset.train.transforms.0.transforms.0.size", "x"), [], "dataset.train: TypeError"),
+        (("dataset.test.transforms.0.transforms.1.mean", [0, 1]), [], "dataset.test: The size of"),
+        ((), ["--profiler"], "hook 'profiler': TypeError: .*'use_cuda'"),
         (("custom_imports", ["no_such_module"]), [], "'no_such_module' cannot be imported"),
         (("optimizer", None), [], "missing key 'optimizer'"),
         (("optimizer.name", "sdg_gc"), [], "'sdg_gc' in optimizer, did you mean 'sgd_gc'"),
@@ -348,10 +356,23 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         ((), ["--distributed_backend", "dpp"], "'dpp' in --distributed_backend.* mean 'ddp'"),
         ((), ["--distributed_backend", "ddp"], NO_TORCHRUN),
         ((), ["--checkpoint_load_path", "no"], "--checkpoint_load_path: there is no checkpoint no"),
-        ((), ["--checkpoint_load_path", "."], "no checkpoint checkpoint.torch"),
+        ((), ["--checkpoint_load_path", "."], "no checkpoint ./checkpoint.torch"),
         ((), ["--checkpoint_load_path", "config.json"], "_path: config.json cannot be read: "),
         ((), ["--pretrained_checkpoint_path", "config.json"], "needs a fine_tuning task, not"),
         ((), ["--checkpoint_folder", "config.json/sub"], "config.json/sub"),
+        ((), ["--checkpoint_folder", "s3://a/b"], "--checkpoint_folder s3://a/b: no path handler"),
+        (
+            (),
+            ["--checkpoint_load_path", "s3://a"],
+            "--checkpoint_load_path s3://a: no path handler",
+        ),
+        ((), ["--output_folder", "s3://a/b"], "--output_folder must be a local .* not 's3://a/b'"),
+        (("hooks", [STOCK | {"checkpoint_folder": "s3://a"}]), [], "s3://a: no path handler"),
+        (
+            ("hooks", [{"name": "json_log", "folder": "s3://a"}]),
+            [],
+            "must be a local path, not 's3:",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(here, capsys, config, flags, message):
@@ -370,20 +391,6 @@ def test_bad_input_is_one_line_and_writes_nothing(here, capsys, config, flags, m
     assert re.search(message, lines[0]), lines[0]
     assert "Traceback" not in err
     assert [path.name for path in here.iterdir()] == ["config.json"]
-
-
-def test_checkpoint_of_another_model_is_one_line(here, capsys):
-    assert train(short(), "--checkpoint_folder", "old", "--skip_tensorboard") == 0
-    capsys.readouterr()
-    config = short()
-    config["model"] |= {"init_planes": 8}
-    config["model"]["heads"][0]["in_plane"] = 16
-    with pytest.raises(SystemExit):
-        train(config, "--checkpoint_load_path", "old", "--checkpoint_folder", "new")
-    err = capsys.readouterr().err
-    assert "Traceback" not in err
-    assert re.search("error: checkpoint old does not fit config.json: .* size mismatch", err)
-    assert not Path("new").exists()
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "NAdam"])  # found in the groups, in the state
@@ -408,32 +415,6 @@ def test_a_file_that_is_no_checkpoint_is_one_line(here, capsys, content):
         train(short(), "--checkpoint_load_path", "file")
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
     assert re.search("_path: file (cannot be read|is no checkpoint of Classy Vision)", line)
-
-
-def test_a_bug_keeps_its_traceback(here, monkeypatch):
-    from classy_gc.dataset import DigitsDataset
-
-    monkeypatch.setattr(DigitsDataset, "from_config", lambda config: config.no_such_attribute)
-    with pytest.raises(AttributeError, match="no_such_attribute"):
-        train(short())
-
-
-def test_what_fails_in_training_keeps_its_traceback(here):
-    config = short()
-    config["model"]["heads"][0]["num_classes"] = 3  # found by the loss, in the first step
-    with pytest.raises(IndexError):
-        train(config, "--skip_tensorboard")
-
-
-def test_a_pipe_that_breaks_in_training_keeps_its_traceback(here, monkeypatch):
-    from classy_gc.hooks import JSONLogHook
-
-    reader, writer = os.pipe()
-    os.close(reader)
-    monkeypatch.setattr(JSONLogHook, "on_phase_end", lambda hook, task: os.write(writer, b"x"))
-    with pytest.raises(BrokenPipeError):
-        train(short(), "--skip_tensorboard")
-    os.close(writer)
 
 
 def test_commands_are_listed(capsys):
@@ -471,6 +452,7 @@ def test_unmodified_classy_train_after_the_one_line_of_set_up(tmp_path):
     project = tmp_path / "project"
     stock = Path(sys.prefix) / "classy_vision" / "classy_train.py"
     assert (project / "classy_train.py").read_bytes() == stock.read_bytes()
+    (project / "hydra.py").write_text("raise ImportError")  # with Hydra it takes other flags
     (project / "optimizers").mkdir()
     (project / "optimizers" / "__init__.py").write_text("import classy_gc\n")
     path = project / "configs" / "template_config.json"
@@ -488,6 +470,30 @@ def test_unmodified_classy_train_after_the_one_line_of_set_up(tmp_path):
     assert "Training successful!" in result.stderr
     groups = checkpoint(project / "saved")["optimizer"]["optim"]["param_groups"]
     assert all(group["use_gc"] for group in groups)
+
+
+def test_packages_beside_classy_train_are_imported(tmp_path):
+    """Those of the project that classy-project makes; one that fails is told, the others go on."""
+    assert run(BIN / "classy-project", "project", cwd=tmp_path).returncode == 0
+    project = tmp_path / "project"
+    for name, code in (("broken", "import no_such_module"), ("optim_", "print('imported')")):
+        (project / name).mkdir()
+        (project / name / "__init__.py").write_text(code)
+    (project / "data").mkdir()  # is no package
+    config = json.loads((project / "configs" / "template_config.json").read_text())
+    assert config["dataset"]["train"]["name"] == "my_dataset"
+    for dataset in config["dataset"].values():  # for time alone
+        dataset |= {"num_samples": 64, "num_workers": 0}
+    (project / "config.json").write_text(json.dumps(config))
+    result = forked("--skip_tensorboard", cwd=project)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("imported\nTrained in")
+    (warning,) = [line for line in result.stderr.splitlines() if "cannot be imported" in line]
+    assert "package 'broken' beside classy_train.py cannot" in warning
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in warning
+    (project / "classy_train.py").unlink()
+    result = forked(cwd=project)
+    assert "unknown name 'my_dataset' in dataset.train" in result.stderr
 
 
 def test_import_needs_no_extra(tmp_path):

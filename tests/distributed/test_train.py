@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from classy_vision.dataset import build_dataset
+
+import classy_gc  # noqa: F401
 
 from .processes import torchrun
 
@@ -65,6 +68,36 @@ def test_zero_trains_and_resumes(tmp_path):
 
     # The name of the checkpoint after the first epoch; a test phase comes between two of them.
     half = saved / "model_phase-0_end.torch"
-    resumed, other = train(zero, tmp_path / "resumed", 2, "--checkpoint_load_path", str(half))
+    zero["hooks"].append({"name": "rolling_checkpoint", "save_best": "loss"})
+    folder = tmp_path / "resumed"
+    flags = ("--output_folder", "run", "--checkpoint_load_path")
+    resumed, other = train(zero, folder, 2, *flags, str(half))  # goes on with a test
     same(resumed, other)
     same(resumed, straight[1:])
+    ended = torch.load(folder / "run/checkpoints/checkpoint.torch")["classy_state_dict"]
+    # It is over; what it saves again is the state of all processes.
+    finished, _ = train(zero, folder, 2, *flags, "run/checkpoints")
+    same(finished, straight[2:])
+    again = torch.load(folder / "run/checkpoints/checkpoint.torch")["classy_state_dict"]
+    states = [state["optimizer"]["optim"]["state"] for state in (ended, again)]
+    assert len(states[0]) == len(straight[0])
+    same(*states)
+
+
+def test_a_batch_that_fails_in_one_process_is_one_line(tmp_path):
+    """Only the second process has the label that is one too many; both are tried, and end."""
+    bad = config("digits_sgd_gc", 2) | {"hooks": []}
+    bad["model"]["heads"][0]["num_classes"] = 9
+    del bad["meters"]
+    del bad["dataset"]["test"]
+    labels = [target for _, target in build_dataset(bad["dataset"]["train"]).dataset][:16]
+    assert 9 not in labels[::2]
+    assert 9 in labels[1::2]
+    bad["dataset"]["train"] |= {"use_shuffle": False, "batchsize_per_replica": 8}
+    with pytest.raises(pytest.fail.Exception) as failure:
+        train(bad, tmp_path, 2, "--output_folder", "run")
+    lines = [line for line in str(failure.value).splitlines() if "classy-gc train" in line]
+    assert len(lines) == 1
+    assert "error: rank 1: loss" in lines[0]
+    assert "Target 9 is out of bounds" in lines[0]
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json"}

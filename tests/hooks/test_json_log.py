@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -94,6 +95,7 @@ def test_a_run_from_the_beginning_starts_anew_and_a_test_only_run_appends(tmp_pa
 def test_lines_of_other_kinds_are_valid_json(tmp_path):
     hook = build_hook({"name": "json_log", "folder": str(tmp_path)})
     nan = float("nan")
+    hook.on_start(SimpleNamespace(test_only=True))
     hook.write("spike", norm=torch.tensor(0.5), where=[nan, -float("inf")], of={1: nan, "b": None})
     line = (tmp_path / "log.jsonl").read_text()
     expected = {
@@ -105,11 +107,24 @@ def test_lines_of_other_kinds_are_valid_json(tmp_path):
     assert json.loads(line, parse_constant=pytest.fail) == expected
 
 
+def test_lines_of_hooks_that_start_first_are_kept(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"kind": "older"}\n')
+    hook = build_hook({"name": "json_log", "folder": str(tmp_path)})
+    hook.write("early")
+    assert (tmp_path / "log.jsonl").read_text() == '{"kind": "older"}\n'
+    hook.on_start(SimpleNamespace())
+    hook.write("late")
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["early", "late"]
+    assert hook.state.lines == 2
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"foldr": "."}, r"unknown key 'foldr' .* did you mean 'folder'"),
-        ({"folder": 1}, "hook 'json_log': folder must be a path, not 1"),
+        ({"folder": "s3://a"}, "folder must be a local path, not 's3://a'"),
+        ({"folder": 1}, "hook 'json_log': folder must be a local path, not 1"),
     ],
 )
 def test_bad_values_are_refused(config, message):

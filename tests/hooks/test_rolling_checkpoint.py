@@ -1,10 +1,11 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from classy_vision.generic.util import load_checkpoint
-from classy_vision.hooks import ClassyHook, build_hook
+from classy_vision.hooks import CheckpointHook, ClassyHook, build_hook
 from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 
@@ -15,12 +16,13 @@ CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
 SAVED = "model_phase-{}_end.torch"
 
 
-def trained(folder, checkpoint=None, hooks=(), dataset=("train", "test"), **options):
-    """Four epochs of 64 digits; ``options`` are those of the hook."""
-    config = json.loads(CONFIG.read_text()) | {"num_epochs": 4, "use_gpu": False}
+def trained(folder, checkpoint=None, hooks=(), dataset=("train", "test"), epochs=4, **options):
+    """A few epochs of 64 digits; ``options`` are those of the hook."""
+    config = json.loads(CONFIG.read_text()) | {"num_epochs": epochs, "use_gpu": False}
     config["dataset"] = {phase: config["dataset"][phase] for phase in dataset}
     for section in config["dataset"].values():
         section["num_samples"] = 64
+    torch.manual_seed(0)
     task = build_task(config)
     hook = build_hook({"name": "rolling_checkpoint", "folder": str(folder), **options})
     task.set_hooks([hook, *hooks])
@@ -70,6 +72,109 @@ def test_what_is_saved(tmp_path, options, phases):
     assert newest["phase_idx"] == 7  # the last test included
     assert same(weights(newest), weights(task.get_classy_state()))
     assert same(weights(newest), weights(state(files / SAVED.format(6))))
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "checkpoint", "left"),
+    [
+        ({"epochs": 4}, {"epochs": 2}, None, [SAVED.format(4), SAVED.format(6)]),
+        ({"epochs": 4}, {"epochs": 4}, None, []),
+        ({"epochs": 2}, {"epochs": 4}, None, []),
+        ({"epochs": 4}, {"epochs": 4, "interval": 2}, None, [SAVED.format(0), SAVED.format(4)]),
+        ({"epochs": 4}, {"epochs": 3}, 0, [SAVED.format(6)]),
+        ({"epochs": 2, "save_best": "loss"}, {"epochs": 2}, None, ["best.torch"]),
+        ({"epochs": 2, "save_best": "loss"}, {"epochs": 3}, 2, []),
+        ({"epochs": 2, "save_best": "loss"}, {"epochs": 2, "save_best": "loss"}, None, []),
+    ],
+)
+def test_files_of_an_older_run_that_stay_are_named(
+    tmp_path, caplog, older, newer, checkpoint, left
+):
+    trained(tmp_path, **older)
+    caplog.clear()
+    before = {name: (tmp_path / name).stat().st_mtime_ns for name in names(tmp_path)}
+    trained(tmp_path, checkpoint and tmp_path / SAVED.format(checkpoint), **newer)
+    warnings = [m for m in caplog.messages if "of an older run" in m]
+    assert [m.split(": ")[1].split(", ") for m in warnings] == ([left] if left else [])
+    for name in left:
+        assert (tmp_path / name).stat().st_mtime_ns == before[name]
+
+
+def test_max_keep_counts_no_file_of_an_older_run(tmp_path):
+    trained(tmp_path)
+    trained(tmp_path, interval=2, max_keep=2)
+    ours = {SAVED.format(phase) for phase in (2, 6)}
+    assert names(tmp_path) == {"checkpoint.torch", SAVED.format(0), SAVED.format(4), *ours}
+
+
+def ema_weights(state):
+    """Trained and averaged weights, as the hook keeps them."""
+    hook = state["hooks"]["ExponentialMovingAverageModelHook"]
+    return hook["model_state"], hook["ema_model_state"]
+
+
+def loaded(path):
+    task = build_task(json.loads(CONFIG.read_text()) | {"use_gpu": False})
+    task.base_model.set_classy_state(state(path)["base_model"])
+    return dict(task.base_model.named_parameters())
+
+
+def ema():
+    return build_hook({"name": "ema_model_weights", "decay": 0.9, "device": "cpu"})
+
+
+def test_the_last_checkpoint_holds_trained_weights_and_the_best_what_was_tested(tmp_path):
+    for folder, interval in (("each", 1), ("last", 4)):
+        folder = tmp_path / folder
+        task = trained(folder, hooks=[ema()], save_best="loss", interval=interval)
+        weights, averages = ema_weights(state(folder))
+        assert not same(loaded(folder), averages)
+        assert same(loaded(folder), weights)
+        assert same(dict(task.base_model.named_parameters()), averages)  # as in the stock
+        best = folder / "best.torch"
+        weights, averages = ema_weights(state(best))
+        assert same(loaded(best), averages)
+        assert not same(loaded(best), weights)
+    # As Classy Vision's own hook has them.
+    (tmp_path / "stock").mkdir()
+    trained(tmp_path / "unused", hooks=[ema(), CheckpointHook(str(tmp_path / "stock"))])
+    assert same(loaded(tmp_path / "stock"), loaded(tmp_path / "each"))
+
+
+def test_trained_weights_survive_a_resume_at_the_end(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    class Kill(ClassyHook):
+        on_start = on_step = on_phase_end = on_end = ClassyHook._noop
+
+        def on_phase_start(self, task):
+            if task.phase_idx == 7:
+                shutil.copytree(whole, killed)
+
+    trained(whole, hooks=[ema(), Kill()], interval=4)
+    assert state(killed)["phase_idx"] == 6  # the last test is still to come
+    for checkpoint in (killed, whole):
+        trained(tmp_path / "again", checkpoint, hooks=[ema()])
+        assert state(tmp_path / "again")["phase_idx"] == 7
+        assert same(loaded(tmp_path / "again"), loaded(whole))
+
+
+def test_through_a_path_handler(tmp_path, box):
+    trained(tmp_path, max_keep=2, save_best="loss", hooks=[ema()])
+    trained("box://run", max_keep=2, save_best="loss", hooks=[ema()])
+    assert names(box / "run") == names(tmp_path)
+    for name in names(tmp_path):
+        assert same(weights(state(f"box://run/{name}")), weights(state(tmp_path / name)))
+    task = trained("box://run", "box://run")
+    assert task.phase_idx == 7
+    assert not Path("box:").exists()
+
+
+def test_a_scheme_of_nobody_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="folder nobody://run: no path handler is registered"):
+        trained("nobody://run")
+    assert not names(tmp_path)
 
 
 def test_going_back_keeps_what_is_being_trained(tmp_path):

@@ -98,7 +98,7 @@ def test_one_log_line_without_matplotlib(tmp_path, monkeypatch, caplog):
     ("config", "message"),
     [
         ({"foldr": "."}, r"unknown key 'foldr' .* did you mean 'folder'"),
-        ({"folder": None}, "hook 'training_curves': folder must be a path, not None"),
+        ({"folder": None}, "hook 'training_curves': folder must be a local path, not None"),
         ({"title": 3}, "hook 'training_curves': title must be a string, not 3"),
     ],
 )

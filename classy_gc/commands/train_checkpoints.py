@@ -1,0 +1,211 @@
+"""Checkpoints that ``classy-gc`` is told to start from: found, whole, and of the same task."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from classy_vision.generic.util import CHECKPOINT_FILE
+from classy_vision.tasks import ClassyTask, FineTuningTask
+from fvcore.common.file_io import PathManager
+from torch import Tensor
+
+from classy_gc.commands.train_hooks import absolute
+from classy_gc.files import check_scheme, has_scheme
+
+
+def set_checkpoints(
+    args: argparse.Namespace, config: Mapping[str, Any], task: ClassyTask, folder: str = ""
+) -> None:
+    """Tells a task which checkpoints to start from, once they are found to be some.
+
+    Args:
+        args: with ``checkpoint_load_path`` and ``pretrained_checkpoint_path``.
+        config: of the task.
+        task: not yet prepared.
+        folder: where it will save its own checkpoints (default: none). ``checkpoint_load_path``
+            may name it before there are any, as a job does that is always started by the same
+            command.
+
+    Raises:
+        ValueError: a checkpoint is not there or is none, or a fine-tuning one for another task.
+    """
+    tested = getattr(task, "test_only", False)
+    if args.pretrained_checkpoint_path and not isinstance(task, FineTuningTask):
+        raise ValueError(
+            f"--pretrained_checkpoint_path needs a fine_tuning task, not {config['name']!r}"
+        )
+    path = args.checkpoint_load_path
+    own = (folder, f"{folder}/{CHECKPOINT_FILE}")
+    if path and absolute(path).rstrip("/") in own and not tested:
+        check_scheme(path, "--checkpoint_load_path")
+        if not PathManager.exists(own[1]):
+            logging.info(
+                f"there is no checkpoint in {folder} yet: training starts at the beginning"
+            )
+            args.checkpoint_load_path = path = ""
+    if path:
+        _check_checkpoint(path, "--checkpoint_load_path")
+        task.set_checkpoint(path)
+    if args.pretrained_checkpoint_path:
+        _check_checkpoint(args.pretrained_checkpoint_path, "--pretrained_checkpoint_path")
+        task.set_pretrained_checkpoint(args.pretrained_checkpoint_path)
+    elif config.get("pretrained_checkpoint"):
+        _check_checkpoint(config["pretrained_checkpoint"], "pretrained_checkpoint")
+    if tested and not (path or getattr(task, "pretrained_checkpoint_path", None)):
+        logging.warning(
+            "test_only without --checkpoint_load_path: this tests the weights that the model "
+            "starts with"
+        )
+
+
+def _check_checkpoint(path: str, key: str) -> None:
+    check_scheme(path, key)
+    file = path
+    try:
+        if PathManager.isdir(path):
+            file = f"{path.rstrip('/')}/{CHECKPOINT_FILE}"
+        found = PathManager.isfile(file)
+        checkpoint = _loaded(file) if found else None
+    except Exception as error:  # whatever bytes may make of unpickling, or a path handler raise
+        reason, *_ = (str(error) or type(error).__name__).split(". ")  # then torch gives advice
+        raise ValueError(f"{key}: {file} cannot be read: {reason}") from error
+    if not found:  # Classy Vision would train from scratch
+        raise ValueError(f"{key}: there is no checkpoint {file}")
+    if not isinstance(checkpoint, dict) or "classy_state_dict" not in checkpoint:
+        raise ValueError(f"{key}: {file} is no checkpoint of Classy Vision: no classy_state_dict")
+
+
+def _loaded(file: str) -> Any:
+    if has_scheme(file):
+        with PathManager.open(file, "rb") as opened:
+            return torch.load(opened, map_location="cpu")
+    # Of a zip file only the small part that says what is where.
+    return torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file))
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Refuses groups that torch took out of a checkpoint and that no step could read.
+
+    Args:
+        optimizer: with the state of a checkpoint.
+
+    Raises:
+        ValueError: naming the options that are not there.
+    """
+    # torch adds it to the defaults of any class as it loads a state, and reads it there alone.
+    wanted = [name for name in optimizer.defaults if name != "differentiable"]
+    for group in optimizer.param_groups:
+        missing = [name for name in wanted if name not in group]
+        if missing:
+            raise ValueError(
+                "--checkpoint_load_path: the checkpoint is of another optimizer: it has no "
+                f"{', '.join(missing)}"
+            )
+
+
+class _LoadError(logging.Filter):
+    """Keeps why a checkpoint could not be loaded: Classy Vision logs it, and raises no reason."""
+
+    error: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.getMessage().startswith("Could not load"):
+            self.error = record.exc_info[1]
+            return False
+        return True
+
+
+@contextmanager
+def loading(task: ClassyTask, config_file: str) -> Iterator[None]:
+    """Says in one line why a checkpoint does not fit a task that is prepared in the ``with`` block.
+
+    Args:
+        task: with the paths of its checkpoints.
+        config_file: where it comes from.
+
+    Raises:
+        ValueError: how the models differ, else what the optimizer lacks.
+    """
+    caught, root = _LoadError(), logging.getLogger()
+    root.addFilter(caught)
+    try:
+        yield
+    except AssertionError as error:
+        if caught.error is None:
+            raise
+        raise ValueError(_misfit(caught.error, task, config_file)) from error
+    finally:
+        root.removeFilter(caught)
+
+
+def _misfit(error: BaseException, task: ClassyTask, config_file: str) -> str:
+    resumed = task.checkpoint_dict is not None
+    path = task.checkpoint_path if resumed else task.pretrained_checkpoint_path
+    if repr(error) == "KeyError('optim')":
+        return (
+            f"checkpoint {path} was saved without the state of the optimizer, so training "
+            "cannot resume; it can be tested (test_only), or fine-tuned from "
+            "(--pretrained_checkpoint_path)"
+        )
+    checkpoint = task.checkpoint_dict if resumed else task.pretrained_checkpoint_dict
+    states = [checkpoint["classy_state_dict"]["base_model"], task.base_model.get_classy_state()]
+    if not resumed and task.reset_heads:
+        states = [{**state, "model": {**state["model"], "heads": {}}} for state in states]
+    reason = model_difference(*states)
+    if not reason and isinstance(error, KeyError):
+        reason = f"it has no {error}, so it may be of another optimizer"
+    return f"checkpoint {path} does not fit {config_file}: {reason or error}"
+
+
+def model_difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """How the tensors of a checkpoint's model and those of a config's differ.
+
+    Args:
+        saved: nested by name, the tensors of the checkpoint.
+        wanted: those of the config's model.
+
+    Returns:
+        One line, empty where names and shapes are the same.
+
+    Example:
+        >>> saved = {"heads": {"old": {"fc.weight": torch.ones(9, 4), "fc.bias": torch.ones(9)}}}
+        >>> model_difference(saved, {"heads": {"new": {"fc.weight": torch.ones(9, 4)}}})
+        "the checkpoint has heads.old.fc.weight, heads.old.fc.bias; the config's model has
+        heads.new.fc.weight"
+        >>> model_difference({"fc.weight": torch.ones(9, 4)}, {"fc.weight": torch.ones(5, 4)})
+        "fc.weight is [9, 4] in the checkpoint, [5, 4] in the config's model"
+    """
+    saved, wanted = dict(_shapes(saved)), dict(_shapes(wanted))
+    texts = []
+    for owner, ours, theirs in (
+        ("the checkpoint", saved, wanted),
+        ("the config's model", wanted, saved),
+    ):
+        names = [name for name in ours if name not in theirs]
+        if names:
+            texts.append(f"{owner} has {', '.join(names[:3])}{_more(names[3:])}")
+    shapes = [
+        f"{name} is {shape} in the checkpoint, {wanted[name]} in the config's model"
+        for name, shape in saved.items()
+        if wanted.get(name, shape) != shape
+    ]
+    texts += [f"{text}{_more(shapes[1:])}" for text in shapes[:1]]
+    return "; ".join(texts)
+
+
+def _more(rest: list[str]) -> str:
+    return f" (and {len(rest)} more)" if rest else ""
+
+
+def _shapes(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[int]]]:
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _shapes(value, f"{prefix}{key}.")
+        elif isinstance(value, Tensor):
+            yield f"{prefix}{key}", list(value.shape)

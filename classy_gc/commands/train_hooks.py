@@ -1,0 +1,204 @@
+"""The hooks of ``classy-gc train``: Classy Vision's defaults, and those that write its folder."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from classy_vision.generic.distributed_util import is_primary
+from classy_vision.hooks import (
+    CheckpointHook,
+    ClassyHook,
+    LossLrMeterLoggingHook,
+    ModelComplexityHook,
+    ProfilerHook,
+    ProgressBarHook,
+    TensorboardPlotHook,
+    VisdomHook,
+)
+from classy_vision.tasks import ClassyTask
+from fvcore.common.file_io import PathManager
+
+from classy_gc.files import check_local, check_scheme, has_scheme, nearest
+from classy_gc.hooks import (
+    JSONLogHook,
+    PhaseSeedHook,
+    RollingCheckpointHook,
+    TrainingCurvesHook,
+)
+from classy_gc.options import check_known
+
+TENSORBOARD = "tensorboard_plot"
+
+
+class Output(ClassyHook):
+    """Makes the folders once all hooks but those that write there have started.
+
+    So a run that is refused leaves no trace.
+
+    Args:
+        args: with ``output_folder`` and ``checkpoint_folder``, local paths, the second perhaps
+            with a scheme; empty where nobody gave them.
+
+    Raises:
+        ValueError: a scheme that is not allowed, or that nobody has registered.
+    """
+
+    on_phase_start = ClassyHook._noop
+    on_step = ClassyHook._noop
+    on_phase_end = ClassyHook._noop
+    on_end = ClassyHook._noop
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__()
+        check_local(args.output_folder, "--output_folder")
+        self.folder = Path(args.output_folder or f"output_{datetime.now().isoformat()}").absolute()
+        self.checkpoints = absolute(args.checkpoint_folder or self.folder / "checkpoints")
+        self.logs: list[Path] = []
+        self.tensorboard: TensorboardPlotHook | None = None
+        self.summary_writer: dict[str, Any] = {"log_dir": self.folder / "tensorboard"}
+        self.started = False
+
+    def on_start(self, task: ClassyTask) -> None:
+        """Makes the folders on the primary rank, once it is sure that all of them can be."""
+        if is_primary():
+            checkpoints = [] if getattr(task, "test_only", False) else [self.checkpoints]
+            folders = [self.folder, *self.logs]
+            local = [Path(folder) for folder in checkpoints if not has_scheme(folder)]
+            for folder in (*local, *folders):
+                _check_folder(folder)
+            for folder in (*checkpoints, *map(str, folders)):
+                PathManager.mkdirs(folder)
+            if self.tensorboard:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.tensorboard.tb_writer = SummaryWriter(**self.summary_writer)
+        self.started = True
+
+
+def absolute(path: str | Path) -> str:
+    """A path that means the same in every folder; one with a scheme does already."""
+    return str(path) if has_scheme(path) else str(Path(path).absolute())
+
+
+def _check_folder(folder: Path) -> None:
+    there = nearest(folder)
+    if not there.is_dir():
+        raise NotADirectoryError(f"folder {folder} cannot be made: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"folder {folder} is not writable")
+
+
+class _ProgressBar(ProgressBarHook):
+    """Classy Vision's, which gives its bar's end to progressbar2 as the start, and never fills."""
+
+    @classmethod
+    def name(cls) -> str:
+        return ProgressBarHook.name()
+
+    def on_phase_start(self, task: ClassyTask) -> None:
+        import progressbar
+
+        if is_primary():
+            self.bar_size, self.batches = task.num_batches_per_phase, 0
+            prefix = f"{task.phase_type:<5} {task.train_phase_idx + 1} "
+            self.progress_bar = progressbar.ProgressBar(max_value=self.bar_size, prefix=prefix)
+            self.progress_bar.start()
+
+    def on_step(self, task: ClassyTask) -> None:
+        if self.progress_bar is not None:
+            self.batches += 1
+            self.progress_bar.update(min(self.batches, self.bar_size))
+
+
+def _tensorboard(
+    args: argparse.Namespace, config: Mapping[str, Any], output: Output
+) -> list[ClassyHook]:
+    """Classy Vision's hook, as the config has it; its writer waits for the start of training."""
+    own = next((h for h in config.get("hooks") or [] if h["name"] == TENSORBOARD), None)
+    hook = own or {}
+    check_known(hook, ["name", "log_period", "summary_writer"], f"hook {TENSORBOARD!r}")
+    if args.skip_tensorboard:
+        return []
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        missing = "tensorboard: pip install 'classy-gc[tensorboard]'"
+        if own:
+            raise ValueError(f"hook {TENSORBOARD!r} needs {missing}") from error
+        logging.info(f"no tensorboard logs without {missing}")
+        return []
+    known = inspect.signature(SummaryWriter).parameters
+    check_known(hook.get("summary_writer", {}), known, f"summary_writer of hook {TENSORBOARD!r}")
+    output.summary_writer |= hook.get("summary_writer", {})
+    folder = str(output.summary_writer["log_dir"] or "")
+    if folder and not has_scheme(folder):
+        output.logs.append(Path(folder).absolute())
+    output.tensorboard = TensorboardPlotHook(None, hook.get("log_period", 10))
+    return [output.tensorboard]
+
+
+def set_hooks(
+    args: argparse.Namespace, config: Mapping[str, Any], task: ClassyTask, output: Output
+) -> dict[str, ClassyHook]:
+    """Gives a task classy_train.py's hooks and ours; of a kind that the config has, that is taken.
+
+    Args:
+        args: the flags of ``classy-gc train``.
+        config: of the task.
+        task: with the hooks of the config.
+        output: learns which folders they need.
+
+    Returns:
+        The hooks by name.
+
+    Raises:
+        ValueError: two hooks for checkpoints, or a hook that cannot do what it is told to.
+    """
+    hooks: list[ClassyHook] = [_ProgressBar()] if args.show_progress else []
+    log_freq = args.log_freq or (None if args.show_progress else 5)
+    hooks += [LossLrMeterLoggingHook(log_freq), ModelComplexityHook()]
+    own_checkpoints = [h for h in task.hooks if isinstance(h, CheckpointHook)]
+    if len(own_checkpoints) > 1:
+        names = " and ".join(hook.name() for hook in own_checkpoints)
+        raise ValueError(f"hooks: one of them can save checkpoints, not {names}")
+    checkpoint = next(iter(own_checkpoints), None)
+    if checkpoint is None:
+        args_dict = {**vars(args), "config": config, "checkpoint_folder": output.checkpoints}
+        checkpoint = RollingCheckpointHook(
+            interval=args.checkpoint_period or 1, input_args=args_dict
+        )
+        hooks.append(checkpoint)
+    if args.checkpoint_folder or getattr(checkpoint, "has_default_folder", False):
+        checkpoint.checkpoint_folder = output.checkpoints
+        check_scheme(output.checkpoints, "--checkpoint_folder")
+    check_scheme(checkpoint.checkpoint_folder, f"folder of {checkpoint.name()}")
+    output.checkpoints = absolute(checkpoint.checkpoint_folder)
+    if isinstance(checkpoint, RollingCheckpointHook):
+        checkpoint.check(task)
+    if args.profiler:
+        hooks.append(ProfilerHook())
+    if args.visdom_server:
+        hooks.append(VisdomHook(args.visdom_server, args.visdom_port))
+    hooks.append(TrainingCurvesHook(output.folder, title=Path(args.config_file).stem))
+    hooks.append(PhaseSeedHook(args.seed))
+    own = {hook.name(): hook for hook in task.hooks}
+    for flag, base in (("checkpoint_period", CheckpointHook), ("log_freq", LossLrMeterLoggingHook)):
+        for hook in own.values():
+            if isinstance(hook, base) and getattr(args, flag):
+                logging.warning(f"--{flag} is not used: the config has {hook.name()}")
+    # What writes comes last: what starts before it may still be refused.
+    log = own.pop(JSONLogHook.name(), None) or JSONLogHook(output.folder)
+    merged = own | {hook.name(): hook for hook in hooks if hook.name() not in own}
+    writers = (output, log, *_tensorboard(args, config, output))
+    merged |= {hook.name(): hook for hook in writers}
+    task.set_hooks(list(merged.values()))
+    for hook in (JSONLogHook, TrainingCurvesHook):
+        output.logs.append(merged[hook.name()].path.absolute().parent)
+    return merged

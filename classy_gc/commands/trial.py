@@ -1,0 +1,155 @@
+"""One batch of each dataset before anything is written: what fails here is the config's fault."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from classy_vision.generic.distributed_util import is_distributed_training_run
+from classy_vision.tasks import ClassificationTask, ClassyTask
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from classy_gc.commands.refusals import refusal
+
+
+def try_batches(task: ClassyTask) -> None:
+    """Runs a batch of each dataset through a prepared task, and leaves no trace of it.
+
+    The train batch goes forward and backward, the test batch forward, through copies of the
+    modules that share their parameters with the originals. Buffers, gradients, meters, the
+    order of the data and the random number generators stay as they are, so that the training
+    that follows is bit for bit the one without the trial. The batches are loaded in this
+    process, without workers.
+
+    It costs the loading of two batches, a training step without the optimizer's part, and a
+    test step. The memory, for the activations and gradients of a batch, is free again before
+    training allocates the same and more.
+
+    Args:
+        task: prepared. It is not tried where that could not be undone: one that is no
+            ``ClassificationTask`` or has a ``train_step`` of its own, modules that cannot be
+            copied, data that are a stream.
+
+    Raises:
+        Exception: what fails. Where that happens in another process of a distributed training
+            only, a ValueError with its rank and reason.
+    """
+    if getattr(type(task), "train_step", None) is not ClassificationTask.train_step:
+        return
+    error = None
+    try:
+        with _same_random_numbers(task), _restored(task):
+            _try_batches(task)
+    except Exception as failure:
+        error = failure
+    if is_distributed_training_run():
+        reasons = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(reasons, error and refusal(error))
+        for rank, reason in enumerate(reasons):
+            if reason and not error:
+                raise ValueError(f"rank {rank}: {reason}")
+    if error:
+        raise error
+
+
+@contextmanager
+def _same_random_numbers(task: ClassificationTask) -> Iterator[None]:
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if task.use_gpu else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def _restored(task: ClassificationTask) -> Iterator[None]:
+    attributes = dict(vars(task))
+    try:
+        yield
+    finally:
+        vars(task).clear()
+        vars(task).update(attributes)
+
+
+def _try_batches(task: ClassificationTask) -> None:
+    modules = (task.base_model, task.base_loss)
+    # In place of what they stand for: the same numbers, and nobody else's gradients and hooks.
+    shared = {
+        id(p): nn.Parameter(p.detach(), p.requires_grad)
+        for module in modules
+        for p in module.parameters()
+    }
+    try:
+        task.base_model, task.base_loss = copy.deepcopy(modules, shared)
+        task.meters = copy.deepcopy(task.meters)
+        datasets = {phase: _copied(dataset) for phase, dataset in task.datasets.items()}
+    except Exception as error:
+        logging.debug(f"no batch is tried, because a copy of the task fails: {error}")
+        return
+    if task.distributed_model is not None:
+        task.distributed_model, task.distributed_loss = task.base_model, None
+
+    def run_optimizer(loss: Tensor) -> None:
+        task.check_inf_nan(loss)
+        loss.backward()
+
+    # Nothing is stepped, and nothing is sent to other processes.
+    task.run_optimizer = run_optimizer
+    task._should_do_step = lambda: True
+    task._broadcast_buffers = lambda: None
+    first = task.phase_idx + 1
+    for train, phase in ((True, "train"), (False, "test")):
+        indices = [i for i, p in enumerate(task.phases) if i >= first and p["train"] is train]
+        if not indices:
+            continue
+        task.phase_idx, task.train, task.losses = indices[0], train, []
+        task.train_phase_idx += train
+        batch = first_batch(task, datasets[phase], phase)
+        if batch is not None:
+            task.data_iterator = iter([batch])
+            task._set_model_train_mode()
+            (task.train_step if train else task.eval_step)()
+
+
+def _copied(dataset: Any) -> Any:
+    """A dataset whose transform, which may count or draw, is its own."""
+    dataset = copy.copy(dataset)
+    if getattr(dataset, "transform", None) is not None:
+        dataset.transform = copy.deepcopy(dataset.transform)
+    return dataset
+
+
+def first_batch(task: ClassificationTask, dataset: Any, phase: str) -> Any:
+    """The first batch of the next phase, loaded in this process; None of a stream.
+
+    Args:
+        task: in that phase.
+        dataset: of that phase.
+        phase: ``train`` or ``test``, which an error is put down to.
+
+    Raises:
+        ValueError: there is no batch.
+    """
+    loader = task.build_dataloader_from_dataset(dataset)
+    stream = not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset)
+    if stream or loader.batch_sampler is None:
+        return None
+    indices = next(iter(loader.batch_sampler), None)
+    if indices is None:
+        raise ValueError(f"dataset.{phase}: there is no sample")
+    samples = loader.dataset
+    if loader.num_workers:
+        # What workers will be sent has opened no file yet.
+        samples = pickle.loads(pickle.dumps(samples))
+    return loader.collate_fn([samples[i] for i in indices])

@@ -1,0 +1,97 @@
+"""Which checkpoints a run starts from, and where it saves its own."""
+
+import re
+from pathlib import Path
+
+import pytest
+from training import checkpoint, short, train
+
+HEAD_OF_OLD = "the checkpoint has model.heads.block1-0.default_head.fc.weight, "
+HEAD_OF_NEW = "; the config's model has model.heads.block1-0.other.fc.weight, "
+
+
+@pytest.mark.parametrize("task", ["classification_task", "fine_tuning"])
+@pytest.mark.parametrize(
+    ("model", "head", "message"),
+    [
+        (
+            {"init_planes": 8},
+            {"in_plane": 16},
+            r"\[8, 3, 3, 3\] in the config's model \(and \d+ more",
+        ),
+        ({}, {"unique_id": "other"}, f"{HEAD_OF_OLD}.*{HEAD_OF_NEW}"),
+        ({"num_blocks": [1, 2]}, {}, "the config's model has model.trunk.blocks.1.block1-1"),
+        ({}, {"num_classes": 11}, r"default_head.fc.weight is \[10, 32\] in .*, \[11, 32\] in the"),
+    ],
+    ids=["width", "head", "depth", "classes"],
+)
+def test_checkpoint_of_another_model_is_one_line(here, capsys, task, model, head, message):
+    config = short(samples=32)
+    assert train(config, "--checkpoint_folder", "old", "--skip_tensorboard") == 0
+    capsys.readouterr()
+    config["model"] |= model
+    config["model"]["heads"][0] |= head
+    flag = "checkpoint_load_path" if task == "classification_task" else "pretrained_checkpoint_path"
+    with pytest.raises(SystemExit):
+        train(config | {"name": task}, f"--{flag}", "old", "--checkpoint_folder", "new")
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert re.search("error: checkpoint old does not fit config.json: .*" + message, err), err
+    assert "optimizer" not in err
+    assert not Path("new").exists()
+
+
+def test_heads_that_are_reset_need_not_fit(here, capsys):
+    assert train(short(samples=32), "--checkpoint_folder", "old", "--skip_tensorboard") == 0
+    config = short(samples=32) | {"name": "fine_tuning", "reset_heads": True}
+    config["model"]["heads"][0] |= {"unique_id": "other", "num_classes": 11}
+    flags = ("--pretrained_checkpoint_path", "old", "--skip_tensorboard")
+    assert train(config, *flags, "--output_folder", "new") == 0
+    config["model"]["num_blocks"] = [1, 2]
+    with pytest.raises(SystemExit):
+        train(config, *flags)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error: " in x]
+    assert "the config's model has model.trunk.blocks.1.block1-1" in line
+    assert "heads" not in line
+
+
+def test_a_job_that_always_names_its_own_checkpoints(here, capsys):
+    """As jobs do that are put back into a queue: the first time there is nothing yet."""
+    for flags, folder in (
+        (("--output_folder", "run"), "run/checkpoints"),
+        (("--checkpoint_folder", "saved", "--output_folder", "other"), "./saved/"),
+    ):
+        for epochs in (1, 2):
+            again = ("--checkpoint_load_path", folder, "--skip_tensorboard")
+            assert train(short(epochs=epochs, samples=32), *flags, *again) == 0
+            message = f"no checkpoint in {here / folder} yet: training starts at the beginning"
+            assert (message in capsys.readouterr().err) == (epochs == 1)
+            assert checkpoint(folder)["train_phase_idx"] == epochs - 1
+            log = Path(flags[-1], "log.jsonl").read_text()
+            assert len(log.splitlines()) == 2 * epochs
+    for test_only in (True, False):  # which has nothing to begin with; a folder that is not its own
+        folder = "new/checkpoints" if test_only else "run/checkpoints/old"
+        flags = ("--output_folder", "new", "--checkpoint_load_path", folder)
+        with pytest.raises(SystemExit):
+            train(short() | {"test_only": test_only}, *flags)
+        assert f"there is no checkpoint {folder}" in capsys.readouterr().err
+        assert not Path("new").exists()
+
+
+def test_checkpoints_through_a_path_handler(here, box, capsys):
+    """Saved, resumed and tested; the log and the curves stay on the local disk."""
+    flags = ("--skip_tensorboard", "--output_folder", "run", "--checkpoint_load_path", "box://a/b")
+    for epochs in (1, 2):
+        assert train(short(epochs=epochs), *flags, "--checkpoint_folder", "box://a/b") == 0
+        assert "checkpoint  box://a/b/checkpoint.torch" in capsys.readouterr().out
+        assert checkpoint(box / "a" / "b")["train_phase_idx"] == epochs - 1
+    assert {path.name for path in here.iterdir()} == {"config.json", "run"}
+    assert {path.name for path in Path("run").iterdir()} == {"curves.png", "log.jsonl"}
+    assert train(short() | {"test_only": True}, *flags) == 0
+    stock = [{"name": "checkpoint", "checkpoint_folder": "box://stock"}]
+    assert train(short() | {"hooks": stock}, "--skip_tensorboard", "--output_folder", "run") == 0
+    assert checkpoint(box / "stock")["train_phase_idx"] == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        train(short(), "--checkpoint_load_path", "box://nothing")
+    assert "there is no checkpoint box://nothing\n" in capsys.readouterr().err

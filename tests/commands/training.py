@@ -1,0 +1,94 @@
+"""``classy-gc train`` on short configs of the digits: in this process, a fork, or a new one."""
+
+import copy
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from classy_gc.commands import main
+from classy_gc.hooks import PhaseSeedHook
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+BIN = Path(sys.executable).parent
+DIGITS = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
+
+
+def short(epochs=1, samples=96, optimizer="sgd_gc"):
+    """The digits config, shortened, and with augmentation for which random numbers are drawn."""
+    config = copy.deepcopy(DIGITS)
+    config |= {"num_epochs": epochs, "use_gpu": False}
+    config["optimizer"]["name"] = optimizer
+    for dataset in config["dataset"].values():
+        dataset["num_samples"] = samples
+    crop = {"name": "RandomCrop", "size": 8, "padding": 1}
+    config["dataset"]["train"]["transforms"][0]["transforms"].insert(0, crop)
+    return config
+
+
+def train(config, *flags):
+    Path("config.json").write_text(json.dumps(config))
+    return main(["train", "--config_file", "config.json", *map(str, flags)])
+
+
+def checkpoint(folder):
+    return torch.load(Path(folder) / "checkpoint.torch")["classy_state_dict"]
+
+
+def flat(state, prefix=""):
+    """Every leaf of a state by its path; tensors as bytes, so that equal is bit for bit."""
+    if isinstance(state, torch.Tensor):
+        return {prefix: (state.dtype, state.shape, state.numpy().tobytes())}
+    if isinstance(state, (dict, list, tuple)):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {k: v for key, x in items for k, v in flat(x, f"{prefix}/{key}").items()}
+    return {prefix: state}
+
+
+def run(*command, cwd, **env):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    return subprocess.run(
+        [str(x) for x in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
+    )
+
+
+def _in_fork(cwd, argv, output, file_size, interrupt_at):
+    os.chdir(cwd)
+    sys.path.insert(0, "")
+    for stream, path in zip((1, 2), output, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    torch.set_num_threads(1)
+    if interrupt_at:
+
+        def interrupt(hook, task):
+            if task.num_updates == interrupt_at:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        PhaseSeedHook.on_step = interrupt
+    if file_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    sys.exit(main(argv))
+
+
+def forked(*flags, cwd, command="train", stdout=None, file_size=None, interrupt_at=None):
+    """``classy-gc`` in a process of its own, forked from one that has imported everything.
+
+    Optionally with a limit of the size of files, or a Ctrl-C once so many samples are trained.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["classy_gc.commands.train", "matplotlib.figure", "pytest"])
+    argv = [command, "--config_file", "config.json", *map(str, flags)]
+    output = (stdout or f"{cwd}.stdout", f"{cwd}.stderr")
+    process = context.Process(
+        target=_in_fork, args=(str(cwd), argv, output, file_size, interrupt_at)
+    )
+    process.start()
+    process.join(120)
+    texts = ["" if path == "/dev/full" else Path(path).read_text() for path in output]
+    return subprocess.CompletedProcess(argv, process.exitcode, *texts)
