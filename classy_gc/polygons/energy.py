@@ -1,0 +1,219 @@
+"""The energy of a graph of vertices: one function a term, and weights that change.
+
+Positions are (row, column) in pixels, a tensor of shape ``[n, 2]``; each term is a scalar.
+
+Source: Girard et al., *Polygonal Building Extraction by Frame Field Learning*, CVPR 2021,
+https://arxiv.org/abs/2004.14875, section 3.3 and its supplement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classy_gc.polygons.frame_field import FrameField, directions, polynomial
+
+_SHORTEST = 0.1  # px; below it an edge has no direction to speak of
+
+
+def sample(values: Tensor, positions: Tensor) -> Tensor:
+    """The map at positions, bilinear between the centres of pixels and constant beyond.
+
+    Args:
+        values: shape ``[H, W]``.
+        positions: shape ``[n, 2]``.
+
+    Returns:
+        Shape ``[n]``.
+
+    Example:
+        >>> sample(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 0.25]])).tolist()
+        [0.25]
+    """
+    last = positions.new_tensor(values.shape) - 1
+    grid = (2 * positions / last.clamp(min=1) - 1).flip(1)
+    return torch.nn.functional.grid_sample(
+        values[None, None], grid[None, None], padding_mode="border", align_corners=True
+    ).flatten()
+
+
+def nearest(frame: FrameField, positions: Tensor) -> FrameField:
+    """The frame field in the pixels nearest to positions.
+
+    Args:
+        frame: of tensors of shape ``[H, W]``.
+        positions: shape ``[n, 2]``.
+
+    Returns:
+        Of tensors of shape ``[n]``.
+
+    Example:
+        >>> c0 = torch.tensor([[1 + 0j, 2, 3]])
+        >>> nearest(FrameField(c0, c0), torch.tensor([[0.0, 1.6]])).c0.tolist()
+        [(3+0j)]
+    """
+    height, width = frame.c0.shape
+    row, column = positions.detach().round().long().unbind(1)
+    pixel = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+    return FrameField(frame.c0.flatten()[pixel], frame.c2.flatten()[pixel])
+
+
+def _tangents(positions: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """From each start to its end, the direction as a complex number and the length."""
+    vector = positions[end] - positions[start]
+    length = torch.linalg.vector_norm(vector, dim=1)
+    unit = vector / length.clamp(min=_SHORTEST)[:, None]
+    return torch.view_as_complex(unit), length
+
+
+def level(positions: Tensor, interior: Tensor, threshold: float = 0.5) -> Tensor:
+    """``Σ (I(p) − ½)²`` over vertices: draws outlines to where the map crosses the threshold.
+
+    Args:
+        positions: shape ``[n, 2]``.
+        interior: probability of a building, shape ``[H, W]``.
+        threshold: in the place of ½ (default: 0.5)
+
+    Example:
+        >>> level(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 1.0]])).item()
+        0.25
+    """
+    return (sample(interior, positions) - threshold).square().sum()
+
+
+def length(positions: Tensor, edges: Tensor) -> Tensor:
+    """``Σ |e|²`` over edges: keeps vertices at equal distances and outlines smooth.
+
+    Args:
+        positions: shape ``[n, 2]``.
+        edges: their two vertices, shape ``[m, 2]``.
+
+    Example:
+        >>> length(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([[0, 1]])).item()
+        25.0
+    """
+    return (positions[edges[:, 1]] - positions[edges[:, 0]]).square().sum()
+
+
+def align(positions: Tensor, edges: Tensor, frame: FrameField) -> Tensor:
+    """``Σ |f(e/|e|)|²`` over edges: turns them into the frame field at their middle.
+
+    Edges of less than 0.1 px are left out.
+
+    Args:
+        positions: shape ``[n, 2]``.
+        edges: their two vertices, shape ``[m, 2]``.
+        frame: of tensors of shape ``[H, W]``.
+
+    Example:
+        >>> c0 = torch.full((2, 2), -1 + 0j)
+        >>> diagonal = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+        >>> round(align(diagonal, torch.tensor([[0, 1]]), FrameField(c0, 0 * c0)).item(), 3)
+        4.0
+    """
+    tangent, distance = _tangents(positions, edges[:, 0], edges[:, 1])
+    middle = (positions[edges[:, 0]] + positions[edges[:, 1]]) / 2
+    f = torch.view_as_real(polynomial(tangent, nearest(frame, middle)))
+    return f.square().sum(1)[distance > _SHORTEST].sum()
+
+
+def _angles(positions: Tensor, turns: Tensor) -> Tensor:
+    """How much the path turns at the middle vertex of each three, as ``e^{iθ}``."""
+    before, d1 = _tangents(positions, turns[:, 0], turns[:, 1])
+    after, d2 = _tangents(positions, turns[:, 1], turns[:, 2])
+    return (after * before.conj())[torch.minimum(d1, d2) > _SHORTEST]
+
+
+def curvature(positions: Tensor, turns: Tensor) -> Tensor:
+    """``Σ |t₂ − t₁|² = Σ 2 − 2·cos θ`` over turns, of their two tangents: straightens walls.
+
+    Args:
+        positions: shape ``[n, 2]``.
+        turns: three vertices in a row each, shape ``[m, 3]``.
+
+    Example:
+        >>> corner = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> curvature(corner, torch.tensor([[0, 1, 2]])).item()
+        2.0
+    """
+    return (2 - 2 * _angles(positions, turns).real).sum()
+
+
+def corner(positions: Tensor, turns: Tensor) -> Tensor:
+    """``Σ (1 − cos 8θ) / 32`` over turns: draws them to the next multiple of 45°.
+
+    Near it, it is the square of what is missing in radians, as ``curvature`` is near 0. At a
+    junction it is taken of each pair of edges.
+
+    Args:
+        positions: shape ``[n, 2]``.
+        turns: three vertices in a row each, shape ``[m, 3]``.
+
+    Example:
+        >>> right = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> round(corner(right, torch.tensor([[0, 1, 2]])).item(), 6)
+        0.0
+    """
+    return ((1 - (_angles(positions, turns) ** 8).real) / 32).sum()
+
+
+def are_corners(positions: Tensor, turns: Tensor, frame: FrameField) -> Tensor:
+    """Turns of which one edge follows one direction of the frame, and the other the other.
+
+    Args:
+        positions: shape ``[n, 2]``.
+        turns: three vertices in a row each, shape ``[m, 3]``.
+        frame: of tensors of shape ``[H, W]``.
+
+    Returns:
+        Booleans, shape ``[m]``.
+
+    Example:
+        >>> c0 = torch.full((2, 2), -1 + 0j)
+        >>> corner = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> are_corners(corner, torch.tensor([[0, 1, 2]]), FrameField(c0, 0 * c0)).tolist()
+        [True]
+    """
+    u, v = directions(nearest(frame, positions[turns[:, 1]]))
+
+    def follows_u(tangent: Tensor) -> Tensor:
+        return (tangent * u.conj()).real.abs() > (tangent * v.conj()).real.abs()
+
+    before, _ = _tangents(positions, turns[:, 0], turns[:, 1])
+    after, _ = _tangents(positions, turns[:, 1], turns[:, 2])
+    return follows_u(before) != follows_u(after)
+
+
+class Weights:
+    """The weight of each term at each step: linear between what is given.
+
+    Args:
+        steps: at which weights are given, ascending.
+        **terms: term: its weights at these steps.
+
+    Raises:
+        ValueError: an unknown term, or another number of weights than of steps.
+
+    Example:
+        >>> weights = Weights([0, 100], level=[1, 0.5], length=[0, 1])
+        >>> weights(50)
+        {'level': 0.75, 'length': 0.5}
+    """
+
+    TERMS = ("level", "length", "align", "curvature", "corner", "junction")
+
+    def __init__(self, steps: Sequence[float], **terms: Sequence[float]) -> None:
+        for term, values in terms.items():
+            if term not in self.TERMS:
+                raise ValueError(f"there is no term {term!r} in the energy, only {self.TERMS}")
+            if len(values) != len(steps):
+                raise ValueError(f"{term} must have {len(steps)} weights, one a step, not {values}")
+        self.steps, self.terms = list(steps), terms
+
+    def __call__(self, step: float) -> Mapping[str, float]:
+        """Term: weight, of those that are not zero."""
+        values = {k: float(np.interp(step, self.steps, v)) for k, v in self.terms.items()}
+        return {term: value for term, value in values.items() if value}

@@ -1,0 +1,55 @@
+"""Polygons from lines: the faces between them that are buildings."""
+
+from __future__ import annotations
+
+import numpy as np
+import rasterio.features
+import shapely
+
+
+def faces(
+    lines: np.ndarray,
+    interior: np.ndarray,
+    threshold: float = 0.5,
+    min_area: float = 10.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The faces between lines over which the map has a high mean.
+
+    Lines are cut where they cross, so that neighbours have their common wall to the last bit.
+
+    Args:
+        lines: of shapely, in (column, row).
+        interior: probability of a building, shape ``[H, W]``.
+        threshold: of the mean probability of a face (default: 0.5)
+        min_area: smaller faces and holes are left out, in px² (default: 10)
+
+    Returns:
+        Polygons of shapely in (x, y), which is (column + ½, row + ½), so that the transform of a
+        raster applies as it is; and the mean probability of each; shape ``[n]`` both.
+
+    Example:
+        >>> ring = shapely.LinearRing([(-0.5, -0.5), (3.5, -0.5), (3.5, 3.5), (-0.5, 3.5)])
+        >>> polygons, probability = faces(np.array([ring]), np.ones((8, 8)))
+        >>> polygons[0].bounds, probability.tolist()
+        ((0.0, 0.0, 4.0, 4.0), [1.0])
+    """
+    lines = shapely.transform(lines, lambda xy: xy + 0.5)
+    found = shapely.get_parts(shapely.polygonize(shapely.get_parts(shapely.union_all(lines))))
+    found = found[shapely.area(found) >= min_area]
+    if not len(found):
+        return found, np.empty(0)
+    numbered = zip(found, range(1, len(found) + 1), strict=True)
+    face = rasterio.features.rasterize(numbered, interior.shape, dtype="int32").ravel()
+    count = np.bincount(face, minlength=len(found) + 1)[1:]
+    total = np.bincount(face, np.ravel(interior), len(found) + 1)[1:]
+    mean = total / np.maximum(count, 1)
+    # A face so narrow that it holds no pixel's centre is what lies under its own.
+    kept = mean > threshold
+    return _without_small_holes(found[kept], min_area), mean[kept]
+
+
+def _without_small_holes(polygons: np.ndarray, min_area: float) -> np.ndarray:
+    for k in np.flatnonzero(shapely.get_num_interior_rings(polygons)):
+        holes = [h for h in polygons[k].interiors if shapely.Polygon(h).area >= min_area]
+        polygons[k] = shapely.Polygon(polygons[k].exterior, holes)
+    return polygons

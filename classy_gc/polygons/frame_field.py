@@ -1,0 +1,146 @@
+"""Frame fields: two directions in every pixel, which the walls of a building there follow.
+
+Directions are complex numbers, row + i·column. A frame field is two complex maps, of which
+neither depends on the order or the sign of the directions: ``c0 = u²v²`` and
+``c2 = −(u² + v²)``. The roots of ``f(z) = z⁴ + c2·z² + c0`` are ±u and ±v.
+
+Source: Girard et al., *Polygonal Building Extraction by Frame Field Learning*, CVPR 2021,
+https://arxiv.org/abs/2004.14875, section 3.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+_GRADIENT_SIGMA = 2.0  # px
+_AVERAGE_SIGMA = 32.0
+_BLOCK = 4
+
+
+class FrameField(NamedTuple):
+    """The two coefficients in every pixel.
+
+    Attributes:
+        c0: ``u²v²``, complex, shape ``[H, W]``.
+        c2: ``−(u² + v²)``, complex, shape ``[H, W]``.
+    """
+
+    c0: Any
+    c2: Any
+
+
+def from_directions(u: Any, v: Any) -> FrameField:
+    """The frame field of two directions.
+
+    Args:
+        u, v: complex arrays or tensors of one shape, of absolute value 1.
+
+    Example:
+        >>> frame = from_directions(np.array([1 + 0j]), np.array([1j]))
+        >>> frame.c0.tolist(), frame.c2.tolist()
+        ([(-1+0j)], [(-0-0j)])
+    """
+    return FrameField(u**2 * v**2, -(u**2 + v**2))
+
+
+def from_channels(channels: Any) -> FrameField:
+    """The frame field that a network puts out.
+
+    Args:
+        channels: real and imaginary part of c0, then of c2; real, shape ``[4, H, W]``.
+
+    Raises:
+        ValueError: another shape, or complex values.
+
+    Example:
+        >>> from_channels(np.array([-1.0, 0, 0, 0]).reshape(4, 1, 1)).c0.tolist()
+        [[(-1+0j)]]
+    """
+    if len(channels.shape) != 3 or channels.shape[0] != 4 or "complex" in str(channels.dtype):
+        raise ValueError(
+            "the channels of a frame field must be real, of shape [4, height, width], not "
+            f"{channels.dtype}, {list(channels.shape)}"
+        )
+    return FrameField(channels[0] + 1j * channels[1], channels[2] + 1j * channels[3])
+
+
+def from_map(interior: np.ndarray) -> FrameField:
+    """The frame field of right angles that the walls of the map itself suggest.
+
+    The fourth power of a direction is the same for all four that are at right angles to each
+    other. That of the gradient g (of the map under a Gaussian of 2 px), weighted by |g|², is
+    averaged under a Gaussian of 32 px.
+
+    Args:
+        interior: probability of a building, shape ``[H, W]``.
+
+    Returns:
+        Of ``complex64``. ``c2`` is zero. ``|c0|`` is the square of how far the gradients agree,
+        at most 1, so that ``f`` weighs little where they do not; it is 0 where the map is flat
+        all around.
+
+    Example:
+        >>> wall = np.zeros((64, 64), np.float32)
+        >>> wall[:, 32:] = 1
+        >>> from_map(wall).c0[32, 32].round(3) + 0
+        np.complex64(-1+0j)
+    """
+    smooth = ndimage.gaussian_filter(np.float32(interior), _GRADIENT_SIGMA, mode="nearest")
+    rows, columns = np.gradient(np.pad(smooth, 1, mode="edge"))
+    z2 = (rows + 1j * columns)[1:-1, 1:-1] ** 2
+    size = np.abs(z2)
+    z4 = z2**2 / np.maximum(size, np.finfo(np.float32).tiny)
+    real, imaginary, size = map(_averaged, (z4.real, z4.imag, size))
+    average = (real + 1j * imaginary) / np.maximum(size, 1e-12)
+    height, width = z4.shape
+    c0 = (-average * np.abs(average)).repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)
+    c0 = c0[:height, :width].astype(np.complex64)
+    return FrameField(c0, np.zeros_like(c0))
+
+
+def _averaged(x: np.ndarray) -> np.ndarray:
+    """Under the wide Gaussian, a value a block: it does not need every pixel."""
+    height, width = x.shape
+    x = np.pad(x, ((0, -height % _BLOCK), (0, -width % _BLOCK)))
+    x = x.reshape(-(-height // _BLOCK), _BLOCK, -(-width // _BLOCK), _BLOCK)
+    x = x.mean(axis=(1, 3), dtype=np.float32)
+    return ndimage.gaussian_filter(x, _AVERAGE_SIGMA / _BLOCK, mode="constant")
+
+
+def directions(frame: FrameField) -> tuple[Any, Any]:
+    """The two directions of a frame field: ``√((−c2 ± √(c2² − 4·c0)) / 2)``.
+
+    Args:
+        frame: of arrays or tensors of any shape.
+
+    Returns:
+        u and v, in no particular order and with no particular sign.
+
+    Example:
+        >>> u, v = directions(from_directions(np.array([1j]), np.array([0.6 + 0.8j])))
+        >>> np.round(u, 3).tolist(), np.round(v, 3).tolist()
+        ([(0.6+0.8j)], [1j])
+    """
+    root = (frame.c2**2 - 4 * frame.c0) ** 0.5
+    return ((root - frame.c2) / 2) ** 0.5, ((-root - frame.c2) / 2) ** 0.5
+
+
+def polynomial(z: Any, frame: FrameField) -> Any:
+    """``f(z) = z⁴ + c2·z² + c0``: zero where z follows the frame.
+
+    Args:
+        z: complex directions, an array or a tensor.
+        frame: of the same shape.
+
+    Example:
+        >>> frame = from_directions(np.array([1 + 0j]), np.array([1j]))
+        >>> abs(polynomial(np.array([1j]), frame)).tolist()
+        [0.0]
+        >>> (abs(polynomial(np.exp([0.25j * np.pi]), frame)) ** 2).round(6).tolist()
+        [4.0]
+    """
+    z2 = z * z
+    return (z2 + frame.c2) * z2 + frame.c0

@@ -1,0 +1,193 @@
+"""Graphs of vertices: paths through the plane that may share their ends.
+
+Positions are (row, column) in pixels, the centres of pixels at integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Vertices, and paths through them.
+
+    Attributes:
+        positions: of the vertices, (row, column); float64, shape ``[n, 2]``.
+        path_vertices: which vertices the paths go through, one path after the other; a closed
+            path ends with its first vertex; integers, shape ``[m]``.
+        path_starts: where in ``path_vertices`` each path starts, and ``m`` at the end; shape
+            ``[paths + 1]``.
+        fixed: vertices that stay where they are; booleans, shape ``[n]``.
+
+    Example:
+        >>> square = np.array([[0, 0], [0, 4], [4, 4], [4, 0], [0, 0]])
+        >>> graph = Graph.of([square])
+        >>> graph.positions.shape, graph.edges.shape, graph.turns.shape
+        ((4, 2), (4, 2), (4, 3))
+    """
+
+    positions: np.ndarray
+    path_vertices: np.ndarray
+    path_starts: np.ndarray
+    fixed: np.ndarray
+
+    @classmethod
+    def of(cls, paths: Sequence[np.ndarray], shape: tuple[int, int] | None = None) -> Graph:
+        """The graph of paths, whose equal ends become one vertex.
+
+        Args:
+            paths: the vertices of each, shape ``[k, 2]``, k ≥ 2; a closed one ends where it
+                starts.
+            shape: of the image. Vertices on its border are fixed, as are those at which a
+                path ends alone (default: None, there is no border).
+        """
+        lengths = np.array([len(path) for path in paths], int)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        points = np.concatenate([np.empty((0, 2)), *paths]).astype(float)
+        nodes, node, _ = _nodes(points, starts)
+        # Ends come first, then what is between them.
+        between = np.ones(len(points), bool)
+        between[starts[:-1]] = between[starts[1:] - 1] = False
+        vertices = np.empty(len(points), int)
+        vertices[between] = len(nodes) + np.arange(between.sum())
+        vertices[starts[:-1]], vertices[starts[1:] - 1] = node[0], node[1]
+        positions = np.concatenate([nodes, points[between]])
+        degree = np.bincount(node.ravel(), minlength=len(positions))
+        degree[len(nodes) :] = 2
+        fixed = degree < 2
+        if shape is not None:
+            fixed |= (positions <= -0.5).any(1) | (positions >= np.array(shape) - 0.5).any(1)
+        return cls(positions, vertices, starts, fixed)
+
+    def paths(self, positions: np.ndarray | None = None) -> list[np.ndarray]:
+        """The positions along each path, shape ``[k, 2]``.
+
+        Args:
+            positions: of the vertices (default: None, those of the graph).
+        """
+        points = (self.positions if positions is None else positions)[self.path_vertices]
+        return np.split(points, self.path_starts[1:-1]) if len(self.path_starts) > 1 else []
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """The two vertices of each edge, shape ``[edges, 2]``."""
+        pairs = np.stack([self.path_vertices[:-1], self.path_vertices[1:]], axis=1)
+        inside = np.ones(len(pairs), bool)
+        inside[self.path_starts[1:-1] - 1] = False
+        return pairs[inside]
+
+    @cached_property
+    def degree(self) -> np.ndarray:
+        """How many edges meet at each vertex, shape ``[n]``."""
+        return np.bincount(self.edges.ravel(), minlength=len(self.positions))
+
+    @cached_property
+    def turns(self) -> np.ndarray:
+        """Each vertex at which two edges meet, between its neighbours, shape ``[turns, 3]``."""
+        return self._meetings(self.degree == 2)
+
+    @cached_property
+    def junctions(self) -> np.ndarray:
+        """Each pair of edges at vertices where more than two meet, as in ``turns``."""
+        return self._meetings(self.degree > 2)
+
+    def _meetings(self, at: np.ndarray) -> np.ndarray:
+        ends = np.concatenate([self.edges, self.edges[:, ::-1]])
+        ends = ends[at[ends[:, 0]]]
+        ends = ends[np.argsort(ends[:, 0], kind="stable")]
+        found = [np.empty((0, 3), int)]
+        # The k-th edge after each one, while it meets the same vertex.
+        for k in range(1, int(self.degree[at].max(initial=0))):
+            same = ends[k:, 0] == ends[:-k, 0]
+            first, second = ends[:-k][same], ends[k:][same]
+            found.append(np.stack([first[:, 1], first[:, 0], second[:, 1]], axis=1))
+        return np.concatenate(found)
+
+    @cached_property
+    def parts(self) -> np.ndarray:
+        """Which connected part each vertex belongs to, numbered from 0, shape ``[n]``."""
+        return _connected(self.edges, len(self.positions))
+
+
+def _connected(pairs: np.ndarray, n: int) -> np.ndarray:
+    links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return connected_components(links, directed=False)[1]
+
+
+def _nodes(points: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The different ends of paths; which of them each path starts and ends with; its part."""
+    ends = np.concatenate([points[starts[:-1]], points[starts[1:] - 1]])
+    z, node = np.unique(ends[:, 0] + 1j * ends[:, 1], return_inverse=True)
+    node = node.reshape(2, -1)
+    return np.stack([z.real, z.imag], axis=1), node, _connected(node.T, len(z))[node[0]]
+
+
+def resample(paths: Sequence[np.ndarray], spacing: float = 2.0) -> list[np.ndarray]:
+    """Puts vertices at equal distances on each path; its ends stay.
+
+    Connected parts get one of few numbers of vertices, at most a fifth more than the spacing
+    asks for: those of one number make one tensor, of which every optimizer step takes as long
+    as its elements do.
+
+    Args:
+        paths: the vertices of each, shape ``[k, 2]``; a closed one ends where it starts.
+        spacing: the greatest distance along the path, in pixels (default: 2).
+
+    Returns:
+        As ``paths``.
+
+    Example:
+        >>> (path,) = resample([np.array([[0.0, 0], [0, 30]])], spacing=10)
+        >>> path[:, 1].tolist()
+        [0.0, 10.0, 20.0, 30.0]
+    """
+    if not paths:
+        return []
+    starts = np.concatenate([[0], np.cumsum([len(path) for path in paths])])
+    points = np.concatenate(paths).astype(float)
+    steps = np.hypot(*np.diff(points, axis=0, prepend=points[:1]).T)
+    steps[starts[1:-1]] = 1.0  # from path to path, so that places on different ones differ
+    place = np.cumsum(steps)
+    first, last = place[starts[:-1]], place[starts[1:] - 1]
+    length = last - first
+
+    nodes, node, part = _nodes(points, starts)
+    parts = part.max() + 1
+    nodes_of = np.bincount(_part_of_nodes(node, part, len(nodes)), minlength=parts)
+    wanted = np.bincount(part, np.maximum(np.ceil(length / spacing), 1) - 1, parts) + nodes_of
+    between = _tidy(np.maximum(wanted, 4)) - nodes_of
+    # Shared among the paths of a part by length; rounding the sums keeps their total.
+    order = np.argsort(part, kind="stable")
+    share = (length * (between / np.maximum(np.bincount(part, length, parts), 1e-9))[part])[order]
+    new_part = np.diff(part[order], prepend=-1) > 0
+    before = np.concatenate([[0], np.cumsum(share)])
+    base = np.maximum.accumulate(np.where(new_part, before[:-1], 0))
+    inner = np.rint(before[1:] - base) - np.rint(before[:-1] - base)
+    edges = np.empty(len(paths), int)
+    edges[order] = inner.astype(int) + 1
+
+    new_starts = np.concatenate([[0], np.cumsum(edges + 1)])
+    index = np.arange(new_starts[-1]) - np.repeat(new_starts[:-1], edges + 1)
+    along = np.repeat(first, edges + 1) + index * np.repeat(length / edges, edges + 1)
+    new = np.stack([np.interp(along, place, x) for x in points.T], axis=1)
+    new[new_starts[:-1]], new[new_starts[1:] - 1] = points[starts[:-1]], points[starts[1:] - 1]
+    return np.split(new, new_starts[1:-1])
+
+
+def _part_of_nodes(node: np.ndarray, part: np.ndarray, n: int) -> np.ndarray:
+    of = np.empty(n, int)
+    of[node] = part
+    return of
+
+
+def _tidy(counts: np.ndarray) -> np.ndarray:
+    """The next of four numbers an octave: 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, …"""
+    octave = 2.0 ** np.floor(np.log2(counts)) / 4
+    return (np.ceil(counts / octave) * octave).astype(int)

@@ -1,0 +1,118 @@
+"""How far polygons are from the true ones."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import shapely
+
+_SAMPLE = 2.0  # px between the places where the direction of an outline is compared
+_STRETCH = 2.0
+
+
+class Metrics(NamedTuple):
+    """What is measured of polygons against the true ones.
+
+    Attributes:
+        iou: of each true polygon, the area that it shares with the polygon that it shares most
+            with, over that of their union; mean over true polygons.
+        angle: the largest tangent-angle error of a polygon, in degrees, mean over polygons.
+        vertices: how many, over those of the truth.
+        hausdorff: distance of the outlines of a polygon and its true one, mean over polygons;
+            in the unit of the coordinates.
+        matched: polygons that share more than half of the union with a true one; only they
+            count for ``angle`` and ``hausdorff``.
+    """
+
+    iou: float
+    angle: float
+    vertices: float
+    hausdorff: float
+    matched: int
+
+
+def measure(polygons: np.ndarray, truth: np.ndarray, pixel: float = 1.0) -> Metrics:
+    """Compares polygons with the true ones.
+
+    Args:
+        polygons: of shapely, shape ``[n]``.
+        truth: of shapely, shape ``[m]``.
+        pixel: edge of a pixel in the unit of the coordinates (default: 1)
+
+    Returns:
+        NaN for what has nothing to be measured on.
+
+    Example:
+        >>> square = np.array([shapely.box(0, 0, 10, 10)])
+        >>> measure(square, square)
+        Metrics(iou=1.0, angle=0.0, vertices=1.0, hausdorff=0.0, matched=1)
+    """
+    polygons, truth = np.atleast_1d(polygons), np.atleast_1d(truth)
+    mine, its = shapely.STRtree(truth).query(polygons, predicate="intersects")
+    common = shapely.area(shapely.intersection(polygons[mine], truth[its]))
+    iou = common / (shapely.area(polygons[mine]) + shapely.area(truth[its]) - common)
+    best = np.zeros(len(truth))
+    np.maximum.at(best, its, iou)
+    mine, its = mine[iou > 0.5], its[iou > 0.5]
+    angles = [
+        angle_error(polygon, other, _SAMPLE * pixel)
+        for polygon, other in zip(polygons[mine], truth[its], strict=True)
+    ]
+    distances = shapely.hausdorff_distance(
+        shapely.boundary(polygons[mine]), shapely.boundary(truth[its]), densify=0.1
+    )
+    return Metrics(
+        iou=float(best.mean()) if len(truth) else float("nan"),
+        angle=float(np.nanmean(angles)) if np.isfinite(angles).any() else float("nan"),
+        vertices=vertices(polygons) / vertices(truth) if len(truth) else float("nan"),
+        hausdorff=float(np.mean(distances)) if len(mine) else float("nan"),
+        matched=len(mine),
+    )
+
+
+def vertices(polygons: np.ndarray) -> int:
+    """How many vertices polygons have, a common one counted in each.
+
+    Example:
+        >>> vertices(np.array([shapely.box(0, 0, 1, 1)]))
+        4
+    """
+    rings = shapely.get_rings(polygons)
+    return int(shapely.get_num_coordinates(rings).sum()) - len(rings)
+
+
+def angle_error(polygon: shapely.Polygon, truth: shapely.Polygon, spacing: float = 2.0) -> float:
+    """The largest angle between an outline and the true one beside it.
+
+    Samples of the outline are projected onto the true one; a piece between two samples whose
+    length changes more than twofold is left out.
+
+    Args:
+        polygon: whose outline is sampled.
+        truth: the true one.
+        spacing: of the samples, in the unit of the coordinates (default: 2)
+
+    Returns:
+        Degrees; NaN where no piece is left.
+
+    Source: Girard et al., section 4.2, https://arxiv.org/abs/2004.14875.
+
+    Example:
+        >>> box = shapely.box(0, 0, 40, 40)
+        >>> tilted = shapely.Polygon([(0, 0), (40, 4), (40, 40), (0, 40)])
+        >>> round(angle_error(tilted, box), 1)
+        5.7
+    """
+    boundary = shapely.boundary(truth)
+    shapely.prepare(boundary)
+    worst = float("nan")
+    for ring in shapely.get_rings(polygon):
+        points = shapely.points(shapely.get_coordinates(shapely.segmentize(ring, spacing)))
+        lines = shapely.get_coordinates(shapely.shortest_line(points, boundary)).reshape(-1, 2, 2)
+        ours, true = np.diff(lines, axis=0).transpose(1, 2, 0)
+        length, other = np.hypot(*ours), np.hypot(*true)
+        kept = (other < _STRETCH * length) & (length < _STRETCH * other)
+        cosine = (ours * true).sum(axis=0)[kept] / (length * other)[kept]
+        worst = np.fmax(worst, np.degrees(np.arccos(np.clip(cosine, -1, 1))).max(initial=-np.inf))
+    return float(worst) if np.isfinite(worst) else float("nan")

@@ -1,0 +1,270 @@
+"""Moves the vertices of outlines with the GC optimizers until their energy is low."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from classy_gc.core import SGD, Adam
+from classy_gc.polygons import energy
+from classy_gc.polygons.energy import Weights
+from classy_gc.polygons.frame_field import FrameField
+from classy_gc.polygons.graph import Graph
+
+_LAYOUTS = ("2n", "n2")
+_ARGS = """graph: paths and vertices; ``Graph.of`` makes it.
+        interior: probability of a building, an array or tensor of shape ``[H, W]``.
+        frame: of arrays or tensors of shape ``[H, W]``.
+        layout: what a row of the optimizer's tensors is, whose mean GC subtracts. ``"2n"``: a
+            coordinate of the vertices of one connected part, so that GC keeps their mean where
+            it is. ``"n2"``: a vertex, as published; GC keeps row + column of each vertex, which
+            can move along one diagonal only (default: ``"2n"``)
+        use_gc: centralize (default: True)
+        weights: of the terms of the energy by step (default: None, {weights})
+        lr: learning rate (default: {lr})
+        steps: how many ``optimize`` takes; the schedules are stretched to them (default:
+            {steps})
+        threshold: the probability on the outline (default: 0.5)
+        device: where to compute (default: ``"cpu"``)
+
+    Attributes:
+        positions: of the vertices in the order of the graph, a tensor of shape ``[n, 2]``.
+        optimizer: of ``classy_gc.core``."""
+
+
+class _VertexOptimizer:
+    """What the optimizers of vertices have in common; what differs is data."""
+
+    STEPS: int
+    WEIGHTS: Weights
+    LR: float
+
+    def __init__(
+        self,
+        graph: Graph,
+        interior: Any,
+        frame: FrameField,
+        layout: str = "2n",
+        use_gc: bool = True,
+        weights: Weights | None = None,
+        lr: float | None = None,
+        steps: int | None = None,
+        threshold: float = 0.5,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if layout not in _LAYOUTS:
+            raise ValueError(f"layout must be one of {_LAYOUTS}, not {layout!r}")
+        self.graph, self.threshold = graph, threshold
+        self.weights = weights or self.WEIGHTS
+        self.steps = self.STEPS if steps is None else steps
+        self.lr = self.LR if lr is None else lr
+        self.step_count = 0
+        self.interior = torch.as_tensor(interior, dtype=torch.float32, device=device)
+        self.frame = FrameField(
+            *(torch.as_tensor(c, dtype=torch.complex64, device=device) for c in frame)
+        )
+        if not self.interior.shape == self.frame.c0.shape == self.frame.c2.shape:
+            raise ValueError(
+                f"the frame field has the shape {list(self.frame.c0.shape)} and "
+                f"{list(self.frame.c2.shape)}, the map {list(self.interior.shape)}"
+            )
+
+        def indices(x: np.ndarray) -> Tensor:
+            return torch.as_tensor(np.ascontiguousarray(x), device=device)
+
+        self._edges = indices(graph.edges)
+        self._turns = indices(graph.turns)
+        self._junctions = indices(graph.junctions)
+        self._where, views = _lay_out(graph, layout)
+        self._where = self._where.to(device)
+        # One buffer that the energy reads, and that the parameters of the optimizer are views
+        # of; so are their gradients.
+        start = torch.as_tensor(graph.positions, dtype=torch.float32, device=device)
+        self._buffer = torch.empty(start.numel(), device=device)
+        self._buffer[self._where] = start
+        self._fixed = self._where[indices(graph.fixed)]
+        self._fixed_at = self._buffer[self._fixed]
+        self._buffer.requires_grad_()
+        self._buffer.grad = torch.zeros_like(self._buffer)
+        params = []
+        for begin, end, shape in views:
+            p = torch.nn.Parameter(self._buffer.detach()[begin:end].view(shape))
+            p.grad = self._buffer.grad[begin:end].view(shape)
+            params.append(p)
+        # An optimizer takes no empty list, and a map may have no buildings.
+        self.optimizer = self._optimizer(params or [torch.nn.Parameter(start)], use_gc)
+
+    @property
+    def positions(self) -> Tensor:
+        return self._buffer[self._where]
+
+    def _optimizer(self, params: list[Tensor], use_gc: bool) -> torch.optim.Optimizer:
+        raise NotImplementedError
+
+    def _lr_factor(self, progress: float) -> float:
+        raise NotImplementedError
+
+    def energy(self) -> Tensor:
+        """The energy at this step, a scalar with gradient."""
+        x = self.positions
+        weights = self.weights(self.step_count * self.STEPS / max(self.steps, 1))
+        turns = walls = self._turns
+        if "curvature" in weights or "corner" in weights:
+            at_corner = energy.are_corners(x.detach(), turns, self.frame)
+            turns, walls = turns[at_corner], turns[~at_corner]
+        terms: dict[str, Callable[[], Tensor]] = {
+            "level": lambda: energy.level(x, self.interior, self.threshold),
+            "length": lambda: energy.length(x, self._edges),
+            "align": lambda: energy.align(x, self._edges, self.frame),
+            "curvature": lambda: energy.curvature(x, walls),
+            "corner": lambda: energy.corner(x, turns),
+            "junction": lambda: energy.corner(x, self._junctions),
+        }
+        return sum((w * terms[term]() for term, w in weights.items()), x.new_zeros(()))
+
+    def step(self) -> float:
+        """Takes one step.
+
+        Returns:
+            The energy before it.
+        """
+        self._buffer.grad.zero_()
+        value = self.energy()
+        if value.requires_grad:
+            value.backward()
+        self._clip(self._buffer.grad)
+        factor = self._lr_factor(self.step_count * self.STEPS / max(self.steps, 1))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * factor
+        self.optimizer.step()
+        # A centralized update moves them though their gradient is zero.
+        with torch.no_grad():
+            self._buffer[self._fixed] = self._fixed_at
+        self.step_count += 1
+        return value.item()
+
+    def _clip(self, gradient: Tensor) -> None:
+        pass
+
+    def optimize(self, progress: bool = True) -> np.ndarray:
+        """Takes all steps.
+
+        Args:
+            progress: show a bar on a terminal once it takes longer than a second (default:
+                True)
+
+        Returns:
+            The positions, shape ``[n, 2]``, as ``Graph.paths`` takes them.
+        """
+        if len(self.graph.positions):
+            bar = None if progress else True  # tqdm's None: where stderr is a terminal
+            for _ in tqdm(range(self.steps), "refine", leave=False, delay=1, disable=bar):
+                self.step()
+        return self.positions.detach().cpu().double().numpy()
+
+
+def _lay_out(graph: Graph, layout: str) -> tuple[Tensor, list[tuple[int, int, tuple[int, int]]]]:
+    """Where in a flat buffer each coordinate lies, and its blocks that are one tensor each."""
+    n = len(graph.positions)
+    if layout == "n2":
+        return torch.arange(2 * n).view(n, 2), [(0, 2 * n, (n, 2))][: n and None]
+    # Parts of one size are rows of one tensor, so that there are few tensors.
+    size = np.bincount(graph.parts)
+    order = np.lexsort((np.arange(n), graph.parts, size[graph.parts]))
+    sizes, parts = np.unique(size, return_counts=True)
+    where = np.empty((n, 2), int)
+    views, begin, first = [], 0, 0
+    for m, k in zip(sizes.tolist(), parts.tolist(), strict=True):
+        vertices = order[first : first + k * m]
+        index = begin + np.arange(2 * k * m).reshape(k, 2, m)
+        where[vertices] = index.transpose(0, 2, 1).reshape(-1, 2)
+        views.append((begin, begin + 2 * k * m, (2 * k, m)))
+        begin, first = begin + 2 * k * m, first + k * m
+    return torch.as_tensor(where), views
+
+
+class TensorPolyOptimizer(_VertexOptimizer):
+    STEPS = 200
+    LR = 0.01
+    WEIGHTS = Weights([0], level=[0.5], length=[0.005], align=[1.0])
+
+    __doc__ = f"""Active contours: SGD with momentum 0.9, centralized.
+
+    The learning rate rises from a tenth over the first half of the steps; gradients are
+    clamped to ±1. Vertices on the border of the image stay.
+
+    Args:
+        {_ARGS.format(weights="level 0.5, length 0.005, align 1", lr="0.01", steps=200)}
+
+    Raises:
+        ValueError: an unknown layout, or a frame field of another shape than the map.
+
+    Source: Girard et al., section 3.3, https://arxiv.org/abs/2004.14875.
+
+    Example:
+        >>> from classy_gc.polygons import Graph, contours, from_map, resample
+        >>> interior = np.zeros((32, 32), np.float32)
+        >>> interior[8:24, 8:24] = 1
+        >>> graph = Graph.of(resample(contours(interior)), interior.shape)
+        >>> positions = TensorPolyOptimizer(graph, interior, from_map(interior)).optimize()
+        >>> positions.shape == graph.positions.shape
+        True
+    """
+
+    def _optimizer(self, params: list[Tensor], use_gc: bool) -> torch.optim.Optimizer:
+        return SGD(params, lr=self.lr, momentum=0.9, use_gc=use_gc)
+
+    def _lr_factor(self, progress: float) -> float:
+        return min(1.0, 0.1 + 0.9 * progress / (self.STEPS / 2))
+
+    def _clip(self, gradient: Tensor) -> None:
+        gradient.clamp_(-1, 1)
+
+
+class TensorSkeletonOptimizer(_VertexOptimizer):
+    STEPS = 300
+    LR = 0.1
+    WEIGHTS = Weights(
+        [0, 100, 200, 300],
+        level=[1, 0.1, 0, 0],
+        align=[0, 0.05, 0, 0],
+        length=[0.1, 0.01, 0, 0],
+        curvature=[0, 0, 1, 0],
+        corner=[0, 0, 0.5, 0],
+        junction=[0, 0, 0.5, 0],
+    )
+
+    __doc__ = f"""Active skeletons: Adam, whose update is centralized.
+
+    The learning rate falls by 2 % a step. The weights go from the map to the frame field, and
+    from there to straight walls and right angles. Tips and vertices on the border of the image
+    stay; junctions move as the one vertex that they are.
+
+    Args:
+        {_ARGS.format(weights="see ``WEIGHTS``", lr="0.1", steps=300)}
+
+    Raises:
+        ValueError: an unknown layout, or a frame field of another shape than the map.
+
+    Source: Girard et al., section 3.3, https://arxiv.org/abs/2004.14875.
+
+    Example:
+        >>> from classy_gc.polygons import Graph, from_map, resample, skeleton
+        >>> interior = np.zeros((32, 32), np.float32)
+        >>> interior[8:24, 8:24] = 1
+        >>> graph = Graph.of(resample(skeleton(interior)), interior.shape)
+        >>> positions = TensorSkeletonOptimizer(graph, interior, from_map(interior)).optimize()
+        >>> positions.shape == graph.positions.shape
+        True
+    """
+
+    def _optimizer(self, params: list[Tensor], use_gc: bool) -> torch.optim.Optimizer:
+        return Adam(params, lr=self.lr, use_gc=use_gc)
+
+    def _lr_factor(self, progress: float) -> float:
+        return 0.98**progress
