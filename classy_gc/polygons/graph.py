@@ -113,10 +113,23 @@ class Graph:
     @cached_property
     def parts(self) -> np.ndarray:
         """Which connected part each vertex belongs to, numbered from 0, shape ``[n]``."""
-        return _connected(self.edges, len(self.positions))
+        return connected(self.edges, len(self.positions))
 
 
-def _connected(pairs: np.ndarray, n: int) -> np.ndarray:
+def connected(pairs: np.ndarray, n: int) -> np.ndarray:
+    """Numbers the parts that links connect.
+
+    Args:
+        pairs: of linked things, shape ``[m, 2]``.
+        n: how many things there are.
+
+    Returns:
+        The part of each thing, from 0, shape ``[n]``.
+
+    Example:
+        >>> connected(np.array([[0, 2]]), 3).tolist()
+        [0, 1, 0]
+    """
     links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     return connected_components(links, directed=False)[1]
 
@@ -126,7 +139,7 @@ def _nodes(points: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarr
     ends = np.concatenate([points[starts[:-1]], points[starts[1:] - 1]])
     z, node = np.unique(ends[:, 0] + 1j * ends[:, 1], return_inverse=True)
     node = node.reshape(2, -1)
-    return np.stack([z.real, z.imag], axis=1), node, _connected(node.T, len(z))[node[0]]
+    return np.stack([z.real, z.imag], axis=1), node, connected(node.T, len(z))[node[0]]
 
 
 def resample(paths: Sequence[np.ndarray], spacing: float = 2.0) -> list[np.ndarray]:

@@ -17,9 +17,12 @@ from classy_gc.polygons.frame_field import FrameField
 from classy_gc.polygons.graph import Graph
 
 _LAYOUTS = ("2n", "n2")
+_CORNERS_EVERY = 10  # steps; turns become corners slowly
 _ARGS = """graph: paths and vertices; ``Graph.of`` makes it.
         interior: probability of a building, an array or tensor of shape ``[H, W]``.
         frame: of arrays or tensors of shape ``[H, W]``.
+        edges: probability of a wall, as ``interior``, for the term ``ridge`` (default: None,
+            without that term)
         layout: what a row of the optimizer's tensors is, whose mean GC subtracts. ``"2n"``: a
             coordinate of the vertices of one connected part, so that GC keeps their mean where
             it is. ``"n2"``: a vertex, as published; GC keeps row + column of each vertex, which
@@ -49,6 +52,7 @@ class _VertexOptimizer:
         graph: Graph,
         interior: Any,
         frame: FrameField,
+        edges: Any = None,
         layout: str = "2n",
         use_gc: bool = True,
         weights: Weights | None = None,
@@ -68,6 +72,12 @@ class _VertexOptimizer:
         self.frame = FrameField(
             *(torch.as_tensor(c, dtype=torch.complex64, device=device) for c in frame)
         )
+        self.edges = None if edges is None else torch.as_tensor(edges).to(self.interior)
+        if self.edges is not None and self.edges.shape != self.interior.shape:
+            raise ValueError(
+                f"the map of edges has the shape {list(self.edges.shape)}, "
+                f"the map {list(self.interior.shape)}"
+            )
         if not self.interior.shape == self.frame.c0.shape == self.frame.c2.shape:
             raise ValueError(
                 f"the frame field has the shape {list(self.frame.c0.shape)} and "
@@ -80,6 +90,7 @@ class _VertexOptimizer:
         self._edges = indices(graph.edges)
         self._turns = indices(graph.turns)
         self._junctions = indices(graph.junctions)
+        self._corners = self._walls = None
         self._where, views = _lay_out(graph, layout)
         self._where = self._where.to(device)
         # One buffer that the energy reads, and that the parameters of the optimizer are views
@@ -113,19 +124,25 @@ class _VertexOptimizer:
         """The energy at this step, a scalar with gradient."""
         x = self.positions
         weights = self.weights(self.step_count * self.STEPS / max(self.steps, 1))
-        turns = walls = self._turns
+        if self.edges is None:
+            weights = {term: w for term, w in weights.items() if term != "ridge"}
         if "curvature" in weights or "corner" in weights:
-            at_corner = energy.are_corners(x.detach(), turns, self.frame)
-            turns, walls = turns[at_corner], turns[~at_corner]
+            self._find_corners(x.detach())
         terms: dict[str, Callable[[], Tensor]] = {
             "level": lambda: energy.level(x, self.interior, self.threshold),
+            "ridge": lambda: energy.ridge(x, self.edges),
             "length": lambda: energy.length(x, self._edges),
             "align": lambda: energy.align(x, self._edges, self.frame),
-            "curvature": lambda: energy.curvature(x, walls),
-            "corner": lambda: energy.corner(x, turns),
+            "curvature": lambda: energy.curvature(x, self._walls),
+            "corner": lambda: energy.corner(x, self._corners),
             "junction": lambda: energy.corner(x, self._junctions),
         }
         return sum((w * terms[term]() for term, w in weights.items()), x.new_zeros(()))
+
+    def _find_corners(self, x: Tensor) -> None:
+        if self._corners is None or self.step_count % _CORNERS_EVERY == 0:
+            at_corner = energy.are_corners(x, self._turns, self.frame)
+            self._corners, self._walls = self._turns[at_corner], self._turns[~at_corner]
 
     def step(self) -> float:
         """Takes one step.
@@ -230,6 +247,17 @@ class TensorSkeletonOptimizer(_VertexOptimizer):
     STEPS = 300
     LR = 0.1
     WEIGHTS = Weights(
+        [0, 100, 200, 300],
+        level=[1, 1, 0.5, 0.5],
+        ridge=[2, 2, 1, 1],
+        align=[0, 0.5, 1, 1],
+        length=[0.1, 0.01, 0.005, 0.005],
+        curvature=[0, 0, 0.1, 0.1],
+        corner=[0, 0, 0.1, 0.1],
+        junction=[0, 0, 0.1, 0.1],
+    )
+    #: Those of the paper's program, which let go of the map in the end.
+    PUBLISHED_WEIGHTS = Weights(
         [0, 100, 200, 300],
         level=[1, 0.1, 0, 0],
         align=[0, 0.05, 0, 0],

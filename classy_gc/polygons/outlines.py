@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
-from scipy.sparse.csgraph import connected_components
 from skimage.measure import find_contours
 from skimage.morphology import skeletonize
 
+from classy_gc.polygons.graph import connected
+
+_EDGE_THRESHOLD = 0.4  # below a half, so that a wall does not break where the map is unsure
 _SQUARE = np.ones((3, 3), bool)
 # Of the eight neighbours of a pixel one of each opposite two; those of an edge first.
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
@@ -60,7 +62,7 @@ def skeleton(
     Args:
         interior: probability of a building, shape ``[H, W]``.
         edges: probability of a wall, as ``interior`` (default: None, the border alone)
-        threshold: of both probabilities (default: 0.5)
+        threshold: of ``interior`` (default: 0.5); that of ``edges`` is 0.4.
         keep_tips: also paths that end alone, which bound nothing (default: False)
 
     Returns:
@@ -80,7 +82,7 @@ def skeleton(
     mask = np.pad(np.asarray(interior) > threshold, 2)
     walls = ndimage.binary_dilation(mask, _SQUARE) & ~ndimage.binary_erosion(mask, _SQUARE)
     if edges is not None:
-        walls |= np.pad(np.asarray(edges) > threshold, 2)
+        walls |= np.pad(np.asarray(edges) > _EDGE_THRESHOLD, 2)
     paths = trace(skeletonize(walls), keep_tips)
     last = np.array(interior.shape) - 1
     for path in paths:
@@ -119,7 +121,7 @@ def trace(lines: np.ndarray, keep_tips: bool = True) -> list:
     # Junction pixels that touch are one node; so is each tip.
     junction = degree > 2
     both = links[junction[links].all(axis=1)]
-    _, label = _components(both, len(pixels))
+    label = connected(both, len(pixels))
     count = np.maximum(np.bincount(label), 1)[:, None]
     centre = np.stack([np.bincount(label, x) for x in pixels.T], axis=1) / count
     place = pixels.astype(float)
@@ -127,7 +129,7 @@ def trace(lines: np.ndarray, keep_tips: bool = True) -> list:
 
     between = links[~junction[links].all(axis=1)]
     neighbours: list[list[int]] = [[] for _ in pixels]
-    for a, b in between.tolist():
+    for a, b in zip(*between.T.tolist(), strict=True):
         neighbours[a].append(b)
         neighbours[b].append(a)
     nodes = is_node.tolist()
@@ -165,29 +167,23 @@ def _links(lines: np.ndarray, n: int) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _components(links: np.ndarray, n: int) -> tuple[int, np.ndarray]:
-    from scipy.sparse import coo_array
-
-    graph = coo_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(n, n))
-    return connected_components(graph, directed=False)
-
-
 def _in_cycles(links: np.ndarray, n: int) -> np.ndarray:
     """Which links are left when tips are taken away until there are none."""
     kept = np.ones(len(links), bool)
     beside: list[list[int]] = [[] for _ in range(n)]
-    for k, (a, b) in enumerate(links.tolist()):
+    ends = links.T.tolist()
+    for k, (a, b) in enumerate(zip(*ends, strict=True)):
         beside[a].append(k)
         beside[b].append(k)
     degree = np.bincount(links.ravel(), minlength=n)
     tips = np.flatnonzero(degree == 1).tolist()
-    degree, ends = degree.tolist(), links.tolist()
+    degree = degree.tolist()
     while tips:
         tip = tips.pop()
         for k in beside[tip]:
             if kept[k]:
                 kept[k] = False
-                for end in ends[k]:
+                for end in (ends[0][k], ends[1][k]):
                     degree[end] -= 1
                     if degree[end] == 1:
                         tips.append(end)

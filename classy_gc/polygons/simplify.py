@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -95,23 +96,22 @@ def simplify(
     return _joined(walls, graph, positions, tolerance)
 
 
-def douglas_peucker(graph: Graph, tolerance: float = 1.0) -> np.ndarray:
-    """The paths with fewer vertices and nothing else, to compare with.
+def douglas_peucker(paths: Sequence[np.ndarray], tolerance: float = 1.0) -> np.ndarray:
+    """Paths with fewer vertices and nothing else, to compare with.
 
     Args:
-        graph: whose paths are simplified.
+        paths: the vertices of each, shape ``[k, 2]``.
         tolerance: how far a wall may be from the path, in pixels (default: 1)
 
     Returns:
         Of shapely's LineString, one a path, in (column, row).
 
     Example:
-        >>> graph = Graph.of([np.array([[0.0, 0], [0.1, 5], [0, 9]])])
-        >>> douglas_peucker(graph).tolist()
+        >>> douglas_peucker([np.array([[0.0, 0], [0.1, 5], [0, 9]])]).tolist()
         [<LINESTRING (0 0, 9 0)>]
     """
-    lines = [shapely.LineString(path[:, ::-1]) for path in graph.paths()]
-    return shapely.simplify(np.array(lines, object), tolerance, preserve_topology=False)
+    lines = np.array([shapely.LineString(path[:, ::-1]) for path in paths], object)
+    return shapely.simplify(lines, tolerance, preserve_topology=False)
 
 
 def _turn(points: np.ndarray, starts: np.ndarray, ring: np.ndarray | None = None) -> tuple:

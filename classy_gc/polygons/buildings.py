@@ -1,0 +1,109 @@
+"""From a map of probabilities to polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from classy_gc.polygons.faces import faces
+from classy_gc.polygons.frame_field import FrameField, from_map
+from classy_gc.polygons.graph import Graph, resample
+from classy_gc.polygons.optimizers import TensorPolyOptimizer, TensorSkeletonOptimizer
+from classy_gc.polygons.outlines import contours, skeleton
+from classy_gc.polygons.simplify import douglas_peucker, simplify
+
+
+class Buildings(NamedTuple):
+    """Polygons and what the map says of them.
+
+    Attributes:
+        polygons: of shapely, in (x, y) = (column + ½, row + ½) pixels; shape ``[n]``.
+        probability: the mean of the map over each, shape ``[n]``.
+        before: polygons of the outlines as they were, simplified and nothing else; shape
+            ``[m]``, or None.
+    """
+
+    polygons: np.ndarray
+    probability: np.ndarray
+    before: np.ndarray | None
+
+
+class _Method(NamedTuple):
+    optimizer: type
+    outlines: Callable[..., list]
+
+
+#: method: what finds outlines, and what refines them
+METHODS = {
+    "contours": _Method(
+        TensorPolyOptimizer,
+        # Half of it, since the outlines of small buildings may grow.
+        lambda interior, edges, threshold, min_area: contours(interior, threshold, min_area / 2),
+    ),
+    "skeleton": _Method(
+        TensorSkeletonOptimizer,
+        lambda interior, edges, threshold, min_area: skeleton(interior, edges, threshold),
+    ),
+}
+
+
+def polygonize(
+    interior: np.ndarray,
+    edges: np.ndarray | None = None,
+    frame: FrameField | None = None,
+    method: str | None = None,
+    threshold: float = 0.5,
+    tolerance: float = 1.0,
+    min_area: float = 10.0,
+    before: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> Buildings:
+    """Polygons of the buildings in a map.
+
+    Args:
+        interior: probability of a building, shape ``[H, W]``.
+        edges: probability of a wall, as ``interior``; it separates buildings that touch
+            (default: None)
+        frame: of arrays of shape ``[H, W]`` (default: None, the one that the map suggests)
+        method: ``"contours"``, or ``"skeleton"``, which reads ``edges`` and has common walls
+            (default: None, ``"skeleton"`` where there are edges)
+        threshold: the probability on outlines (default: 0.5)
+        tolerance: of the simplification, in pixels (default: 1)
+        min_area: smaller buildings and courtyards are left out, in px² (default: 10)
+        before: also polygons without refinement (default: False)
+        progress: show a bar on a terminal (default: True)
+        **options: of ``TensorPolyOptimizer`` or ``TensorSkeletonOptimizer``: ``layout``,
+            ``use_gc``, ``weights``, ``lr``, ``steps``, ``device``.
+
+    Raises:
+        ValueError: an unknown method or layout, edges for contours, or shapes that differ.
+
+    Example:
+        >>> interior = np.zeros((40, 40), np.float32)
+        >>> interior[8:32, 10:30] = 1
+        >>> polygonize(interior).polygons.tolist()
+        [<POLYGON ((... ...))>]
+    """
+    if method is None:
+        method = "contours" if edges is None else "skeleton"
+    if method not in METHODS:
+        raise ValueError(f"the method must be one of {list(METHODS)}, not {method!r}")
+    if method == "contours" and edges is not None:
+        raise ValueError("a map of edges goes with the method 'skeleton', not 'contours'")
+    frame = from_map(interior) if frame is None else frame
+    optimizer, outlines = METHODS[method]
+    paths = outlines(interior, edges, threshold, min_area)
+    graph = Graph.of(resample(paths), interior.shape)
+    refine = optimizer(graph, interior, frame, edges, threshold=threshold, **options)
+    positions = refine.optimize(progress)
+    arrays = FrameField(*(np.asarray(torch.as_tensor(c).cpu()) for c in frame))
+    lines = simplify(graph, positions, tolerance, arrays)
+    found = faces(lines, interior, threshold, min_area)
+    raw = None
+    if before:
+        raw, _ = faces(douglas_peucker(paths, tolerance), interior, threshold, min_area)
+    return Buildings(*found, raw)
