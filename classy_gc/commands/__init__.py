@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": "train a config several ways and tell differences from noise",
     "schedules": "draw the schedules of configs as one picture",
     "bench": "time the optimizers beside torch's own",
+    "polygonize": "turn a map of buildings into polygons, refined with the GC optimizers",
 }
 
 
@@ -91,11 +92,12 @@ def check_output_folder(folder: Path) -> None:
         raise ValueError(f"--output_folder {folder}: {there} is no writable folder")
 
 
-def check_picture(path: str) -> None:
+def check_picture(path: str, flag: str = "--output") -> None:
     """Refuses what cannot become a picture, before anything is computed for it.
 
     Args:
-        path: what ``--output`` gives.
+        path: what the flag gives.
+        flag: which it is (default: ``--output``)
 
     Raises:
         ValueError: no ``.png`` file, no folder to write it into, or no matplotlib to draw it.
@@ -107,9 +109,9 @@ def check_picture(path: str) -> None:
     """
     file = Path(path)
     if file.suffix != ".png" or file.is_dir():
-        raise ValueError(f"--output must be the path of a .png file, not {path!r}")
+        raise ValueError(f"{flag} must be the path of a .png file, not {path!r}")
     if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-        raise ValueError(f"--output {path}: there is no writable folder {file.parent}")
+        raise ValueError(f"{flag} {path}: there is no writable folder {file.parent}")
     if not importlib.util.find_spec("matplotlib"):
         raise ValueError("the picture needs matplotlib: pip install 'classy-gc[examples]'")
 

@@ -85,8 +85,9 @@ def polygonize(
     Example:
         >>> interior = np.zeros((40, 40), np.float32)
         >>> interior[8:32, 10:30] = 1
-        >>> polygonize(interior).polygons.tolist()
-        [<POLYGON ((... ...))>]
+        >>> (polygon,) = polygonize(interior).polygons
+        >>> [round(x) for x in polygon.bounds], len(polygon.exterior.coords) - 1
+        ([10, 8, 30, 32], 4)
     """
     if method is None:
         method = "contours" if edges is None else "skeleton"

@@ -43,7 +43,6 @@ def faces(
     count = np.bincount(face, minlength=len(found) + 1)[1:]
     total = np.bincount(face, np.ravel(interior), len(found) + 1)[1:]
     mean = total / np.maximum(count, 1)
-    # A face so narrow that it holds no pixel's centre is what lies under its own.
     kept = mean > threshold
     return _without_small_holes(found[kept], min_area), mean[kept]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import shapely
+
+from classy_gc.table import aligned
 
 _SAMPLE = 2.0  # px between the places where the direction of an outline is compared
 _STRETCH = 2.0
@@ -116,3 +119,28 @@ def angle_error(polygon: shapely.Polygon, truth: shapely.Polygon, spacing: float
         cosine = (ours * true).sum(axis=0)[kept] / (length * other)[kept]
         worst = np.fmax(worst, np.degrees(np.arccos(np.clip(cosine, -1, 1))).max(initial=-np.inf))
     return float(worst) if np.isfinite(worst) else float("nan")
+
+
+def table(rows: Mapping[str, Metrics]) -> str:
+    """Metrics as text, a row each.
+
+    Args:
+        rows: name: what was measured.
+
+    Example:
+        >>> print(table({"before": Metrics(0.9, 50.0, 1.5, 4.0, 3)}))
+                  IoU  angle  vertices  Hausdorff  matched
+        before  0.900  50.0°      1.50     4.0 px        3
+    """
+    cells = [
+        [
+            name,
+            f"{m.iou:.3f}",
+            f"{m.angle:.1f}°",
+            f"{m.vertices:.2f}",
+            f"{m.hausdorff:.1f} px",
+            f"{m.matched:g}",
+        ]
+        for name, m in rows.items()
+    ]
+    return aligned([["", "IoU", "angle", "vertices", "Hausdorff", "matched"], *cells], numbers=True)

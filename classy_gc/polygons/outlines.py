@@ -13,7 +13,8 @@ from skimage.morphology import skeletonize
 
 from classy_gc.polygons.graph import connected
 
-_EDGE_THRESHOLD = 0.4  # below a half, so that a wall does not break where the map is unsure
+#: of the map of walls; below a half, so that a wall does not break where the map is unsure
+EDGE_THRESHOLD = 0.4
 _SQUARE = np.ones((3, 3), bool)
 # Of the eight neighbours of a pixel one of each opposite two; those of an edge first.
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
@@ -82,7 +83,7 @@ def skeleton(
     mask = np.pad(np.asarray(interior) > threshold, 2)
     walls = ndimage.binary_dilation(mask, _SQUARE) & ~ndimage.binary_erosion(mask, _SQUARE)
     if edges is not None:
-        walls |= np.pad(np.asarray(edges) > _EDGE_THRESHOLD, 2)
+        walls |= np.pad(np.asarray(edges) > EDGE_THRESHOLD, 2)
     paths = trace(skeletonize(walls), keep_tips)
     last = np.array(interior.shape) - 1
     for path in paths:

@@ -90,7 +90,7 @@ def simplify(
     breaks[graph.path_starts[:-1]] = breaks[graph.path_starts[1:] - 1] = True
     if frame is not None:
         breaks |= _corners(points, graph.path_starts, frame)
-    knots = _douglas_peucker(points, path, breaks, tolerance)
+    knots = _douglas_peucker(points, path, ring, breaks, tolerance)
     walls = _fitted(points, vertices, path, ring, knots)
     walls = _without_bevels(walls, tolerance)
     return _joined(walls, graph, positions, tolerance)
@@ -168,21 +168,32 @@ def _corners(points: np.ndarray, starts: np.ndarray, frame: FrameField) -> np.nd
 
 
 def _douglas_peucker(
-    points: np.ndarray, path: np.ndarray, breaks: np.ndarray, tolerance: float
+    points: np.ndarray, path: np.ndarray, ring: np.ndarray, breaks: np.ndarray, tolerance: float
 ) -> np.ndarray:
-    """Which points are left, among them all breaks."""
+    """Which points are left, among them all breaks, and of closed paths at least three."""
     k = np.flatnonzero(breaks)
     inside = path[k[:-1]] == path[k[1:]]
     start, end = k[:-1][inside], k[1:][inside]
-    size = end - start + 1
-    piece = np.repeat(np.arange(len(start)), size)
-    index = np.arange(len(piece)) - np.repeat(np.cumsum(size) - size, size) + start[piece]
+    piece, index = _ranges(start, end)
     # The third coordinate carries along which point it is.
     lines = shapely.linestrings(np.column_stack([points[index], index]), indices=piece)
-    left = shapely.simplify(lines, tolerance, preserve_topology=False)
-    kept = breaks.copy()
-    kept[shapely.get_coordinates(left, include_z=True)[:, 2].astype(int)] = True
-    return kept
+    tolerances = np.full(len(ring), tolerance)
+    while True:
+        left = shapely.simplify(lines, tolerances[path[start]], preserve_topology=False)
+        kept = breaks.copy()
+        kept[shapely.get_coordinates(left, include_z=True)[:, 2].astype(int)] = True
+        # A building smaller than the tolerance is no reason to lose it.
+        flat = ring & (np.bincount(path, kept) < 4) & (tolerances > 0.01)
+        if not flat.any():
+            return kept
+        tolerances[flat] /= 2
+
+
+def _ranges(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts from each start to its end, and which of them each number is of."""
+    size = end - start + 1
+    of = np.repeat(np.arange(len(start)), size)
+    return of, np.arange(len(of)) - np.repeat(np.cumsum(size) - size, size) + start[of]
 
 
 def _fitted(
@@ -192,9 +203,7 @@ def _fitted(
     knots = np.flatnonzero(kept)
     inside = path[knots[:-1]] == path[knots[1:]]
     start, end = knots[:-1][inside], knots[1:][inside]
-    size = end - start + 1
-    wall = np.repeat(np.arange(len(start)), size)
-    index = np.arange(len(wall)) - np.repeat(np.cumsum(size) - size, size) + start[wall]
+    wall, index = _ranges(start, end)
     x = points[index]
     along = np.cumsum(np.hypot(*np.diff(points, axis=0, prepend=points[:1]).T))
     middle = (along[index] - along[start][wall] >= _TRIM) & (
@@ -237,13 +246,14 @@ def _without_bevels(walls: _Walls, tolerance: float) -> _Walls:
         far = _cross(gap, b.direction) / np.where(np.abs(sine) > _FLAT, sine, np.inf)
         corner = a.centre + a.direction * far[:, None]
         depth = np.hypot(*(corner - (walls.start + walls.end) / 2).T)
-        bevel = (before >= 0) & (after >= 0) & (np.abs(sine) > _FLAT) & (depth <= 3 * tolerance)
-        bevel &= walls.length <= np.minimum(_BEVEL * max(tolerance, 1), np.minimum(a.length, b.length))
+        bevel = (before >= 0) & (after >= 0) & (np.abs(sine) > _FLAT) & (depth <= 2 * tolerance)
+        bevel &= walls.length <= np.minimum(
+            _BEVEL * max(tolerance, 1), np.minimum(a.length, b.length)
+        )
         bevel &= np.bincount(walls.path, minlength=walls.path.max() + 1)[walls.path] > 4
         # Of bevels side by side the shortest first; the others are looked at again.
         rank = np.where(bevel, walls.length, np.inf) + 1e-9 * np.arange(n)
         bevel &= (rank < rank[before]) & (rank < rank[after])
-        # Nor two of one path that would leave too few.
         if not bevel.any():
             return walls
         end, start = walls.end.copy(), walls.start.copy()
@@ -255,9 +265,7 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
 
 
-def _joined(
-    walls: _Walls, graph: Graph, positions: np.ndarray, tolerance: float
-) -> np.ndarray:
+def _joined(walls: _Walls, graph: Graph, positions: np.ndarray, tolerance: float) -> np.ndarray:
     """The lines of walls that meet, each vertex as near to all of its lines as can be."""
     _, after = walls.neighbours()
     n, nodes = len(walls.path), len(positions)
@@ -284,5 +292,9 @@ def _joined(
     first = np.diff(walls.path, prepend=-1) != 0
     which = np.insert(end, np.flatnonzero(first), start[first])
     line = np.insert(walls.path, np.flatnonzero(first), walls.path[first])
-    lines = shapely.linestrings(place[which][:, ::-1], indices=np.unique(line, return_inverse=True)[1])
-    return shapely.simplify(lines, tolerance / 2, preserve_topology=False)
+    lines = shapely.linestrings(
+        place[which][:, ::-1], indices=np.unique(line, return_inverse=True)[1]
+    )
+    simpler = shapely.simplify(lines, tolerance, preserve_topology=False)
+    ring = walls.ring[first]
+    return np.where(ring & (shapely.get_num_coordinates(simpler) < 4), lines, simpler)

@@ -1,0 +1,163 @@
+"""``classy-gc polygonize``: polygons of the buildings in a map of probabilities."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from classy_gc.commands import Parser, check_least, check_picture
+from classy_gc.files import replaced
+
+_NEEDED = ("shapely", "skimage", "scipy", "PIL", "rasterio", "pyogrio")
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="classy-gc polygonize",
+        description="Writes polygons of the buildings in a map of probabilities: outlines with "
+        "straight walls and few vertices, refined with the GC optimizers.",
+    )
+    parser.add_argument(
+        "map",
+        help="GeoTIFF of one band, grey PNG (0–255), .npy or .npz in [0, 1]: probability of a "
+        "building",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        help="polygons: .geojson, .gpkg, .shp or .fgb, in the CRS of a GeoTIFF, else in pixels (x "
+        "right, y down)",
+    )
+    parser.add_argument("--edges", help="as MAP: probability of a wall; separates buildings")
+    parser.add_argument(
+        "--frame_field",
+        help=".npz with c0 and c2, or with four channels (default: what the map suggests)",
+    )
+    parser.add_argument(
+        "--method",
+        choices=("contours", "skeleton"),
+        help="skeleton has common walls, and reads --edges (default: skeleton where there are "
+        "edges, else contours)",
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="probability on outlines (default 0.5)"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1.0, help="of the simplification, px (default 1)"
+    )
+    parser.add_argument(
+        "--min_area", type=float, default=10.0, help="of buildings and courtyards, px² (default 10)"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="of the optimizer (default: contours 200, skeleton 300)"
+    )
+    parser.add_argument("--picture", help=".png of the map and the polygons, before and after")
+    parser.add_argument("--truth", help="true polygons; prints how near the found ones are")
+    parser.add_argument(
+        "--tile",
+        type=int,
+        default=2048,
+        help="edge of the tiles of a larger map, px (default 2048)",
+    )
+    parser.add_argument("--device", default="cpu", help="of torch, to refine on (default cpu)")
+    return parser
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    ranges = {
+        "threshold": (0 < args.threshold < 1, "lie between 0 and 1"),
+        "tolerance": (0 < args.tolerance < math.inf, "be a number > 0"),
+        "min_area": (0 <= args.min_area < math.inf, "be a number >= 0"),
+        "tile": (args.tile > 0 and args.tile % 4 == 0, "be a multiple of 4"),
+    }
+    for flag, (fine, rule) in ranges.items():
+        if not fine:
+            raise ValueError(f"--{flag} must {rule}, not {getattr(args, flag)}")
+    check_least(args, steps=0)
+    if args.method == "contours" and args.edges:
+        raise ValueError("--edges goes with --method skeleton, not contours")
+    if args.picture:
+        check_picture(args.picture, "--picture")
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name}: {reason}") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Polygons of the buildings in a map of probabilities, written to a file.
+
+    Args:
+        argv: the flags (default: None, those of the process).
+
+    Returns:
+        0. Bad input exits with code 2 and one line on stderr, and nothing is written.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if not all(map(importlib.util.find_spec, _NEEDED)):
+        parser.error("polygons need more packages: pip install 'classy-gc[polygons]'")
+    # Imported only now, so that `--help` does not wait for it.
+    from classy_gc.polygons import files
+
+    try:
+        _check_flags(args)
+        _check_device(args.device)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        return _run(args)
+    except files.InputError as error:
+        parser.error(" ".join(str(error).split()))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from classy_gc.polygons import files
+    from classy_gc.polygons.metrics import measure, table
+    from classy_gc.polygons.picture import picture
+    from classy_gc.polygons.tiles import polygonize_map
+
+    interior = files.open_map(args.map)
+    files.check_output(args.output, interior)
+    edges = files.open_map(args.edges) if args.edges else None
+    if edges:
+        files.check_same_size(edges, interior)
+    frame = files.open_frame_field(args.frame_field, interior.shape) if args.frame_field else None
+    truth = files.read_polygons(args.truth, interior) if args.truth else None
+    options = {} if args.steps is None else {"steps": args.steps}
+    start = time.perf_counter()
+    found = polygonize_map(
+        interior,
+        edges,
+        frame,
+        tile=args.tile,
+        threshold=args.threshold,
+        method=args.method,
+        tolerance=args.tolerance,
+        min_area=args.min_area,
+        before=truth is not None or bool(args.picture),
+        device=args.device,
+        **options,
+    )
+    seconds = time.perf_counter() - start
+    files.write_polygons(args.output, found.polygons, found.probability, interior)
+    print(f"{len(found.polygons):,} polygons in {seconds:.1f} s")
+    if truth is not None:
+        measured = {"before": found.before, "after": found.polygons}
+        print(table({name: measure(p, truth) for name, p in measured.items()}))
+    print(f"  polygons  {args.output}")
+    if args.picture:
+        with replaced(Path(args.picture)) as file:
+            picture(interior, found).savefig(file, format="png", dpi=130)
+        print(f"  picture   {args.picture}")
+    return 0

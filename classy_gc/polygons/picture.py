@@ -1,0 +1,95 @@
+"""The picture of polygons: the map, and the outlines with their vertices, before and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import shapely
+
+from classy_gc.polygons.buildings import Buildings
+from classy_gc.polygons.files import Map
+
+_LARGEST = 1500  # pixels of the map along an edge of the picture
+_DETAIL = 240  # px of the map along an edge of the detail
+# Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
+_BEFORE, _AFTER = "#D55E00", "#0072B2"
+
+
+def picture(interior: Map, found: Buildings) -> Any:
+    """The whole map and a detail of it, with the polygons before and after the refinement.
+
+    Args:
+        interior: the map.
+        found: its buildings, ``before`` included.
+
+    Returns:
+        A ``matplotlib`` Figure.
+    """
+    # A Figure of its own, not pyplot: nothing global, and no display is needed.
+    from matplotlib.figure import Figure
+
+    height, width = interior.shape
+    whole = (0, 0, width, height)
+    detail = _busiest(found.polygons, width, height)
+    panels = [whole] if detail == whole else [whole, detail]
+    ratios = [(y1 - y0) / (x1 - x0) for x0, y0, x1, y1 in panels]
+    figure = Figure(figsize=(11, 5.4 * sum(ratios) + 0.7), layout="constrained")
+    axes = figure.subplots(
+        len(panels), 2, squeeze=False, sharex="row", sharey="row", height_ratios=ratios
+    )
+    named = (
+        (found.before, _BEFORE, "before: as traced, simplified"),
+        (found.polygons, _AFTER, "after: refined, walls fitted"),
+    )
+    for row, (x0, y0, x1, y1) in zip(axes, panels, strict=True):
+        step = max(1, -(-max(x1 - x0, y1 - y0) // _LARGEST))
+        values = interior.read(slice(y0, y1, step), slice(x0, x1, step))
+        is_detail = (x0, y0, x1, y1) != whole
+        for ax, (polygons, color, title) in zip(row, named, strict=True):
+            ax.imshow(values, cmap="Greys", vmin=0, vmax=1.6, extent=(x0, x1, y1, y0))
+            shown = polygons[shapely.intersects(polygons, shapely.box(x0, y0, x1, y1))]
+            _draw(ax, shown, color, is_detail)
+            ax.set_xlim(x0, x1)
+            ax.set_ylim(y1, y0)
+            ax.tick_params(labelsize="x-small", length=2)
+            if not is_detail:
+                rings = shapely.get_rings(polygons)
+                vertices = int(shapely.get_num_coordinates(rings).sum()) - len(rings)
+                ax.set_title(
+                    f"{title}: {len(polygons):,} polygons, {vertices:,} vertices", fontsize="medium"
+                )
+                if detail != whole:
+                    left, top, right, bottom = detail
+                    xs, ys = [left, right, right, left, left], [top, top, bottom, bottom, top]
+                    ax.plot(xs, ys, color="black", linewidth=0.9, linestyle=(0, (4, 2)))
+    return figure
+
+
+def _draw(ax: Any, polygons: np.ndarray, color: str, is_detail: bool) -> None:
+    from matplotlib.collections import LineCollection
+
+    rings = shapely.get_rings(polygons)
+    lines = [shapely.get_coordinates(ring) for ring in rings]
+    ax.add_collection(LineCollection(lines, colors=color, linewidths=1.6 if is_detail else 0.8))
+    if lines:
+        x, y = np.concatenate([line[:-1] for line in lines]).T
+        ax.plot(
+            *(x, y), "o", color="white", markeredgecolor=color, markersize=4.5, markeredgewidth=1.2
+        ) if is_detail else ax.plot(x, y, ".", color=color, markersize=2)
+
+
+def _busiest(polygons: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
+    """The box of the detail: where most vertices are; all of a small map."""
+    if max(width, height) <= 1.5 * _DETAIL:
+        return 0, 0, width, height
+    size = min(_DETAIL, width), min(_DETAIL, height)
+    half = _DETAIL // 2
+    xy = (shapely.get_coordinates(polygons) / half).astype(int)
+    count = np.zeros((width // half + 2, height // half + 2), int)
+    np.add.at(count, tuple(xy.clip(0, np.array(count.shape) - 1).T), 1)
+    # Of each four cells side by side, since a detail is two cells wide.
+    four = count[:-1, :-1] + count[1:, :-1] + count[:-1, 1:] + count[1:, 1:]
+    column, row = np.unravel_index(four.argmax(), four.shape)
+    left, top = min(column * half, width - size[0]), min(row * half, height - size[1])
+    return int(left), int(top), int(left + size[0]), int(top + size[1])

@@ -1,0 +1,226 @@
+"""Large maps, worked through in tiles."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import rasterio.features
+import shapely
+from scipy import ndimage
+from tqdm import tqdm
+
+from classy_gc.polygons.buildings import Buildings, polygonize
+from classy_gc.polygons.files import InputError, Map
+from classy_gc.polygons.frame_field import FrameField
+from classy_gc.polygons.graph import connected
+from classy_gc.polygons.outlines import EDGE_THRESHOLD
+
+# px around a building that its frame field depends on (four standard deviations of its average,
+# and a little), and by how much a tile is larger than its core.
+_CONTEXT = 144
+_OVERLAP = 256
+_ALIGN = 4  # px; the frame field is averaged in blocks that must be the same in every window
+_SQUARE = np.ones((3, 3), bool)
+
+Box = tuple[int, int, int, int]  #: first row, first column, last row + 1, last column + 1
+
+
+class _Component(NamedTuple):
+    """Connected buildings.
+
+    Attributes:
+        key: row and column of its first pixel, which only it has.
+        box: around it.
+    """
+
+    key: tuple[int, int]
+    box: Box
+
+
+def polygonize_map(
+    interior: Map,
+    edges: Map | None = None,
+    frame: FrameField | None = None,
+    tile: int = 2048,
+    threshold: float = 0.5,
+    progress: bool = True,
+    **options: Any,
+) -> Buildings:
+    """Polygons of the buildings in a map of any size.
+
+    A map that is larger than a tile is read twice. The first time connected buildings are found,
+    also across tiles. Then each tile is worked through with what lies around it, and gives those
+    that are whole in it; one that is whole in no tile gets a window of its own. So every
+    building is refined once and as a whole, and memory grows with the tile, or with the largest
+    group of buildings that touch.
+
+    Args:
+        interior: of ``open_map``.
+        edges: of walls, on the same pixels (default: None)
+        frame: of arrays of shape ``[H, W]`` (default: None, the one that the map suggests)
+        tile: edge of a tile in pixels, without what lies around it; a multiple of 4 (default:
+            2048)
+        threshold: the probability on outlines (default: 0.5)
+        progress: show bars on a terminal (default: True)
+        **options: of ``polygonize``.
+
+    Returns:
+        As of ``polygonize``, in pixels of the map.
+
+    Raises:
+        InputError: values outside the range, or no buildings in the map.
+    """
+    height, width = interior.shape
+
+    def worked(box: Box, show: bool) -> tuple[Buildings, np.ndarray, np.ndarray]:
+        rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
+        values = interior.read(rows, columns)
+        walls = None if edges is None else edges.read(rows, columns)
+        part = None if frame is None else FrameField(*(c[rows, columns] for c in frame))
+        found = polygonize(values, walls, part, threshold=threshold, progress=show, **options)
+        return found, values, walls
+
+    if max(height, width) <= tile + 2 * _OVERLAP:
+        found, values, _ = worked((0, 0, height, width), progress)
+        return _something(found, interior, float(values.max()), threshold)
+
+    components, highest = _components(interior, edges, threshold, tile, progress)
+    windows: dict[Box, list[tuple[int, int]]] = {}
+    for component in components:
+        windows.setdefault(_window(component.box, interior.shape, tile), []).append(component.key)
+    results: list[Buildings] = []
+    bar = None if progress else True
+    for box, keys in tqdm(windows.items(), "tiles", leave=False, delay=1, disable=bar):
+        found, values, walls = worked(box, False)
+        labels, _ = ndimage.label(_mask(values, walls, threshold), _SQUARE, output=np.int32)
+        first = {key: k + 1 for k, key in enumerate(_first_pixels(labels, box))}
+        ours = np.zeros(len(first) + 1, bool)
+        ours[[first[key] for key in keys if key in first]] = True
+        corner = np.array([box[1], box[0]], float)
+
+        def chosen(polygons: np.ndarray, ours=ours, labels=labels) -> np.ndarray:
+            return ours[_label_of(polygons, labels)]
+
+        def moved(polygons: np.ndarray, corner=corner) -> np.ndarray:
+            return shapely.transform(polygons, lambda xy: xy + corner)
+
+        here = chosen(found.polygons)
+        before = None if found.before is None else moved(found.before[chosen(found.before)])
+        results.append(Buildings(moved(found.polygons[here]), found.probability[here], before))
+    if not results:
+        results = [Buildings(np.array([], object), np.empty(0), None)]
+    polygons, probability, before = zip(*results, strict=True)
+    found = Buildings(
+        np.concatenate(polygons),
+        np.concatenate(probability),
+        None if before[0] is None else np.concatenate(before),
+    )
+    return _something(found, interior, highest, threshold)
+
+
+def _something(found: Buildings, interior: Map, highest: float, threshold: float) -> Buildings:
+    if not len(found.polygons):
+        raise InputError(
+            f"{interior.path}: no buildings found; the highest probability is {highest:.3g}, the "
+            f"threshold {threshold:g}"
+        )
+    return found
+
+
+def _window(box: Box, shape: tuple[int, int], tile: int) -> Box:
+    """The tile, with its overlap, that holds a box and its context; else one for it alone."""
+    core = [
+        (first + last) // 2 // tile * tile for first, last in zip(box[:2], box[2:], strict=True)
+    ]
+    first = [max(c - _OVERLAP, 0) for c in core]
+    last = [min(c + tile + _OVERLAP, n) for c, n in zip(core, shape, strict=True)]
+    need = [max(b - _CONTEXT, 0) // _ALIGN * _ALIGN for b in box[:2]]
+    until = [min(b + _CONTEXT, n) for b, n in zip(box[2:], shape, strict=True)]
+    fits = all(map(int.__le__, first, need)) and all(map(int.__ge__, last, until))
+    return (*first, *last) if fits else (*need, *until)
+
+
+def _mask(values: np.ndarray, walls: np.ndarray | None, threshold: float) -> np.ndarray:
+    """Buildings, and a pixel around them, so that those whose walls may touch are connected."""
+    mask = values > threshold
+    if walls is not None:
+        mask |= walls > EDGE_THRESHOLD
+    return ndimage.binary_dilation(mask, _SQUARE)
+
+
+def _first_pixels(labels: np.ndarray, box: Box) -> list[tuple[int, int]]:
+    numbers, index = np.unique(labels, return_index=True)
+    rows, columns = np.unravel_index(index[numbers > 0], labels.shape)
+    return list(zip((rows + box[0]).tolist(), (columns + box[1]).tolist(), strict=True))
+
+
+def _label_of(polygons: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The least label in each polygon: of its component, or the first of several."""
+    if not len(polygons):
+        return np.empty(0, int)
+    numbered = zip(polygons, range(1, len(polygons) + 1), strict=True)
+    face = rasterio.features.rasterize(numbered, labels.shape, dtype="int32")
+    inside = (face > 0) & (labels > 0)
+    least = np.full(len(polygons) + 1, labels.max() + 1)
+    np.minimum.at(least, face[inside], labels[inside])
+    return np.where(least > labels.max(), 0, least)[1:]
+
+
+def _components(
+    interior: Map, edges: Map | None, threshold: float, tile: int, progress: bool
+) -> tuple[list[_Component], float]:
+    """The connected buildings of the map, found tile by tile, and its highest value."""
+    height, width = interior.shape
+    keys: list[tuple[int, int]] = []
+    boxes: list[Box] = []
+    links: list[np.ndarray] = []
+    above = np.zeros(width + 2, int)  # labels, from 1, of the row of pixels above the tile
+    highest = 0.0
+    cores = [(r, c) for r in range(0, height, tile) for c in range(0, width, tile)]
+    bar = None if progress else True
+    below = above.copy()
+    left = np.zeros(0, int)
+    for row, column in tqdm(cores, "find buildings", leave=False, delay=1, disable=bar):
+        if column == 0:
+            above, below, left = below, np.zeros(width + 2, int), np.zeros(0, int)
+        # One more pixel all around, so that it is dilated as it is in the whole.
+        top, start = max(row - 1, 0), max(column - 1, 0)
+        rows = slice(top, min(row + tile + 1, height))
+        columns = slice(start, min(column + tile + 1, width))
+        values = interior.read(rows, columns)
+        walls = None if edges is None else edges.read(rows, columns)
+        highest = max(highest, float(values.max()))
+        mask = _mask(values, walls, threshold)
+        mask = mask[row - top :, column - start :][:tile, :tile]
+        labels, count = ndimage.label(mask, _SQUARE, output=np.int32)
+        keys += _first_pixels(labels, (row, column, 0, 0))
+        boxes += [
+            (row + r.start, column + c.start, row + r.stop, column + c.stop)
+            for r, c in ndimage.find_objects(labels)
+        ]
+        labels = np.where(labels > 0, labels + (len(keys) - count), 0)
+        h, w = labels.shape
+        up = above[column : column + w + 2]
+        for k in range(3):  # the row above, and its neighbours to either side
+            links.append(_touching(labels[0], up[k : k + w]))
+        if column:
+            for k in (-1, 0, 1):
+                a, b = max(k, 0), h + min(k, 0)
+                links.append(_touching(labels[a:b, 0], left[a - k : b - k]))
+        below[column + 1 : column + 1 + w] = labels[-1]
+        left = labels[:, -1]
+    part = connected(np.concatenate(links) - 1, len(keys))
+    merged: dict[int, _Component] = {}
+    for k, key, box in zip(part.tolist(), keys, boxes, strict=True):
+        old = merged.get(k)
+        if old:
+            key = min(key, old.key)
+            box = (*map(min, box[:2], old.box[:2]), *map(max, box[2:], old.box[2:]))
+        merged[k] = _Component(key, box)
+    return list(merged.values()), highest
+
+
+def _touching(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    pairs = np.stack([a, b], axis=1)[(a > 0) & (b > 0)]
+    return np.unique(pairs, axis=0)

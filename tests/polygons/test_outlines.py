@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from classy_gc.polygons import Graph, contours, skeleton, trace
+
+
+def drawn(text):
+    return np.array([[c == "#" for c in line] for line in text.split()])
+
+
+@pytest.mark.parametrize(
+    ("text", "paths", "junctions", "kept"),
+    [
+        ("...  .#.  ...", 0, 0, 0),
+        ("..... .###. .....", 1, 0, 0),
+        ("..... .###. .#.#. .###. .....", 1, 0, 1),
+        ("..#.. ..#.. ##### ..#.. ..#..", 4, 1, 0),
+        ("####### #..#..# #..#..# #######", 3, 2, 3),
+        ("####.. #..### ####..", 2, 1, 1),  # a loop with a tail
+        ("#...# .#.#. ..#.. .#.#. #...#", 4, 1, 0),
+        ("##.. ##.. ..## ..##", None, None, None),  # not thin; must end
+    ],
+)
+def test_trace(text, paths, junctions, kept):
+    lines = drawn(text)
+    found = trace(lines)
+    if paths is None:
+        return
+    assert len(found) == paths
+    graph = Graph.of(found)
+    assert (graph.degree > 2).sum() == junctions
+    assert len(trace(lines, keep_tips=False)) == kept
+
+
+def test_trace_goes_through_every_pixel_once():
+    random = np.random.default_rng(0)
+    from skimage.morphology import skeletonize
+
+    lines = skeletonize(ndimage.gaussian_filter(random.standard_normal((200, 200)), 3) > 0)
+    seen = np.zeros(lines.shape, int)
+    for path in trace(lines):
+        assert (np.abs(np.diff(path, axis=0)) <= 3).all()
+        inner = path[1:-1] if (path[0] != path[-1]).any() else path[1:]
+        rows, columns = np.rint(inner).astype(int).T
+        np.add.at(seen, (rows, columns), 1)
+    single = ndimage.convolve(lines.astype(int), np.ones((3, 3), int), mode="constant") == 3
+    assert (seen[lines & single] <= 1).all()
+    assert (seen > 0)[lines].mean() > 0.8
+
+
+def area(path):
+    rows, columns = path.T
+    return abs(rows[:-1] @ columns[1:] - rows[1:] @ columns[:-1]) / 2
+
+
+@pytest.mark.parametrize("box", [(2, 5, 9, 14), (0, 0, 9, 14), (3, 4, 20, 30), (0, 0, 20, 30)])
+def test_contours_and_skeletons_close_at_the_border(box):
+    interior = np.zeros((20, 30))
+    top, left, bottom, right = box
+    interior[top:bottom, left:right] = 1
+    size = (bottom - top) * (right - left)
+    (path,) = contours(interior)
+    assert (path[0] == path[-1]).all()
+    assert area(path) == pytest.approx(size, abs=0.6)  # corners are cut
+    (walls,) = skeleton(interior)
+    assert (walls[0] == walls[-1]).all()
+    assert area(walls) == pytest.approx(size, rel=0.25)
+    for axis, last in enumerate(interior.shape):
+        on_border = [box[axis] == 0, box[axis + 2] == last]
+        for outline in (path, walls):
+            ends = outline[:, axis].min() == -0.5, outline[:, axis].max() == last - 0.5
+            assert list(ends) == on_border
+
+
+def test_min_area_and_nothing():
+    interior = np.zeros((20, 20))
+    assert contours(interior) == skeleton(interior) == []
+    interior[4:6, 4:6] = interior[10:18, 10:18] = 1
+    assert len(contours(interior)) == 2
+    assert len(contours(interior, min_area=10)) == 1
