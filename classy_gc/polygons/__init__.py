@@ -1,5 +1,10 @@
-"""Outlines of buildings, refined with the GC optimizers until they follow a map."""
+"""Outlines of buildings, refined with the GC optimizers until they follow a map.
 
+Needs the packages of ``pip install 'classy-gc[polygons]'``.
+"""
+
+from classy_gc.polygons.buildings import Buildings, polygonize
+from classy_gc.polygons.energy import Weights
 from classy_gc.polygons.frame_field import (
     FrameField,
     directions,
@@ -8,5 +13,26 @@ from classy_gc.polygons.frame_field import (
     from_map,
 )
 from classy_gc.polygons.graph import Graph, resample
+from classy_gc.polygons.metrics import Metrics, measure
 from classy_gc.polygons.optimizers import TensorPolyOptimizer, TensorSkeletonOptimizer
 from classy_gc.polygons.outlines import contours, skeleton, trace
+
+__all__ = [
+    "Buildings",
+    "FrameField",
+    "Graph",
+    "Metrics",
+    "TensorPolyOptimizer",
+    "TensorSkeletonOptimizer",
+    "Weights",
+    "contours",
+    "directions",
+    "from_channels",
+    "from_directions",
+    "from_map",
+    "measure",
+    "polygonize",
+    "resample",
+    "skeleton",
+    "trace",
+]

@@ -33,7 +33,9 @@ def faces(
         >>> polygons[0].bounds, probability.tolist()
         ((0.0, 0.0, 4.0, 4.0), [1.0])
     """
-    lines = shapely.transform(lines, lambda xy: xy + 0.5)
+    # Walls that were fitted on the image's border may end a little outside.
+    size = np.array(interior.shape[::-1], float)
+    lines = shapely.transform(lines, lambda xy: np.clip(xy + 0.5, 0, size))
     found = shapely.get_parts(shapely.polygonize(shapely.get_parts(shapely.union_all(lines))))
     found = found[shapely.area(found) >= min_area]
     if not len(found):

@@ -15,13 +15,15 @@ from classy_gc.polygons.graph import connected
 
 #: of the map of walls; below a half, so that a wall does not break where the map is unsure
 EDGE_THRESHOLD = 0.4
+_AT_BORDER = 0.75  # px
+_SMOOTHINGS = 4  # means of three cells, which take the stairs of a slanted wall away
 _SQUARE = np.ones((3, 3), bool)
 # Of the eight neighbours of a pixel one of each opposite two; those of an edge first.
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 def contours(interior: np.ndarray, threshold: float = 0.5, min_area: float = 0.0) -> list:
-    """Where the map crosses a probability (marching squares), as closed paths.
+    """Where the map crosses a probability (marching squares), as paths that close.
 
     Args:
         interior: probability of a building, shape ``[H, W]``.
@@ -29,20 +31,43 @@ def contours(interior: np.ndarray, threshold: float = 0.5, min_area: float = 0.0
         min_area: paths around less than this, in px², are left out (default: 0)
 
     Returns:
-        The vertices of each path, shape ``[k, 2]``, the last equal to the first.
+        The vertices of each path, shape ``[k, 2]``. One that runs along the border of the image is
+        several, so that its corners there are ends.
 
     Source: Lorensen and Cline, *Marching Cubes*, SIGGRAPH 1987; scikit-image's
     ``find_contours``.
 
     Example:
-        >>> (path,) = contours(np.ones((2, 3)))
-        >>> path.min(axis=0).tolist(), path.max(axis=0).tolist()
-        ([-0.5, -0.5], [1.5, 2.5])
+        >>> sorted(path[0].tolist() for path in contours(np.ones((4, 5))))
+        [[-0.5, -0.5], [-0.5, 4.5], [3.5, -0.5], [3.5, 4.5]]
     """
     found = find_contours(np.pad(interior, 1), threshold)
-    inside = np.array([-0.5, -0.5]), np.array(interior.shape) - 0.5
-    paths = [np.clip(path - 1, *inside) for path in found]
-    return [path for path in paths if len(path) > 3 and abs(_area(path)) > min_area]
+    closed = [path - 1 for path in found if len(path) > 3 and abs(_area(path)) > min_area]
+    return [piece for path in closed for piece in _cut_at_border(path, interior.shape)]
+
+
+def _cut_at_border(path: np.ndarray, shape: tuple[int, ...]) -> list:
+    """Puts what is near the image's border on it, and cuts the path at its corners there."""
+    on_axis = np.zeros(path.shape, bool)
+    for border in (np.array([-0.5, -0.5]), np.array(shape) - 0.5):
+        near = np.abs(path - border) <= _AT_BORDER
+        path, on_axis = np.where(near, border, path), on_axis | near
+    on = on_axis.any(axis=1)
+    if not on.any():
+        return [path]
+    closed = bool((path[0] == path[-1]).all())
+    before, after = np.roll(on, 1), np.roll(on, -1)
+    if closed:
+        before[0], after[-1] = on[-2], on[1]
+    cuts = on & (~before | ~after | on_axis.all(axis=1))
+    if closed and cuts.any():
+        first = int(cuts.argmax())
+        path = np.concatenate([path[first:-1], path[: first + 1]])
+        cuts = np.concatenate([cuts[first:-1], cuts[: first + 1]])
+    k = np.flatnonzero(cuts[1:-1]) + 1
+    ends = zip([0, *k], [*k, len(path) - 1], strict=True)
+    pieces = [path[a : b + 1] for a, b in ends]
+    return [piece for piece in pieces if np.ptp(piece, axis=0).any()]
 
 
 def _area(path: np.ndarray) -> float:
@@ -58,7 +83,8 @@ def skeleton(
 ) -> list:
     """The thinned walls of a map, as paths that meet in common junctions.
 
-    Walls are the border of the buildings, two pixels wide, and what the map of edges says.
+    Walls are the border between the pixels of buildings and others, and what the map of edges
+    says.
 
     Args:
         interior: probability of a building, shape ``[H, W]``.
@@ -80,19 +106,39 @@ def skeleton(
         >>> len(skeleton(rooms)), len(skeleton(rooms, wall))
         (1, 3)
     """
-    mask = np.pad(np.asarray(interior) > threshold, 2)
-    walls = ndimage.binary_dilation(mask, _SQUARE) & ~ndimage.binary_erosion(mask, _SQUARE)
+    walls = _walls(
+        np.pad(np.asarray(interior) > threshold, 1),
+        None if edges is None else np.pad(np.asarray(edges) > EDGE_THRESHOLD, 1),
+    )
+    paths = [path / 2 - 1.5 for path in trace(skeletonize(walls), keep_tips)]
+    return [_smoothed(p) for path in paths for p in _cut_at_border(path, interior.shape)]
+
+
+def _walls(mask: np.ndarray, edges: np.ndarray | None) -> np.ndarray:
+    """Cells of half a pixel: the cracks between pixels of which one is a building, and edges.
+
+    The centre of pixel (r, c) is cell (2r + 1, 2c + 1). Lines and bands are an odd number of cells
+    wide, so that thinning has no side to prefer.
+    """
+    height, width = mask.shape
+    cells = np.zeros((2 * height + 1, 2 * width + 1), bool)
+    cells[2:-1:2, 1::2] = mask[1:] != mask[:-1]
+    cells[1::2, 2:-1:2] = mask[:, 1:] != mask[:, :-1]
+    between = cells[2:-1:2, 1:-2:2] | cells[2:-1:2, 3::2]
+    cells[2:-1:2, 2:-1:2] = between | cells[1:-2:2, 2:-1:2] | cells[3::2, 2:-1:2]
     if edges is not None:
-        walls |= np.pad(np.asarray(edges) > EDGE_THRESHOLD, 2)
-    paths = trace(skeletonize(walls), keep_tips)
-    last = np.array(interior.shape) - 1
-    for path in paths:
-        path -= 2
-        # Of a building on the image's border the thinned wall runs just inside or outside.
-        for axis in (0, 1):
-            path[path[:, axis] <= 0.5, axis] = -0.5
-            path[path[:, axis] >= last[axis] - 0.5, axis] = last[axis] + 0.5
-    return [path for path in paths if np.ptp(path, axis=0).any()]
+        bands = np.zeros_like(cells)
+        bands[1::2, 1::2] = edges
+        cells |= ndimage.binary_dilation(bands, _SQUARE)
+    return cells
+
+
+def _smoothed(path: np.ndarray) -> np.ndarray:
+    """Without the stairs of its cells, which would make it longer; ends stay."""
+    for _ in range(_SMOOTHINGS):
+        middle = (path[:-2] + 2 * path[1:-1] + path[2:]) / 4
+        path = np.concatenate([path[:1], middle, path[-1:]])
+    return path
 
 
 def trace(lines: np.ndarray, keep_tips: bool = True) -> list:

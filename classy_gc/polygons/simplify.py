@@ -295,6 +295,6 @@ def _joined(walls: _Walls, graph: Graph, positions: np.ndarray, tolerance: float
     lines = shapely.linestrings(
         place[which][:, ::-1], indices=np.unique(line, return_inverse=True)[1]
     )
-    simpler = shapely.simplify(lines, tolerance, preserve_topology=False)
+    simpler = shapely.simplify(lines, tolerance / 2, preserve_topology=False)
     ring = walls.ring[first]
     return np.where(ring & (shapely.get_num_coordinates(simpler) < 4), lines, simpler)

@@ -9,7 +9,9 @@ from classy_gc.polygons.energy import Weights
 
 RANDOM = np.random.default_rng(0)
 MAP = torch.from_numpy(ndimage.gaussian_filter(RANDOM.random((12, 15)), 1))
-FRAME = FrameField(*map(torch.from_numpy, from_directions(*np.exp(1j * RANDOM.random((2, 12, 15))))))
+FRAME = FrameField(
+    *map(torch.from_numpy, from_directions(*np.exp(1j * RANDOM.random((2, 12, 15)))))
+)
 POINTS = torch.from_numpy(1.3 + 8 * RANDOM.random((9, 2)))
 EDGES = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0], [4, 5], [5, 6], [6, 7], [7, 8]])
 TURNS = torch.tensor([[0, 1, 2], [1, 2, 3], [4, 5, 6], [5, 6, 7]])

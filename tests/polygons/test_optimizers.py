@@ -83,7 +83,10 @@ def test_with_gc_an_outline_that_lies_beside_stays_there(case, use_gc):
     before, _ = means(optimizer)
     optimizer.optimize()
     drift = (means(optimizer)[0] - before)[:2]
-    assert np.allclose(drift, 0 if use_gc else [-0.7, 0.7], atol=2e-4 if use_gc else 0.3)
+    if use_gc:
+        assert np.abs(drift).max() < 2e-4
+    else:
+        assert (drift * [-1, 1] > 0.1).all()
 
 
 @cases
@@ -130,8 +133,10 @@ def test_energy_falls(case):
 
 def test_published_layout_loses_half_of_every_move():
     energies = {}
+    interior = rendered(BUILDINGS[:2])
+    graph = Graph.of(resample(contours(interior)))
     for layout in ("2n", "n2"):
-        optimizer = built("contours", layout=layout)
+        optimizer = TensorPolyOptimizer(graph, interior, FRAME, layout=layout)
         optimizer.optimize()
         energies[layout] = optimizer.energy().item()
     assert energies["n2"] > 2 * energies["2n"]
@@ -174,16 +179,16 @@ def test_nothing_to_refine(case):
     assert optimizer.optimize().shape == (0, 2)
 
 
-def test_edges_separate_rooms():
+def test_edges_draw_the_wall_between_rooms():
     interior, edges = rooms()
     graph = Graph.of(resample(skeleton(interior, edges)), interior.shape)
-    ridges = []
+    wall = (np.abs(graph.positions - [60, 79.5]) < [30, 5]).all(axis=1)
+    graph.positions[wall, 1] += 0.7
+    off = []
     for given in (None, edges):
         optimizer = TensorSkeletonOptimizer(graph, interior, from_map(interior), given)
-        positions = optimizer.optimize()
-        wall = positions[(np.abs(positions - [60, 79.5]) < [30, 5]).all(axis=1)]
-        ridges.append(np.abs(wall[:, 1] - (ROOMS[1].bounds[0] - 0.5)).mean())
-    assert ridges[1] < 0.1 < ridges[0]
+        off.append(np.abs(optimizer.optimize()[wall, 1] - (ROOMS[1].bounds[0] - 0.5)).mean())
+    assert off[1] < 0.15 < 0.4 < off[0]
 
 
 @pytest.mark.parametrize(

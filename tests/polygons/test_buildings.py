@@ -1,0 +1,156 @@
+"""From maps to polygons: the corner-aware simplification, faces, and all of it together."""
+
+import numpy as np
+import pytest
+import shapely
+
+from classy_gc.polygons import FrameField, Graph, from_directions, from_map, polygonize, resample
+from classy_gc.polygons.faces import faces
+from classy_gc.polygons.simplify import simplify
+from tests.polygons.shapes import ROOMS, SHAPE, rectangle, rendered, rooms
+
+
+def hausdorff(a, b):
+    return shapely.hausdorff_distance(shapely.boundary(a), shapely.boundary(b), densify=0.05)
+
+
+def corners(polygon):
+    return [shapely.get_num_coordinates(ring) - 1 for ring in shapely.get_rings(polygon)]
+
+
+@pytest.mark.parametrize("method", ["contours", "skeleton"])
+@pytest.mark.parametrize("degrees", [0, 20, 45])
+@pytest.mark.parametrize("own_frame", [True, False])
+def test_a_rectangle_has_four_corners(method, degrees, own_frame):
+    truth = rectangle(degrees)
+    interior = rendered(truth)
+    u = np.full(SHAPE, np.exp(1j * np.radians(90 - degrees)))
+    frame = None if own_frame else from_directions(u, 1j * u)
+    found = polygonize(interior, frame=frame, method=method)
+    (polygon,) = found.polygons
+    assert corners(polygon) == [4]
+    assert hausdorff(polygon, truth) < 0.7
+    assert found.probability == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("degrees", [0, 20])
+def test_the_half_pixel(degrees):
+    """A small building lies where it is, not half a pixel beside."""
+    truth = rectangle(degrees, 14, 10, (60.25, 50.5))
+    (polygon,) = polygonize(rendered(truth, blur=0.7)).polygons
+    offset = np.array(polygon.centroid.coords[0]) - truth.centroid.coords[0]
+    assert np.abs(offset).max() < 0.05
+
+
+def test_rooms_share_their_wall():
+    interior, edges = rooms()
+    found = polygonize(interior, edges, before=True)
+    for polygons in (found.polygons, found.before):
+        a, b = polygons
+        assert sorted(len(p.interiors) for p in polygons) == [0, 1]
+        assert a.intersection(b).area == 0
+        assert len(shapely.union_all(polygons).interiors) == 1  # no gap between them
+        assert a.intersection(b).length == pytest.approx(80, abs=2)
+    for polygon, room in zip(sorted(found.polygons, key=lambda p: p.bounds), ROOMS, strict=True):
+        assert hausdorff(polygon, room) < 0.7
+        assert corners(polygon) == [4] * len(corners(room))
+
+
+def test_contours_with_edges_and_other_bad_arguments():
+    interior, edges = rooms()
+    with pytest.raises(ValueError, match="'skeleton', not 'contours'"):
+        polygonize(interior, edges, method="contours")
+    with pytest.raises(ValueError, match=r"one of \['contours', 'skeleton'\], not 'outlines'"):
+        polygonize(interior, method="outlines")
+    with pytest.raises(ValueError, match=r"\[2, 2\]"):
+        polygonize(interior, frame=FrameField(*np.zeros((2, 2, 2), complex)))
+
+
+@pytest.mark.parametrize("method", ["contours", "skeleton"])
+@pytest.mark.parametrize(
+    "box", [(0, 0, 30, 20), (140, 30, 160, 70), (50, 100, 90, 120), (0, 0, 160, 120)]
+)
+def test_a_building_on_the_border(method, box):
+    truth = shapely.box(*box)
+    (polygon,) = polygonize(rendered(truth, blur=0), method=method).polygons
+    assert corners(polygon) == [4]
+    assert hausdorff(polygon, truth) < 0.7
+    height, width = SHAPE
+    for found, true, border in zip(polygon.bounds, box, (0, 0, width, height), strict=True):
+        if true == border:
+            assert found == pytest.approx(border, abs=0.05)
+            assert 0 <= found <= max(SHAPE)
+
+
+@pytest.mark.parametrize("method", ["contours", "skeleton"])
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_a_map_without_buildings(method, value):
+    found = polygonize(np.full((40, 50), value, np.float32), method=method, before=True)
+    assert len(found.polygons) == len(found.probability) == len(found.before) == 0
+
+
+@pytest.mark.parametrize("method", ["contours", "skeleton"])
+def test_thousands_of_tiny_buildings(method):
+    inside = np.arange(600) % 12 < 6
+    interior = np.float32(np.outer(inside, inside))
+    found = polygonize(interior, method=method, steps=6)
+    assert len(found.polygons) == 50 * 50
+    assert np.allclose(shapely.area(found.polygons), 36, rtol=0.25)
+
+
+def test_no_building_is_lost_to_the_tolerance():
+    truth = rectangle(0, 7, 7, (40.5, 40.5))
+    (polygon,) = polygonize(rendered(truth, blur=0), tolerance=8.0).polygons
+    assert polygon.area > 10
+
+
+def test_min_area_leaves_out_buildings_and_courtyards():
+    court = shapely.box(20, 20, 60, 60).difference(shapely.box(38, 38, 42, 42))
+    interior = rendered([court, shapely.box(100, 50, 104, 54)], blur=0)
+    some = polygonize(interior, min_area=10).polygons
+    assert sorted(len(p.interiors) for p in some) == [0, 1]
+    (one,) = polygonize(interior, min_area=30).polygons
+    assert not one.interiors
+    assert one.area == pytest.approx(1600, rel=0.02)
+
+
+def test_a_courtyard_with_a_building_in_it():
+    ring = shapely.box(10, 10, 110, 110).difference(shapely.box(30, 30, 90, 90))
+    found = polygonize(rendered([ring, shapely.box(50, 50, 70, 70)])).polygons
+    big, small = sorted(found, key=shapely.area, reverse=True)
+    assert corners(big) == [4, 4]
+    assert corners(small) == [4]
+    assert not big.intersects(small)
+
+
+def test_walls_end_at_corners_of_the_frame():
+    """A step shallower than the tolerance stays where both sides follow the frame."""
+    path = np.array([[0, 0], [0, 30], [16, 30], [16, 35], [32, 35], [32, 0], [0, 0]], float)
+    graph = Graph.of(resample([path], spacing=1))
+    c0 = np.full((40, 40), -1 + 0j)
+    counts = [
+        shapely.get_num_coordinates(simplify(graph, graph.positions, 3.0, frame))[0] - 1
+        for frame in (None, FrameField(c0, 0 * c0))
+    ]
+    assert counts[0] < counts[1] == 6
+
+
+def test_faces_keep_what_is_probable():
+    boxes = shapely.boundary([shapely.box(0, 0, 9, 9), shapely.box(9, 0, 19, 9)])
+    interior = np.zeros((12, 24))
+    interior[:10, 10:20] = 0.8
+    polygons, probability = faces(boxes, interior)
+    assert [p.bounds for p in polygons] == [(9.5, 0.5, 19.5, 9.5)]
+    assert probability == pytest.approx(0.8)
+    assert len(faces(boxes, interior, threshold=0.9)[0]) == 0
+
+
+@pytest.mark.parametrize("method", ["contours", "skeleton"])
+def test_a_frame_of_tensors(method):
+    import torch
+
+    interior = rendered(rectangle(20))
+    frame = from_map(interior)
+    tensors = FrameField(*map(torch.from_numpy, frame))
+    found = [polygonize(interior, frame=f, method=method).polygons[0] for f in (frame, tensors)]
+    assert found[0] == found[1]

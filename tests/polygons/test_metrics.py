@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
+from classy_gc.polygons.metrics import Metrics, angle_error, measure, table, vertices
+from tests.polygons.shapes import ROOMS, rectangle
+
+ROOMS_ARRAY = np.array(ROOMS)
+
+
+def test_equal_polygons():
+    assert measure(ROOMS_ARRAY, ROOMS_ARRAY) == pytest.approx((1, 0, 1, 0, 2))
+    assert vertices(ROOMS_ARRAY) == 12
+
+
+def test_known_values():
+    truth = shapely.box([0, 100], 0, [10, 110], 10)
+    ours = shapely.box([0, 100], 0, [8, 110], 10)
+    found = measure(ours, truth)._replace(angle=0)
+    assert found == pytest.approx((0.9, 0, 1, 1, 2), abs=0.02)
+    missing = measure(ours[:1], truth)._replace(angle=0)
+    assert missing == pytest.approx((0.4, 0, 0.5, 2, 1), abs=0.02)
+
+
+@given(st.floats(0, 12))
+def test_a_slanted_wall(rise):
+    truth = shapely.box(0, 0, 60, 60)
+    slanted = shapely.Polygon([(0, 0), (60, rise), (60, 60), (0, 60)])
+    expected = np.degrees(np.arctan2(rise, 60))
+    assert angle_error(slanted, truth) >= expected - 0.1  # more where it leaves a corner
+
+
+def test_units_do_not_matter():
+    truth, ours = rectangle(0), rectangle(5, 78, 43)
+    small = [shapely.affinity.scale(p, 0.3, 0.3, origin=(0, 0)) for p in (ours, truth)]
+    a, b = measure(ours, truth), measure(*small, pixel=0.3)
+    assert b == pytest.approx(a._replace(hausdorff=0.3 * a.hausdorff))
+
+
+def test_nothing_found():
+    found = measure(np.array([], object), ROOMS_ARRAY)
+    assert (found.iou, found.vertices, found.matched) == (0, 0, 0)
+    assert np.isnan([found.angle, found.hausdorff]).all()
+
+
+def test_table():
+    lines = table({"before": Metrics(0.5, 45, 1, 3, 2), "after": Metrics(1, 0, 1, 0, 2)})
+    assert [len(line) for line in lines.splitlines()] == [50] * 3
