@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from classy_gc.polygons.buildings import METHODS, Buildings, polygonize
+from classy_gc.polygons.faces import faces
 from classy_gc.polygons.files import Map, open_map, write_polygons
 from classy_gc.polygons.frame_field import FrameField, from_directions, from_map
 from classy_gc.polygons.graph import Graph, resample
@@ -80,7 +81,7 @@ def scene(blocks: bool) -> Scene:
     if blocks:
         footprints = shapely.get_parts(shapely.union_all(footprints))
     west, south, east, north = shapely.total_bounds(footprints)
-    origin = np.array([west, north]) + [-_MARGIN * _PIXEL, _MARGIN * _PIXEL]
+    origin = np.array([west - _MARGIN * _PIXEL, north + _MARGIN * _PIXEL])
     truth = shapely.transform(footprints, lambda xy: (xy - origin) / [_PIXEL, -_PIXEL])
     shape = (
         int((north - south) / _PIXEL) + 2 * _MARGIN,
@@ -191,49 +192,43 @@ def write(scene: Scene, name: str, folder: Path, with_edges: bool) -> tuple[Map,
 
 
 def speed() -> str:
-    """Seconds of every stage on three maps of 1024²: as text."""
-    blocks = scene(blocks=True)
-    crop = maps(blocks, 0)[0][200:1224, 200:1224]
-    cells = np.zeros((1024, 1024), np.float32)
-    for size, pitch in ((12, 16),):
-        inside = np.arange(1024) % pitch < size
-        cells[np.ix_(inside, inside)] = 1
-    cells = ndimage.gaussian_filter(cells, 1)
-    rows: list[list[Any]] = [
-        ["1024² px", "polygons", "vertices", "tensors", "frame", "outlines", "refine", "polygonize"]
-    ]
-    for name, interior, method in (
-        ("blocks, contours", crop, "contours"),
-        ("blocks, skeleton", crop, "skeleton"),
-        ("tiny buildings, contours", cells, "contours"),
-        ("tiny buildings, skeleton", cells, "skeleton"),
-    ):
-        optimizer, outlines = METHODS[method]
-        times = [time.perf_counter()]
-        frame = from_map(interior)
-        times.append(time.perf_counter())
-        graph = Graph.of(resample(outlines(interior, None, 0.5, 10)), interior.shape)
-        times.append(time.perf_counter())
-        refine = optimizer(graph, interior, frame)
-        positions = refine.optimize()
-        times.append(time.perf_counter())
-        from classy_gc.polygons.faces import faces
-
-        polygons, _ = faces(simplify(graph, positions, 1.0, frame), interior)
-        times.append(time.perf_counter())
-        tensors = len(refine.optimizer.param_groups[0]["params"])
-        counts = [f"{n:,}" for n in (len(polygons), len(positions), tensors)]
-        rows.append([name, *counts, *(f"{t:.2f} s" for t in np.diff(times))])
+    """Seconds of every stage on maps of 1024² pixels, as text."""
+    blocks = maps(scene(blocks=True), 0)[0][200:1224, 200:1224]
+    inside = np.arange(1024) % 16 < 12
+    tiny = ndimage.gaussian_filter(np.float32(np.outer(inside, inside)), 1)
+    stages = ("frame", "outlines", "refine", "polygonize")
+    rows: list[list[Any]] = [["1024² px", "polygons", "vertices", "tensors", *stages]]
+    for name, interior in (("blocks", blocks), ("tiny buildings", tiny)):
+        for method, (optimizer, outlines) in METHODS.items():
+            times = [time.perf_counter()]
+            frame = from_map(interior)
+            times.append(time.perf_counter())
+            paths = outlines(interior, None, 0.5, 10)
+            graph = Graph.of(resample(paths), interior.shape)
+            times.append(time.perf_counter())
+            refine = optimizer(graph, interior, frame)
+            positions = refine.optimize()
+            times.append(time.perf_counter())
+            polygons, _ = faces(simplify(graph, positions, 1.0, frame), interior)
+            times.append(time.perf_counter())
+            tensors = len(refine.optimizer.param_groups[0]["params"])
+            counts = [f"{n:,}" for n in (len(polygons), len(positions), tensors)]
+            seconds = [f"{t:.2f} s" for t in np.diff(times)]
+            rows.append([f"{name}, {method}", *counts, *seconds])
     return aligned(rows, numbers=True)
 
 
-def main() -> None:
-    """Runs the example."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the example.
+
+    Args:
+        argv: the flags (default: None, those of the process).
+    """
     parser = argparse.ArgumentParser(prog="python -m classy_gc.polygons.bubenec")
     parser.add_argument("--output_folder", default="bubenec", type=Path, help="(default bubenec)")
     parser.add_argument("--seeds", type=int, default=3, help="of the degradation (default 3)")
     parser.add_argument("--speed", action="store_true", help="time every stage, and nothing else")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.speed:
         print(speed())
         return

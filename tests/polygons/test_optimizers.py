@@ -163,7 +163,7 @@ def test_tensors_are_few():
     for k, (size, angle) in enumerate(zip(sizes, angles, strict=True)):
         path = np.stack([np.cos(angle), np.sin(angle)], axis=1) * size / np.pi
         path[-1] = path[0]
-        paths.append(path + [1000.0 * k, 0])
+        paths.append(path + np.array([1000.0 * k, 0]))
     graph = Graph.of(resample(paths))
     optimizer = TensorPolyOptimizer(graph, MAP, FRAME)
     params = optimizer.optimizer.param_groups[0]["params"]

@@ -1,0 +1,152 @@
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from PIL import Image
+
+from classy_gc.commands import main
+from classy_gc.polygons.files import open_map, read_polygons, write_polygons
+from tests.polygons.shapes import ROOMS, rectangle, rendered, rooms
+from tests.polygons.test_files import png, tiff
+
+TRUTH = [rectangle(20, 40, 24, (50, 60)), rectangle(20, 30, 30, (115, 60))]
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+@pytest.fixture
+def files(here):
+    """A map in each form, walls, a frame field and the truth, in the current folder."""
+    interior = rendered(TRUTH)
+    np.save("map.npy", interior)
+    np.savez("map.npz", interior)
+    png(Path("map.png"), np.uint8(np.rint(interior * 255)))
+    tiff(Path("map.tif"), np.uint8(np.rint(interior * 255)))
+    np.savez("frame.npz", np.zeros((4, *interior.shape)))
+    np.save("rooms.npy", rooms()[0])
+    np.save("walls.npy", rooms()[1])
+    write_polygons("truth.gpkg", np.array(TRUTH), np.ones(2), open_map("map.tif"))
+    return sorted(Path().iterdir())
+
+
+def run(*arguments):
+    return main(["polygonize", *arguments])
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".shp", ".fgb"])
+@pytest.mark.parametrize("name", ["map.tif", "map.png", "map.npy", "map.npz"])
+def test_every_map_to_every_format(name, suffix, files, capsys):
+    assert run(name, "--output", f"out{suffix}", "--steps", "60") == 0
+    out = capsys.readouterr().out
+    assert "2 polygons in" in out
+    assert f"out{suffix}" in out
+    found = read_polygons(f"out{suffix}", open_map(name))
+    for polygon, truth in zip(sorted(found, key=lambda p: p.bounds), TRUTH, strict=True):
+        assert polygon.intersection(truth).area > 0.95 * polygon.union(truth).area
+    crs = pyogrio.read_info(f"out{suffix}")["crs"]
+    assert (crs == "EPSG:32633") == (name == "map.tif")
+
+
+def test_truth_and_picture(files, capsys):
+    flags = ["--truth", "truth.gpkg", "--picture", "out.png", "--steps", "60"]
+    assert run("map.tif", "--output", "out.gpkg", *flags) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [
+        "IoU",
+        "before",
+        "after",
+        "polygons",
+        "picture",
+    ]
+    with Image.open("out.png") as image:
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    for color in ((0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)):
+        assert (pixels == color).all(axis=1).sum() > 200
+
+
+def test_edges_and_frame_field(files):
+    assert run("rooms.npy", "--output", "one.geojson", "--steps", "30") == 0
+    assert run("rooms.npy", "--edges", "walls.npy", "--output", "two.geojson") == 0
+    interior = open_map("rooms.npy")
+    assert [len(read_polygons(f, interior)) for f in ("one.geojson", "two.geojson")] == [1, 2]
+    a, b = read_polygons("two.geojson", interior)
+    assert a.intersection(b).area == 0
+    assert shapely.union(a, b).symmetric_difference(shapely.union_all(ROOMS)).area < 200
+    flags = ["--frame_field", "frame.npz", "--method", "skeleton", "--steps", "30"]
+    assert run("map.npy", "--output", "framed.geojson", *flags) == 0
+
+
+def test_tiles(files):
+    assert run("map.npy", "--output", "whole.gpkg", "--steps", "5") == 0
+    assert run("map.npy", "--output", "tiles.gpkg", "--steps", "5", "--tile", "16") == 0
+    whole, tiles = (read_polygons(f, open_map("map.npy")) for f in ("whole.gpkg", "tiles.gpkg"))
+    assert len(whole) == len(tiles)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["no.tif"], ["no.tif", "no such file"]),
+        (["map.jpg"], ["map.jpg", "one of .tif"]),
+        (["rgb.png"], ["rgb.png", "RGB"]),
+        (["map.npy", "--output", "out.kml"], ["--output", ".fgb", "out.kml"]),
+        (["map.npy", "--output", "no/out.gpkg"], ["no writable folder no"]),
+        (["map.npy", "--edges", "small.npy"], ["small.npy is 3×4, map.npy 120×160"]),
+        (["map.npy", "--edges", "walls.npy", "--method", "contours"], ["--edges", "skeleton"]),
+        (["map.npy", "--frame_field", "map.npz"], ["frame field map.npz", "[4, height, width]"]),
+        (["map.npy", "--threshold", "1"], ["--threshold", "between 0 and 1", "1.0"]),
+        (["map.npy", "--threshold", "nan"], ["--threshold", "nan"]),
+        (["map.npy", "--tolerance", "0"], ["--tolerance", "> 0"]),
+        (["map.npy", "--min_area", "-1"], ["--min_area", ">= 0"]),
+        (["map.npy", "--steps", "-1"], ["--steps", ">= 0"]),
+        (["map.npy", "--tile", "30"], ["--tile", "multiple of 4"]),
+        (["map.npy", "--method", "outlines"], ["--method", "contours"]),
+        (["map.npy", "--picture", "out.pdf"], ["--picture", ".png"]),
+        (["map.npy", "--device", "abacus"], ["--device abacus"]),
+        (["map.npy", "--truth", "truth.gpkg"], ["truth.gpkg is in EPSG:32633", "map.npy"]),
+        (["map.tif", "--truth", "none.gpkg"], ["none.gpkg"]),
+        (["dark.npy"], ["dark.npy: no buildings found", "0.3"]),
+        (["bright.npy"], ["bright.npy", "[0, 1]", "2"]),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(arguments, fragments, files, capsys):
+    png(Path("rgb.png"), np.zeros((3, 4, 3), np.uint8))
+    for name, value in (("dark", 0.3), ("bright", 2.0)):
+        np.save(f"{name}.npy", np.full((40, 40), value))
+    np.save("small.npy", np.zeros((3, 4)))
+    there = sorted(Path().iterdir())
+    output = [] if "--output" in arguments else ["--output", "out.gpkg"]
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments, *output)
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    for fragment in ["classy-gc polygonize: error: ", *fragments]:
+        assert fragment in line
+    assert sorted(Path().iterdir()) == there
+
+
+def test_one_line_without_its_packages(files, monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "rasterio" else find(name)
+    )
+    with pytest.raises(SystemExit):
+        run("map.npy", "--output", "out.gpkg")
+    assert "pip install 'classy-gc[polygons]'" in capsys.readouterr().err
+
+
+def test_the_command_as_a_person_types_it(files):
+    command = [Path(sys.executable).parent / "classy-gc", "polygonize", "map.tif"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    flags = ["--output", "out.geojson"]
+    done = subprocess.run(
+        list(map(str, [*command, *flags])), env=env, check=True, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert len(read_polygons("out.geojson", open_map("map.tif"))) == 2

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import shapely
+from scipy import ndimage
+
+from classy_gc.polygons import from_map, polygonize, tiles
+from classy_gc.polygons.files import InputError, open_map
+from classy_gc.polygons.tiles import polygonize_map
+from tests.polygons.shapes import rectangle, rendered
+
+SHAPE = (430, 510)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(tiles, "_OVERLAP", 48)
+    monkeypatch.setattr(tiles, "_CONTEXT", 32)
+
+
+@pytest.fixture(scope="module")
+def city():
+    """Buildings on the borders of tiles of 128 px, one longer than a tile, and those walls."""
+    random = np.random.default_rng(3)
+    buildings = [
+        rectangle(random.uniform(-40, 40), *random.uniform(18, 30, 2), (60 * i + 30, 60 * j + 30))
+        for i in range(8)
+        for j in range(7)
+        if (i, j) not in {(1, 2), (2, 2), (3, 2), (4, 2), (5, 2)}
+    ]
+    buildings.append(rectangle(8, 260, 26, (240, 150)))
+    interior = rendered(buildings, SHAPE)
+    walls = np.float32(np.abs(ndimage.sobel(interior)) > 1.5)
+    return interior, walls, from_map(interior)
+
+
+def opened(path, array):
+    np.save(path, array)
+    return open_map(path)
+
+
+@pytest.mark.parametrize("own_frame", [False, True])
+@pytest.mark.parametrize("with_edges", [False, True])
+def test_tiles_give_what_the_whole_gives(with_edges, own_frame, city, tmp_path):
+    interior, walls, frame = city
+    walls = walls if with_edges else None
+    options = {"steps": 40, "before": True}
+    whole = polygonize(interior, walls, frame, **options)
+    found = polygonize_map(
+        opened(tmp_path / "map.npy", interior),
+        None if walls is None else opened(tmp_path / "walls.npy", walls),
+        None if own_frame else frame,
+        tile=128,
+        **options,
+    )
+    for ours, theirs in ((found.polygons, whole.polygons), (found.before, whole.before)):
+        assert len(ours) == len(theirs)
+        mine, its = shapely.STRtree(theirs).query(ours, predicate="intersects")
+        common = shapely.area(shapely.intersection(ours[mine], theirs[its]))
+        union = shapely.area(shapely.union(ours[mine], theirs[its]))
+        same = common / union > (0.9 if own_frame else 0.97)  # that of a window sees less
+        assert sorted(mine[same]) == list(range(len(ours)))
+        assert sorted(its[same]) == list(range(len(theirs)))
+    assert np.isfinite(found.probability).all()
+
+
+def test_every_building_of_thousands_once(tmp_path):
+    inside = np.arange(720) % 12 < 7
+    interior = np.float32(np.outer(inside, inside))
+    found = polygonize_map(opened(tmp_path / "map.npy", interior), tile=256, steps=1)
+    assert len(found.polygons) == 60 * 60
+    centres = shapely.get_coordinates(shapely.centroid(found.polygons)).round()
+    assert len(np.unique(centres, axis=0)) == 60 * 60
+
+
+def test_components_are_those_of_the_whole(tmp_path):
+    random = np.random.default_rng(0)
+    interior = np.float32(ndimage.gaussian_filter(random.random((150, 170)), 2) > 0.505)
+    mask = ndimage.binary_dilation(interior > 0.5, np.ones((3, 3)))
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    boxes = {(r.start, c.start, r.stop, c.stop) for r, c in ndimage.find_objects(labels)}
+    found, highest = tiles._components(opened(tmp_path / "map.npy", interior), None, 0.5, 16, False)
+    assert highest == 1
+    assert sorted(c.box for c in found) == sorted(boxes)
+    first = {tuple(np.argwhere(labels == k)[0]) for k in range(1, labels.max() + 1)}
+    assert {c.key for c in found} == first
+
+
+@pytest.mark.parametrize("tile", [2048, 64])
+def test_nothing(tile, tmp_path):
+    interior = opened(tmp_path / "map.npy", np.full((300, 300), 0.25, np.float32))
+    with pytest.raises(InputError, match=r"no buildings found; the highest probability is 0.25"):
+        polygonize_map(interior, tile=tile)
+
+
+def test_values_out_of_range_in_one_tile(tmp_path):
+    array = np.zeros((300, 300), np.float32)
+    array[290, 290] = 1.5
+    with pytest.raises(InputError, match=r"not from 0 to 1\.5"):
+        polygonize_map(opened(tmp_path / "map.npy", array), tile=64)
