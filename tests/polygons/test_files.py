@@ -32,8 +32,8 @@ ALL = slice(0, 3), slice(0, 4)
 def tiff(path, values=VALUES, crs=UTM, transform=PLACE, **options):
     values = np.atleast_3d(values.T).T
     count, height, width = values.shape
-    profile = dict(driver="GTiff", height=height, width=width, count=count, dtype=values.dtype)
-    with rasterio.open(path, "w", crs=crs, transform=transform, **profile, **options) as file:
+    size = (width, height, count)
+    with rasterio.open(path, "w", "GTiff", *size, crs, transform, values.dtype, **options) as file:
         file.write(values)
     return path
 
@@ -234,7 +234,7 @@ def test_bad_outputs(name, match, tmp_path):
 
 def test_maps_that_do_not_lie_on_each_other(tmp_path):
     one = open_map(tiff(tmp_path / "one.tif"))
-    with pytest.raises(InputError, match="4×3, .* 3×4 pixels"):
+    with pytest.raises(InputError, match=r"4×3, .* 3×4 pixels"):
         check_same_size(open_map(saved(tmp_path / "b.npy", VALUES.T)), one)
     moved = open_map(tiff(tmp_path / "c.tif", transform=Affine(0.5, 0, 458001, 0, -0.5, 5551000)))
     with pytest.raises(InputError, match="georeferenced otherwise"):
