@@ -9,9 +9,15 @@ EXTRAS = {
     "examples": ["scikit-learn", "scipy", "matplotlib", "progressbar2"],
     "tensorboard": ["tensorboard"],
     "zero": ["fairscale"],
+    "polygons": [
+        *("shapely>=2.1", "scikit-image", "scipy", "Pillow", "tqdm"),
+        *("rasterio", "pyogrio", "matplotlib"),  # files and pictures
+    ],
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
 EXTRAS["test"] = [*EXTRAS["all"], "pytest", "hypothesis", "ruff", "mypy"]
+# For its footprints of Bubeneč, the example of classy_gc/polygons.
+EXTRAS["test"] += ["momepy"]
 # The frameworks that the core's optimizers are tested in; who uses one has it.
 EXTRAS["test"] += ["accelerate", "hydra-core", "lightning", "mmengine", "pytorch_optimizer"]
 

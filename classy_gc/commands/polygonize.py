@@ -158,6 +158,6 @@ def _run(args: argparse.Namespace) -> int:
     print(f"  polygons  {args.output}")
     if args.picture:
         with replaced(Path(args.picture)) as file:
-            picture(interior, found).savefig(file, format="png", dpi=130)
+            picture(interior, found).savefig(file, format="png", dpi=100)
         print(f"  picture   {args.picture}")
     return 0
