@@ -225,7 +225,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: the flags (default: None, those of the process).
     """
     parser = argparse.ArgumentParser(prog="python -m classy_gc.polygons.bubenec")
-    parser.add_argument("--output_folder", default="bubenec", type=Path, help="(default bubenec)")
+    parser.add_argument(
+        "--output_folder", default="output_bubenec", type=Path, help="(default output_bubenec)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="of the degradation (default 3)")
     parser.add_argument("--speed", action="store_true", help="time every stage, and nothing else")
     args = parser.parse_args(argv)

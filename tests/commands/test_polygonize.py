@@ -67,7 +67,7 @@ def test_truth_and_picture(files, capsys):
     with Image.open("out.png") as image:
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     for color in ((0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)):
-        assert (pixels == color).all(axis=1).sum() > 200
+        assert (np.abs(pixels.astype(int) - color).max(axis=1) < 40).sum() > 200
 
 
 def test_edges_and_frame_field(files):

@@ -35,14 +35,20 @@ def test_figures(blocks):
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
-    rows = {"GC": bubenec._BLOCKS["GC"]}
-    monkeypatch.setattr(bubenec, "_BLOCKS", rows)
-    monkeypatch.setattr(bubenec, "_BUILDINGS", {})
+    whole = bubenec.scene(blocks=True)
+    corner = shapely.box(830, 20, 1030, 200)  # three buildings
+    some = whole.truth[shapely.within(whole.truth, corner)]
+    truth = shapely.transform(some, lambda xy: xy - [830, 20])
     monkeypatch.setattr(
-        bubenec, "polygonize", lambda *args, **options: polygonize(*args, **options, steps=2)
+        bubenec, "scene", lambda blocks: whole._replace(truth=truth, shape=(180, 200))
     )
     bubenec.main(["--output_folder", str(tmp_path / "out"), "--seeds", "1"])
     out = capsys.readouterr().out
-    assert "28 blocks, contours, mean of 1 seeds" in out
+    for line in (
+        f"{len(truth)} blocks, contours, mean of 1 seeds",
+        "GC, published weights",
+        "before",
+    ):
+        assert line in out
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names >= {"blocks.tif", "blocks.gpkg", "blocks.png", "buildings_edges.tif"}

@@ -151,5 +151,5 @@ def test_a_frame_of_tensors(method):
     interior = rendered(rectangle(20))
     frame = from_map(interior)
     tensors = FrameField(*map(torch.from_numpy, frame))
-    found = [polygonize(interior, frame=f, method=method).polygons[0] for f in (frame, tensors)]
+    found = [polygonize(interior, None, f, method, steps=20).polygons[0] for f in (frame, tensors)]
     assert found[0] == found[1]
