@@ -88,8 +88,8 @@ def _check_device(name: str) -> None:
     import torch
 
     try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=name).item()  # which `meta` has no value of
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name}: {reason}") from error
 

@@ -109,6 +109,7 @@ def test_tiles(files):
         (["map.npy", "--method", "outlines"], ["--method", "contours"]),
         (["map.npy", "--picture", "out.pdf"], ["--picture", ".png"]),
         (["map.npy", "--device", "abacus"], ["--device abacus"]),
+        (["map.npy", "--device", "meta"], ["--device meta"]),
         (["map.npy", "--truth", "truth.gpkg"], ["truth.gpkg is in EPSG:32633", "map.npy"]),
         (["map.tif", "--truth", "none.gpkg"], ["none.gpkg"]),
         (["dark.npy"], ["dark.npy: no buildings found", "0.3"]),
