@@ -3,12 +3,17 @@
 Reading a gradient a second time is what GC costs; a row that has just been summed is still in
 the cache when it is updated. :mod:`classy_gc.core.kernels.rows` does so on the CPU. Where there
 is no kernel, GC goes around torch's own step (:mod:`classy_gc.core.around_update`), with the same
-numbers to rounding. The environment variable ``CLASSY_GC_KERNELS=0`` turns kernels off.
+numbers to rounding.
+
+The environment variable ``CLASSY_GC_KERNELS`` is unset for the C kernel on the CPU, ``triton`` for
+:mod:`classy_gc.core.kernels.triton_rows` on CUDA besides, or ``0`` for no kernel.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,6 +24,18 @@ from classy_gc.core.kernels import rows
 
 if TYPE_CHECKING:
     from classy_gc.core.centralized_optimizer import CentralizedOptimizer
+
+
+def _kernel(params: Iterable[Tensor]) -> Any:
+    """The module of the kernel for parameters."""
+    choice = os.environ.get("CLASSY_GC_KERNELS", "")
+    if choice not in ("", "0", "triton"):
+        raise ValueError(f"Invalid CLASSY_GC_KERNELS: {choice!r}, must be 0, triton, or unset")
+    if choice == "triton" and (
+        os.environ.get("TRITON_INTERPRET") == "1" or any(p.is_cuda for p in params)
+    ):
+        return import_module("classy_gc.core.kernels.triton_rows")
+    return rows
 
 
 def why_not(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> str | None:
@@ -36,7 +53,7 @@ def why_not(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> str | Non
     for name in ("differentiable", "capturable"):
         if group.get(name):
             return f"{name} is on"
-    return rows.missing()
+    return _kernel(group["params"]).missing()
 
 
 class Found(NamedTuple):
@@ -56,7 +73,7 @@ def find(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> Found | None
     known = vars(optimizer).setdefault("_rows", {})
     switches = bool(group["use_gc"]), bool(group["gc_conv_only"])
     last = known.pop(id(group), None)
-    found = rows.find_rows(rows.local(params), grads, *switches, last)
+    found = rows.find_rows(rows.local(params), grads, *switches, last, _kernel(params).usable)
     if found is None:
         return None
     known[id(group)], grads = found
@@ -65,9 +82,16 @@ def find(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> Found | None
 
 def step(optimizer: CentralizedOptimizer, group: dict[str, Any], found: Found) -> None:
     """Steps a group with a kernel; ``found`` is what :func:`find` gave."""
+    kernel = _kernel(found.params)
     scale, found_inf = scaling(optimizer)
-    if found_inf is not None and found_inf.item():
-        return
+    sign = -1.0 if group["maximize"] else 1.0
+    if scale is not None:
+        sign = sign / scale.double()
+    if found_inf is not None:
+        sign = sign * (found_inf == 0)
+        # With dampening the first step is another, and only those that are taken count.
+        if (found_inf.is_cpu or group.get("dampening")) and not sign:
+            return
     update = optimizer.kernel_update(group, found.params)
     decoupled = group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay)
     wd = float(group["weight_decay"])
@@ -75,11 +99,11 @@ def step(optimizer: CentralizedOptimizer, group: dict[str, Any], found: Found) -
         "lr": float(group["lr"]),
         "l2": 0.0 if decoupled else wd,
         "decoupled": wd if decoupled else 0.0,
-        "sign": (-1.0 if group["maximize"] else 1.0) / (1.0 if scale is None else scale.item()),
+        "sign": sign,
         **update.numbers,
     }
     where = "before" if group.get("gc_loc", True) else "after"
-    rows.step(
+    kernel.step(
         update._replace(numbers=numbers, flags={*update.flags, where}), found.rows, found.grads
     )
     torch.autograd.graph.increment_version(found.params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from itertools import compress
 from pathlib import Path
@@ -91,23 +91,30 @@ def local(tensors: list[Tensor]) -> list[Tensor]:
     return tensors if set(map(type, tensors)) <= _PLAIN else list(map(local_rows, tensors))
 
 
+def usable(params: list[Tensor]) -> bool:
+    """Whether the kernel can reach tensors and knows their types."""
+    return all(p.is_cpu and p.dtype in _TYPES for p in params)
+
+
 def find_rows(
     params: list[Tensor],
     grads: list[Tensor],
     use_gc: bool,
     gc_conv_only: bool,
     last: Rows | None = None,
+    usable: Callable[[list[Tensor]], bool] = usable,
 ) -> tuple[Rows, list[Tensor]] | None:
     """The rows of parameters and their gradients, or None if the kernel cannot step one of them.
 
-    All must be on the CPU, of a real floating-point type and dense, with rows that are blocks of
-    memory; no two may share memory. Gradients must be of the same type and not sparse.
+    All must be usable and dense, with rows that are blocks of memory; no two may share memory.
+    Gradients must be of the same type and not sparse.
 
     Args:
         params: local, whole, not lazy.
         grads: theirs; what is returned lies in memory as the parameters do.
         use_gc, gc_conv_only: of their group.
         last: the rows that were found for the group before (default: None).
+        usable: the function of that name of the kernel's module (default: the C kernel's).
     """
     if not {*map(type, params), *map(type, grads)} <= _PLAIN:
         return None
@@ -120,10 +127,7 @@ def find_rows(
     # Autograd lays a gradient out as its parameter: as long as they stay, so does the parameter.
     if last is not None and (last.key, last.strides, last.types) == (key, strides, types):
         return last, grads
-    if (
-        not all(p.is_cpu and p.dtype in _TYPES for p in params)
-        or [p.dtype for p in params] != types
-    ):
+    if not usable(params) or [p.dtype for p in params] != types:
         return None
     lengths = [_row_length(p.shape, p.stride(), use_gc, gc_conv_only) for p in params]
     distinct = {address for address, size in zip(addresses, sizes, strict=True) if size}
@@ -134,8 +138,32 @@ def find_rows(
     return rows, list(map(laid_out_as, params, grads))
 
 
-def step(update: Update, rows: Rows, grads: list[Tensor]) -> None:
+def _call(update: Update, dtype: torch.dtype, table: array[int], count: int) -> None:
+    address, threads = table.buffer_info()[0], torch.get_num_threads()
+    options = _Options(
+        family=_FAMILIES[update.family],
+        type=_TYPES[dtype],
+        flags=sum(_FLAGS[flag] for flag in update.flags),
+        **update.numbers,
+    )
+    failed = _library().classy_gc_step(
+        ctypes.c_void_p(address),
+        ctypes.c_void_p(address + table.itemsize * count * (3 + _STATES)),
+        ctypes.c_int64(count),
+        ctypes.byref(options),
+        threads,
+    )
+    if failed:
+        raise MemoryError(f"no memory for a row of each of {threads} threads")
+
+
+def step(
+    update: Update, rows: Rows, grads: list[Tensor], call: Callable[..., None] = _call
+) -> None:
     """One step of a group; ``update`` has all numbers and flags.
+
+    ``call`` steps the parameters of one type: with the update, the type, the columns of the
+    kernel's table one after the other, and how many parameters there are.
 
     Raises:
         ValueError: the state of a parameter has another shape or type than the parameter.
@@ -157,26 +185,12 @@ def step(update: Update, rows: Rows, grads: list[Tensor]) -> None:
     columns += [none] * (2 + _STATES - len(columns))
     columns += [[t.data_ptr() for t in steps], sizes, lengths, update.new]
     columns = [xs or none for xs in columns]
-    flags = sum(_FLAGS[flag] for flag in update.flags)
-    threads = torch.get_num_threads()
     for dtype in set(rows.types):
         chosen = [x is dtype for x in rows.types]
         table = array("q")
         for xs in columns:
             table.extend(xs if all(chosen) else compress(xs, chosen))
-        address, count = table.buffer_info()[0], sum(chosen)
-        options = _Options(
-            family=_FAMILIES[update.family], type=_TYPES[dtype], flags=flags, **update.numbers
-        )
-        failed = _library().classy_gc_step(
-            ctypes.c_void_p(address),
-            ctypes.c_void_p(address + table.itemsize * count * (3 + _STATES)),
-            ctypes.c_int64(count),
-            ctypes.byref(options),
-            threads,
-        )
-        if failed:
-            raise MemoryError(f"no memory for a row of each of {threads} threads")
+        call(update, dtype, table, sum(chosen))
     for t, advanced in zip(update.steps, steps, strict=True) if steps is not update.steps else ():
         t.copy_(advanced)
 

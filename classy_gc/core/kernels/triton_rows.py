@@ -1,0 +1,170 @@
+"""The maths of ``update.h`` in Triton, for CUDA: all rows of a group's tensors in one launch.
+
+Tested under Triton's interpreter and compiled for GPUs, but never run on one: nothing is known of
+its speed. So it is opt-in: the environment variable ``CLASSY_GC_KERNELS=triton``.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import namedtuple
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from classy_gc.core.kernels import rows
+from classy_gc.core.kernels.update import Update
+
+_TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+_BLOCK = tl.constexpr(1024)  # elements that a program takes at once
+_CHUNK = tl.constexpr(4096)  # what takes the place of a row where GC leaves a tensor alone
+# Nothing is contracted, so that the same gradient comes of both readings of a row.
+_COMPILED = {"num_warps": 8, "enable_fp_fusion": False}
+
+# As in update.h, what is constant where it is compiled, and the rest.
+_C = namedtuple("_C", "family dtype momentum nesterov amsgrad radam waits centered before after")
+_O = namedtuple("_O", "lr momentum rise1 beta2 rise2 eps_outside eps_inside l2 decoupled")
+
+
+@triton.jit
+def _sgd(c, o, momentum, gain, d, m, x, y):
+    m = momentum * m + gain * d
+    u = d + o.momentum * m if c.nesterov else m
+    return u if c.momentum else d, m, x, y
+
+
+@triton.jit
+def _adam(c, o, step, scale, d, m, v, largest):
+    m += o.rise1 * (d - m)
+    v = o.beta2 * v + o.rise2 * d * d
+    largest = tl.where(v < largest, largest, v) if c.amsgrad else v
+    below = scale * tl.sqrt_rn(largest) + o.eps_outside
+    below = tl.where(scale == 0, 1.0, below) if c.radam else below  # 0 before it is rectified
+    return tl.div_rn(step * m, below), m, v, largest
+
+
+@triton.jit
+def _rmsprop(c, o, momentum, gain, d, v, b, mean):
+    v = o.beta2 * v + o.rise2 * d * d
+    mean += o.rise2 * (d - mean)
+    variance = v - mean * mean if c.centered else v
+    u = tl.div_rn(d, tl.sqrt_rn(variance + o.eps_inside) + o.eps_outside)
+    b = momentum * b + gain * u
+    return b if c.momentum else u, v, b, mean
+
+
+# Where there is no tensor, its address being 0, zeros are read and nothing is written.
+@triton.jit
+def _load(c, address, at):
+    x = address.to(tl.pointer_type(c.dtype)) + at[0]
+    return tl.load(x + at[1], mask=at[2] & (address != 0), other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _store(c, address, at, value):
+    x = address.to(tl.pointer_type(c.dtype)) + at[0]
+    tl.store(x + at[1], value.to(c.dtype), mask=at[2] & (address != 0))
+
+
+# A row, or a chunk of a tensor that GC leaves alone.
+@triton.jit(do_not_specialize=["count"])
+def _row(c, o, sign, scalars, table, count):
+    task = tl.program_id(0)
+    j, end = 0, count  # the last tensor whose first task is not a later one
+    while end - j > 1:
+        middle = (j + end) // 2
+        later = tl.load(table + 5 * count + middle) > task
+        j, end = tl.where(later, j, middle), tl.where(later, middle, end)
+    x, y, z = table + j, table + j + 3 * count, table + j + 6 * count
+    p, g, s0 = tl.load(x), tl.load(x + count), tl.load(x + 2 * count)
+    s1, s2, begin = tl.load(y), tl.load(y + count), tl.load(y + 2 * count)
+    size, length, k = tl.load(z), tl.load(z + count), tl.load(z + 2 * count)
+    a, b, sign = tl.load(scalars + 2 * k), tl.load(scalars + 2 * k + 1), tl.load(sign)
+    if sign == 0:
+        return
+    n = tl.where(length > 0, length, _CHUNK)
+    start = (task - begin) * n
+    end = tl.minimum(n, size - start).to(tl.int32)
+    total, mu = tl.zeros([_BLOCK], tl.float64), 0.0
+    # Once for μ, whose sum waits for all threads to have read, and once more, out of the cache.
+    for stores in tl.static_range(2):
+        for first in range(0, end if stores else length.to(tl.int32), _BLOCK):
+            i = first + tl.arange(0, _BLOCK)
+            at = (start, i, i < end)
+            w = _load(c, p, at)
+            d = sign * _load(c, g, at) + o.l2 * w - (mu if c.before else 0.0)
+            m0, m1, m2 = _load(c, s0, at), _load(c, s1, at), _load(c, s2, at)
+            u, m0, m1, m2 = c.family(c, o, a, b, d, m0, m1, m2)
+            u += o.decoupled * w
+            if stores:
+                _store(c, s0, at, m0)
+                _store(c, s1, at, m1)
+                _store(c, s2, at, m2)
+                moves = tl.where(a == 0, 0, p) if c.waits else p
+                _store(c, moves, at, w - o.lr * (u - mu if c.after else u))
+            else:
+                total += tl.where(i < end, d if c.before else u, 0.0)
+        mu = (tl.sum(total) / tl.maximum(length, 1)).to(tl.float32)
+
+
+def missing() -> None:
+    """Nothing is, where there are tensors on CUDA."""
+
+
+def usable(params: list[Tensor]) -> bool:
+    """Whether tensors are on one GPU and of types that the kernel knows: not float64."""
+    fit = all((p.is_cuda or triton.knobs.runtime.interpret) and p.dtype in _TYPES for p in params)
+    return fit and len({p.device for p in params}) == 1
+
+
+def step(update: Update, found: rows.Rows, grads: list[Tensor]) -> None:
+    """As :func:`rows.step`, but ``sign`` may be a tensor, and where that is 0 nothing changes."""
+    device, steps = rows.local(update.params)[0].device, rows.local(update.steps)
+    sign = torch.as_tensor(update.numbers["sign"])
+    launch = partial(_launch, *(_to(device, x.float()) for x in (sign, _scalars(update, steps))))
+    rows.step(update._replace(steps=[], new=range(len(grads))), found, grads, launch)
+    for place in {t.device for t in steps}:
+        one = _to(place, (sign != 0).float())
+        torch._foreach_add_([t for t in steps if t.device == place], one)
+
+
+def _to(place: torch.device, x: Tensor) -> Tensor:
+    return (x.pin_memory() if x.is_cpu and place.type == "cuda" else x).to(place, non_blocking=True)
+
+
+def _scalars(update: Update, steps: list[Tensor]) -> Tensor:
+    """Of each tensor momentum and gain, or Adam's step and scale, as ``rows.c`` has them."""
+    o = update.numbers
+    if update.family != "adam":
+        pair = o["momentum"], o.get("buffer_gain", 1 - o.get("dampening", 0.0))
+        new = update.new or [False] * len(update.params)
+        return torch.tensor([(0.0, 1.0) if x else pair for x in new])
+    t = torch.stack([t.to(steps[0].device) for t in steps]).double() + 1
+    beta2_t = o["beta2"] ** t
+    step, scale = 1 / (1 - o["beta1"] ** t), 1 / (1 - beta2_t).sqrt()
+    if "radam" in o:
+        rho_inf = 2 / (1 - o["beta2"]) - 1
+        rho = rho_inf - 2 * t * beta2_t / (1 - beta2_t)
+        r = ((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)).sqrt()
+        step = torch.where(rho > 5, step * r / scale, step * (not o["waits"]))
+        scale = rho > 5
+    return torch.stack([step, scale], 1)
+
+
+def _launch(sign: Tensor, scalars: Tensor, update: Update, dtype: Any, table: Any, n: int) -> None:
+    sizes, lengths = table[6 * n : 7 * n], (x or _CHUNK.value for x in table[7 * n : 8 * n])
+    *first, tasks = accumulate(map(triton.cdiv, sizes, lengths), initial=0)
+    table[5 * n : 6 * n] = array("q", first)
+    numbers = {f"rise{i}": 1 - update.numbers.get(f"beta{i}", 0) for i in (1, 2)} | update.numbers
+    flags = update.flags | {k for k in ("radam", "waits") if numbers.get(k)}
+    family = {"sgd": _sgd, "adam": _adam, "rmsprop": _rmsprop}[update.family]
+    case = family, _TYPES[dtype], *(k in flags for k in _C._fields[2:])
+    c, o = _C(*map(tl.constexpr, case)), _O(*(float(numbers.get(k, 0)) for k in _O._fields))
+    with torch.cuda.device_of(sign):
+        table = _to(sign.device, torch.frombuffer(table, dtype=torch.int64))
+        _row[(max(tasks, 1),)](c, o, sign, scalars, table, n, **_COMPILED)
