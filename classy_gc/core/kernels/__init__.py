@@ -53,7 +53,11 @@ def why_not(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> str | Non
     for name in ("differentiable", "capturable"):
         if group.get(name):
             return f"{name} is on"
-    return _kernel(group["params"]).missing()
+    kernel = _kernel(group["params"])
+    for p in group["params"][:1]:
+        if kernel is rows and not p.is_cpu:
+            return f"there is no kernel for {p.device.type}"
+    return kernel.missing()
 
 
 class Found(NamedTuple):

@@ -230,6 +230,15 @@ def test_which_path_a_step_takes(change, path):
     assert core.Adam([Parameter(torch.ones(2, 3))], **options).step_paths() == [path]
 
 
+def test_paths_know_devices_and_empty_groups():
+    optimizer = core.Adam(
+        [{"params": []}, {"params": torch.ones(2, 3, device="meta")}], use_gc=True
+    )
+    wanted = ["one pass", "GC around torch's own step: there is no kernel for meta"]
+    assert optimizer.step_paths() == wanted
+    optimizer.step()
+
+
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_state_of_another_shape_is_refused_at_the_step_too(cls):
     p = Parameter(torch.ones(2, 3))
