@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -199,7 +199,6 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             for group, reason in zip(self.param_groups, reasons, strict=True)
         ]  # fmt: skip
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform a single optimization step, centralized where the groups say so.
 
@@ -210,16 +209,32 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         Returns:
             What ``closure`` returned, or None.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        # Everything that can be refused is refused before any value is changed.
-        for group in self.param_groups:
-            self._check_options(group)
-        self._update_groups()
-        return loss
+        grad_enabled = torch.is_grad_enabled()
+        try:
+            # As torch's own steps do: dynamo runs this function as it is and begins anew in what it
+            # calls, outside of autograd.
+            torch._dynamo.graph_break()
+            torch.set_grad_enabled(False)
+            loss = None
+            if closure is not None:
+                with torch.enable_grad():
+                    loss = closure()
+            # Everything that can be refused is refused before any value is changed.
+            for group in self.param_groups:
+                self._check_options(group)
+            if self._needs_only_parent():
+                self.update_without_gc(self.param_groups)
+            else:
+                self._update_groups()
+            return loss
+        finally:
+            torch.set_grad_enabled(grad_enabled)
 
+    def _needs_only_parent(self) -> bool:
+        """Whether the step is the parent's, which torch.compile traces."""
+        return not any(group["use_gc"] or group.get("fused") for group in self.param_groups)
+
+    @torch.compiler.disable
     def _update_groups(self) -> None:
         found = [(group, kernels.find(self, group)) for group in self.param_groups]
         around = [group for group, kernel in found if kernel is None]
@@ -249,8 +264,13 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         """
         if not groups:
             return
-        all_groups, self.param_groups = self.param_groups, groups
+        all_groups = self.param_groups
         try:
+            self.param_groups = [part for group in groups for part in self._parts(group)]
             unhooked(self._parent.step)(self)
         finally:
             self.param_groups = all_groups
+
+    def _parts(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
+        """What the parent's step is told of a group."""
+        return [group]
