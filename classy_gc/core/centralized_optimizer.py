@@ -108,7 +108,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         """
         for name, value in vars(self).get("_added", {}).items():
             self.defaults.setdefault(name, value)
-        self._parent.add_param_group(self, param_group)
+        super().add_param_group(param_group)
         group = self.param_groups[-1]
         if (
             "betas" in self.defaults
@@ -174,7 +174,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             if is_torchs(self._parent):
                 check_moments(state["param_groups"], state["state"])
             take_gc_options(self, state["param_groups"])
-        self._parent.__setstate__(self, state)
+        super().__setstate__(state)
         for p, tensors in self.state.items():
             if isinstance(p, Tensor) and not is_uninitialized(p):
                 lay_out_state(p, tensors.values())
