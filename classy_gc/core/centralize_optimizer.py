@@ -21,20 +21,17 @@ class _CentralizedInstance(CentralizedOptimizer):
     }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # pickle cannot import a class that was made at run time.
-        return _new_instance, (self._parent,), self.__getstate__()
-
-
-#: what the class of a centralized instance takes from here and not from the optimizer's class
-_OVERRIDDEN = ("step", "add_param_group", "__setstate__")
+        # pickle cannot import a class that was made at run time, and torch keeps its own attributes
+        # only: the options of other optimizers are lost with it.
+        own = {k: x for k, x in vars(self).items() if k != "step" and not k.startswith("_opt")}
+        return _new_instance, (self._parent,), own | self.__getstate__()
 
 
 @cache
 def _centralized_class(cls: type[torch.optim.Optimizer]) -> type[_CentralizedInstance]:
     # The optimizer's own class comes first: only so is the layout of the object sure to stay what
     # it is, whatever the bases are (ABC, Generic), and its class can be changed.
-    overridden = {name: getattr(_CentralizedInstance, name) for name in _OVERRIDDEN}
-    body = {**overridden, "__reduce__": _CentralizedInstance.__reduce__, "__doc__": None}
+    body = {x: getattr(_CentralizedInstance, x) for x in ("step", "__reduce__", "__doc__")}
     return type(cls)(f"Centralized{cls.__name__}", (cls, _CentralizedInstance), body)
 
 

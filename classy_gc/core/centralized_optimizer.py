@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -108,7 +108,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         """
         for name, value in vars(self).get("_added", {}).items():
             self.defaults.setdefault(name, value)
-        self._parent.add_param_group(self, param_group)
+        super().add_param_group(param_group)
         group = self.param_groups[-1]
         if (
             "betas" in self.defaults
@@ -169,12 +169,11 @@ class CentralizedOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes over a state, of ``load_state_dict`` or of a pickle."""
-        groups = vars(self).get("param_groups")
-        if groups is not None:  # not unpickled
+        if "param_groups" in vars(self):  # not unpickled
             if is_torchs(self._parent):
-                check_moments(state["param_groups"], state["state"])
+                check_moments(self.param_groups, state["state"])
             take_gc_options(self, state["param_groups"])
-        self._parent.__setstate__(self, state)
+        super().__setstate__(state)
         for p, tensors in self.state.items():
             if isinstance(p, Tensor) and not is_uninitialized(p):
                 lay_out_state(p, tensors.values())
@@ -199,7 +198,6 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             for group, reason in zip(self.param_groups, reasons, strict=True)
         ]  # fmt: skip
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform a single optimization step, centralized where the groups say so.
 
@@ -210,16 +208,32 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         Returns:
             What ``closure`` returned, or None.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        # Everything that can be refused is refused before any value is changed.
-        for group in self.param_groups:
-            self._check_options(group)
-        self._update_groups()
-        return loss
+        grad_enabled = torch.is_grad_enabled()
+        try:
+            # As torch's own steps do: dynamo runs this function as it is and begins anew in what it
+            # calls, outside of autograd.
+            torch._dynamo.graph_break()
+            torch.set_grad_enabled(False)
+            loss = None
+            if closure is not None:
+                with torch.enable_grad():
+                    loss = closure()
+            # Everything that can be refused is refused before any value is changed.
+            for group in self.param_groups:
+                self._check_options(group)
+            if self._needs_only_parent():
+                self.update_without_gc(self.param_groups)
+            else:
+                self._update_groups()
+            return loss
+        finally:
+            torch.set_grad_enabled(grad_enabled)
 
+    def _needs_only_parent(self) -> bool:
+        """Whether the step is the parent's, which torch.compile traces."""
+        return not any(group["use_gc"] or group.get("fused") for group in self.param_groups)
+
+    @torch.compiler.disable
     def _update_groups(self) -> None:
         found = [(group, kernels.find(self, group)) for group in self.param_groups]
         around = [group for group, kernel in found if kernel is None]
@@ -249,8 +263,13 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         """
         if not groups:
             return
-        all_groups, self.param_groups = self.param_groups, groups
+        all_groups = self.param_groups
         try:
+            self.param_groups = [part for group in groups for part in self._parts(group)]
             unhooked(self._parent.step)(self)
         finally:
             self.param_groups = all_groups
+
+    def _parts(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
+        """What the parent's step is told of a group."""
+        return [group]

@@ -97,6 +97,10 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
         super()._check_group(group)
         self._check_rows(group["params"], "needs the norms of whole weights", "")
 
+    def _needs_only_parent(self) -> bool:
+        return False
+
+    @torch.compiler.disable
     def _update_groups(self) -> None:
         """SGD's, of ``λ·(g + wd·p)`` in place of the gradients and their decay."""
         grads = [(p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None]

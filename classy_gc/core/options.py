@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,8 @@ from classy_gc.core._torch import is_uninitialized
 _DECOUPLED = ("Adafactor", "AdamW", "Muon")
 
 #: state of torch's optimizers that has the shape of its parameter
-_MOMENTS = ["exp_avg", "exp_avg_sq", "grad_avg", "max_exp_avg_sq", "momentum_buffer", "square_avg"]
+_MOMENTS = {"acc_delta", "ax", "exp_avg", "exp_avg_sq", "exp_inf", "grad_avg", "max_exp_avg_sq"}
+_MOMENTS |= {"momentum_buffer", "prev", "square_avg", "step_size", "sum"}
 
 
 def given(scope: dict[str, Any]) -> dict[str, Any]:
@@ -58,9 +60,10 @@ def check_one_implementation(options: Mapping[str, Any], cls: type) -> None:
 
 def check_moments(groups: list[dict[str, Any]], state: Mapping[Any, dict[str, Any]]) -> None:
     """Refuses, by a ValueError, moments that a step would pair with the wrong weights."""
+    names = itertools.count()
     for group in groups:
-        names = group.get("param_names") or [f"parameter {i}" for i in range(len(group["params"]))]
-        for label, p in zip(names, group["params"], strict=True):
+        labels = group.get("param_names") or [f"parameter {next(names)}" for _ in group["params"]]
+        for label, p in zip(labels, group["params"], strict=True):
             moments = {} if is_uninitialized(p) else state.get(p, {})
             for name, x in moments.items():
                 if name in _MOMENTS and isinstance(x, Tensor) and x.shape != p.shape:
@@ -85,12 +88,12 @@ def take_gc_options(optimizer: torch.optim.Optimizer, loaded: list[dict[str, Any
         for name in ("use_gc", "gc_conv_only", "gc_loc", "decoupled_weight_decay"):
             if name not in optimizer.defaults:
                 new.pop(name, None)
-            elif bool(new.get(name)) != bool(group[name]):
+            elif name in optimizer.added_defaults and bool(new[name]) != bool(group[name]):
                 changed[name] = f"{name}={new[name]} (was {group[name]})"
     if changed:
         warnings.warn(
             f"{type(optimizer).__name__}.load_state_dict: the state says "
             f"{', '.join(changed.values())}, and as in torch it counts; set param_groups "
             "afterwards to have it otherwise",
-            stacklevel=4,
+            stacklevel=6,
         )

@@ -138,11 +138,8 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
         }
         return Update("adam", params, moments, steps, set(), numbers)
 
-    def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
-        """Torch's step, which knows all but ``degenerated_to_sgd=False``."""
-        super().update_without_gc([part for group in groups for part in self._parts(group)])
-
     def _parts(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        # Torch's step knows all but ``degenerated_to_sgd=False``.
         if group["degenerated_to_sgd"]:
             yield group
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -123,11 +124,9 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
         numbers["eps_outside"] = group["eps"]
         return Update("rmsprop", params, lists, steps, flags, numbers)
 
-    def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
-        """Torch's step."""
-        for group in groups:
-            self._make_state(group, [p for p in group["params"] if p.grad is not None])
-        super().update_without_gc(groups)
+    def _parts(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
+        self._make_state(group, [p for p in group["params"] if p.grad is not None])
+        return [group]
 
 
 class RMSpropTF(RMSprop):

@@ -244,6 +244,7 @@ class ScheduledGC(ClassyOptimizer):
                 scheduler = schedule.get(name)
                 if scheduler is not None and not isinstance(scheduler, ConstantParamScheduler):
                     self._resumed_without_schedule |= name not in group
+                    current[name] = group.get(name, current[name])  # what the core need not say
                     continue
                 if bool(group.get(name, current[name])) != bool(current[name]):
                     differ[name] = (group[name], current[name])

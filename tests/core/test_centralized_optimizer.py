@@ -40,7 +40,6 @@ from .cases import (
     rows,
     train,
 )
-from .reference import centralizer
 
 WITH_GC_LOC = [p for p in OPTIMIZERS if p.values[0] is not core.SGD]
 
@@ -465,6 +464,7 @@ def by_deepcopy(cls, params, optimizer):
     return copy.deepcopy((params, optimizer))
 
 
+@pytest.mark.filterwarnings("ignore:.*as in torch it counts")
 @pytest.mark.parametrize(
     "restore", [by_state_dict, by_saved_state_dict, by_save, by_pickle, by_deepcopy]
 )
@@ -576,27 +576,18 @@ def test_what_is_no_longer_trained_is_freed(cls, options):
     assert not any(p() is not None for p in old)
 
 
-# Any other torch optimizer.
-
-
-@pytest.mark.parametrize("gc_loc", [False, True])
-def test_a_users_own_subclass(gc_loc):
-    class NAdam(core.CentralizedOptimizer, torch.optim.NAdam): ...
-
-    weights, grads = problem(dtype=torch.float64)
-    options = {"decoupled_weight_decay": True, "momentum_decay": 1e-3}
-    params, optimizer = train(NAdam, weights, grads, **options, use_gc=True, gc_loc=gc_loc)
-    cs = [centralizer(w, use_gc=True) for w in weights]
-    if gc_loc:
-        grads = [[c(g) for c, g in zip(cs, gs, strict=True)] for gs in grads]
-    plain, _ = train(torch.optim.NAdam, weights, grads, **options)
-    # Without decay the update does not depend on the weights, so C can come at the end.
-    wanted = [
-        p.detach() if gc_loc else w + c(p.detach() - w)
-        for c, p, w in zip(cs, plain, weights, strict=True)
-    ]
-    assert_close(params, wanted, 1e-12)
-    assert optimizer.state_dict()["param_groups"][0]["gc_loc"] is gc_loc
-
-    without, _ = train(NAdam, weights, grads, **options)
-    assert_same(without, plain)
+@pytest.mark.parametrize("fused", [None, False, True])
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_parameters_without_memory_are_taken_as_torch_takes_them(cls, fused):
+    p = Parameter(torch.empty(4, 3, device="meta"))
+    optimizer = cls([p], fused=fused, use_gc=True)
+    optimizer.add_param_group({"params": [Parameter(torch.empty(4, 3, device="meta"))]})
+    # As in torch, a model gets its memory afterwards, and its optimizer goes on.
+    (weight,), grads = problem([(4, 3)])
+    real = Parameter(weight.clone())
+    for group in optimizer.param_groups:
+        group["params"] = [real] if group is optimizer.param_groups[0] else []
+    advance(optimizer, grads)
+    assert_close(
+        [real], train(cls, [weight], grads, lr=optimizer.defaults["lr"], use_gc=True)[0], 1e-5
+    )

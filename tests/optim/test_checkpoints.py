@@ -68,6 +68,7 @@ SCHEDULED = {
 }
 
 
+@pytest.mark.filterwarnings("error:.*as in torch it counts")
 @pytest.mark.parametrize("at", [1, 4, 6])
 @pytest.mark.parametrize("changes", [{"use_gc": True}, SCHEDULED], ids=["fixed", "scheduled"])
 @every_row
@@ -239,3 +240,17 @@ def test_what_is_not_about_gc_comes_from_the_checkpoint(row):
     other, _ = resumed(config(row, lr=9.0, weight_decay=0.7), params, saved(optimizer))
     for name in ("lr", "weight_decay"):
         assert getattr(other.options_view, name) == options_of(row)[name]
+
+
+@pytest.mark.parametrize("shapes", [[(2, 2), (5,)], [(5,), (300, 300)]], ids=["other", "reordered"])
+@pytest.mark.parametrize("row", [row for row in CONFIGS if row != "gc-rmsprop_tf"])
+def test_a_checkpoint_of_other_shapes_is_refused(row, shapes):
+    params, grads = problem(1, shapes)
+    optimizer = build(config(row, use_gc=True), params)
+    advance(optimizer, grads)
+    state = saved(optimizer)
+    params, grads = problem(1, [(300, 300), (5,)])
+    optimizer = build(config(row, use_gc=True), params)
+    with pytest.raises(ValueError, match=r"parameter 0 has shape .*the parameter \[300, 300\]"):
+        optimizer.set_classy_state(state)
+    advance(optimizer, grads)  # and goes on as it was

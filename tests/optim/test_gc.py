@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from classy_vision.optim import ClassyOptimizer, register_optimizer
+from pytorch_optimizer import Lion
 from torch.nn import Parameter
 
 from classy_gc.core import CentralizedOptimizer, centralize_optimizer
@@ -341,6 +342,34 @@ def test_around_an_optimizer_of_ones_own(gc_loc):
             d = step_grads[i] + 0.1 * wanted[i]
             wanted[i] = wanted[i] - 0.01 * (c(d).sign() if gc_loc else c(d.sign()))
     assert_close(params, wanted, 1e-6)
+
+
+@register_optimizer("test_gc_lion")
+class LionOptimizer(ClassyOptimizer):
+    """Around an optimizer of another package, whose class has ABC among its bases."""
+
+    @classmethod
+    def from_config(cls, config):
+        return cls()
+
+    def prepare(self, param_groups):
+        self.optimizer = Lion(param_groups, lr=0.01)
+
+
+def test_around_an_optimizer_of_another_package():
+    params, grads = problem(4)
+    given = {"name": "gc", "use_gc": True, "base_optimizer": {"name": "test_gc_lion"}}
+    optimizer = build(given, params)
+    before = row_means(params)
+    advance(optimizer, grads[:2])
+    assert_close(row_means(params), before, 1e-5)
+
+    own = copies(params)
+    resumed = build(given, own)
+    resumed.set_classy_state(copy.deepcopy(optimizer.get_classy_state()))
+    advance(optimizer, grads[2:])
+    advance(resumed, grads[2:])
+    assert_same(own, params)
 
 
 def test_what_it_overrides_goes_on_working():
