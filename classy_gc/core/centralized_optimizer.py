@@ -43,19 +43,16 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     Args:
         params (iterable): as for the parent class.
         *args, **kwargs: options of the parent class, with its defaults.
-        use_gc (bool or float): centralize (default: False).
-        gc_conv_only (bool or float): only tensors of more than three dimensions
-            (default: False).
-        gc_loc (bool or float): GC acts on the gradient, L2 decay included, before any
-            moment; otherwise on the final update, decay of any kind included
-            (default: False; a subclass may set another).
+        use_gc (bool or float): centralize, if not zero (default: False)
+        gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
+        gc_loc (bool or float): GC acts on the gradient, L2 decay included, before any moment;
+            otherwise on the final update, decay of any kind included (default: False)
 
     All three live in the parameter groups, as ``lr`` does: they may differ between groups,
     be changed between steps, and are part of ``state_dict()``.
 
     Raises:
-        ValueError: an option is not a bool or number, or ``use_gc`` is combined with
-            ``differentiable``.
+        ValueError: an option is out of range, or cannot be combined with another.
         RuntimeError: at ``step``, a gradient that GC would act on is sparse.
 
     Example:
@@ -69,11 +66,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     """
 
     #: options this project adds to the parent's, with their defaults
-    added_defaults: ClassVar[dict[str, Any]] = {
-        "use_gc": False,
-        "gc_conv_only": False,
-        "gc_loc": False,
-    }
+    added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False, "gc_loc": False}
 
     #: what the parent's ``weight_decay`` is, where its groups do not say: True if it acts on
     #: the weights, False if it is L2, through the gradient. Known for torch's own classes.
@@ -101,18 +94,12 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         super().__init__(params, *args, **kwargs)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; a ValueError says which option is out of range or does not go with another.
-
-        Args:
-            param_group: ``params``, and options where they differ from the constructor's.
-        """
+        """As torch's; a ValueError says which option is out of range or does not go with another."""
         for name, value in vars(self).get("_added", {}).items():
             self.defaults.setdefault(name, value)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        if (
-            "betas" in self.defaults
-        ):  # a list or OmegaConf's, which a weights-only load would refuse
+        if "betas" in self.defaults:  # a weights-only load would refuse OmegaConf's lists
             self.defaults["betas"] = tuple(self.defaults["betas"])
             group["betas"] = tuple(group["betas"])
         try:
@@ -189,24 +176,19 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             >>> Adam([weight], use_gc=True, foreach=False).step_paths()
             ["GC around torch's own step: foreach is set"]
         """
-        around = "GC around torch's own step: "
-        reasons = [kernels.why_not(self, group) for group in self.param_groups]
-        return [
-            "one pass" if reason is None
-            else around + reason if group["use_gc"]
-            else "torch's own step"
-            for group, reason in zip(self.param_groups, reasons, strict=True)
-        ]  # fmt: skip
+        paths = []
+        for group in self.param_groups:
+            reason = kernels.why_not(self, group)
+            around = f"GC around torch's own step: {reason}" if reason else "one pass"
+            paths.append(around if group["use_gc"] or not reason else "torch's own step")
+        return paths
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform a single optimization step, centralized where the groups say so.
 
         Args:
-            closure (callable, optional): reevaluates the model and returns the loss; called
-                once, with gradients enabled, before anything is centralized.
-
-        Returns:
-            What ``closure`` returned, or None.
+            closure (callable, optional): reevaluates the model and returns the loss, and so does
+                ``step``; called once, with gradients enabled, before anything is centralized.
         """
         grad_enabled = torch.is_grad_enabled()
         try:
@@ -257,10 +239,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             lay_out(self, group)
 
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
-        """The parent's own step on these groups, without the hooks: torch wraps ``step`` of
-        every class it instantiates in code that runs them, and this class's ``step`` is wrapped
-        already.
-        """
+        """The parent's own step on these groups, without the hooks, which run around ``step``."""
         if not groups:
             return
         all_groups = self.param_groups

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from classy_gc.core._torch import foreach
 from classy_gc.core.kernels import rows
 from classy_gc.core.kernels.update import Update
 
@@ -130,7 +131,7 @@ def step(update: Update, found: rows.Rows, grads: list[Tensor]) -> None:
     rows.step(update._replace(steps=[], new=range(len(grads))), found, grads, launch)
     for place in {t.device for t in steps}:
         one = _to(place, (sign != 0).float())
-        torch._foreach_add_([t for t in steps if t.device == place], one)
+        foreach.add_([t for t in steps if t.device == place], one)
 
 
 def _to(place: torch.device, x: Tensor) -> Tensor:
