@@ -87,14 +87,13 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             cls.decoupled_weight_decay = decay_is_decoupled(cls._parent)
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        # The parent fixes what goes into ``defaults`` and calls add_param_group from its
-        # own constructor, which then finds the added options here.
+        # The parent's constructor calls add_param_group, which then finds the added options here.
         self._added = {k: kwargs.pop(k, v) for k, v in self.added_defaults.items()}
         check_closure(self._parent)
         super().__init__(params, *args, **kwargs)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; a ValueError says which option is out of range or does not go with another."""
+        """As torch's; options that are out of range or do not go together are a ValueError."""
         for name, value in vars(self).get("_added", {}).items():
             self.defaults.setdefault(name, value)
         super().add_param_group(param_group)
@@ -152,8 +151,6 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 f"torch.distributed.fsdp.fully_shard{remedy}"
             )
 
-    # State.
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes over a state, of ``load_state_dict`` or of a pickle."""
         if "param_groups" in vars(self):  # not unpickled
@@ -164,8 +161,6 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         for p, tensors in self.state.items():
             if isinstance(p, Tensor) and not is_uninitialized(p):
                 lay_out_state(p, tensors.values())
-
-    # One step.
 
     def step_paths(self) -> list[str]:
         """How the next step of each parameter group will be taken, as far as its options tell.
@@ -192,8 +187,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         """
         grad_enabled = torch.is_grad_enabled()
         try:
-            # As torch's own steps do: dynamo runs this function as it is and begins anew in what it
-            # calls, outside of autograd.
+            # As torch's own steps do: dynamo runs this as it is and begins anew in what it calls.
             torch._dynamo.graph_break()
             torch.set_grad_enabled(False)
             loss = None
