@@ -82,6 +82,12 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise ValueError("--edges goes with --method skeleton, not contours")
     if args.picture:
         check_picture(args.picture, "--picture")
+    inputs = (args.map, args.edges, args.frame_field, args.truth)
+    read = {Path(path).resolve() for path in inputs if path}
+    for flag in ("output", "picture"):
+        path = getattr(args, flag)
+        if path and Path(path).resolve() in read:
+            raise ValueError(f"--{flag} {path} would replace a file that is read")
 
 
 def _check_device(name: str) -> None:

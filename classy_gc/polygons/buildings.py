@@ -80,7 +80,8 @@ def polygonize(
             ``use_gc``, ``weights``, ``lr``, ``steps``, ``device``.
 
     Raises:
-        ValueError: an unknown method or layout, edges for contours, or shapes that differ.
+        ValueError: an unknown method or layout, edges for contours, shapes that differ, or values
+            or a threshold outside the range.
 
     Example:
         >>> interior = np.zeros((40, 40), np.float32)
@@ -95,6 +96,20 @@ def polygonize(
         raise ValueError(f"the method must be one of {list(METHODS)}, not {method!r}")
     if method == "contours" and edges is not None:
         raise ValueError("a map of edges goes with the method 'skeleton', not 'contours'")
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must lie between 0 and 1, not {threshold}")
+    for name, values in (("interior", interior), ("edges", edges)):
+        if values is None:
+            continue
+        if np.ndim(values) != 2 or values.shape != interior.shape:
+            raise ValueError(
+                f"{name} must have the shape [H, W] of interior, {list(interior.shape)}, "
+                f"not {list(values.shape)}"
+            )
+        if not (values.min() >= 0 and values.max() <= 1):  # nor NaN
+            raise ValueError(
+                f"{name} must lie in [0, 1], not from {values.min():g} to {values.max():g}"
+            )
     frame = from_map(interior) if frame is None else frame
     optimizer, outlines = METHODS[method]
     paths = outlines(interior, edges, threshold, min_area)

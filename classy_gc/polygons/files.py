@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +35,7 @@ FORMATS = {
 }
 _MAPS = (".tif", ".tiff", ".png", ".npy", ".npz")
 _PIXELS = Affine.identity()
+_UNREADABLE = (RasterioError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class InputError(ValueError):
@@ -92,8 +95,9 @@ def open_map(path: str | Path) -> Map:
                     )
                 array = np.asarray(image.convert("L"))
             return _of_array(path, array, 255)
-        array = np.load(path, mmap_mode="r") if suffix == ".npy" else _only_array(path)
-    except (RasterioError, OSError, ValueError, EOFError) as error:
+        # Unlike np.load it takes no other format of NumPy for a .npy.
+        array = np.lib.format.open_memmap(path, "r") if suffix == ".npy" else _only_array(path)
+    except _UNREADABLE as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} cannot be read: {error}") from error
@@ -101,10 +105,18 @@ def open_map(path: str | Path) -> Map:
 
 
 def _only_array(path: Path) -> np.ndarray:
+    arrays = _npz(path)
+    if len(arrays) != 1:
+        raise InputError(f"{path}: a map is one array, this file has {list(arrays)}")
+    return arrays.popitem()[1]
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz, or not a whole one")
     with np.load(path) as arrays:
-        if len(arrays.files) != 1:
-            raise InputError(f"{path}: a map is one array, this file has {arrays.files}")
-        return arrays[arrays.files[0]]
+        return dict(arrays)
 
 
 def _of_array(path: Path, array: np.ndarray, scale: float) -> Map:
@@ -149,7 +161,9 @@ def _open_tiff(path: Path) -> Map:
 
 
 def _checked(path: Path, values: np.ndarray) -> np.ndarray:
-    if not (values.min(initial=0) >= 0 and values.max(initial=0) <= 1):  # nor NaN
+    if np.isnan(values).any():
+        raise InputError(f"{path}: probabilities must lie in [0, 1], some are NaN")
+    if values.min(initial=0) < 0 or values.max(initial=0) > 1:
         raise InputError(
             f"{path}: probabilities must lie in [0, 1], not from {values.min():g} to "
             f"{values.max():g}"
@@ -176,19 +190,15 @@ def open_frame_field(path: str | Path, shape: tuple[int, int]) -> FrameField:
     """
     path = Path(path)
     try:
-        with np.load(path) as arrays:
-            if isinstance(arrays, np.ndarray):
-                raise ValueError("it is no .npz")
-            names = set(arrays.files)
-            if names == {"c0", "c2"}:
-                frame = FrameField(*(arrays[k].astype(np.complex64) for k in ("c0", "c2")))
-            elif len(names) == 1:
-                frame = FrameField(
-                    *(c.astype(np.complex64) for c in from_channels(arrays[names.pop()]))
-                )
-            else:
-                raise ValueError(f"it must hold c0 and c2, or four channels, not {arrays.files}")
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+        arrays = _npz(path)
+        if arrays.keys() == {"c0", "c2"}:
+            channels = (arrays["c0"], arrays["c2"])
+        elif len(arrays) == 1:
+            channels = from_channels(arrays.popitem()[1])
+        else:
+            raise ValueError(f"it must hold c0 and c2, or four channels, not {list(arrays)}")
+        frame = FrameField(*(c.astype(np.complex64) for c in channels))
+    except _UNREADABLE as error:
         raise InputError(f"the frame field {path} cannot be read: {error}") from error
     for c in frame:
         if c.shape != tuple(shape):

@@ -63,6 +63,8 @@ class _VertexOptimizer:
     ) -> None:
         if layout not in _LAYOUTS:
             raise ValueError(f"layout must be one of {_LAYOUTS}, not {layout!r}")
+        if steps is not None and steps < 0:
+            raise ValueError(f"steps must be >= 0, not {steps}")
         self.graph, self.threshold = graph, threshold
         self.weights = weights or self.WEIGHTS
         self.steps = self.STEPS if steps is None else steps
@@ -219,7 +221,7 @@ class TensorPolyOptimizer(_VertexOptimizer):
         {_ARGS.format(weights="level 0.5, length 0.005, align 1", lr="0.01", steps=200)}
 
     Raises:
-        ValueError: an unknown layout, or a frame field of another shape than the map.
+        ValueError: an unknown layout, steps < 0, or a frame field of another shape than the map.
 
     Source: Girard et al., section 3.3, https://arxiv.org/abs/2004.14875.
 
@@ -277,7 +279,7 @@ class TensorSkeletonOptimizer(_VertexOptimizer):
         {_ARGS.format(weights="see ``WEIGHTS``", lr="0.1", steps=300)}
 
     Raises:
-        ValueError: an unknown layout, or a frame field of another shape than the map.
+        ValueError: an unknown layout, steps < 0, or a frame field of another shape than the map.
 
     Source: Girard et al., section 3.3, https://arxiv.org/abs/2004.14875.
 

@@ -44,6 +44,7 @@ def polygonize_map(
     frame: FrameField | None = None,
     tile: int = 2048,
     threshold: float = 0.5,
+    min_area: float = 10.0,
     progress: bool = True,
     **options: Any,
 ) -> Buildings:
@@ -62,6 +63,7 @@ def polygonize_map(
         tile: edge of a tile in pixels, without what lies around it; a multiple of 4 (default:
             2048)
         threshold: the probability on outlines (default: 0.5)
+        min_area: smaller buildings and courtyards are left out, in px² (default: 10)
         progress: show bars on a terminal (default: True)
         **options: of ``polygonize``.
 
@@ -72,18 +74,19 @@ def polygonize_map(
         InputError: values outside the range, or no buildings in the map.
     """
     height, width = interior.shape
+    options |= {"threshold": threshold, "min_area": min_area}
 
     def worked(box: Box, show: bool) -> tuple[Buildings, np.ndarray, np.ndarray]:
         rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
         values = interior.read(rows, columns)
         walls = None if edges is None else edges.read(rows, columns)
         part = None if frame is None else FrameField(*(c[rows, columns] for c in frame))
-        found = polygonize(values, walls, part, threshold=threshold, progress=show, **options)
+        found = polygonize(values, walls, part, progress=show, **options)
         return found, values, walls
 
     if max(height, width) <= tile + 2 * _OVERLAP:
         found, values, _ = worked((0, 0, height, width), progress)
-        return _something(found, interior, float(values.max()), threshold)
+        return _something(found, interior, float(values.max()), threshold, min_area)
 
     components, highest = _components(interior, edges, threshold, tile, progress)
     windows: dict[Box, list[tuple[int, int]]] = {}
@@ -116,14 +119,16 @@ def polygonize_map(
         np.concatenate(probability),
         None if before[0] is None else np.concatenate(before),
     )
-    return _something(found, interior, highest, threshold)
+    return _something(found, interior, highest, threshold, min_area)
 
 
-def _something(found: Buildings, interior: Map, highest: float, threshold: float) -> Buildings:
+def _something(
+    found: Buildings, interior: Map, highest: float, threshold: float, min_area: float
+) -> Buildings:
     if not len(found.polygons):
         raise InputError(
             f"{interior.path}: no buildings found; the highest probability is {highest:.3g}, the "
-            f"threshold {threshold:g}"
+            f"threshold {threshold:g}, the smallest area {min_area:g} px²"
         )
     return found
 

@@ -63,6 +63,15 @@ def test_contours_with_edges_and_other_bad_arguments():
         polygonize(interior, method="outlines")
     with pytest.raises(ValueError, match=r"\[2, 2\]"):
         polygonize(interior, frame=FrameField(*np.zeros((2, 2, 2), complex)))
+    with pytest.raises(ValueError, match=r"edges must have the shape .*not \[2, 2\]"):
+        polygonize(interior, np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"interior must have the shape \[H, W\]"):
+        polygonize(interior[None])
+    for values in (np.uint8(interior * 255), interior - 0.1, np.where(interior < 0.5, 0, np.nan)):
+        with pytest.raises(ValueError, match=r"interior must lie in \[0, 1\]"):
+            polygonize(values)
+    with pytest.raises(ValueError, match="threshold must lie between 0 and 1, not 2"):
+        polygonize(interior, threshold=2)
 
 
 @pytest.mark.parametrize("method", ["contours", "skeleton"])

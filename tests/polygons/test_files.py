@@ -52,6 +52,18 @@ def saved(path, values, **arrays):
     return path
 
 
+def truncated(path, values):
+    saved(path, values)
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def damaged(path, values):
+    np.savez_compressed(path, np.tile(values, (9, 9)))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    path.write_bytes(content)
+
+
 BYTES = np.uint8(np.rint(VALUES * 255))
 
 
@@ -101,11 +113,15 @@ RGB = np.zeros((3, 4, 3), np.uint8)
         ("map.tif", tiff, (VALUES * 2,), r"\[0, 1\], not from 0 to 2"),
         ("map.npy", saved, (BYTES,), r"\[0, 1\], not from 0 to 255"),
         ("map.npy", saved, (VALUES - 0.1,), r"not from -0.1 to 0.9"),
-        ("map.npy", saved, (np.full((3, 4), np.nan),), "not from nan"),
+        ("map.npy", saved, (np.full((3, 4), np.nan),), "some are NaN"),
         ("map.npy", saved, (RGB,), r"\[3, 4, 3\] and uint8"),
         ("map.npy", saved, (VALUES * 1j,), "complex64"),
         ("map.npz", lambda path, x: saved(path, x, other=x), (VALUES,), "one array, .*other"),
         ("map.npz", lambda path, x: path.write_bytes(b"PK"), (VALUES,), "cannot be read"),
+        ("map.npz", truncated, (VALUES,), "cannot be read.* not a whole one"),
+        ("map.npz", damaged, (VALUES,), "cannot be read"),
+        ("map.npz", lambda path, x: np.save(path.open("wb"), x), (VALUES,), "it is no .npz"),
+        ("map.npy", lambda path, x: np.savez(path.open("wb"), x), (VALUES,), "cannot be read"),
         ("map.tif", lambda path, x: path.write_bytes(b"II"), (VALUES,), "cannot be read"),
         ("map.png", lambda path, x: path.write_bytes(b"no"), (VALUES,), "cannot be read"),
         ("map.npy", lambda path, x: None, (VALUES,), "no such file"),
@@ -143,6 +159,13 @@ def test_bad_frame_fields(arrays, match, tmp_path):
     if arrays:
         np.savez(tmp_path / "frame.npz", **arrays)
     with pytest.raises(InputError, match=match):
+        open_frame_field(tmp_path / "frame.npz", (3, 4))
+
+
+@pytest.mark.parametrize("write", [truncated, damaged, lambda path, x: np.save(path.open("wb"), x)])
+def test_a_frame_field_that_is_no_whole_npz(write, tmp_path):
+    write(tmp_path / "frame.npz", VALUES)
+    with pytest.raises(InputError, match=r"frame field .* cannot be read"):
         open_frame_field(tmp_path / "frame.npz", (3, 4))
 
 
