@@ -244,7 +244,9 @@ def check_output(path: str | Path, interior: Map) -> None:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--output must end in one of {', '.join(FORMATS)}, not {str(path)!r}")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    if path.is_dir():
+        raise InputError(f"--output {path} is a folder")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"--output {path}: there is no writable folder {path.parent}")
     named = interior.crs is None or interior.crs.to_authority() is not None
     if FORMATS[path.suffix.lower()] == "GeoJSON" and not named:

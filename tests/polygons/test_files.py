@@ -247,9 +247,15 @@ def test_geojson_cannot_name_every_crs(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "match"),
-    [("a.kml", "must end in one of"), ("a", "must end in"), ("no/a.gpkg", "no writable folder")],
+    [
+        ("a.kml", "must end in one of"),
+        ("a", "must end in"),
+        ("no/a.gpkg", "no writable folder"),
+        ("folder.gpkg", "is a folder"),
+    ],
 )
 def test_bad_outputs(name, match, tmp_path):
+    (tmp_path / "folder.gpkg").mkdir()
     opened = open_map(saved(tmp_path / "map.npy", VALUES))
     with pytest.raises(InputError, match=match):
         check_output(tmp_path / name, opened)
