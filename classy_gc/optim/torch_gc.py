@@ -102,11 +102,11 @@ class TorchGC(ClassyGCOptimizer):
 
     core_class: ClassVar = CentralizedOptimizer
 
-    def __new__(cls, optimizer: str | None = None, **options: Any) -> TorchGC:
+    def __new__(cls, optimizer: str | None = None, *args: Any, **options: Any) -> TorchGC:
         return super().__new__(_named(optimizer) if cls is TorchGC else cls)
 
-    def __init__(self, optimizer: str | None = None, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, optimizer: str | None = None, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TorchGC:

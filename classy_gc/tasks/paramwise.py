@@ -11,6 +11,7 @@ from classy_vision.optim.classy_optimizer import OptionsView
 from torch import nn
 
 from classy_gc.custom_imports import import_custom
+from classy_gc.options import without_comments
 from classy_gc.param_groups import (
     OptimizerOptions,
     ParamGroupBuilder,
@@ -55,6 +56,7 @@ class ParamwiseMixin:
         if "optimizer" not in config or config.get("test_only", False):
             return super().from_config(config)
         import_custom(config)  # a builder may be what is imported
+        config = without_comments(config)
         optimizer = dict(config["optimizer"])
         builder = None
         if "param_groups" in optimizer:
@@ -62,7 +64,8 @@ class ParamwiseMixin:
         task = super().from_config({**config, "optimizer": optimizer})
         task._config = config
         task.param_group_builder = builder
-        task.optimizer_num_epochs = optimizer["num_epochs"]  # the stock task has put it there
+        phases = config["dataset"]["train"].get("phases_per_epoch", 1)
+        task.optimizer_num_epochs = config["num_epochs"] * phases  # as the stock task counts
         return task
 
     def set_param_group_builder(self, builder: ParamGroupBuilder | None) -> ParamwiseMixin:
