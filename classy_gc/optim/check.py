@@ -80,7 +80,7 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
         if "param_schedulers" in base:
             raise ValueError(f"{where}: param_schedulers belong beside base_optimizer, not in it")
         check_optimizer(base)
-    if config.get("param_schedulers"):
+    if "param_schedulers" in config:
         # The stock from_config methods write into what they are given.
         optimizer = build_optimizer(copy.deepcopy(dict(base))) if cls is ZeRO else cls()
         rules = values_and_rules(optimizer)[1]

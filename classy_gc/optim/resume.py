@@ -90,8 +90,8 @@ def _check_kind(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, labe
         return  # one's own, which may add to its groups what it likes
     whose = " or ".join(sorted(kinds)) or f"one with the options {', '.join(sorted(theirs))}"
     raise ValueError(
-        f"{label} cannot go on from this checkpoint: its optimizer state is not that of "
-        f"{kind or type(optimizer).__name__}, but of {whose}"
+        f"{label} cannot resume: the state of the optimizer is that of {whose}, not of "
+        f"{kind or type(optimizer).__name__}"
     )
 
 

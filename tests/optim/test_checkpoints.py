@@ -395,7 +395,7 @@ def test_another_kind_is_refused_in_one_line(was, now, kinds):
     advance(first, grads)
     second = build(copy.deepcopy(now), copies(params))
     before = str(second.optimizer.state_dict())
-    with pytest.raises(ValueError, match=f"not that of {kinds[1]}, but of {kinds[0]}") as caught:
+    with pytest.raises(ValueError, match=f"is that of {kinds[0]}, not of {kinds[1]}") as caught:
         second.set_classy_state(saved(first))
     assert repr(now["name"]) in str(caught.value)
     assert str(second.optimizer.state_dict()) == before
