@@ -17,11 +17,10 @@ from classy_gc.param_groups.build import (
     OptimizerOptions,
     ScaledParamScheduler,
     build_param_groups,
-    full_table,
     parameter_occurrences,
-    short_table,
 )
 from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
+from classy_gc.param_groups.tables import full_table, short_table
 
 _Builder = TypeVar("_Builder", bound=type[ParamGroupBuilder])
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
 from classy_vision.optim.param_scheduler import (
-    PARAM_SCHEDULER_REGISTRY,
     ConstantParamScheduler,
     UpdateInterval,
 )
@@ -21,7 +20,6 @@ from classy_gc.optim.check import values_and_rules
 from classy_gc.optim.schedules import build_scheduler, refuse_schedules, with_intervals
 from classy_gc.options import BOOL, NON_NEGATIVE, check_known
 from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
-from classy_gc.table import aligned
 
 #: multiplier: the option that it multiplies
 MULTIPLIERS = {"lr_mult": "lr", "decay_mult": "weight_decay"}
@@ -275,10 +273,6 @@ def build_param_groups(
     return list(groups.values())
 
 
-def _is_params(name: str) -> bool:
-    return name in ("params", "param_names")
-
-
 def _identity(value: Any) -> Any:
     """Equal where two options are."""
     if isinstance(value, ConstantParamScheduler):
@@ -289,51 +283,3 @@ def _identity(value: Any) -> Any:
         return ["scheduler", id(value)]
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if number else value
-
-
-def _description(group: Mapping[str, Any], options: OptimizerOptions) -> str:
-    shown = {name: options.values[name] for name in MULTIPLIERS.values() if name in options.values}
-    shown |= {name: value for name, value in group.items() if not _is_params(name)}
-    return ", ".join(f"{name} {_text(value)}" for name, value in shown.items())
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, ScaledParamScheduler):
-        return f"{value.multiplier:g} × {_text(value.scheduler)}"
-    if isinstance(value, ConstantParamScheduler):
-        return _text(value(0))
-    if isinstance(value, ParamScheduler):
-        names = [name for name, c in PARAM_SCHEDULER_REGISTRY.items() if c is type(value)]
-        return f"{(names or [type(value).__name__])[0]} from {value(0):g}"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def short_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -> str:
-    """A row a group: tensors, elements, options.
-
-    Args:
-        groups: from :func:`build_param_groups`.
-        options: of the optimizer.
-    """
-    rows = [("group", "tensors", "elements", "options")]
-    for i, group in enumerate(groups):
-        elements = sum(p.numel() for p in group["params"])
-        rows.append((i, len(group["params"]), elements, _description(group, options)))
-    return aligned(rows)
-
-
-def full_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -> str:
-    """A row a parameter: name, shape, group, options.
-
-    Args:
-        groups: from :func:`build_param_groups`.
-        options: of the optimizer.
-    """
-    rows = [("parameter", "shape", "group", "options")]
-    for i, group in enumerate(groups):
-        for name, parameter in zip(group["param_names"], group["params"], strict=True):
-            shape = "×".join(map(str, parameter.shape)) or "1"
-            rows.append((name, shape, i, _description(group, options)))
-    return aligned(rows)

@@ -17,7 +17,6 @@ from classy_gc.param_groups import (
     ParamGroupBuilder,
     build_param_group_builder,
     build_param_groups,
-    full_table,
     short_table,
 )
 
@@ -105,7 +104,3 @@ class ParamwiseMixin:
             self.param_group_builder, model, optimizer, loss, *common, self.bn_weight_decay
         )
         return groups, OptimizerOptions(optimizer, *common)
-
-    def param_group_table(self) -> str:
-        """A row a parameter, once there is a ``param_group_builder``; prepares nothing."""
-        return full_table(*self._groups(self.optimizer, self.base_model, self.base_loss))
