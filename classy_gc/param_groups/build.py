@@ -223,7 +223,7 @@ def build_param_groups(
         >>> from classy_gc.param_groups import build_param_group_builder
         >>> builder = build_param_group_builder({"name": "paramwise", "bias_lr_mult": 2})
         >>> optimizer = build_optimizer({"name": "sgd_gc", "lr": 0.25})
-        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
         >>> for group in build_param_groups(builder, model, optimizer):
         ...     print(group["param_names"], {k: group[k](0) for k in group if k == "lr"})
         ['0.weight', '1.weight'] {}

@@ -6,7 +6,6 @@ from classy_gc.param_groups.kinds import is_depthwise, is_norm, kind
 TIMM = ["RmsNorm", "RmsNorm2d", "LayerNorm", "LayerNorm2d", "GroupNorm", "GroupNorm1", "SimpleNorm"]
 TIMM += [
     "BatchNormAct2d",
-    "GroupNormAct",
     "LayerNormAct2d",
     "EvoNorm2dB0",
     "FilterResponseNormTlu2d",
