@@ -172,15 +172,19 @@ class ClassyGCOptimizer(ScheduledGC):
         return options
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
-        groups = as_groups(param_groups)
-        if "weight_decay" not in self._options:
-            # Which Classy Vision's tasks set to 0 for BatchNorm, whatever the optimizer.
-            groups = [{k: v for k, v in g.items() if k != "weight_decay" or v} for g in groups]
-        rules = self._group_rules()
-        for options in (kwargs, *groups):
-            check_known(options, ["params", "param_names", *rules], self._label())
-            refuse_schedules(options, rules, self._label())
+        groups = list(map(self._checked_group, as_groups(param_groups)))
+        for options in (self._checked_group(kwargs), *groups):
+            refuse_schedules(options, self._group_rules(), self._label())
         super().set_param_groups(groups, **kwargs)
+
+    def _checked_group(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The group, once it is found to have no option that the optimizer lacks."""
+        group = dict(group)
+        if "weight_decay" not in self._options and group.get("weight_decay") == 0:
+            # Which Classy Vision's tasks give BatchNorm, whatever the optimizer.
+            del group["weight_decay"]
+        check_known(group, ["params", "param_names", *self._group_rules()], self._label())
+        return group
 
     @classmethod
     def _core(cls, options: dict[str, Any]) -> tuple[type[CentralizedOptimizer], dict[str, Any]]:
@@ -196,8 +200,7 @@ class ClassyGCOptimizer(ScheduledGC):
         groups = list(param_groups)
         if groups and not isinstance(groups[0], Mapping):
             groups = as_groups(groups)
-        for group in groups:
-            check_known(group, ["params", "param_names", *self._group_rules()], self._label())
+        groups = list(map(self._checked_group, groups))  # zero calls this alone
         options = dict(self._options)
         if options.get("fused", True) is None and not options["foreach"]:
             options["fused"] = all(self._fuses(p) for g in groups for p in g["params"]) or None
