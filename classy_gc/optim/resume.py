@@ -59,8 +59,6 @@ def _kinds_of_checkpoint(saved: Mapping[str, Any]) -> set[str]:
     found = set(_kinds().get(_telling(group), ()))
     if "RMSprop" in found and ("lr_in_momentum" in group or "maximize" not in group):
         return {"RMSpropTF"}
-    if "RMSprop" in found and "use_gc" in group:
-        return {"RMSprop", "RMSpropTF"}  # TEMPORARY
     decoupled = group.get("decoupled_weight_decay")  # older versions of torch do not say
     if "AdamW" in found and decoupled is not None:
         return {"AdamW" if decoupled else "Adam"}

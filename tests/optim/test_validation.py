@@ -29,10 +29,10 @@ BOOL = ("true or false", [0, 1, 0.5, None, "true", "", [], [True]])
 SWITCH = ("true, false or null", [0, 1, "true", "", [True]])
 OBJECT = ("an object", [None, 1, "clip", [], True])
 KINDS = {
-    **dict.fromkeys(["lr", "weight_decay", "eps"], NUMBER),
+    **dict.fromkeys(["lr", "weight_decay", "eps", "initial_square_avg"], NUMBER),
     **dict.fromkeys(["momentum", "alpha"], FRACTION),
     "betas": BETAS,
-    **dict.fromkeys(["nesterov", "amsgrad", "centered", "use_larc"], BOOL),
+    **dict.fromkeys(["nesterov", "amsgrad", "centered", "use_larc", "lr_in_momentum"], BOOL),
     **dict.fromkeys(["decoupled_weight_decay", "degenerated_to_sgd"], BOOL),
     **dict.fromkeys(["use_gc", "gc_conv_only", "gc_loc"], BOOL),
     **dict.fromkeys(["fused", "foreach"], SWITCH),
