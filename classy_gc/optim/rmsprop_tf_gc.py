@@ -15,9 +15,9 @@ from classy_gc.options import BOOL, NON_NEGATIVE
 class RMSPropTFGC(RMSPropGC):
     """``rmsprop_tf_gc``: :class:`classy_gc.core.RMSpropTF`, keys and defaults of ``rmsprop_tf``.
 
-    With ``initial_square_avg`` 1 and ``lr_in_momentum`` it is TensorFlow's own and timm's
-    ``RMSpropTF``, step by step. The stock ``rmsprop_tf`` overwrites its second moment with the square root of it at every
-    step; this one keeps it, so the two train differently.
+    The stock ``rmsprop_tf`` overwrites its second moment with the square root of it at every
+    step; this one keeps it, so the two train differently. With ``initial_square_avg`` 1 and
+    ``lr_in_momentum`` it is TensorFlow's own and timm's ``RMSpropTF``, step by step.
 
     Args:
         lr (float): learning rate, >= 0 (default: 0.1)

@@ -6,14 +6,26 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torchvision.ops import DeformConv2d
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-_LAYERS = (nn.Linear, nn.Bilinear, nn.Embedding, _ConvNd)
+#: whose weights have a row for each unit, channel or word
+LAYERS = (
+    nn.Linear,
+    nn.Bilinear,
+    _ConvNd,
+    DeformConv2d,
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.MultiheadAttention,
+)
 
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a module is a norm layer: by its base class, or by ``norm`` in the name of it or
-    of a base class, as in timm's ``RmsNorm``; linear, convolution and embedding layers are none.
+    of a base class, as in timm's ``RmsNorm``; one of :data:`LAYERS` is none.
 
     Example:
         >>> class ScaleNorm(nn.Module): ...
@@ -21,7 +33,7 @@ def is_norm(module: nn.Module) -> bool:
         >>> [is_norm(m) for m in (nn.RMSNorm(2), ScaleNorm(), NormedLinear(2, 2), nn.ReLU())]
         [True, True, False, False]
     """
-    if isinstance(module, _LAYERS):
+    if isinstance(module, LAYERS):
         return False
     named = any("norm" in cls.__name__.lower() for cls in module.__class__.__mro__)
     return named or isinstance(module, _NORMS)
