@@ -201,7 +201,7 @@ class GC(ScheduledGC):
         return self.base_optimizer.get_classy_state()
 
     def set_classy_state(self, state: dict[str, Any]) -> None:
-        self.base_optimizer.set_classy_state(self._resumed(state))
+        self._load(self.base_optimizer.set_classy_state, state)
 
     def zero_grad(self) -> None:
         self.base_optimizer.zero_grad()

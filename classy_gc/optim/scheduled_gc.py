@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -145,7 +146,14 @@ class ScheduledGC(ClassyOptimizer):
         Raises:
             ValueError: the state is of another kind of optimizer.
         """
-        super().set_classy_state(self._resumed(state))
+        self._load(super().set_classy_state, state)
+
+    def _load(self, load: Callable[[dict[str, Any]], None], state: dict[str, Any]) -> None:
+        resumed = self._resumed(state)
+        with warnings.catch_warnings():
+            # The core's, of a GC option that was scheduled: its schedule goes on.
+            warnings.filterwarnings("ignore", r"\w+\.load_state_dict: the state says")
+            load(resumed)
 
     def _resumed(
         self, state: dict[str, Any], optimizer: ClassyOptimizer | None = None

@@ -24,6 +24,8 @@ from .cases import (
     row_means,
 )
 
+pytestmark = pytest.mark.filterwarnings("error:.*load_state_dict")
+
 every_row = pytest.mark.parametrize("row", CONFIGS)
 # rmsprop_tf is left out of what is promised: its stock second moment is a square root.
 SAME_KIND = [name for name in STOCK if name != "rmsprop_tf"]
