@@ -29,6 +29,8 @@ _TELLS_NOTHING = {
     *("degenerated_to_sgd", "initial_square_avg", "lr_in_momentum"),
 }
 _LARC = ("trust_coefficient", "clip", "eps")
+# What another optimizer of the kind may have in its groups, and one that lacks it would refuse.
+_OF_OTHERS = {*_TELLS_NOTHING, *_LARC, "momentum"}
 
 
 def _telling(group: Mapping[str, Any]) -> frozenset[str]:
@@ -120,7 +122,6 @@ def resumed_state(
     """
     saved = state["optim"]
     _check_kind(saved, torch_optimizer, label)
-    own_class = _kind_of_class(torch_optimizer) is None
     schedules = optimizer._param_group_schedulers or [{} for _ in optimizer.param_groups]
     groups, lacks_schedule = [], False
     config_wins: dict[str, dict[str, None]] = {}
@@ -128,7 +129,7 @@ def resumed_state(
     for current, schedule, was in zip(
         optimizer.param_groups, schedules, saved["param_groups"], strict=False
     ):
-        group = {k: v for k, v in was.items() if k in current or (own_class and k not in _GC)}
+        group = {k: v for k, v in was.items() if k in current or k not in _OF_OTHERS}
         for name, value in current.items():
             if name in _PARAMS or name in _SPEED:
                 group[name] = was["params"] if name == "params" else value

@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from classy_vision.optim import build_optimizer
+from classy_vision.tasks import build_task
 
 from classy_gc.commands import main
 from classy_gc.commands.config import load_config
+from classy_gc.optim import SGDGC
 from classy_gc.options import without_comments
+from classy_gc.param_groups import build_param_group_builder
 
 DIGITS = Path(__file__).parents[2] / "configs/digits_sgd_gc.json"
 
@@ -60,3 +64,16 @@ def test_a_key_twice_is_refused_in_one_line(here, capsys, old, new, message):
 def test_a_comment_may_be_there_twice(here):
     Path("config.json").write_text(DIGITS.read_text().replace("{", '{"_": 1, "_": 2, ', 1))
     assert load_config("config.json") == load_config(DIGITS)
+
+
+@pytest.mark.parametrize("name", ["classification_task", "paramwise_classification_task"])
+def test_tasks_and_optimizers_leave_comments_out_too(name):
+    config = commented(json.loads(DIGITS.read_text()) | {"name": name})
+    before = json.dumps(config)
+    task = build_task(config)
+    assert json.dumps(config) == before
+    assert set(task.optimizer_schedulers) == {"lr", "momentum"}
+    assert isinstance(build_optimizer(config["optimizer"]), SGDGC)
+    keys = {"_heads": {"lr_mult": 2, "_why": "new"}, "_why": "new"}
+    builder = build_param_group_builder({"name": "paramwise", "_": 1, "custom_keys": keys})
+    assert builder.custom_keys == {"_heads": {"lr_mult": 2}}

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+from classy_vision.optim import ClassyOptimizer, register_optimizer
 
 from .cases import (
     CONFIGS,
@@ -70,7 +71,6 @@ SCHEDULED = {
 }
 
 
-@pytest.mark.filterwarnings("error:.*as in torch it counts")
 @pytest.mark.parametrize("at", [1, 4, 6])
 @pytest.mark.parametrize("changes", [{"use_gc": True}, SCHEDULED], ids=["fixed", "scheduled"])
 @every_row
@@ -426,3 +426,42 @@ def test_a_checkpoint_of_other_shapes_is_refused(row, shapes):
     with pytest.raises(ValueError, match=r"parameter 0 has shape .*the parameter \[300, 300\]"):
         optimizer.set_classy_state(state)
     advance(optimizer, grads)  # and goes on as it was
+
+
+class CountingAdam(torch.optim.Adam):
+    """One's own, which writes into its groups as it goes."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["k"] = group.get("k", 0) + 1
+        return super().step(closure)
+
+
+@register_optimizer("test_checkpoints_counting_adam")
+class ClassyCountingAdam(ClassyOptimizer):
+    @classmethod
+    def from_config(cls, config):
+        return cls()
+
+    def prepare(self, param_groups):
+        self.optimizer = CountingAdam(param_groups, lr=0.01)
+
+
+@pytest.mark.parametrize("use_gc", [False, True])
+def test_ones_own_optimizer_keeps_what_it_wrote_into_its_groups(use_gc):
+    params, grads = problem(6)
+    given = {"name": "gc", "base_optimizer": {"name": "test_checkpoints_counting_adam"}}
+    given["use_gc"] = use_gc
+    first = build(given, params)
+    advance(first, grads[:3], total=6)
+    second, own = resumed(given, params, saved(first))
+    assert second.options_view.k == 3
+    advance(first, grads[3:], start=3, total=6)
+    advance(second, grads[3:], start=3, total=6)
+    assert second.options_view.k == 6
+    assert_same(own, params)
+    # And from Adam itself, whose state it can read.
+    third = build(given, copies(params))
+    third.set_classy_state(saved(build(config("adam_gc"), params)))
+    with pytest.raises(ValueError, match="that of SGD, not of Adam"):
+        third.set_classy_state(saved(build(config("sgd_gc"), params)))
