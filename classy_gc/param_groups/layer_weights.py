@@ -26,6 +26,7 @@ def no_layer_weight_reason(parameter: NamedParameter) -> str | None:
 
     Example:
         >>> import torch
+        >>> from torch import nn
         >>> from classy_gc.param_groups import parameter_occurrences
         >>> class Encoder(nn.Sequential):
         ...     def __init__(self):
