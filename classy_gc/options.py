@@ -62,6 +62,40 @@ def or_null(rule: Rule) -> Rule:
     )
 
 
+def without_comments(config: Any) -> Any:
+    """A config without the keys that begin with ``_``, at every level.
+
+    The keys of ``custom_keys`` are parts of names of parameters, such as ``_heads``; there a
+    comment is one whose value is no object.
+
+    Args:
+        config: an object, a list, or a value, which stays as it is.
+
+    Example:
+        >>> without_comments({"lr": 0.1, "_lr": "0.2 diverges", "hooks": [{"_": 1, "a": 2}]})
+        {'lr': 0.1, 'hooks': [{'a': 2}]}
+    """
+    if isinstance(config, list):
+        return [without_comments(value) for value in config]
+    if not isinstance(config, Mapping):
+        return config
+    result = {}
+    for key, value in config.items():
+        if key == "custom_keys" and isinstance(value, Mapping):
+            result[key] = {
+                name: without_comments(options)
+                for name, options in value.items()
+                if isinstance(options, Mapping) or not _is_comment(name)
+            }
+        elif not _is_comment(key):
+            result[key] = without_comments(value)
+    return result
+
+
+def _is_comment(key: Any) -> bool:
+    return isinstance(key, str) and key.startswith("_")
+
+
 def check_known(names: Iterable[Any], known: Iterable[str], where: str, kind: str = "key") -> None:
     """Refuses names that nobody would read.
 

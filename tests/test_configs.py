@@ -7,6 +7,7 @@ from classy_vision.tasks import build_task
 
 import classy_gc
 from classy_gc.commands.config import load_config
+from classy_gc.tasks.param_group_table import param_group_table
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.json"))
 CONFIGS = [path for path in CONFIGS if "zero" not in path.stem]  # needs torchrun
@@ -65,10 +66,11 @@ def test_config_builds_with_gc_on_and_its_own_schedule(path):
     sample = task.datasets["train"][0]
     size = SIZES.get(path.stem.split("_")[0], sample["input"].shape[-1])
     assert sample["input"].shape == (3, size, size)
-    heads = config["model"]["heads"]
+    model = config["model"]
+    classes = model["heads"][0]["num_classes"] if "heads" in model else model["num_classes"]
     task.base_model.eval()
     with torch.no_grad():
-        assert task.base_model(sample["input"][None]).shape == (1, heads[0]["num_classes"])
+        assert task.base_model(sample["input"][None]).shape == (1, classes)
 
 
 @pytest.mark.parametrize("name", GC_NAMES)
@@ -87,6 +89,26 @@ def test_the_vision_transformer_centralizes_weights_of_layers_only():
     config = without_data(path)
     config["model"] |= {"image_size": 32, "num_layers": 1, "num_heads": 2, "hidden_dim": 8}
     config["model"] |= {"mlp_dim": 8, "heads": [{**config["model"]["heads"][0], "in_plane": 8}]}
-    table = build_task(config).param_group_table().splitlines()
+    table = param_group_table(build_task(config)).splitlines()
     off = {line.split()[0] for line in table if "use_gc false" in line}
     assert off == {"class_token", "encoder.pos_embedding"}
+
+
+def test_efficientnet_has_tensorflows_rmsprop_and_the_papers_schedule():
+    config = without_data(
+        next(path for path in CONFIGS if path.stem.startswith("imagenet_efficientnet"))
+    )
+    task = build_task(config)
+    task.set_use_gpu(False)
+    task.prepare()
+    wanted = {"momentum": 0.9, "alpha": 0.9, "eps": 1e-3, "initial_square_avg": 1}
+    wanted |= {"lr_in_momentum": True, "centered": False}
+    for group, decay in zip(task.optimizer.param_groups, (1e-5, 0), strict=True):
+        assert {k: group[k] for k in wanted} == wanted
+        assert group["weight_decay"] == decay
+    rate = task.optimizer_schedulers["lr"]
+    for epoch in (5.01, 20.5, 100.3, 349.9):
+        # Of 350 epochs, 146 values each for as long as the next.
+        decays = int(epoch / (350 / 146))
+        assert rate(epoch / 350) == pytest.approx(0.016 * 0.97**decays)
+    assert rate(2.5 / 350) == pytest.approx(0.008, rel=1e-3)

@@ -48,6 +48,7 @@ from classy_gc.commands.trial import try_batches
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced, temporary
 from classy_gc.hooks.phase_record import flat_meters, meter_values
+from classy_gc.optim.stock import is_stock
 from classy_gc.options import check_known
 from classy_gc.param_groups import PARAM_GROUP_BUILDER_REGISTRY
 
@@ -280,7 +281,8 @@ def _new_keys(section: Mapping[str, Any], path: Sequence[str]) -> list[str] | No
     """
     registry = next((_REGISTRIES[key] for key in reversed(path) if key in _REGISTRIES), {})
     cls = registry.get(section.get("name"), object)
-    if not path or cls.__module__.startswith("classy_gc."):
+    checked = registry is OPTIMIZER_REGISTRY and is_stock(cls)
+    if not path or checked or cls.__module__.startswith("classy_gc."):
         return None
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]

@@ -22,6 +22,7 @@ from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTas
 from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
 
 from classy_gc.custom_imports import import_custom, import_project
+from classy_gc.optim.check import check_optimizer
 from classy_gc.options import (
     BOOL,
     COUNT,
@@ -32,6 +33,7 @@ from classy_gc.options import (
     Rule,
     check_known,
     or_null,
+    without_comments,
 )
 from classy_gc.tasks import (
     ParamwiseClassificationTask,
@@ -146,11 +148,14 @@ def load_config(path: str | Path) -> dict[str, Any]:
             :func:`check_config` refuses it.
     """
     try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        config = without_comments(json.loads(text, object_pairs_hook=_without_duplicates))
     except OSError as error:
         raise ValueError(f"--config_file {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"--config_file {path} is not valid JSON: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     try:
         _check_keys(config, "the config")
         import_project()
@@ -159,6 +164,16 @@ def load_config(path: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return config
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file, of which json would keep the last of equal keys."""
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result and not key.startswith("_"):
+            raise ValueError(f"key {key!r} is there twice, as {result[key]!r} and as {value!r}")
+        result[key] = value
+    return result
 
 
 def check_config(config: Any) -> None:
@@ -211,6 +226,7 @@ def check_config(config: Any) -> None:
         _check_section(head, f"model.heads[{i}]", HEAD_REGISTRY)
     if trained:
         _check_section(config["optimizer"], "optimizer", OPTIMIZER_REGISTRY)
+        check_optimizer(config["optimizer"])
         refuse_under_stock_task(task, config)
     _check_meters(config.get("meters", {}), heads)
     for i, hook in enumerate(config.get("hooks") or []):

@@ -11,6 +11,7 @@ from classy_gc.commands import Parser
 from classy_gc.commands.config import load_config
 from classy_gc.commands.refusals import refusing
 from classy_gc.custom_imports import import_from_current_folder
+from classy_gc.tasks.param_group_table import param_group_table
 
 # So that the data of the config need not be there.
 _NO_DATA = {
@@ -38,18 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="classy-gc param-groups",
         description="Prints which parameter of a config gets which options; trains nothing.",
     )
-    parser.add_argument("--config_file", required=True, help="of a paramwise task")
+    parser.add_argument("--config_file", required=True, help="of any task")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()
     with refusing(parser):
         config = load_config(args.config_file)
-        if "param_groups" not in config.get("optimizer", {}):
-            raise ValueError(f"{args.config_file}: missing key 'param_groups' in optimizer")
         train = dict(_NO_DATA)
         train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)
         config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
         config |= {"use_gpu": False, "amp_args": None}
-        table = build_task(config).param_group_table()
+        table = param_group_table(build_task(config))
     print(table)
     return 0

@@ -1,5 +1,6 @@
 """Classy Vision optimizers with gradient centralization, one file a registered name."""
 
+from classy_gc.optim import zero  # noqa: F401  extends Classy Vision's
 from classy_gc.optim.adam_gc import AdamGC
 from classy_gc.optim.adamw_gc import AdamWGC
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer

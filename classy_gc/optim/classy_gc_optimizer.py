@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
-from classy_vision.optim.param_scheduler import (
-    PARAM_SCHEDULER_REGISTRY,
-    UpdateInterval,
-    build_param_scheduler,
-)
-from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
 from classy_gc.core import CentralizedOptimizer, RMSprop
 from classy_gc.optim.fused import fused_supported
+from classy_gc.optim.scheduled_gc import (
+    ScheduledGC,
+    as_groups,
+    log_baseline,
+    momentum_drives_betas,
+)
+from classy_gc.optim.schedules import check_schedulers, refuse_schedules
 from classy_gc.options import (
-    BETAS,
-    BOOL,
     FRACTION,
     GC_FLAG,
-    NUMBER,
     SWITCH,
     Rule,
     check_known,
     check_options,
+    without_comments,
 )
 
 #: what every GC optimizer accepts besides its own options: (default, rule)
@@ -49,22 +45,6 @@ _SPEED_DOC = """fused (bool, optional): torch's fused kernels (default: None, wh
 _RAISES_DOC = """ValueError: an unknown key, or a value out of its range."""
 
 
-def log_baseline(where: str, options: Mapping[str, Any], groups: Iterable[Mapping]) -> None:
-    """Says once that an optimizer runs without GC, unless a group or a schedule turns it on."""
-    if not options["use_gc"] and not any("use_gc" in group for group in groups):
-        logging.info(f"{where}: use_gc is off, a baseline without GC")
-
-
-def with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives fvcore's own schedulers the update interval that Classy Vision reads."""
-    result = dict(options)
-    for name, value in options.items():
-        if isinstance(value, ParamScheduler) and not hasattr(value, "update_interval"):
-            result[name] = copy.copy(value)
-            result[name].update_interval = UpdateInterval.STEP
-    return result
-
-
 def refuse_param_groups(config: Mapping[str, Any], where: str) -> None:
     """Says which tasks read ``param_groups``: one that does has taken them out of the config.
 
@@ -82,184 +62,6 @@ def refuse_param_groups(config: Mapping[str, Any], where: str) -> None:
         )
 
 
-def check_schedulers(
-    config: Mapping[str, Any], where: str, rules: Mapping[str, Rule] | None = None
-) -> None:
-    """Refuses ``param_schedulers`` that nobody would read, nobody could build, or that leave
-    the range of their option.
-
-    Args:
-        config: of the optimizer; its ``param_schedulers`` (option: ParamScheduler config) are
-            built and tried where it has ``num_epochs``, which a task adds.
-        where: whose they are, for the message.
-        rules: of the options that can be scheduled (default: None, any).
-
-    Raises:
-        ValueError: naming the key, what it is, and what is allowed.
-    """
-    schedulers = config.get("param_schedulers", {})
-    if not isinstance(schedulers, Mapping):
-        raise ValueError(
-            f"{where}: param_schedulers must map options to schedulers, not {schedulers!r}"
-        )
-    if rules is not None:
-        check_known(schedulers, rules, f"param_schedulers of {where}")
-    for name, scheduler in schedulers.items():
-        key = f"{where}: param_schedulers.{name}"
-        build_scheduler(
-            scheduler, key, name, (rules or {}).get(name, NUMBER), config.get("num_epochs")
-        )
-
-
-def build_scheduler(
-    config: Any, where: str, option: str, rule: Rule, num_epochs: float | None
-) -> ParamScheduler | None:
-    """Builds a ParamScheduler once it is found to stay in the range of its option.
-
-    Args:
-        config: of the ParamScheduler, which stays as it is.
-        where: what it is, for the message.
-        option: which it drives.
-        rule: of the option.
-        num_epochs: of the training; None if that is not known, and nothing is built then.
-
-    Raises:
-        ValueError: naming the key, what it is, and what is allowed.
-    """
-    _check_scheduler(config, where)
-    if num_epochs is None:
-        return None
-    try:
-        built = build_param_scheduler(copy.deepcopy({**config, "num_epochs": num_epochs}))
-        values = {at: built(at) for at in (*(i / 100 for i in range(100)), 0.999)}
-    except Exception as error:
-        raise ValueError(f"{where}: {error or type(error).__name__}") from error
-    for at, value in values.items():
-        if not (NUMBER if rule is GC_FLAG else rule).accepts(value):
-            raise ValueError(
-                f"{where} is {value!r} at {at:.0%} of training, and {option} must be {rule.allowed}"
-            )
-    return built
-
-
-def _check_scheduler(config: Any, where: str) -> None:
-    """Refuses what Classy Vision's scheduler builders would ignore or stumble over."""
-    if not isinstance(config, Mapping) or "name" not in config:
-        raise ValueError(f"{where} must be a ParamScheduler config with a 'name', not {config!r}")
-    check_known([config["name"]], PARAM_SCHEDULER_REGISTRY, where, "scheduler")
-    cls = PARAM_SCHEDULER_REGISTRY[config["name"]]
-    if not cls.__module__.startswith(("classy_vision.", "classy_gc.")):
-        return  # we don't know its keys
-    known = set(inspect.signature(cls).parameters) - {"num_updates"}
-    check_known(config, ["name", "num_epochs", "update_interval", *sorted(known)], where)
-    if "scheduler" in config:
-        _check_scheduler(config["scheduler"], f"{where}.scheduler")
-    parts = config.get("schedulers", [])
-    if not isinstance(parts, list):
-        raise ValueError(
-            f"{where}.schedulers must be a list of ParamScheduler configs, not {parts!r}"
-        )
-    for i, part in enumerate(parts):
-        _check_scheduler(part, f"{where}.schedulers[{i}]")
-
-
-def _momentum_drives_betas(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    """Where another optimizer, ``zero``, runs the schedules and writes them into the groups."""
-    for group in optimizer.param_groups:
-        if "momentum" in group:
-            group["betas"] = (group["momentum"], group["betas"][1])
-
-
-class ScheduledGC(ClassyOptimizer):
-    """What every GC optimizer does with schedules and checkpoints, whatever it wraps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._resumed_without_schedule = False
-
-    @classmethod
-    def _label(cls) -> str:
-        names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is cls]
-        return f"optimizer {(names or [cls.__name__])[0]!r}"
-
-    def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
-        """As Classy Vision's, for fvcore's own ParamSchedulers too (updated at every step).
-
-        Args:
-            param_groups: tensors, or dicts with ``params`` and, for the group, values or
-                ParamSchedulers of options.
-            **kwargs: values or ParamSchedulers of options for all groups.
-
-        Raises:
-            ValueError: an option that the optimizer does not have or cannot schedule.
-        """
-        if isinstance(param_groups, Mapping):
-            param_groups = [param_groups]
-        super().set_param_groups(
-            [with_intervals(g) if isinstance(g, Mapping) else g for g in param_groups],
-            **with_intervals(kwargs),
-        )
-
-    def _refresh_schedules(self, where: float | None) -> None:
-        """Catches up with schedules of GC options that a resumed checkpoint knew nothing of."""
-        if self._resumed_without_schedule and where is not None:
-            self._update_schedule(self._run_schedulers(where, UpdateInterval.EPOCH))
-            self._resumed_without_schedule = False
-
-    def step(
-        self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None
-    ) -> None:
-        """As Classy Vision's.
-
-        Args:
-            closure: reevaluates the model and returns the loss (default: None).
-            where: the share of training done, in [0, 1); required.
-        """
-        self._refresh_schedules(where)
-        super().step(*args, closure=closure, where=where)
-
-    def set_classy_state(self, state: dict[str, Any]) -> None:
-        """Resumes from a checkpoint of this optimizer, or of the stock one of its kind.
-
-        Moments and the other options come from the checkpoint. GC options and the speed
-        switches stay as configured; where a GC option differs, one warning says so. A
-        scheduled GC option goes on where it was.
-
-        Args:
-            state: what ``get_classy_state`` returned.
-        """
-        super().set_classy_state(self._merged(state))
-
-    def _merged(self, state: dict[str, Any]) -> dict[str, Any]:
-        saved = state["optim"]
-        schedules = self._param_group_schedulers or [{} for _ in self.optimizer.param_groups]
-        groups, differ = [], {}
-        for current, schedule, group in zip(
-            self.optimizer.param_groups, schedules, saved["param_groups"], strict=False
-        ):
-            group = dict(group)
-            for name in ("use_gc", "gc_conv_only", "gc_loc"):
-                if name not in current:
-                    continue
-                scheduler = schedule.get(name)
-                if scheduler is not None and not isinstance(scheduler, ConstantParamScheduler):
-                    self._resumed_without_schedule |= name not in group
-                    current[name] = group.get(name, current[name])  # what the core need not say
-                    continue
-                if bool(group.get(name, current[name])) != bool(current[name]):
-                    differ[name] = (group[name], current[name])
-                group[name] = current[name]
-            switches = {name: current[name] for name in SPEED_OPTIONS if name in current}
-            groups.append({**group, **switches})
-        groups += saved["param_groups"][len(groups) :]
-        if differ:
-            logging.warning(
-                f"{self._label()}: the config wins over the checkpoint: "
-                + ", ".join(f"{k} is {new} (was {old})" for k, (old, new) in differ.items())
-            )
-        return {**state, "optim": {**saved, "param_groups": groups}}
-
-
 class ClassyGCOptimizer(ScheduledGC):
     """A Classy Vision optimizer around one of :mod:`classy_gc.core`.
 
@@ -272,7 +74,7 @@ class ClassyGCOptimizer(ScheduledGC):
     ``momentum`` drives ``betas[0]``.
 
     Args:
-        **options: by keyword; see the subclass.
+        *args, **options: see the subclass; positional as in the stock class of the name.
 
     Raises:
         ValueError: an unknown option, or a value out of its range, named with the value and
@@ -301,7 +103,7 @@ class ClassyGCOptimizer(ScheduledGC):
             for key, text in (("gc", _GC_DOC), ("speed", _SPEED_DOC), ("raises", _RAISES_DOC)):
                 cls.__doc__ = cls.__doc__.replace(f"{{{key}}}", text)
         cls.__signature__ = inspect.Signature(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
             for name, (default, _) in cls._table().items()
         )
 
@@ -314,9 +116,12 @@ class ClassyGCOptimizer(ScheduledGC):
         speed = {name: option for name, option in SPEED_OPTIONS.items() if name in known}
         return {**cls.options, **gc, **speed}
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
-        self._options = self._validated(options)
+        given = dict(zip(self._table(), args, strict=False))
+        if len(args) > len(given) or given.keys() & options.keys():
+            inspect.signature(type(self)).bind(*args, **options)  # Python's own words
+        self._options = self._validated({**given, **options})
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ClassyGCOptimizer:
@@ -331,6 +136,7 @@ class ClassyGCOptimizer(ScheduledGC):
                 cannot be scheduled.
         """
         where = cls._label()
+        config = without_comments(config)
         options = {k: v for k, v in config.items() if k not in CLASSY_KEYS}
         refuse_param_groups(config, where)
         check_known(config, [*CLASSY_KEYS, *cls._table()], where)
@@ -349,9 +155,9 @@ class ClassyGCOptimizer(ScheduledGC):
         rules = {
             name: rule
             for name, (_, rule) in cls._table().items()
-            if rule in (BETAS, BOOL) and name in inspect.signature(cls.core_class).parameters
+            if name not in SPEED_OPTIONS and name in inspect.signature(cls.core_class).parameters
         }
-        return {**cls._schedulable(), **rules}
+        return {**rules, **cls._schedulable()}
 
     @classmethod
     def _validated(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -366,35 +172,24 @@ class ClassyGCOptimizer(ScheduledGC):
         return options
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
-        if isinstance(param_groups, Mapping):
-            param_groups = [param_groups]
-        param_groups = list(param_groups)
-        if "weight_decay" not in self._options:
-            # Which Classy Vision's tasks set to 0 for BatchNorm, whatever the optimizer.
-            param_groups = [
-                {k: v for k, v in g.items() if k != "weight_decay" or v}
-                if isinstance(g, Mapping)
-                else g
-                for g in param_groups
-            ]
-        for options in (kwargs, *(g for g in param_groups if isinstance(g, Mapping))):
-            check_known(options, ["params", *self._group_rules()], self._label())
-        super().set_param_groups(param_groups, **kwargs)
+        groups = list(map(self._checked_group, as_groups(param_groups)))
+        for options in (self._checked_group(kwargs), *groups):
+            refuse_schedules(options, self._group_rules(), self._label())
+        super().set_param_groups(groups, **kwargs)
+
+    def _checked_group(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The group, once it is found to have no option that the optimizer lacks."""
+        group = dict(group)
+        if "weight_decay" not in self._options and group.get("weight_decay") == 0:
+            # Which Classy Vision's tasks give BatchNorm, whatever the optimizer.
+            del group["weight_decay"]
+        check_known(group, ["params", "param_names", *self._group_rules()], self._label())
+        return group
 
     @classmethod
     def _core(cls, options: dict[str, Any]) -> tuple[type[CentralizedOptimizer], dict[str, Any]]:
         """The core class and its options."""
         return cls.core_class, options
-
-    def _run_schedulers(
-        self, where: float, update_interval: UpdateInterval | None
-    ) -> list[dict[str, Any]]:
-        groups = super()._run_schedulers(where, update_interval)
-        if "betas" in self._options:
-            for group in groups:
-                if "momentum" in group:
-                    group["betas"] = (group.pop("momentum"), self._options["betas"][1])
-        return groups
 
     def prepare(self, param_groups: Any) -> None:
         """Builds the core optimizer; called by ``set_param_groups``.
@@ -404,15 +199,15 @@ class ClassyGCOptimizer(ScheduledGC):
         """
         groups = list(param_groups)
         if groups and not isinstance(groups[0], Mapping):
-            groups = [{"params": groups}]
+            groups = as_groups(groups)
+        groups = list(map(self._checked_group, groups))  # zero calls this alone
         options = dict(self._options)
         if options.get("fused", True) is None and not options["foreach"]:
             options["fused"] = all(self._fuses(p) for g in groups for p in g["params"]) or None
         log_baseline(self._label(), options, groups)  # before torch writes into the groups
         core_class, core_options = self._core(options)
         self.optimizer = core_class(groups, **core_options)
-        if "betas" in core_options:
-            self.optimizer.register_step_pre_hook(_momentum_drives_betas)
+        momentum_drives_betas(self.optimizer)
 
     def _fuses(self, p: torch.Tensor) -> bool:
         """Whether the fused kernel is the better choice for ``p``."""

@@ -17,15 +17,24 @@ from classy_vision.optim.rmsprop_tf import RMSpropTFOptimizer
 from classy_vision.optim.zero import ZeRO
 
 from classy_gc.core import centralize_optimizer
-from classy_gc.optim.classy_gc_optimizer import (
-    CLASSY_KEYS,
-    GC_OPTIONS,
+from classy_gc.optim.classy_gc_optimizer import CLASSY_KEYS, GC_OPTIONS, refuse_param_groups
+from classy_gc.optim.scheduled_gc import (
     ScheduledGC,
-    check_schedulers,
+    as_groups,
     log_baseline,
-    refuse_param_groups,
+    momentum_drives_betas,
 )
-from classy_gc.options import GC_FLAG, SWITCH, check_known, check_options
+from classy_gc.optim.schedules import check_schedulers
+from classy_gc.optim.stock import group_options, is_stock
+from classy_gc.options import (
+    FRACTION,
+    GC_FLAG,
+    SWITCH,
+    Rule,
+    check_known,
+    check_options,
+    without_comments,
+)
 
 
 @register_optimizer("gc")
@@ -116,6 +125,7 @@ class GC(ScheduledGC):
             ValueError: an unknown key or optimizer, or a value out of its range.
         """
         where = cls._label()
+        config = without_comments(config)
         refuse_param_groups(config, where)
         check_known(config, [*CLASSY_KEYS, "base_optimizer", *cls._TABLE], where)
         base = config.get("base_optimizer")
@@ -127,13 +137,22 @@ class GC(ScheduledGC):
         if "param_schedulers" in base:
             raise ValueError(f"{where}: param_schedulers belong beside base_optimizer, not in it")
         base_class = OPTIMIZER_REGISTRY[base["name"]]
-        if base_class.__module__.startswith("classy_vision."):  # of others we don't know the keys
+        rules = None  # of others we don't know the keys
+        if is_stock(base_class) and base_class is not ZeRO:
             known = inspect.signature(base_class).parameters
             check_known(base, ["name", *known], f"base_optimizer of {where}")
-        check_schedulers(config, where)
+            rules = {**group_options(base_class())[1], **cls._gc_rules()}
+            rules |= {"momentum": FRACTION} if "betas" in rules else {}
+            rules = {name: rule for name, rule in rules.items() if rule.schedulable}
+        check_schedulers(config, where, rules)
         options = {name: config[name] for name in cls._TABLE if name in config}
         # The stock from_config methods write their defaults into the config they are given.
         return cls(build_optimizer(copy.deepcopy(dict(base))), **options)
+
+    @classmethod
+    def _gc_rules(cls) -> dict[str, Rule]:
+        """Of the GC options, which can differ between groups."""
+        return {name: rule for name, (_, rule) in cls._TABLE.items() if rule.schedulable}
 
     def prepare(self, param_groups: Any) -> None:
         """Builds the base optimizer and centralizes it; called by ``set_param_groups``.
@@ -146,7 +165,7 @@ class GC(ScheduledGC):
         """
         groups = list(param_groups)
         if groups and not isinstance(groups[0], Mapping):
-            groups = [{"params": groups}]
+            groups = as_groups(groups)
         # Before torch writes the defaults into the groups.
         log_baseline(self._label(), self._options, groups)
         self.base_optimizer.prepare(groups)
@@ -154,12 +173,14 @@ class GC(ScheduledGC):
         optimizer = self.base_optimizer.optimizer
         if isinstance(optimizer, RMSpropTFOptimizer):
             options["decoupled_weight_decay"] = False
-        known = ["params", *optimizer.defaults, *self._TABLE]
+        known = ["params", "param_names", *optimizer.defaults, *self._TABLE]
+        known += ["momentum"] if "betas" in optimizer.defaults else []
         for group in groups:
             # Classy Vision's tasks give BatchNorm this one whether or not it is an option.
             decay = [] if group.get("weight_decay") else ["weight_decay"]
             check_known(group, [*known, *decay], self._label())
         self.optimizer = centralize_optimizer(optimizer, **options)
+        momentum_drives_betas(self.optimizer)
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
         super().set_param_groups(param_groups, **kwargs)
@@ -180,7 +201,7 @@ class GC(ScheduledGC):
         return self.base_optimizer.get_classy_state()
 
     def set_classy_state(self, state: dict[str, Any]) -> None:
-        self.base_optimizer.set_classy_state(self._merged(state))
+        self._load(self.base_optimizer.set_classy_state, state)
 
     def zero_grad(self) -> None:
         self.base_optimizer.zero_grad()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from classy_vision.optim import register_optimizer
 
 from classy_gc import core
 from classy_gc.optim.rmsprop_gc import RMSPropGC
+from classy_gc.options import BOOL, NON_NEGATIVE
 
 
 @register_optimizer("rmsprop_tf_gc")
@@ -13,7 +16,8 @@ class RMSPropTFGC(RMSPropGC):
     """``rmsprop_tf_gc``: :class:`classy_gc.core.RMSpropTF`, keys and defaults of ``rmsprop_tf``.
 
     The stock ``rmsprop_tf`` overwrites its second moment with the square root of it at every
-    step; this one keeps it, so the two train differently.
+    step; this one keeps it, so the two train differently. With ``initial_square_avg`` 1 and
+    ``lr_in_momentum`` it is TensorFlow's own and timm's ``RMSpropTF``, step by step.
 
     Args:
         lr (float): learning rate, >= 0 (default: 0.1)
@@ -22,6 +26,10 @@ class RMSPropTFGC(RMSPropGC):
         alpha (float): decay rate of the second moment, in [0, 1) (default: 0.99)
         eps (float): added under the square root, >= 0 (default: 1e-8)
         centered (bool): divide by the deviation, not the second moment (default: False)
+        initial_square_avg (float): the second moment before the first step, >= 0 (default: 0,
+            TensorFlow: 1)
+        lr_in_momentum (bool): the momentum gathers ``lr`` times the direction, not the direction
+            alone; another only while ``lr`` changes (default: False, TensorFlow: True)
         {gc}
         gc_loc (bool): centralize the gradient, not the update (default: False)
         {speed}
@@ -29,7 +37,8 @@ class RMSPropTFGC(RMSPropGC):
     Raises:
         {raises}
 
-    Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/rmsprop_tf.py``.
+    Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/rmsprop_tf.py``;
+    TensorFlow's ``ApplyRMSProp``; timm's ``optim/rmsprop_tf.py``.
 
     Example:
         >>> from classy_vision.optim import build_optimizer
@@ -38,3 +47,8 @@ class RMSPropTFGC(RMSPropGC):
     """
 
     core_class = core.RMSpropTF
+    options: ClassVar = {
+        **RMSPropGC.options,
+        "initial_square_avg": (0.0, NON_NEGATIVE._replace(schedulable=False)),
+        "lr_in_momentum": (False, BOOL),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from classy_vision.optim import register_optimizer
@@ -22,14 +23,15 @@ class SGDGC(ClassyGCOptimizer):
     """``sgd_gc``: :class:`classy_gc.core.SGD` with the keys and defaults of Classy's ``sgd``.
 
     Args:
+        larc_config (dict): what LARC takes: ``clip`` (bool, default: True), ``eps`` (float,
+            >= 0, default: 1e-8), ``trust_coefficient`` (float, >= 0, default: 0.02); it comes
+            first as in the stock class, and positional arguments may begin with ``lr``
         lr (float): learning rate, >= 0 (default: 0.1)
         momentum (float): in [0, 1) (default: 0)
         weight_decay (float): L2 decay, >= 0 (default: 0)
         nesterov (bool): Nesterov momentum (default: False)
         use_larc (bool): layer-wise adaptive rates, :class:`classy_gc.core.LARC`; unlike the
             stock ``sgd`` it needs no apex (default: False)
-        larc_config (dict): what LARC takes: ``clip`` (bool, default: True), ``eps`` (float,
-            >= 0, default: 1e-8), ``trust_coefficient`` (float, >= 0, default: 0.02)
         {gc}
         {speed}
 
@@ -47,13 +49,18 @@ class SGDGC(ClassyGCOptimizer):
 
     core_class = core.SGD
     options: ClassVar = {
+        "larc_config": ({}, MAPPING),
         "lr": (0.1, NON_NEGATIVE),
         "momentum": (0.0, FRACTION),
         "weight_decay": (0.0, NON_NEGATIVE),
         "nesterov": (False, BOOL),
         "use_larc": (False, BOOL),
-        "larc_config": ({}, MAPPING),
     }
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        if args and not isinstance(args[0], Mapping):  # None is the stock default
+            args = ({}, *(args[1:] if args[0] is None else args))
+        super().__init__(*args, **options)
 
     @classmethod
     def _core(cls, options: dict[str, Any]) -> tuple[type[core.SGD], dict[str, Any]]:

@@ -19,14 +19,12 @@ _LEFT_OUT = ("params", "capturable", "differentiable", *CentralizedOptimizer.add
 
 _UNFIT = {
     "LBFGS": "takes several gradients in a step, from a closure",
+    "Muon": "takes weights of two dimensions alone: a model has biases, norms and convolutions too",
     "SparseAdam": "takes sparse gradients alone, which have no rows to centralize",
 }
 
 # Read when the optimizer starts, and never again.
 _READ_ONCE = {("Adagrad", "initial_accumulator_value"), ("Rprop", "lr")}
-
-_INTEGER = Rule("an integer", lambda v: type(v) is int, schedulable=False)
-_TEXT = Rule("a string or null", lambda v: v is None or isinstance(v, str), schedulable=False)
 
 
 def _numbers(default: tuple[float | None, ...]) -> Rule:
@@ -52,10 +50,6 @@ def _rule(name: str, option: inspect.Parameter) -> Rule:
         return BOOL
     if isinstance(option.default, tuple):
         return _numbers(option.default)
-    if option.default is None:
-        return _TEXT
-    if option.annotation in (int, "int"):
-        return _INTEGER
     return NUMBER._replace(schedulable=(name, option.name) not in _READ_ONCE)
 
 
@@ -71,11 +65,14 @@ class TorchGC(ClassyGCOptimizer):
     Names that :mod:`classy_gc.core` has (SGD, Adam, AdamW, RAdam, RMSprop) are its classes.
     ParamSchedulers drive every option that is a number, such as the ``momentum_decay`` of
     NAdam, and ``momentum`` drives the first of ``betas``. Only two are read once, and cannot be
-    scheduled: ``initial_accumulator_value`` of Adagrad, and ``lr`` of Rprop, the first step size.
+    scheduled, but may differ between groups: ``initial_accumulator_value`` of Adagrad, and ``lr``
+    of Rprop, the first step size.
 
     Args:
         optimizer (str): a class of :mod:`torch.optim`, but for LBFGS, which takes several
-            gradients in a step, and SparseAdam, whose gradients have no rows
+            gradients in a step, SparseAdam, whose gradients have no rows, and Muon, which takes
+            weights of two dimensions alone (in Python there is
+            :func:`classy_gc.core.centralize_optimizer` for it)
         **options: of that class, with its defaults, but for ``capturable`` and
             ``differentiable``; lists where it takes tuples
         {gc}
@@ -102,11 +99,11 @@ class TorchGC(ClassyGCOptimizer):
 
     core_class: ClassVar = CentralizedOptimizer
 
-    def __new__(cls, optimizer: str | None = None, **options: Any) -> TorchGC:
+    def __new__(cls, optimizer: str | None = None, *args: Any, **options: Any) -> TorchGC:
         return super().__new__(_named(optimizer) if cls is TorchGC else cls)
 
-    def __init__(self, optimizer: str | None = None, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, optimizer: str | None = None, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TorchGC:

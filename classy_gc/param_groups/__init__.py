@@ -12,16 +12,15 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from classy_gc.options import check_known
+from classy_gc.options import check_known, without_comments
 from classy_gc.param_groups.build import (
     OptimizerOptions,
     ScaledParamScheduler,
     build_param_groups,
-    full_table,
     parameter_occurrences,
-    short_table,
 )
 from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
+from classy_gc.param_groups.tables import full_table, short_table
 
 _Builder = TypeVar("_Builder", bound=type[ParamGroupBuilder])
 
@@ -85,7 +84,7 @@ layer_decay, paramwise
     """
     if not isinstance(config, Mapping) or "name" not in config:
         raise ValueError(f"param_groups must be an object with a 'name', not {config!r}")
-    config = dict(config)
+    config = without_comments(config)
     module = config.pop("module", None)
     if module is not None:
         if not isinstance(module, str) or not module:

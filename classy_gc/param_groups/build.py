@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
 from classy_vision.optim.param_scheduler import (
-    PARAM_SCHEDULER_REGISTRY,
     ConstantParamScheduler,
     UpdateInterval,
 )
-from classy_vision.optim.zero import ZeRO
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from classy_gc.optim.classy_gc_optimizer import (
-    ClassyGCOptimizer,
-    build_scheduler,
-    with_intervals,
-)
-from classy_gc.optim.gc import GC
-from classy_gc.options import (
-    BETAS,
-    BOOL,
-    FRACTION,
-    NON_NEGATIVE,
-    NUMBER,
-    SWITCH,
-    Rule,
-    check_known,
-)
+from classy_gc.optim.check import values_and_rules
+from classy_gc.optim.schedules import build_scheduler, refuse_schedules, with_intervals
+from classy_gc.options import BOOL, NON_NEGATIVE, check_known
 from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
-from classy_gc.table import aligned
 
 #: multiplier: the option that it multiplies
 MULTIPLIERS = {"lr_mult": "lr", "decay_mult": "weight_decay"}
-
-_STOCK_RULES = {
-    **dict.fromkeys(("lr", "weight_decay", "eps"), NON_NEGATIVE),
-    **dict.fromkeys(("momentum", "alpha"), FRACTION),
-    "betas": BETAS,
-}
 
 
 class ScaledParamScheduler(ParamScheduler):
@@ -100,7 +76,7 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
         self.label = f"optimizer {(names or [type(optimizer).__name__])[0]!r}"
         self.schedules = with_intervals(schedules or {})
         self.num_epochs = num_epochs
-        self.values, self.rules = _values_and_rules(optimizer)
+        self.values, self.rules = values_and_rules(optimizer)
         self._built: dict[str, ParamScheduler] = {}
         self._known = {
             **dict.fromkeys(MULTIPLIERS, NON_NEGATIVE._replace(schedulable=False)),
@@ -142,8 +118,9 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
         momentum = {**self.values, **self.schedules, **options}.get("momentum")
         if options.get("nesterov") and momentum == 0:
             raise ValueError(f"{where}: nesterov must be false where momentum is 0, not True")
-        if "betas" in options and "momentum" in {*options, *self.schedules}:
-            raise ValueError(f"{where}: a schedule of momentum drives the first of betas; give one")
+        if "betas" in options and "momentum" in options:
+            raise ValueError(f"{where}: momentum drives the first of betas; give one")
+        refuse_schedules(options, self.rules, where)
 
     def _scheduler_or_value(self, name: str, value: Any, where: str) -> Any:
         if isinstance(value, ParamScheduler):
@@ -188,31 +165,6 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
         }
 
 
-def _values_and_rules(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
-    if isinstance(optimizer, ZeRO):
-        return _values_and_rules(optimizer.base_optimizer)
-    if isinstance(optimizer, ClassyGCOptimizer):
-        values = dict(optimizer._options)
-        values |= {"momentum": values["betas"][0]} if "betas" in values else {}
-        rules = optimizer._group_rules()
-    elif isinstance(optimizer, GC):
-        values, rules = _values_and_rules(optimizer.base_optimizer)
-        gc = {name: rule for name, (_, rule) in optimizer._TABLE.items() if rule.schedulable}
-        values, rules = {**values, **optimizer._options}, {**rules, **gc}
-    else:  # only torch's optimizer tells, and it needs a parameter
-        probe = copy.copy(optimizer)
-        probe.prepare([{"params": [nn.Parameter(torch.zeros(1))]}])
-        values = dict(probe.param_groups[0])
-        del values["params"]
-        rules = {name: _rule(name, value) for name, value in values.items()}
-    return values, rules
-
-
-def _rule(name: str, value: Any) -> Rule:
-    kind = SWITCH if value is None else BOOL if isinstance(value, bool) else NUMBER
-    return _STOCK_RULES.get(name, kind)
-
-
 def parameter_occurrences(root: nn.Module, prefix: str = "") -> Iterator[NamedParameter]:
     """Every parameter with the modules that hold it; shared ones more than once.
 
@@ -221,7 +173,7 @@ def parameter_occurrences(root: nn.Module, prefix: str = "") -> Iterator[NamedPa
         prefix: of their names, with a dot between (default: none).
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False)))
+        >>> model = nn.Sequential(nn.Sequential(nn.Linear(2, 2, bias=False)))
         >>> [(p.full_name, p.prefix, len(p.parents)) for p in parameter_occurrences(model)]
         [('0.0.weight', '0.0', 2)]
     """
@@ -271,7 +223,7 @@ def build_param_groups(
         >>> from classy_gc.param_groups import build_param_group_builder
         >>> builder = build_param_group_builder({"name": "paramwise", "bias_lr_mult": 2})
         >>> optimizer = build_optimizer({"name": "sgd_gc", "lr": 0.25})
-        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
         >>> for group in build_param_groups(builder, model, optimizer):
         ...     print(group["param_names"], {k: group[k](0) for k in group if k == "lr"})
         ['0.weight', '1.weight'] {}
@@ -321,10 +273,6 @@ def build_param_groups(
     return list(groups.values())
 
 
-def _is_params(name: str) -> bool:
-    return name in ("params", "param_names")
-
-
 def _identity(value: Any) -> Any:
     """Equal where two options are."""
     if isinstance(value, ConstantParamScheduler):
@@ -335,51 +283,3 @@ def _identity(value: Any) -> Any:
         return ["scheduler", id(value)]
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if number else value
-
-
-def _description(group: Mapping[str, Any], options: OptimizerOptions) -> str:
-    shown = {name: options.values[name] for name in MULTIPLIERS.values() if name in options.values}
-    shown |= {name: value for name, value in group.items() if not _is_params(name)}
-    return ", ".join(f"{name} {_text(value)}" for name, value in shown.items())
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, ScaledParamScheduler):
-        return f"{value.multiplier:g} × {_text(value.scheduler)}"
-    if isinstance(value, ConstantParamScheduler):
-        return _text(value(0))
-    if isinstance(value, ParamScheduler):
-        names = [name for name, c in PARAM_SCHEDULER_REGISTRY.items() if c is type(value)]
-        return f"{(names or [type(value).__name__])[0]} from {value(0):g}"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def short_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -> str:
-    """A row a group: tensors, elements, options.
-
-    Args:
-        groups: from :func:`build_param_groups`.
-        options: of the optimizer.
-    """
-    rows = [("group", "tensors", "elements", "options")]
-    for i, group in enumerate(groups):
-        elements = sum(p.numel() for p in group["params"])
-        rows.append((i, len(group["params"]), elements, _description(group, options)))
-    return aligned(rows)
-
-
-def full_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -> str:
-    """A row a parameter: name, shape, group, options.
-
-    Args:
-        groups: from :func:`build_param_groups`.
-        options: of the optimizer.
-    """
-    rows = [("parameter", "shape", "group", "options")]
-    for i, group in enumerate(groups):
-        for name, parameter in zip(group["param_names"], group["params"], strict=True):
-            shape = "×".join(map(str, parameter.shape)) or "1"
-            rows.append((name, shape, i, _description(group, options)))
-    return aligned(rows)

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrize import ParametrizationList
-from torchvision.ops import DeformConv2d
 
+from classy_gc.param_groups.kinds import LAYERS, is_norm
 from classy_gc.param_groups.param_group_builder import NamedParameter
-
-_LAYERS = (
-    nn.Linear,
-    nn.Bilinear,
-    _ConvNd,
-    DeformConv2d,
-    nn.Embedding,
-    nn.EmbeddingBag,
-    nn.RNNBase,
-    nn.RNNCellBase,
-    nn.MultiheadAttention,
-)
-_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def no_layer_weight_reason(parameter: NamedParameter) -> str | None:
@@ -43,6 +26,7 @@ def no_layer_weight_reason(parameter: NamedParameter) -> str | None:
 
     Example:
         >>> import torch
+        >>> from torch import nn
         >>> from classy_gc.param_groups import parameter_occurrences
         >>> class Encoder(nn.Sequential):
         ...     def __init__(self):
@@ -60,9 +44,9 @@ def no_layer_weight_reason(parameter: NamedParameter) -> str | None:
     if isinstance(module, ParametrizationList):
         module = parameter.parents[-2]  # above the dict of the module's parametrizations
     name = module.__class__.__name__
-    if isinstance(module, _LAYERS):
+    if isinstance(module, LAYERS):
         # Attention has such biases that look like a weight: bias_k, of shape [1, 1, d].
         return f"bias: {name}" if parameter.name.startswith("bias") else None
-    if isinstance(module, _NORMS) or "norm" in name.lower():
+    if is_norm(module):
         return f"normalization: {name}"
     return f"no layer: {name}"

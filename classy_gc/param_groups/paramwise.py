@@ -8,18 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torchvision.ops import DeformConv2d
 
 from classy_gc.core import ineligible_reason
 from classy_gc.options import BOOL, MAPPING, NON_NEGATIVE, Rule
 from classy_gc.param_groups import register_param_group_builder
 from classy_gc.param_groups.build import MULTIPLIERS, OptimizerOptions
+from classy_gc.param_groups.kinds import is_depthwise, is_norm
 from classy_gc.param_groups.layer_weights import no_layer_weight_reason
 from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
 
-_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 _MULTIPLIER = Rule("a number >= 0 or null", lambda v: v is None or NON_NEGATIVE.accepts(v))
 
 
@@ -142,23 +140,21 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
                 options.setdefault("bn_weight_decay", True)
             return options
         module, is_bias = parameter.module, parameter.name == "bias"
-        is_norm = isinstance(module, _NORMS)
-        is_conv = isinstance(module, nn.Conv2d)
-        is_dwconv = is_conv and module.in_channels == module.groups
+        of_norm, of_dwconv = is_norm(module), is_depthwise(module)
         is_offset = (
-            is_conv
+            isinstance(module, nn.Conv2d)
             and "conv_offset" in parameter.prefix
             and any(isinstance(parent, DeformConv2d) for parent in parameter.parents)
         )
         # Whether it applies, and what it multiplies by: of each list the first rule decides.
         lr = (
             (is_offset, self.dcn_offset_lr_mult),
-            (is_bias and not is_norm and not is_offset, self.bias_lr_mult),
+            (is_bias and not of_norm and not is_offset, self.bias_lr_mult),
         )
         decay = (
-            (is_norm, self.norm_decay_mult),
-            (is_dwconv, self.dwconv_decay_mult),
-            (is_bias and not (is_norm or is_dwconv or is_offset), self.bias_decay_mult),
+            (of_norm, self.norm_decay_mult),
+            (of_dwconv, self.dwconv_decay_mult),
+            (is_bias and not (of_norm or of_dwconv or is_offset), self.bias_decay_mult),
             (parameter.parameter.ndim == 1 and not is_offset, self.flat_decay_mult),
         )
         options: dict[str, Any] = {}
@@ -166,7 +162,7 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
             factor = next((m for applies, m in rules if applies and m is not None), None)
             if factor is not None:
                 options[name] = factor
-        if is_norm and self.norm_decay_mult is not None:
+        if of_norm and self.norm_decay_mult is not None:
             options["bn_weight_decay"] = True
         return options
 

@@ -8,6 +8,8 @@ from typing import Any
 from classy_vision.tasks import ClassificationTask, FineTuningTask
 
 from classy_gc.custom_imports import import_custom
+from classy_gc.optim.stock import refuse_gc_keys
+from classy_gc.options import without_comments
 from classy_gc.tasks.paramwise_classification_task import ParamwiseClassificationTask
 from classy_gc.tasks.paramwise_fine_tuning import ParamwiseFineTuning
 
@@ -41,10 +43,13 @@ def _extended_from_config(
     cls: type[ClassificationTask], config: Mapping[str, Any]
 ) -> ClassificationTask:
     import_custom(config)
+    config = without_comments(config)
     refuse_under_stock_task(cls, config)
+    if not config.get("test_only", False):
+        refuse_gc_keys(config["optimizer"])
     return _from_config(cls, config)
 
 
 # The stock tasks and optimizers ignore keys that they do not know, and nothing of theirs can be
-# asked to look: these two keys are worth the intrusion. A user's own task may read param_groups.
+# asked to look: these keys are worth the intrusion. A user's own task may read param_groups.
 ClassificationTask.from_config = classmethod(_extended_from_config)

@@ -11,12 +11,12 @@ from classy_vision.optim.classy_optimizer import OptionsView
 from torch import nn
 
 from classy_gc.custom_imports import import_custom
+from classy_gc.options import without_comments
 from classy_gc.param_groups import (
     OptimizerOptions,
     ParamGroupBuilder,
     build_param_group_builder,
     build_param_groups,
-    full_table,
     short_table,
 )
 
@@ -55,6 +55,7 @@ class ParamwiseMixin:
         if "optimizer" not in config or config.get("test_only", False):
             return super().from_config(config)
         import_custom(config)  # a builder may be what is imported
+        config = without_comments(config)
         optimizer = dict(config["optimizer"])
         builder = None
         if "param_groups" in optimizer:
@@ -62,7 +63,8 @@ class ParamwiseMixin:
         task = super().from_config({**config, "optimizer": optimizer})
         task._config = config
         task.param_group_builder = builder
-        task.optimizer_num_epochs = optimizer["num_epochs"]  # the stock task has put it there
+        phases = config["dataset"]["train"].get("phases_per_epoch", 1)
+        task.optimizer_num_epochs = config["num_epochs"] * phases  # as the stock task counts
         return task
 
     def set_param_group_builder(self, builder: ParamGroupBuilder | None) -> ParamwiseMixin:
@@ -102,7 +104,3 @@ class ParamwiseMixin:
             self.param_group_builder, model, optimizer, loss, *common, self.bn_weight_decay
         )
         return groups, OptimizerOptions(optimizer, *common)
-
-    def param_group_table(self) -> str:
-        """A row a parameter, once there is a ``param_group_builder``; prepares nothing."""
-        return full_table(*self._groups(self.optimizer, self.base_model, self.base_loss))

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from classy_vision.models import ClassyModel
 from classy_vision.optim import ClassyOptimizer
 from classy_vision.tasks import FineTuningTask, register_task
 from torch import nn
 
 from classy_gc.param_groups import OptimizerOptions
 from classy_gc.tasks.paramwise import ParamwiseMixin
+
+
+def freeze_trunk(model: ClassyModel) -> None:
+    """Trains the heads alone, as the stock task does with its ``freeze_trunk``."""
+    heads = nn.ModuleList(head for heads in model.get_heads().values() for head in heads)
+    trained = set(heads.parameters())
+    for parameter in model.parameters():
+        parameter.requires_grad = parameter in trained
 
 
 @register_task("paramwise_fine_tuning")
@@ -25,8 +34,5 @@ class ParamwiseFineTuning(ParamwiseMixin, FineTuningTask):
         self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None
     ) -> tuple[list[dict[str, Any]], OptimizerOptions]:
         if self.freeze_trunk:  # the stock task does it only once the groups are there
-            heads = nn.ModuleList(head for heads in model.get_heads().values() for head in heads)
-            trained = set(heads.parameters())
-            for parameter in model.parameters():
-                parameter.requires_grad = parameter in trained
+            freeze_trunk(model)
         return super()._groups(optimizer, model, loss)

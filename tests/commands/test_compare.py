@@ -361,7 +361,7 @@ SYNTHETIC = {"train": {"name": "synthetic_image"}}
         (
             tiny(name="adam", param_schedulers={}),
             ["--vary", "optimizer.param_schedulers.use_gc={},null"],
-            "'use_gc' in optimizer.param_schedulers; known: lr, betas",
+            "'adam' would ignore param_schedulers.use_gc .*'adam_gc'",
         ),
         (
             tiny(param_schedulers={"lr": {"name": "step", "values": [1, 2]}}),

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from classy_vision.tasks import build_task
 
 from classy_gc.commands import main
 from classy_gc.param_groups import PARAM_GROUP_BUILDER_REGISTRY
@@ -40,15 +41,15 @@ def test_a_row_a_parameter_and_nothing_is_trained(tmp_path):
     result = command("param-groups", "--config_file", DIGITS, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert not list(tmp_path.iterdir())
-    header, *rows = (line.split(maxsplit=3) for line in result.stdout.splitlines())
-    assert header == ["parameter", "shape", "group", "options"]
+    header, *rows = (re.split("  +", line, maxsplit=4) for line in result.stdout.splitlines())
+    assert header == ["parameter", "shape", "module", "group", "options"]
     assert len(rows) == 20
     rows = {name: rest for name, *rest in rows}
-    expected = ["10×32", "0", "lr cosine from 0.01, weight_decay 0.05, use_gc false"]
+    expected = ["10×32", "Linear", "0", "lr cosine from 0.01, weight_decay 0.05, use_gc false"]
     assert rows["_heads.block1-0.default_head.fc.weight"] == expected
-    expected = ["16", "2", "lr cosine from 0.01, weight_decay 0"]
+    expected = ["16", "BatchNorm2d, norm", "2", "lr cosine from 0.01, weight_decay 0"]
     assert rows["initial_block._module.1.bias"] == expected
-    expected = ["16", "3", "lr 0.5 × cosine from 0.01, weight_decay 0.045"]
+    expected = ["16", "BatchNorm2d, norm", "3", "lr 0.5 × cosine from 0.01, weight_decay 0.045"]
     assert rows["blocks.0.block0-0.bn.weight"] == expected
 
 
@@ -133,7 +134,63 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, name, key, value, 
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_a_config_without_param_groups_is_one_line(capsys):
-    with pytest.raises(SystemExit):
-        main(["param-groups", "--config_file", str(CONFIGS / "digits_sgd_gc.json")])
-    assert "missing key 'param_groups' in optimizer" in capsys.readouterr().err
+def table(capsys, config):
+    """{name: [shape, module, group, options]}"""
+    Path("config.json").write_text(json.dumps(config))
+    assert main(["param-groups", "--config_file", "config.json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["parameter", "shape", "module", "group", "options"]
+    return {name: rest for name, *rest in (re.split("  +", x, maxsplit=4) for x in lines[1:])}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd_gc", "sgd", "gc", "zero"])
+@pytest.mark.parametrize("bn_weight_decay", [False, True])
+def test_without_param_groups_they_are_the_tasks(here, capsys, optimizer, bn_weight_decay):
+    config = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
+    schedules = config["optimizer"]["param_schedulers"]
+    base = {"lr": 0.5, "weight_decay": 0.125}
+    config["optimizer"] = {
+        "sgd_gc": {"name": "sgd_gc", **base},
+        "sgd": {"name": "sgd", **base},
+        "gc": {"name": "gc", "base_optimizer": {"name": "sgd", **base}},
+        "zero": {"name": "zero", "base_optimizer": {"name": "sgd", **base}},
+    }[optimizer] | {"param_schedulers": {"lr": schedules["lr"]}}
+    config["bn_weight_decay"] = bn_weight_decay
+    rows = table(capsys, config)
+    assert len(rows) == 20
+    norms = {name for name, row in rows.items() if row[1] == "BatchNorm2d, norm"}
+    assert len(norms) == 12
+    for name, (_, _, group, options) in rows.items():
+        decays = name not in norms or bn_weight_decay
+        assert group == ("1" if name in norms else "0")
+        assert options == f"lr step from 0.05, weight_decay {0.125 if decays else 0}"
+    task = build_task(config)
+    task.set_use_gpu(False)
+    if optimizer != "zero":  # which needs a process group
+        task.prepare()
+        named = {id(p): name for name, p in task.base_model.named_parameters()}
+        for i, group in enumerate(task.optimizer.param_groups):
+            assert {named[id(p)] for p in group["params"]} == {
+                name for name, row in rows.items() if row[2] == str(i)
+            }
+
+
+@pytest.mark.parametrize("paramwise", ["", "paramwise_"])
+def test_what_fine_tuning_does_not_train(here, capsys, paramwise):
+    path = CONFIGS / "digits_paramwise_fine_tuning_sgd_gc.json"
+    config = json.loads(path.read_text()) | {"name": f"{paramwise}fine_tuning"}
+    del config["optimizer"]["param_groups"]
+    config["freeze_trunk"] = True
+    rows = table(capsys, config)
+    trained = {name for name, row in rows.items() if row[-1] != "frozen"}
+    assert trained == {f"_heads.block1-0.default_head.fc.{x}" for x in ("weight", "bias")}
+
+
+def test_kinds_of_modules(here, capsys):
+    config = json.loads((CONFIGS / "imagenet_vit_b16_adamw_gc.json").read_text())
+    config["model"] |= {"num_layers": 1, "hidden_dim": 8, "num_heads": 2, "mlp_dim": 8}
+    config["model"]["heads"][0]["in_plane"] = 8
+    kinds = {name: row[1] for name, row in table(capsys, config).items()}
+    assert kinds["encoder.ln.weight"] == "LayerNorm, norm"
+    assert kinds["conv_proj.weight"] == "Conv2d"
+    assert kinds["class_token"] == "VisionTransformer"

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+from classy_vision.optim import ClassyOptimizer, register_optimizer
 
 from .cases import (
     CONFIGS,
@@ -23,6 +24,8 @@ from .cases import (
     problem,
     row_means,
 )
+
+pytestmark = pytest.mark.filterwarnings("error:.*load_state_dict")
 
 every_row = pytest.mark.parametrize("row", CONFIGS)
 # rmsprop_tf is left out of what is promised: its stock second moment is a square root.
@@ -68,7 +71,6 @@ SCHEDULED = {
 }
 
 
-@pytest.mark.filterwarnings("error:.*as in torch it counts")
 @pytest.mark.parametrize("at", [1, 4, 6])
 @pytest.mark.parametrize("changes", [{"use_gc": True}, SCHEDULED], ids=["fixed", "scheduled"])
 @every_row
@@ -119,7 +121,8 @@ def test_a_stock_checkpoint_goes_on_bit_for_bit_without_gc(row, caplog):
     advance(stock, grads[3:], start=3, total=8)
     advance(optimizer, grads[3:], start=3, total=8)
     assert_same(own, params)
-    assert not warnings_of(caplog)
+    (warning,) = warnings_of(caplog)
+    assert "the checkpoint wins over the config: lr stays 0.01 (config: 9.0)" in warning
 
 
 @pytest.mark.parametrize("row", [f"{n}_gc" for n in SAME_KIND] + [f"gc-{n}" for n in STOCK])
@@ -233,13 +236,182 @@ def test_the_config_wins_and_one_warning_says_so(row, was, now, groups, caplog):
 
 
 @every_row
-def test_what_is_not_about_gc_comes_from_the_checkpoint(row):
+def test_what_is_not_about_gc_comes_from_the_checkpoint_and_one_warning_says_so(row, caplog):
     params, grads = problem(2)
     optimizer = build(config(row), params)
     advance(optimizer, grads)
-    other, _ = resumed(config(row, lr=9.0, weight_decay=0.7), params, saved(optimizer))
-    for name in ("lr", "weight_decay"):
-        assert getattr(other.options_view, name) == options_of(row)[name]
+    changes = {"lr": 9.0, "weight_decay": 0.7, "eps": 0.5, "use_gc": True}
+    changes = {k: v for k, v in changes.items() if k == "use_gc" or k in options_of(row)}
+    if "betas" in options_of(row):
+        changes["betas"] = [0.5, 0.6]
+    other, _ = resumed(config(row, **changes), params, saved(optimizer))
+    (warning,) = warnings_of(caplog)
+    assert repr(CONFIGS[row]["name"]) in warning
+    assert "the config wins over the checkpoint: use_gc is True (was False)" in warning
+    for name, value in changes.items():
+        if name == "use_gc":
+            continue
+        kept, value = (
+            tuple(v) if isinstance(v, list) else v for v in (options_of(row)[name], value)
+        )
+        assert getattr(other.options_view, name) == kept
+        assert f"{name} stays {kept} (config: {value})" in warning
+
+
+def test_what_has_a_schedule_is_no_difference(caplog):
+    params, grads = problem(4)
+    schedules = {
+        "lr": {"name": "linear", "start_value": 0.02, "end_value": 0.0},
+        "momentum": {"name": "linear", "start_value": 0.5, "end_value": 0.9},
+    }
+    optimizer = build(config("adam_gc", param_schedulers=schedules), params)
+    advance(optimizer, grads[:2], total=4)
+    state = saved(optimizer)
+    schedules["lr"]["start_value"] = 0.5
+    other, _ = resumed(
+        config("adam_gc", lr=3.0, betas=[0.1, 0.99], param_schedulers=schedules), params, state
+    )
+    advance(other, grads[2:], start=2, total=4)
+    assert other.options_view.lr == pytest.approx(0.125)
+    assert not warnings_of(caplog)
+
+
+def test_the_constant_of_a_group_is_the_configs_from_the_next_epoch_on(caplog):
+    params, grads = problem(4)
+    optimizer = build(config("sgd_gc"), params, lr=0.01)
+    advance(optimizer, grads[:1], total=4)
+    other = build(config("sgd_gc"), copies(params), lr=0.5)
+    other.set_classy_state(saved(optimizer))
+    (warning,) = warnings_of(caplog)
+    assert "lr stays 0.01 until the end of the epoch, then 0.5" in warning
+    assert other.options_view.lr == 0.01
+    advance(other, grads[1:], start=1, total=4)
+    assert other.options_view.lr == 0.5
+
+
+# Between the optimizers of one kind, and of two.
+
+TORCH_GC = {"name": "torch_gc"}
+FAMILIES = {
+    "SGD": [
+        {"name": "sgd", **STOCK["sgd"]},
+        config("sgd_gc"),
+        config("gc-sgd"),
+        {**TORCH_GC, "optimizer": "SGD", **STOCK["sgd"]},
+    ],
+    **{
+        kind: [
+            {"name": name, **STOCK[name]},
+            config(f"{name}_gc"),
+            config(f"gc-{name}", gc_loc=name == "adamw"),  # the default of each of its own
+            {**TORCH_GC, "optimizer": kind, **STOCK[name]},
+        ]
+        for kind, name in (("Adam", "adam"), ("AdamW", "adamw"), ("RMSprop", "rmsprop"))
+    },
+    "RAdam": [
+        config("plain_radam_gc"),
+        {**config("plain_radam_gc"), "name": "radam_gc"},
+        {**TORCH_GC, "optimizer": "RAdam", **options_of("plain_radam_gc")},
+    ],
+    "RMSpropTF": [
+        {"name": "rmsprop_tf", **STOCK["rmsprop_tf"]},
+        config("rmsprop_tf_gc"),
+        config("gc-rmsprop_tf"),
+    ],
+    "Adamax": [{**TORCH_GC, "optimizer": "Adamax", "lr": 0.01}],
+    "NAdam": [{**TORCH_GC, "optimizer": "NAdam", "lr": 0.01}],
+    "Adagrad": [{**TORCH_GC, "optimizer": "Adagrad", "lr": 0.01}],
+}
+
+
+def short(given):
+    inner = given.get("base_optimizer", given)
+    return given["name"].replace(inner["name"], "") + inner["name"] + inner.get("optimizer", "")
+
+
+PAIRS = [
+    pytest.param(was, now, id=f"{short(was)}-{short(now)}")
+    for family in FAMILIES.values()
+    for was in family
+    for now in family
+]
+
+
+@pytest.mark.parametrize(("was", "now"), PAIRS)
+def test_every_optimizer_goes_on_from_every_other_of_its_kind(was, now, caplog):
+    params, grads = problem(8)
+    first = build(copy.deepcopy(was), params)
+    advance(first, grads[:6], total=8)
+    second = build(copy.deepcopy(now), copies(params))
+    second.set_classy_state(saved(first))
+    own = second.param_groups[0]["params"]
+    assert moments(second)
+    assert_close(moments(second), moments(first), 0)
+    advance(first, grads[6:], start=6, total=8)
+    advance(second, grads[6:], start=6, total=8)
+    assert_close(own, params)
+    assert not warnings_of(caplog)
+
+
+def with_gc(given):
+    given = copy.deepcopy(given)
+    if given["name"] not in STOCK:
+        given["use_gc"] = True
+        if given["name"] != "sgd_gc" and given.get("optimizer") != "SGD":
+            given["gc_loc"] = False
+    return given
+
+
+@pytest.mark.parametrize(("was", "now"), [p for p in PAIRS if p.values[1]["name"] not in STOCK])
+def test_the_gc_options_are_those_of_the_one_that_goes_on(was, now):
+    params, grads = problem(8)
+    first = build(with_gc(was), params)
+    advance(first, grads[:6], total=8)
+    second = build(with_gc(now), copies(params))
+    fresh = {k: v for k, v in second.param_groups[0].items() if k != "params"}
+    second.set_classy_state(saved(first))
+    assert {k: v for k, v in second.param_groups[0].items() if k != "params"} == fresh
+    own = second.param_groups[0]["params"]
+    before, means = copies(own), row_means(own)
+    advance(second, grads[6:], start=6, total=8)
+    assert not any(torch.equal(x, y) for x, y in zip(own, before, strict=True))
+    if "gc_loc" in fresh:
+        assert_close(row_means(own), means)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "kinds"),
+    [
+        pytest.param(was, now, (a, b), id=f"{short(was)}-{short(now)}")
+        for a, sources in FAMILIES.items()
+        for b, targets in FAMILIES.items()
+        if a != b
+        for was in sources
+        for now in targets
+        if now["name"] not in STOCK
+    ],
+)
+def test_another_kind_is_refused_in_one_line(was, now, kinds):
+    params, grads = problem(2)
+    first = build(copy.deepcopy(was), params)
+    advance(first, grads)
+    second = build(copy.deepcopy(now), copies(params))
+    before = str(second.optimizer.state_dict())
+    with pytest.raises(ValueError, match=f"is that of {kinds[0]}, not of {kinds[1]}") as caught:
+        second.set_classy_state(saved(first))
+    assert repr(now["name"]) in str(caught.value)
+    assert str(second.optimizer.state_dict()) == before
+
+
+def test_larc_is_sgd():
+    params, grads = problem(4)
+    for was, now in (({}, {"use_larc": True}), ({"use_larc": True}, {})):
+        first = build(config("sgd_gc", **was), params)
+        advance(first, grads[:2], total=4)
+        second = build(config("sgd_gc", **now), copies(params))
+        second.set_classy_state(saved(first))
+        advance(second, grads[2:], start=2, total=4)
+        assert ("trust_coefficient" in second.param_groups[0]) is bool(now)
 
 
 @pytest.mark.parametrize("shapes", [[(2, 2), (5,)], [(5,), (300, 300)]], ids=["other", "reordered"])
@@ -254,3 +426,42 @@ def test_a_checkpoint_of_other_shapes_is_refused(row, shapes):
     with pytest.raises(ValueError, match=r"parameter 0 has shape .*the parameter \[300, 300\]"):
         optimizer.set_classy_state(state)
     advance(optimizer, grads)  # and goes on as it was
+
+
+class CountingAdam(torch.optim.Adam):
+    """One's own, which writes into its groups as it goes."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["k"] = group.get("k", 0) + 1
+        return super().step(closure)
+
+
+@register_optimizer("test_checkpoints_counting_adam")
+class ClassyCountingAdam(ClassyOptimizer):
+    @classmethod
+    def from_config(cls, config):
+        return cls()
+
+    def prepare(self, param_groups):
+        self.optimizer = CountingAdam(param_groups, lr=0.01)
+
+
+@pytest.mark.parametrize("use_gc", [False, True])
+def test_ones_own_optimizer_keeps_what_it_wrote_into_its_groups(use_gc):
+    params, grads = problem(6)
+    given = {"name": "gc", "base_optimizer": {"name": "test_checkpoints_counting_adam"}}
+    given["use_gc"] = use_gc
+    first = build(given, params)
+    advance(first, grads[:3], total=6)
+    second, own = resumed(given, params, saved(first))
+    assert second.options_view.k == 3
+    advance(first, grads[3:], start=3, total=6)
+    advance(second, grads[3:], start=3, total=6)
+    assert second.options_view.k == 6
+    assert_same(own, params)
+    # And from Adam itself, whose state it can read.
+    third = build(given, copies(params))
+    third.set_classy_state(saved(build(config("adam_gc"), params)))
+    with pytest.raises(ValueError, match="that of SGD, not of Adam"):
+        third.set_classy_state(saved(build(config("sgd_gc"), params)))

@@ -62,6 +62,9 @@ def test_the_table_holds_every_registered_name():
         pytest.param(lambda ps: {"params": ps}, id="group"),
         pytest.param(lambda ps: [{"params": ps[:2]}, {"params": ps[2:], "lr": 0.5}], id="groups"),
         pytest.param(lambda ps: iter([{"params": ps[:2]}, {"params": ps[2:]}]), id="iterator"),
+        pytest.param(lambda ps: [(f"p{i}", p) for i, p in enumerate(ps)], id="named"),
+        pytest.param(lambda ps: zip("abcde", ps, strict=True), id="generator of named"),
+        pytest.param(lambda ps: {"params": zip("abcde", ps, strict=True)}, id="named group"),
     ],
 )
 @with_and_without_gc
@@ -77,6 +80,25 @@ def test_build(row, use_gc, groups):
     advance(optimizer, grads)
     if row != "radam_gc":  # told to wait until it is rectified
         assert not any(torch.equal(x, y) for x, y in zip(params, before, strict=True))
+
+
+@every_row
+def test_names_are_kept_as_in_torch(row):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    theirs = torch.optim.SGD(list(model.named_parameters()), lr=0.1)
+    optimizer = build_optimizer(config(row))
+    optimizer.set_param_groups(list(model.named_parameters()))
+    state = optimizer.get_classy_state()
+    names = ["0.weight", "0.bias", "1.weight", "1.bias"]
+    for groups in (optimizer.param_groups, state["optim"]["param_groups"], theirs.param_groups):
+        assert groups[0]["param_names"] == names
+    optimizer.set_classy_state(state)
+    optimizer.step(where=0)
+    assert optimizer.param_groups[0]["param_names"] == names
+    other = build_optimizer(config(row))
+    other.set_param_groups(model.parameters())
+    other.set_classy_state(state)
+    optimizer.set_classy_state(other.get_classy_state())
 
 
 @every_row
@@ -150,6 +172,8 @@ def test_defaults_are_those_of_the_stock_optimizer(name):
     constructor = {k: p.default for k, p in inspect.signature(stock).parameters.items()}
     assert from_config.keys() - {"name"} <= constructor.keys()
     added = {"use_gc": False, "gc_conv_only": False, "gc_loc": name == "adamw"}
+    if name == "rmsprop_tf":
+        added |= {"initial_square_avg": 0.0, "lr_in_momentum": False}
     assert inspect.signature(ours).parameters.keys() <= {*constructor, *added, "fused", "foreach"}
 
     params = [Parameter(torch.ones(2, 3))]
@@ -165,10 +189,46 @@ def test_defaults_are_those_of_the_stock_optimizer(name):
         group = dict(mine.optimizer.param_groups[0])
         for key, value in added.items():
             if key != "gc_loc" or name != "sgd":
-                assert group.pop(key) is value
+                assert group.pop(key) == value
         fused = {"fused": True} if "fused" in group else {}
         for key, value in {**theirs.optimizer.param_groups[0], **fused}.items():
             assert group[key] == value, key
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_positional_arguments_are_those_of_the_stock_optimizer(name):
+    stock, ours = OPTIMIZER_REGISTRY[name], OPTIMIZER_REGISTRY[f"{name}_gc"]
+    given = {"larc_config": None, "use_larc": False, **STOCK[name]}
+    order = [key for key in inspect.signature(stock).parameters if key in given]
+    assert list(inspect.signature(ours).parameters)[: len(order)] == order
+    for n in range(len(order) + 1):
+        theirs, mine = stock(*map(given.get, order[:n])), ours(*map(given.get, order[:n]))
+        for optimizer in (theirs, mine):
+            optimizer.set_param_groups([Parameter(torch.ones(2, 3))])
+        wanted, got = theirs.param_groups[0], mine.param_groups[0]
+        for key in order:
+            if key in wanted:
+                value = tuple(wanted[key]) if key == "betas" else wanted[key]
+                assert got[key] == value, key
+    with pytest.raises(TypeError, match="multiple values"):
+        ours(*map(given.get, order), **{order[-1]: given[order[-1]]})
+    with pytest.raises(TypeError, match="too many positional"):
+        ours(*[0.1] * 30)
+
+
+def test_positional_arguments_of_sgd_may_begin_with_lr():
+    for optimizer in (classy_gc.optim.SGDGC(0.1, 0.9), classy_gc.optim.SGDGC({}, 0.1, 0.9)):
+        optimizer.set_param_groups([Parameter(torch.ones(2, 3))])
+        assert (optimizer.options_view.lr, optimizer.options_view.momentum) == (0.1, 0.9)
+
+
+@pytest.mark.parametrize("cls", [classy_gc.optim.RAdamGC, classy_gc.optim.PlainRAdamGC])
+def test_positional_arguments_of_radam_are_torchs(cls):
+    optimizer = cls(0.5, (0.5, 0.6), 0.25, 0.125)
+    optimizer.set_param_groups([Parameter(torch.ones(2, 3))])
+    wanted = torch.optim.RAdam([torch.zeros(1)], 0.5, (0.5, 0.6), 0.25, 0.125).defaults
+    for key in ("lr", "betas", "eps", "weight_decay"):
+        assert optimizer.param_groups[0][key] == wanted[key]
 
 
 def test_larc_config_has_the_stock_defaults():

@@ -120,8 +120,50 @@ def test_a_schedule_of_momentum_drives_the_first_beta(row, name):
         by_hand.step()
         advance(optimizer, [step_grads], start=t, total=8)
         assert_same(params, hand_params)
-    assert "momentum" not in optimizer.optimizer.param_groups[0]
-    assert beta1 > 0.6
+    assert optimizer.options_view.momentum == beta1 == optimizer.options_view.betas[0] > 0.6
+
+
+@pytest.mark.parametrize("row", [row for row in CONFIGS if "betas" in options_of(row)])
+def test_each_group_keeps_its_second_beta_under_a_schedule_of_momentum(row):
+    schedule = {"momentum": {"name": "linear", "start_value": 0.5, "end_value": 0.9}}
+    given = config(row, num_epochs=2, param_schedulers=schedule)
+    params, grads = problem(8)
+    optimizer = build_optimizer(copy.deepcopy(given))
+    momentum = build_optimizer_schedulers(given)["momentum"]
+    optimizer.set_param_groups(
+        [{"params": params[:2], "betas": (0.7, 0.95)}, {"params": params[2:]}], momentum=momentum
+    )
+    second = options_of(row)["betas"][1]
+    for t, step_grads in enumerate(grads):
+        advance(optimizer, [step_grads], start=t, total=8)
+        wanted = pytest.approx(0.5 + 0.4 * t / 8)
+        assert [g["momentum"] for g in optimizer.param_groups] == [wanted, wanted]
+        if (t + 1) % 4:  # the constants of groups are written anew at the end of an epoch
+            assert [g["betas"] for g in optimizer.param_groups] == [
+                (wanted, 0.95),
+                (wanted, second),
+            ]
+
+    other = build_optimizer(copy.deepcopy(given))
+    own = problem(0)[0]
+    other.set_param_groups([{"params": own[:2]}, {"params": own[2:]}], momentum=momentum)
+    other.set_classy_state(optimizer.get_classy_state())
+    advance(other, grads[:1], start=5, total=8)
+    assert [g["betas"][1] for g in other.param_groups] == [0.95, second]
+
+
+@pytest.mark.parametrize("row", ["gc-adam", "gc-adamw"])
+def test_momentum_drives_the_first_beta_of_what_gc_is_around(row):
+    schedule = {"momentum": {"name": "linear", "start_value": 0.5, "end_value": 0.9}}
+    own = row.removeprefix("gc-") + "_gc"
+    _, grads = problem(8)
+    changes = {"use_gc": True, "gc_loc": False, "param_schedulers": schedule}
+    around, optimizer = train(config(row, **changes), grads)
+    assert optimizer.options_view.betas[0] == pytest.approx(0.5 + 0.4 * 7 / 8)
+    assert_same(around, train(config(own, fused=False, **changes), grads)[0])
+    constant = {"momentum": {"name": "constant", "value": 0.5}}
+    still = train(config(row, **{**changes, "param_schedulers": constant}), grads)[0]
+    assert not torch.allclose(still[0], around[0], atol=1e-4)
 
 
 # GC for a part of the training.

@@ -9,17 +9,20 @@ import torch
 from classy_vision.optim import build_optimizer
 from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
+from fvcore.common.param_scheduler import LinearParamScheduler
 
 from classy_gc import core
 from classy_gc.optim import TorchGC
+from classy_gc.param_groups import build_param_group_builder, build_param_groups
 
-from .cases import advance, assert_close, assert_same, build, problem, row_means, train
+from .cases import advance, assert_close, assert_same, build, problem, row_means
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+UNFIT = ("LBFGS", "Muon", "SparseAdam")
 NAMES = [
     name
     for name, cls in inspect.getmembers(torch.optim, inspect.isclass)
-    if issubclass(cls, torch.optim.Optimizer) and name not in ("Optimizer", "LBFGS", "SparseAdam")
+    if issubclass(cls, torch.optim.Optimizer) and name not in ("Optimizer", *UNFIT)
 ]
 OWN = ["Adam", "AdamW", "RAdam", "RMSprop", "SGD"]
 # What is needed to move an option of each class away from its default.
@@ -31,14 +34,12 @@ OPTIONS = {
     "Adam": {"lr": 0.1, "betas": [0.8, 0.9], "decoupled_weight_decay": True, "weight_decay": 0.1},
     "AdamW": {"lr": 0.1, "amsgrad": True},
     "Adamax": {"lr": 0.1, "betas": [0.8, 0.9], "weight_decay": 0.1},
-    "Muon": {"ns_steps": 3, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"},
     "NAdam": {"lr": 0.1, "momentum_decay": 0.1, "decoupled_weight_decay": True},
     "RAdam": {"lr": 0.1, "weight_decay": 0.1},
     "RMSprop": {"momentum": 0.9, "centered": True},
     "Rprop": {"etas": [0.4, 1.3], "step_sizes": [1e-4, 1]},
     "SGD": {"lr": 0.1, "momentum": 0.9, "dampening": 0.1, "maximize": True},
 }
-SHAPES = {"Muon": [(4, 3), (5, 3), (3, 2)]}
 every_class = pytest.mark.parametrize("name", NAMES)
 
 
@@ -47,7 +48,7 @@ def config(name, **options):
 
 
 def of(name, steps=6):
-    return problem(steps, **({"shapes": SHAPES[name]} if name in SHAPES else {}))
+    return problem(steps)
 
 
 def trained(name, **options):
@@ -158,6 +159,7 @@ REFUSED = [
     (config("Optimizer"), ["'Optimizer'"]),
     (config("LBFGS"), ["'LBFGS'", "closure"]),
     (config("SparseAdam"), ["'SparseAdam'", "rows"]),
+    (config("Muon"), ["'Muon'", "two dimensions alone", "biases"]),
     (config("NAdam", momentum_dcay=1), ["'momentum_dcay'", "did you mean 'momentum_decay'?"]),
     (config("NAdam", amsgrad=True), ["'amsgrad'", "NAdam", "momentum_decay"]),
     (config("SGD", gc_loc=True), ["'gc_loc'", "SGD"]),
@@ -167,13 +169,10 @@ REFUSED = [
     (config("NAdam", betas=[0.9]), ["betas", "[0.9]"]),
     (config("Rprop", etas=0.5), ["etas must be a list of 2 numbers, not 0.5"]),
     (config("Adafactor", eps=[None, None]), ["eps", "the first may be null", "[None, None]"]),
-    (config("Muon", ns_steps=2.5), ["ns_steps must be an integer, not 2.5"]),
-    (config("Muon", adjust_lr_fn=1), ["adjust_lr_fn must be a string or null, not 1"]),
     (config("NAdam", use_gc="yes"), ["use_gc must be true or false, not 'yes'"]),
     # in torch's words
     (config("NAdam", lr=-1), ["Invalid learning rate: -1"]),
     (config("Rprop", etas=[2, 3]), ["Invalid eta values: 2, 3"]),
-    (config("Muon", adjust_lr_fn="x"), ["Adjust learning rate function x is not supported"]),
     (config("SGD", nesterov=True), ["Nesterov momentum requires a momentum"]),
     (config("Adam", fused=True, foreach=True), ["`fused` and `foreach` cannot be `True`"]),
     (scheduled("NAdam", "momentum_decay", -1), ["momentum_decay is -0.0", "that NAdam accepts"]),
@@ -182,7 +181,6 @@ REFUSED = [
         config("NAdam", num_epochs=2, param_schedulers={"lr": {"name": "constant", "value": "x"}}),
         ["param_schedulers.lr is 'x'", "a number that NAdam accepts"],
     ),
-    (scheduled("Muon", "ns_steps", 3), ["unknown key 'ns_steps' in param_schedulers"]),
     (scheduled("Adagrad", "initial_accumulator_value", 3), ["initial_accumulator_value"]),
     (scheduled("Rprop", "lr", 1), ["unknown key 'lr' in param_schedulers"]),
     (config("NAdam", param_groups={"name": "paramwise"}), ["paramwise_classification_task"]),
@@ -197,9 +195,55 @@ def test_refused_when_the_config_is_read(refused, fragments):
         assert fragment in str(caught.value)
 
 
-def test_muon_refuses_a_bias_before_training():
-    with pytest.raises(ValueError, match="Muon only supports 2D"):
-        train(config("Muon"), [])
+@every_class
+def test_a_schedule_of_momentum_where_the_class_has_one_or_betas(name):
+    options = inspect.signature(getattr(torch.optim, name)).parameters
+    schedule = {"momentum": {"name": "linear", "start_value": 0.5, "end_value": 0.9}}
+    if not {"momentum", "betas"} & set(options):
+        with pytest.raises(ValueError, match=rf"'momentum' in param_schedulers of .*\({name}\)"):
+            trained(name, param_schedulers=schedule)
+        with pytest.raises(ValueError, match=rf"'momentum' in optimizer 'torch_gc' \({name}\)"):
+            build(config(name), of(name)[0], momentum=0.5)
+        return
+    _, optimizer = trained(name, param_schedulers=schedule)
+    wanted = pytest.approx(0.5 + 0.4 * 5 / 6)
+    assert optimizer.options_view.momentum == wanted
+    if "betas" in options:
+        assert optimizer.options_view.betas == (wanted, 0.999)
+
+
+def test_lr_of_rprop_for_a_group():
+    params, grads = of("Rprop")
+    optimizer = build_optimizer(config("Rprop", lr=0.01))
+    optimizer.set_param_groups([{"params": params[:2], "lr": 0.5}, {"params": params[2:]}])
+    theirs = of("Rprop")[0]
+    wanted = torch.optim.Rprop([{"params": theirs[:2], "lr": 0.5}, {"params": theirs[2:]}], lr=0.01)
+    advance(optimizer, grads)
+    for step_grads in grads:
+        for p, g in zip(theirs, step_grads, strict=True):
+            p.grad = g.clone()
+        wanted.step()
+    assert_same(params, theirs)
+    linear = LinearParamScheduler(0.5, 0.1)
+    for groups in ([{"params": params, "lr": linear}], {"params": params, "lr": linear}):
+        with pytest.raises(ValueError, match="lr cannot be scheduled; these can: use_gc"):
+            optimizer.set_param_groups(groups)
+
+
+def test_lr_of_rprop_by_name():
+    model = torch.nn.ModuleDict({"slow": torch.nn.Linear(2, 2), "fast": torch.nn.Linear(2, 2)})
+    optimizer = build_optimizer(config("Rprop", lr=0.5))
+    keys = {"slow": {"lr_mult": 0.1}, "fast": {"lr": 0.7}}
+    builder = build_param_group_builder({"name": "paramwise", "custom_keys": keys})
+    groups = build_param_groups(builder, model, optimizer)
+    for group in groups:
+        del group["param_names"]
+    optimizer.set_param_groups(groups)
+    assert [g["lr"] for g in optimizer.param_groups] == [0.05, 0.7]
+    schedule = {"lr": {"name": "linear", "start_value": 1, "end_value": 0}}
+    builder = build_param_group_builder({"name": "paramwise", "custom_keys": {"slow": schedule}})
+    with pytest.raises(ValueError, match=r"lr must be a number, not \{'name'"):
+        build_param_groups(builder, model, optimizer)
 
 
 def test_rprop_which_has_no_decay_trains_beside_batchnorm():
@@ -214,6 +258,11 @@ def test_rprop_which_has_no_decay_trains_beside_batchnorm():
         task.optimizer.set_param_groups([{"params": [], "weight_decay": 0.1}])
 
 
+def build_groups(optimizer):
+    optimizer.set_param_groups(of("NAdam")[0])
+    return optimizer.param_groups[0]
+
+
 def test_from_python_as_from_json():
     optimizer = TorchGC("NAdam", lr=0.1, use_gc=True)
     assert isinstance(optimizer, TorchGC)
@@ -222,6 +271,8 @@ def test_from_python_as_from_json():
     optimizer.set_param_groups(params)
     advance(optimizer, grads)
     assert_same(params, trained("NAdam", lr=0.1, use_gc=True)[0])
+    group = build_groups(TorchGC("NAdam", 0.1, (0.5, 0.6), use_gc=True))
+    assert (group["lr"], group["betas"], group["use_gc"]) == (0.1, (0.5, 0.6), True)
 
 
 @pytest.mark.parametrize("paramwise", [True, False])

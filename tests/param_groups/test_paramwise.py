@@ -1,4 +1,5 @@
 import copy
+import itertools
 import logging
 import re
 
@@ -20,6 +21,20 @@ class DeformConvPack(DeformConv2d):
         self.conv_offset = nn.Conv2d(4, 18, 3)
 
 
+class ScaleNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+
+class OneMore(ScaleNorm):
+    """A norm layer by the name of its base class."""
+
+
+class NormedLinear(nn.Linear):
+    """None, whatever its name."""
+
+
 class EveryKind(nn.Module):
     def __init__(self):
         super().__init__()
@@ -34,10 +49,16 @@ class EveryKind(nn.Module):
         self.ln = nn.LayerNorm(4)
         self.dcn = DeformConvPack()
         self.conv_offset = nn.Conv2d(4, 4, 1)  # a name only
+        self.gray = nn.Conv2d(1, 4, 3)  # which has one group, and is no depthwise one
+        self.rms = nn.RMSNorm(4)
+        self.scale_norm = ScaleNorm()
+        self.one_more = OneMore()
+        self.normed = NormedLinear(4, 4)
 
 
 NORMS = [f"{norm}.{name}" for norm in ("bn", "inorm", "gn", "ln") for name in ("weight", "bias")]
-PLAIN_BIASES = ["conv.bias", "fc.bias", "dcn.bias", "conv_offset.bias"]
+NORMS += ["rms.weight", "scale_norm.weight", "one_more.weight"]
+PLAIN_BIASES = [f"{name}.bias" for name in ("conv", "fc", "dcn", "conv_offset", "gray", "normed")]
 OFFSETS = ["dcn.conv_offset.weight", "dcn.conv_offset.bias"]
 
 
@@ -100,7 +121,7 @@ def test_all_fields_together():
         "dwconv.weight": (1, 7),
         "dwconv.bias": (2, 7),
         **dict.fromkeys(("matrix", "conv.weight", "fc.weight", "dcn.weight"), none),
-        "conv_offset.weight": none,
+        **dict.fromkeys(("conv_offset.weight", "gray.weight", "normed.weight"), none),
     }
     got = options(EveryKind(), fields)
     assert {
@@ -110,6 +131,51 @@ def test_all_fields_together():
     # Without a rule of their own norm layers are as flat as others, their biases no plain ones.
     got = options(EveryKind(), {"bias_decay_mult": 4, "flat_decay_mult": 6})
     assert {got[name]["weight_decay"] for name in NORMS} == {6 * DECAY}
+
+
+FIELDS = ["bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "flat_decay_mult"]
+FIELDS += ["dwconv_decay_mult", "custom_keys"]
+
+
+EVERY_SET = [
+    [field for field, wanted in zip(FIELDS, row, strict=True) if wanted]
+    for row in itertools.product([False, True], repeat=len(FIELDS))
+]
+
+
+@pytest.mark.parametrize("given", EVERY_SET, ids=str)
+def test_it_is_mmengines_but_for_what_is_documented(given):
+    mmengine = pytest.importorskip("mmengine.optim")
+    keys = {"conv": {"lr_mult": 2}, "conv.b": {"lr_mult": 3, "decay_mult": 0}}
+    values = {field: i + 2 for i, field in enumerate(FIELDS)} | {"custom_keys": keys}
+    fields = {field: values[field] for field in given}
+    model = EveryKind()
+    del model.dcn  # which MMEngine knows from MMCV alone
+    names = {id(p): name for name, p in model.named_parameters()}
+    base = {"lr": LR, "weight_decay": DECAY}
+    constructor = mmengine.DefaultOptimWrapperConstructor(
+        {"type": "OptimWrapper", "optimizer": {"type": "SGD", **base}},
+        paramwise_cfg={"bypass_duplicate": True, **fields},
+    )
+    theirs = {
+        names[id(p)]: {k: g[k] for k in base}
+        for g in constructor(model).optimizer.param_groups
+        for p in g["params"]
+    }
+    ours = {name: base | own for name, own in options(model, fields).items()}
+    # MMEngine knows fewer norm layers, and takes a convolution of one channel for a depthwise one.
+    documented = {n for n in ours if n.split(".")[0] in ("rms", "scale_norm", "one_more", "gray")}
+    # bias_decay_mult reaches the biases of norm and depthwise layers there, before their own rules
+    # but for norm_decay_mult.
+    if "bias_decay_mult" in fields:
+        biases = set() if "custom_keys" in fields else {"dwconv.bias"}
+        if "norm_decay_mult" not in fields:
+            biases |= {name for name in NORMS if name.endswith("bias")}
+        assert {theirs[name]["weight_decay"] for name in biases} <= {3 * DECAY}
+        assert not {ours[name]["weight_decay"] for name in biases} & {3 * DECAY}
+        documented |= biases
+    same = ours.keys() - documented
+    assert {n: ours[n] for n in same} == {n: theirs[n] for n in same}
 
 
 def test_the_longest_custom_key_decides_and_nothing_else():

@@ -85,10 +85,10 @@ def wave(start, middle, end, rise):
     )
 
 
-def in_thirds(period, decay=1.0):
+def in_thirds(*periods):
     def schedule(t):
         k = int(3 * t + 1e-9)
-        return decay**k * period(3 * t - k)
+        return periods[k](3 * t - k)
 
     return schedule
 
@@ -150,8 +150,8 @@ CHECKS = {
     "schedule_one_cycle_sgd": follows(lr=wave(0.004, 0.1, 4e-7, 0.3), momentum=MOMENTUM),
     "schedule_one_cycle_adam": follows(lr=wave(4e-4, 0.01, 4e-8, 0.3), momentum=MOMENTUM),
     "schedule_cyclic": follows(
-        lr=in_thirds(wave(0.01, 0.1, 0.01, 0.4), decay=0.5),
-        momentum=in_thirds(wave(0.95, 0.85, 0.95, 0.4)),
+        lr=in_thirds(*(wave(0.01, peak, 0.01, 0.4) for peak in (0.1, 0.055, 0.0325))),
+        momentum=in_thirds(*[wave(0.95, 0.85, 0.95, 0.4)] * 3),
     ),
 }
 

@@ -15,6 +15,7 @@ from classy_vision.optim.param_scheduler import (
 from fvcore.common.param_scheduler import ParamScheduler
 
 from classy_gc.optim.param_scheduler.arguments import arguments
+from classy_gc.optim.param_scheduler.one_cycle import OneCycleParamScheduler
 from classy_gc.options import COUNT, MAPPING, POSITIVE, check_known
 
 _PERIODS = COUNT._replace(allowed="an integer >= 1")
@@ -22,7 +23,11 @@ _PERIODS = COUNT._replace(allowed="an integer >= 1")
 
 @register_param_scheduler("cyclic")
 class CyclicParamScheduler(ClassyParamScheduler):
-    """``decay^k · scheduler(periods · where − k)`` in period ``k`` = 0, 1, …
+    """``scheduler(periods · where − k)`` in period ``k`` = 0, 1, …, its peak ``decay^k`` as high.
+
+    With ``decay`` what is above the base of a period shrinks. A ``one_cycle`` starts and ends as
+    ever, and its peak comes nearer to its start, as with MMCV's ``gamma``: 0.1, 0.055, 0.0325 over
+    a start of 0.01. Of any other scheduler the base is the lesser of its first and last values.
 
     A cosine as ``scheduler`` is SGDR, a ``one_cycle`` the triangle or the wave of cyclical rates
     and momenta::
@@ -34,7 +39,8 @@ class CyclicParamScheduler(ClassyParamScheduler):
         scheduler: of one period, which it sees as the whole training; in a config, a
             ParamScheduler config without ``update_interval``
         periods (int): how many, all equally long, >= 1
-        decay (float): multiplies each period after the first once more, > 0 (default: 1)
+        decay (float): of the height above the base, multiplied once more at each period, > 0
+            (default: 1)
         update_interval: ``step`` or ``epoch`` (default: ``step``)
 
     Raises:
@@ -48,6 +54,10 @@ class CyclicParamScheduler(ClassyParamScheduler):
         >>> schedule = CyclicParamScheduler(LinearParamScheduler(1.0, 0.0), periods=2, decay=0.5)
         >>> [schedule(where) for where in (0, 0.25, 0.5, 0.75)]
         [1.0, 0.5, 0.5, 0.25]
+        >>> from classy_gc.optim.param_scheduler import OneCycleParamScheduler
+        >>> triangle = OneCycleParamScheduler(1.0, 5.0, 1.0, pct_start=0.5)
+        >>> [CyclicParamScheduler(triangle, 2, decay=0.5)(where) for where in (0, 0.25, 0.5, 0.75)]
+        [1.0, 5.0, 1.0, 3.0]
     """
 
     def __init__(
@@ -80,4 +90,16 @@ class CyclicParamScheduler(ClassyParamScheduler):
         period = int((where + self.WHERE_EPSILON) * self._periods)
         period = min(period, self._periods - 1)
         inner = max(where * self._periods - period, 0.0)
-        return self._decay**period * self._scheduler(inner)
+        factor = self._decay**period
+        if factor == 1:
+            return self._scheduler(inner)
+        if isinstance(self._scheduler, OneCycleParamScheduler):
+            return self._scheduler.with_scaled_peak(factor)(inner)
+        base = min(self._scheduler(0.0), self._last())
+        return base + factor * (self._scheduler(inner) - base)
+
+    def _last(self) -> float:
+        try:
+            return self._scheduler(1.0)
+        except IndexError:  # of those that choose one of several values or schedulers
+            return self._scheduler(1 - 2 * self.WHERE_EPSILON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -69,6 +70,20 @@ class OneCycleParamScheduler(ClassyParamScheduler):
         self._end_value = end_value
         self._pct_start = pct_start
         self._anneal = _ANNEAL[anneal]
+
+    def with_scaled_peak(self, factor: float) -> OneCycleParamScheduler:
+        """The same but for the distance from ``start_value`` to ``peak_value``.
+
+        Args:
+            factor: of the distance.
+
+        Example:
+            >>> OneCycleParamScheduler(1.0, 3.0, 0.0, pct_start=0.5).with_scaled_peak(0.5)(0.5)
+            2.0
+        """
+        scaled = copy.copy(self)
+        scaled._peak_value = self._start_value + factor * (self._peak_value - self._start_value)
+        return scaled
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> OneCycleParamScheduler:

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 from classy_vision.optim import build_optimizer
@@ -38,10 +39,53 @@ def test_a_triangle_and_its_mirror_are_cyclic_rates_and_momenta():
     assert of_classy(cyclic(momentum), 60) == pytest.approx(momenta)
 
 
-def test_decay_multiplies_each_further_period():
-    once = of_classy(cyclic(CONFIG["scheduler"], 1), 20)
-    wanted = [0.5**k * value for k in range(4) for value in once]
-    assert of_classy({**CONFIG, "periods": 4, "decay": 0.5}, 80) == pytest.approx(wanted)
+def mmcv(base, ratios, periods, gamma, step_ratio_up=0.4, steps=20):
+    """MMCV's ``CyclicLrUpdaterHook``, from its documentation: the peak ends up at
+    ``base + gamma^k · (peak − base)``, and nothing else changes from one period to the next.
+    """
+    up, values = int(step_ratio_up * steps), []
+    for k in range(periods):
+        peak = base + gamma**k * (base * ratios[0] - base)
+        for step in range(steps):
+            start, end, x = base, peak, step / up
+            if step >= up:
+                start, end, x = peak, base * ratios[1], (step - up) / (steps - up)
+            values.append(end + 0.5 * (start - end) * (math.cos(math.pi * x) + 1))
+    return values
+
+
+def one_cycle(base, ratios):
+    values = {"start_value": base, "peak_value": base * ratios[0], "end_value": base * ratios[1]}
+    return {"name": "one_cycle", **values, "pct_start": 0.4}
+
+
+@pytest.mark.parametrize("gamma", [1, 0.5, 0.9, 1.2])
+@pytest.mark.parametrize("base", [0.01, 0.95])
+@pytest.mark.parametrize("ratios", [(10, 1), (10, 1e-4), (0.85 / 0.95, 1)], ids=str)
+def test_decay_is_mmcvs_gamma(base, ratios, gamma):
+    wanted = mmcv(base, ratios, 4, gamma)
+    given = cyclic(one_cycle(base, ratios), 4, decay=gamma)
+    assert of_classy(given, 80) == pytest.approx(wanted)
+
+
+def test_peaks_come_down_and_the_base_stays():
+    values = of_classy(cyclic(one_cycle(0.01, (10, 1)), decay=0.5), 60)
+    assert values[8::20] == pytest.approx([0.1, 0.055, 0.0325])
+    assert values[::20] == pytest.approx([0.01] * 3)
+    assert min(values) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("scheduler", [part("cosine", 0.1, 0.01), part("linear", 0.01, 0.1)])
+def test_of_another_scheduler_what_is_above_its_lesser_end_decays(scheduler):
+    once = of_classy(cyclic(scheduler, 1), 20)
+    wanted = [0.01 + 0.5**k * (value - 0.01) for k in range(4) for value in once]
+    values = of_classy(cyclic(scheduler, 4, decay=0.5), 80)
+    assert values == pytest.approx(wanted, rel=1e-4)
+
+
+def test_steps_decay_to_their_last():
+    values = of_classy(cyclic({"name": "step", "values": [3, 2, 1]}, 2, decay=0.5), 6)
+    assert values == [3, 2, 1, 2, 1.5, 1]
 
 
 @pytest.mark.parametrize("periods", [3, 7, 11])

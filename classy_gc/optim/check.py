@@ -1,0 +1,87 @@
+"""Checks an optimizer's config as a whole, whatever the optimizer, before anything is built."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer, build_optimizer
+from classy_vision.optim.zero import ZeRO
+
+from classy_gc.optim.classy_gc_optimizer import CLASSY_KEYS, ClassyGCOptimizer
+from classy_gc.optim.gc import GC
+from classy_gc.optim.schedules import check_schedulers
+from classy_gc.optim.stock import group_options, is_stock, refuse_gc_keys
+from classy_gc.options import FRACTION, Rule, check_known
+
+
+def values_and_rules(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
+    """The options that a parameter group of any optimizer can have.
+
+    Args:
+        optimizer: not yet given its parameters.
+
+    Returns:
+        The values that a group has where it does not say, and what each option accepts.
+
+    Example:
+        >>> values, rules = values_and_rules(build_optimizer({"name": "adam_gc", "lr": 0.5}))
+        >>> values["lr"], values["momentum"], "gc_loc" in rules
+        (0.5, 0.9, True)
+    """
+    if isinstance(optimizer, ZeRO):
+        return values_and_rules(optimizer.base_optimizer)
+    if isinstance(optimizer, ClassyGCOptimizer):
+        values, rules = dict(optimizer._options), optimizer._group_rules()
+    elif isinstance(optimizer, GC):
+        values, rules = values_and_rules(optimizer.base_optimizer)
+        values = {**values, **optimizer._options}
+        rules = {**rules, **optimizer._gc_rules()}
+    else:
+        return group_options(optimizer)
+    if "betas" in values:  # whose first one ``momentum`` drives
+        values.setdefault("momentum", values["betas"][0])
+        rules.setdefault("momentum", FRACTION)
+    return values, rules
+
+
+def check_optimizer(config: Mapping[str, Any]) -> None:
+    """Refuses keys and schedules that a stock optimizer, or ``zero`` around one, would ignore.
+
+    The GC optimizers refuse them themselves, and what one's own optimizers read is not known.
+
+    Args:
+        config: of an optimizer with a registered ``name``.
+
+    Raises:
+        ValueError: naming the key, its value, and what is allowed.
+
+    Example:
+        >>> check_optimizer({"name": "sgd", "momentun": 0.9})
+        Traceback (most recent call last):
+        ValueError: unknown key 'momentun' in optimizer 'sgd', did you mean 'momentum'? known: ...
+    """
+    refuse_gc_keys(config)
+    cls = OPTIMIZER_REGISTRY[config["name"]]
+    if not is_stock(cls):
+        return
+    where = f"optimizer {config['name']!r}"
+    known = inspect.signature(cls).parameters
+    check_known(config, [*CLASSY_KEYS, "param_groups", *known], where)
+    if cls is ZeRO:
+        base = config.get("base_optimizer")
+        if not isinstance(base, Mapping) or "name" not in base:
+            raise ValueError(
+                f"{where}: base_optimizer must be an optimizer config with a 'name', not {base!r}"
+            )
+        check_known([base["name"]], sorted(OPTIMIZER_REGISTRY), where, "base_optimizer")
+        if "param_schedulers" in base:
+            raise ValueError(f"{where}: param_schedulers belong beside base_optimizer, not in it")
+        check_optimizer(base)
+    if "param_schedulers" in config:
+        # The stock from_config methods write into what they are given.
+        optimizer = build_optimizer(copy.deepcopy(dict(base))) if cls is ZeRO else cls()
+        rules = values_and_rules(optimizer)[1]
+        check_schedulers(config, where, {k: rule for k, rule in rules.items() if rule.schedulable})

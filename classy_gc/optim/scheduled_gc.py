@@ -1,0 +1,166 @@
+"""What every GC optimizer does with parameter groups, schedules and checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
+from classy_vision.optim.param_scheduler import ConstantParamScheduler, UpdateInterval
+from fvcore.common.param_scheduler import ParamScheduler
+
+from classy_gc.optim.resume import resumed_state
+from classy_gc.optim.schedules import with_intervals
+
+
+def log_baseline(where: str, options: Mapping[str, Any], groups: Iterable[Mapping]) -> None:
+    """Says once that an optimizer runs without GC, unless a group or a schedule turns it on."""
+    if not options["use_gc"] and not any("use_gc" in group for group in groups):
+        logging.info(f"{where}: use_gc is off, a baseline without GC")
+
+
+def as_groups(param_groups: Any) -> list[dict[str, Any]]:
+    """Parameter groups in one form: dicts with lists of tensors, and ``param_names`` if named.
+
+    Args:
+        param_groups: tensors, ``(name, tensor)`` pairs as ``named_parameters()`` gives them, or
+            a dict or dicts whose ``params`` are either.
+
+    Raises:
+        ValueError: there are none.
+
+    Example:
+        >>> as_groups(torch.nn.Linear(2, 1).named_parameters())[0]["param_names"]
+        ['weight', 'bias']
+    """
+    groups = [param_groups] if isinstance(param_groups, Mapping) else list(param_groups)
+    if not groups:
+        raise ValueError("optimizer got an empty parameter list")
+    if not isinstance(groups[0], Mapping):
+        groups = [{"params": groups}]
+    return [_as_group(group) for group in groups]
+
+
+def _as_group(group: Mapping[str, Any]) -> dict[str, Any]:
+    params = group["params"]
+    params = [params] if isinstance(params, torch.Tensor) else list(params)
+    if params and all(isinstance(p, tuple) for p in params):
+        names, params = map(list, zip(*params, strict=True))
+        return {**group, "params": params, "param_names": names}
+    return {**group, "params": params}
+
+
+def _schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What Classy Vision takes for the values of a group, which are numbers there."""
+    result = with_intervals(options)
+    for name, value in options.items():
+        if name != "params" and not isinstance(value, (int, float, ParamScheduler)):
+            constant = tuple(value) if isinstance(value, list) else value
+            result[name] = ConstantParamScheduler(constant)
+    return result
+
+
+def momentum_drives_betas(optimizer: torch.optim.Optimizer) -> None:
+    """Lets the ``momentum`` of a group, where it has one, be the first of its ``betas``.
+
+    As in torch's ``OneCycleLR``. Schedules write the ``momentum``, whoever runs them: the
+    optimizer itself, ``gc`` around it, or ``zero``.
+
+    Args:
+        optimizer: one without betas stays as it is.
+    """
+    if "betas" in optimizer.defaults:
+        optimizer.register_step_pre_hook(_drive_betas)
+
+
+def _drive_betas(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    for group in optimizer.param_groups:
+        if "momentum" in group:
+            group["betas"] = (group["momentum"], group["betas"][1])
+
+
+class ScheduledGC(ClassyOptimizer):
+    """What every GC optimizer does with schedules and checkpoints, whatever it wraps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._resumed_without_schedule = False
+
+    @classmethod
+    def _label(cls) -> str:
+        names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is cls]
+        return f"optimizer {(names or [cls.__name__])[0]!r}"
+
+    def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
+        """As Classy Vision's, for fvcore's own ParamSchedulers too (updated at every step).
+
+        Args:
+            param_groups: tensors, ``(name, tensor)`` pairs, or dicts with ``params`` and, for
+                the group, values or ParamSchedulers of options.
+            **kwargs: values or ParamSchedulers of options for all groups.
+
+        Raises:
+            ValueError: an option that the optimizer does not have or cannot schedule.
+        """
+        groups = as_groups(param_groups)
+        names = [group.pop("param_names", None) for group in groups]
+        super().set_param_groups([_schedulers(group) for group in groups], **_schedulers(kwargs))
+        for group, own in zip(self.optimizer.param_groups, names, strict=True):
+            if own is not None:
+                group["param_names"] = own
+
+    def _refresh_schedules(
+        self, where: float | None, optimizer: ClassyOptimizer | None = None
+    ) -> None:
+        """Catches up with schedules of options that a resumed checkpoint knew nothing of."""
+        if self._resumed_without_schedule and where is not None:
+            optimizer = optimizer or self
+            optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.EPOCH))
+            self._resumed_without_schedule = False
+
+    def step(
+        self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None
+    ) -> None:
+        """As Classy Vision's.
+
+        Args:
+            closure: reevaluates the model and returns the loss (default: None).
+            where: the share of training done, in [0, 1); required.
+        """
+        self._refresh_schedules(where)
+        super().step(*args, closure=closure, where=where)
+
+    def set_classy_state(self, state: dict[str, Any]) -> None:
+        """Resumes from a checkpoint of any optimizer of its kind, stock, GC or ``gc`` around one.
+
+        Moments and options come from the checkpoint, as with the stock optimizers, but for the
+        GC options and the speed switches, which stay as configured. One warning names what
+        differs. A scheduled GC option goes on where it was.
+
+        Args:
+            state: what ``get_classy_state`` returned.
+
+        Raises:
+            ValueError: the state is of another kind of optimizer.
+        """
+        self._load(super().set_classy_state, state)
+
+    def _load(self, load: Callable[[dict[str, Any]], None], state: dict[str, Any]) -> None:
+        resumed = self._resumed(state)
+        with warnings.catch_warnings():
+            # The core's, of a GC option that was scheduled: its schedule goes on.
+            warnings.filterwarnings("ignore", r"\w+\.load_state_dict: the state says")
+            load(resumed)
+
+    def _resumed(
+        self, state: dict[str, Any], optimizer: ClassyOptimizer | None = None
+    ) -> dict[str, Any]:
+        """What to load; ``optimizer`` is the ``zero`` around this one, if there is one."""
+        resumed, lacks_schedule = resumed_state(
+            state, optimizer or self, self.optimizer, self._label()
+        )
+        self._resumed_without_schedule |= lacks_schedule
+        return resumed

@@ -1,0 +1,128 @@
+"""ParamSchedulers of an optimizer: refused where nobody would read them, or out of range."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from classy_vision.optim.param_scheduler import (
+    PARAM_SCHEDULER_REGISTRY,
+    UpdateInterval,
+    build_param_scheduler,
+)
+from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
+
+from classy_gc.options import GC_FLAG, NUMBER, Rule, check_known
+
+
+def with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives fvcore's own schedulers the update interval that Classy Vision reads."""
+    result = dict(options)
+    for name, value in options.items():
+        if isinstance(value, ParamScheduler) and not hasattr(value, "update_interval"):
+            result[name] = copy.copy(value)
+            result[name].update_interval = UpdateInterval.STEP
+    return result
+
+
+def refuse_schedules(options: Mapping[str, Any], rules: Mapping[str, Rule], where: str) -> None:
+    """Refuses ParamSchedulers of options that are read once, or are no numbers.
+
+    Args:
+        options: of a parameter group, values or ParamSchedulers.
+        rules: of its options.
+        where: whose they are, for the message.
+
+    Raises:
+        ValueError: naming the option, and those that can be scheduled.
+    """
+    for name, value in options.items():
+        scheduled = isinstance(value, ParamScheduler) and not isinstance(
+            value, ConstantParamScheduler
+        )
+        if scheduled and name in rules and not rules[name].schedulable:
+            known = ", ".join(name for name, rule in rules.items() if rule.schedulable)
+            raise ValueError(f"{where}: {name} cannot be scheduled; these can: {known}")
+
+
+def check_schedulers(
+    config: Mapping[str, Any], where: str, rules: Mapping[str, Rule] | None = None
+) -> None:
+    """Refuses ``param_schedulers`` that nobody would read, nobody could build, or that leave
+    the range of their option.
+
+    Args:
+        config: of the optimizer; its ``param_schedulers`` (option: ParamScheduler config) are
+            built and tried where it has ``num_epochs``, which a task adds.
+        where: whose they are, for the message.
+        rules: of the options that can be scheduled (default: None, any).
+
+    Raises:
+        ValueError: naming the key, what it is, and what is allowed.
+    """
+    schedulers = config.get("param_schedulers", {})
+    if not isinstance(schedulers, Mapping):
+        raise ValueError(
+            f"{where}: param_schedulers must map options to schedulers, not {schedulers!r}"
+        )
+    if rules is not None:
+        check_known(schedulers, rules, f"param_schedulers of {where}")
+    for name, scheduler in schedulers.items():
+        key = f"{where}: param_schedulers.{name}"
+        build_scheduler(
+            scheduler, key, name, (rules or {}).get(name, NUMBER), config.get("num_epochs")
+        )
+
+
+def build_scheduler(
+    config: Any, where: str, option: str, rule: Rule, num_epochs: float | None
+) -> ParamScheduler | None:
+    """Builds a ParamScheduler once it is found to stay in the range of its option.
+
+    Args:
+        config: of the ParamScheduler, which stays as it is.
+        where: what it is, for the message.
+        option: which it drives.
+        rule: of the option.
+        num_epochs: of the training; None if that is not known, and nothing is built then.
+
+    Raises:
+        ValueError: naming the key, what it is, and what is allowed.
+    """
+    _check_scheduler(config, where)
+    if num_epochs is None:
+        return None
+    try:
+        built = build_param_scheduler(copy.deepcopy({**config, "num_epochs": num_epochs}))
+        values = {at: built(at) for at in (*(i / 100 for i in range(100)), 0.999)}
+    except Exception as error:
+        raise ValueError(f"{where}: {error or type(error).__name__}") from error
+    for at, value in values.items():
+        if not (NUMBER if rule is GC_FLAG else rule).accepts(value):
+            raise ValueError(
+                f"{where} is {value!r} at {at:.0%} of training, and {option} must be {rule.allowed}"
+            )
+    return built
+
+
+def _check_scheduler(config: Any, where: str) -> None:
+    """Refuses what Classy Vision's scheduler builders would ignore or stumble over."""
+    if not isinstance(config, Mapping) or "name" not in config:
+        raise ValueError(f"{where} must be a ParamScheduler config with a 'name', not {config!r}")
+    check_known([config["name"]], PARAM_SCHEDULER_REGISTRY, where, "scheduler")
+    cls = PARAM_SCHEDULER_REGISTRY[config["name"]]
+    if not cls.__module__.startswith(("classy_vision.", "classy_gc.")):
+        return  # we don't know its keys
+    known = set(inspect.signature(cls).parameters) - {"num_updates"}
+    check_known(config, ["name", "num_epochs", "update_interval", *sorted(known)], where)
+    if "scheduler" in config:
+        _check_scheduler(config["scheduler"], f"{where}.scheduler")
+    parts = config.get("schedulers", [])
+    if not isinstance(parts, list):
+        raise ValueError(
+            f"{where}.schedulers must be a list of ParamScheduler configs, not {parts!r}"
+        )
+    for i, part in enumerate(parts):
+        _check_scheduler(part, f"{where}.schedulers[{i}]")

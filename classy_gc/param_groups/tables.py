@@ -1,0 +1,68 @@
+"""Parameter groups as tables, for people to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, ConstantParamScheduler
+from fvcore.common.param_scheduler import ParamScheduler
+from torch import nn
+
+from classy_gc.param_groups.build import MULTIPLIERS, OptimizerOptions, ScaledParamScheduler
+from classy_gc.param_groups.kinds import kind
+from classy_gc.table import aligned
+
+
+def _description(group: Mapping[str, Any], options: OptimizerOptions) -> str:
+    shown = {name: options.values[name] for name in MULTIPLIERS.values() if name in options.values}
+    shown |= {name: value for name, value in group.items() if name not in ("params", "param_names")}
+    return ", ".join(f"{name} {_text(value)}" for name, value in shown.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, ScaledParamScheduler):
+        return f"{value.multiplier:g} × {_text(value.scheduler)}"
+    if isinstance(value, ConstantParamScheduler):
+        return _text(value(0))
+    if isinstance(value, ParamScheduler):
+        names = [name for name, c in PARAM_SCHEDULER_REGISTRY.items() if c is type(value)]
+        return f"{(names or [type(value).__name__])[0]} from {value(0):g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def short_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -> str:
+    """A row a group: tensors, elements, options.
+
+    Args:
+        groups: from :func:`build_param_groups`.
+        options: of the optimizer.
+    """
+    rows = [("group", "tensors", "elements", "options")]
+    for i, group in enumerate(groups):
+        elements = sum(p.numel() for p in group["params"])
+        rows.append((i, len(group["params"]), elements, _description(group, options)))
+    return aligned(rows)
+
+
+def full_table(
+    groups: Iterable[Mapping[str, Any]],
+    options: OptimizerOptions,
+    modules: Mapping[str, nn.Module],
+) -> str:
+    """A row a parameter: name, shape, module, group, options.
+
+    Args:
+        groups: from :func:`build_param_groups`.
+        options: of the optimizer.
+        modules: name of a parameter: the module that holds it.
+    """
+    rows = [("parameter", "shape", "module", "group", "options")]
+    for i, group in enumerate(groups):
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            shape = "×".join(map(str, parameter.shape)) or "1"
+            described = _description(group, options) if parameter.requires_grad else "frozen"
+            rows.append((name, shape, kind(modules[name]), i, described))
+    return aligned(rows)

@@ -1,0 +1,46 @@
+"""The parameter groups of any task, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from classy_vision.tasks import ClassyTask, FineTuningTask
+
+from classy_gc.optim.scheduled_gc import as_groups
+from classy_gc.param_groups import OptimizerOptions, full_table, parameter_occurrences
+from classy_gc.tasks.paramwise_fine_tuning import freeze_trunk
+
+
+class _Recorder:
+    """Stands in for the optimizer of a task, and keeps the groups that it is given."""
+
+    def __init__(self) -> None:
+        self.groups: list[dict[str, Any]] = []
+
+    def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
+        self.groups = [{**group, **kwargs} for group in as_groups(param_groups)]
+
+
+def param_group_table(task: ClassyTask) -> str:
+    """A row a parameter: name, shape, module, group, and the options of the group.
+
+    Args:
+        task: built and not prepared; it is not to be trained afterwards.
+
+    Raises:
+        ValueError: what the builder of ``param_groups`` refuses.
+    """
+    model, loss, optimizer = task.base_model, task.base_loss, task.optimizer
+    named = [*parameter_occurrences(model), *parameter_occurrences(loss, "loss")]
+    if getattr(task, "param_group_builder", None) is not None:
+        groups, options = task._groups(optimizer, model, loss)
+    else:
+        if isinstance(task, FineTuningTask) and task.freeze_trunk:
+            freeze_trunk(model)
+        task.optimizer = recorder = _Recorder()
+        task.prepare_optimizer(optimizer=recorder, model=model, loss=loss)
+        groups, options = recorder.groups, OptimizerOptions(optimizer)
+        names = {id(p.parameter): p.full_name for p in reversed(named)}
+        for group in groups:
+            group["param_names"] = [names[id(p)] for p in group["params"]]
+    return full_table(groups, options, {p.full_name: p.module for p in named})

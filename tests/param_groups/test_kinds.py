@@ -1,0 +1,46 @@
+import pytest
+from torch import nn
+
+from classy_gc.param_groups.kinds import is_depthwise, is_norm, kind
+
+TIMM = ["RmsNorm", "RmsNorm2d", "LayerNorm", "LayerNorm2d", "GroupNorm", "GroupNorm1", "SimpleNorm"]
+TIMM += [
+    "BatchNormAct2d",
+    "LayerNormAct2d",
+    "EvoNorm2dB0",
+    "FilterResponseNormTlu2d",
+]
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_norm_layers_of_timm(name):
+    layers = pytest.importorskip("timm.layers")
+    module = getattr(layers, name)(*(8, 2) if name == "GroupNorm" else (8,))
+    assert is_norm(module)
+    assert kind(module) == f"{name}, norm"
+
+
+def test_parts_of_timm_that_are_none():
+    layers = pytest.importorskip("timm.layers")
+    for module in (layers.Mlp(4), layers.StdConv2d(4, 4, 3), layers.LayerScale(4)):
+        assert not is_norm(module)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.BatchNorm3d(2), nn.SyncBatchNorm(2), nn.InstanceNorm1d(2), nn.LayerNorm(2), nn.RMSNorm(2)],
+    ids=kind,
+)
+def test_norm_layers_of_torch(module):
+    assert is_norm(module)
+
+
+DEPTHWISE = [((4, 8), 4, True), ((4, 4), 4, True)]
+NOT_DEPTHWISE = [((1, 8), 1, False), ((4, 8), 2, False), ((4, 8), 1, False)]
+
+
+@pytest.mark.parametrize(("channels", "groups", "depthwise"), DEPTHWISE + NOT_DEPTHWISE)
+def test_depthwise_needs_a_group_a_channel_and_more_than_one(channels, groups, depthwise):
+    module = nn.Conv2d(*channels, 3, groups=groups)
+    assert is_depthwise(module) is depthwise
+    assert kind(module) == "Conv2d" + ", depthwise" * depthwise
