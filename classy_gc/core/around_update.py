@@ -42,13 +42,14 @@ def lay_out(optimizer: CentralizedOptimizer, group: _Group) -> None:
     if group.get("fused"):
         parts = params if {*map(type, params)} <= {*PLAIN} else list(map(local_tensor, params))
         strides = [p.stride() for p in parts]
-        layout = [p.data_ptr() for p in parts], strides
+        layout = [p.data_ptr() for p in parts], strides, [p.shape for p in parts]
         known = vars(optimizer).setdefault("_laid_out", {})
         # Loading lays a state out, and torch makes it so: only what has moved since can be wrong.
         if known.get(id(group)) != layout:
             check_dense(params)
             for p in params:
                 lay_out_state(p, optimizer.state.get(p, {}).values())
+                lay_out_gradient(p, True)
             known[id(group)] = layout
         if parts is params and [p.grad.stride() for p in params] == strides:
             return

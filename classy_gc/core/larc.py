@@ -126,7 +126,9 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
 
     def _scaled_gradient(self, group: dict[str, Any], p: Tensor) -> Tensor:
         g, wd = p.grad, group["weight_decay"]
-        p_norm, g_norm = torch.linalg.vector_norm(p), torch.linalg.vector_norm(g)
+        # Half precision may know no number that is as large as a norm.
+        dtype = torch.promote_types(p.dtype, torch.float32)
+        p_norm, g_norm = (torch.linalg.vector_norm(x, dtype=dtype) for x in (p, g))
         rate = group["trust_coefficient"] * p_norm / (g_norm + wd * p_norm + group["eps"])
         if group["clip"]:
             rate = (rate / group["lr"]).clamp(max=1)

@@ -35,7 +35,13 @@ def check_dense(params: Iterable[Tensor]) -> None:
 
 
 def laid_out_as(p: Tensor, x: Tensor) -> Tensor:
-    """``x`` if it lies in memory as ``p`` of the same shape does, else a copy that does."""
+    """``x`` if it lies in memory as ``p`` of the same shape does, else a copy that does.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    if x.shape != p.shape:
+        raise ValueError(f"a parameter of shape {list(p.shape)} has a gradient of {list(x.shape)}")
     if x.stride() == p.stride() or (x.is_contiguous() and p.is_contiguous()):
         return x
     return torch.empty_like(p, dtype=x.dtype).copy_(x)

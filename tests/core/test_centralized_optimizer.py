@@ -233,6 +233,45 @@ def test_a_weight_that_changes_its_shape(cls):
     assert_close([p], expected(cls, [w], grads, use_gc=True), 1e-5)
 
 
+@pytest.mark.parametrize("implementation", KERNELS, ids=str)
+def test_a_weight_that_is_transposed_where_it_lies(implementation):
+    (w,), grads = problem([(3, 3)], steps=2)
+    p = Parameter(w.clone())
+    optimizer = core.SGD([p], lr=0.1, use_gc=True, **implementation)
+    advance(optimizer, grads[:1])
+    p.data = p.data.t()  # and the next gradient lies as those before
+    (before,) = expected(core.SGD, [w], grads[:1], use_gc=True)
+    advance(optimizer, grads[1:])
+    assert_close([p], expected(core.SGD, [before.t()], grads[1:], use_gc=True), 1e-6)
+
+
+@pytest.mark.parametrize("options", [{"use_gc": True}, {"fused": True}], ids=str)
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_a_gradient_that_was_of_another_shape_is_refused(cls, options):
+    p = one((2, 3))
+    optimizer = cls([p], **options)
+    advance(optimizer, [[torch.ones(2, 3)]])
+    optimizer.state.clear()
+    p.data = torch.ones(2000, 3)
+    for _ in range(2):
+        with pytest.raises((ValueError, RuntimeError), match=r"shape|size"):
+            optimizer.step()
+    assert p.eq(1).all()
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_fused_refuses_a_weight_that_has_become_a_part_of_its_memory(cls):
+    p = one((4, 6))
+    optimizer = cls([p], fused=True)
+    advance(optimizer, [[torch.ones(4, 6)]])
+    optimizer.state.clear()
+    p.grad = None
+    p.data = p.data[:, :3]
+    p.grad = torch.ones(4, 3)
+    with pytest.raises(ValueError, match="strided view"):
+        optimizer.step()
+
+
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
 def test_lazy_modules(cls, options):
     module = torch.nn.LazyLinear(3)

@@ -6,7 +6,7 @@ from torch.nn import Parameter
 
 from classy_gc import core
 
-from .cases import IMPLEMENTATIONS, assert_same, problem, row_id
+from .cases import IMPLEMENTATIONS, assert_close, assert_same, problem, row_id
 
 
 @pytest.mark.parametrize("use_gc", [False, True])
@@ -56,3 +56,15 @@ def test_gradients_come_back_after_an_error(monkeypatch):
         optimizer.step()
     assert p.grad is grad
     assert optimizer.param_groups[0]["weight_decay"] == 0.3
+
+
+def test_norms_that_half_precision_cannot_hold():
+    weight, grad = torch.ones(100, 1000), torch.full((100, 1000), 500.0)
+    grad[:, 0] = 0.0
+    changes = []
+    for dtype in (torch.float32, torch.float16):
+        p = Parameter(weight.to(dtype, copy=True))
+        p.grad = grad.to(dtype)
+        core.LARC([p], lr=1.0, use_gc=True).step()
+        changes.append((p.detach() - 1)[:, 0].float())
+    assert_close(changes[1:], changes[:1], 0.05)

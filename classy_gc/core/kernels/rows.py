@@ -76,9 +76,8 @@ class Rows(NamedTuple):
     It holds no tensor, so that what is no longer trained is freed.
     """
 
-    #: where parameters lie and how large they are
+    #: where parameters lie, their shapes and strides
     key: tuple[Any, ...]
-    strides: list[tuple[int, ...]]
     types: list[torch.dtype]
     #: addresses, numbers of elements, lengths of rows
     columns: tuple[array[int], array[int], array[int]]
@@ -118,23 +117,23 @@ def find_rows(
     """
     if not {*map(type, params), *map(type, grads)} <= _PLAIN:
         return None
-    addresses, sizes = [p.data_ptr() for p in params], [p.numel() for p in params]
-    key = (use_gc, gc_conv_only, addresses, sizes)
+    addresses, strides = [p.data_ptr() for p in params], [p.stride() for p in params]
+    key = (use_gc, gc_conv_only, addresses, strides, [p.shape for p in params])
     types = [g.dtype for g in grads]
     if {g.layout for g in grads} - {torch.strided}:
         return None
-    strides = [g.stride() for g in grads]
-    # Autograd lays a gradient out as its parameter: as long as they stay, so does the parameter.
-    if last is not None and (last.key, last.strides, last.types) == (key, strides, types):
+    as_params = [g.stride() for g in grads] == strides
+    if last is not None and as_params and (last.key, last.types) == (key, types):
         return last, grads
-    if not usable(params) or [p.dtype for p in params] != types:
+    if not usable([*params, *grads]) or [p.dtype for p in params] != types:
         return None
+    sizes = [p.numel() for p in params]
     lengths = [_row_length(p.shape, p.stride(), use_gc, gc_conv_only) for p in params]
     distinct = {address for address, size in zip(addresses, sizes, strict=True) if size}
     if None in lengths or len(distinct) < sum(map(bool, sizes)):
         return None
     columns = tuple(array("q", xs) for xs in (addresses, sizes, lengths))
-    rows = Rows(key, [p.stride() for p in params], types, columns, [])
+    rows = Rows(key, types, columns, [])
     return rows, list(map(laid_out_as, params, grads))
 
 
@@ -166,7 +165,7 @@ def step(
     kernel's table one after the other, and how many parameters there are.
 
     Raises:
-        ValueError: the state of a parameter has another shape or type than the parameter.
+        ValueError: the state of a parameter has another shape, type or device than the parameter.
         MemoryError: there is none for a row of each thread.
     """
     params, *state = map(local, (update.params, *update.state))
@@ -197,10 +196,8 @@ def step(
 
 def _fitting(p: Tensor, x: Tensor) -> int:
     """The address of a tensor of the state of ``p``, laid out as that is."""
-    if x.shape != p.shape or x.dtype is not p.dtype:
-        raise ValueError(
-            f"a parameter is {p.dtype} of shape {list(p.shape)}, and its state {x.dtype} of shape "
-            f"{list(x.shape)}"
-        )
+    kinds = [f"{t.dtype} of shape {list(t.shape)} on {t.device}" for t in (p, x)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"a parameter is {kinds[0]}, and its state {kinds[1]}")
     x.data = laid_out_as(p, x)
     return x.data_ptr()

@@ -250,6 +250,19 @@ def test_state_of_another_shape_is_refused_at_the_step_too(cls):
         optimizer.step()
 
 
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_state_on_another_device_is_refused_at_the_step(cls):
+    p = Parameter(torch.ones(2, 3))
+    p.grad = torch.ones(2, 3)
+    optimizer = cls([p], use_gc=True, **({"momentum": 0.9} if accepts(cls, "momentum") else {}))
+    optimizer.step()
+    state = optimizer.state[p]
+    name = next(name for name, x in state.items() if x.shape == p.shape)
+    state[name] = state[name].to("meta")
+    with pytest.raises(ValueError, match=r"on cpu, and its state .* on meta"):
+        optimizer.step()
+
+
 @pytest.mark.parametrize("default", [torch.float64, torch.float32], ids=str)
 def test_step_counts_of_any_type(default):
     torch.set_default_dtype(default)
