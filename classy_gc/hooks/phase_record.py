@@ -39,7 +39,7 @@ def scheduled_options(optimizer: Any) -> dict[str, float]:
     options = {}
     for name in dict.fromkeys(names):
         values = [
-            group["betas"][0] if name == "momentum" and "betas" in group else group.get(name)
+            group.get(name, group["betas"][0] if name == "momentum" and "betas" in group else None)
             for group in optimizer.param_groups
         ]
         numbers = [float(value) for value in values if isinstance(value, Real)]
