@@ -18,6 +18,7 @@ import logging
 import os
 import random
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -157,6 +158,19 @@ def _start(task: ClassyTask, start_hooks: Callable[[], None]) -> None:
     start_hooks()
 
 
+def _interrupted_after(create: Callable[..., None]) -> Callable[..., None]:
+    """Lets Ctrl-C wait while data loaders start workers, which inherit that and end quietly."""
+
+    def blocked(*args: Any, **kwargs: Any) -> None:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            create(*args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    return blocked
+
+
 def _summary(
     done: str, history: list[dict[str, Any]], seconds: float, files: dict[str, str | Path]
 ) -> str:
@@ -261,6 +275,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         set_checkpoints(args, config, task, output.checkpoints)
         prepare = loading(task, args.config_file)(task.prepare)
         task.prepare, task.on_start = prepare, functools.partial(_start, task, task.on_start)
+        if hasattr(task, "create_data_iterators"):
+            task.create_data_iterators = _interrupted_after(task.create_data_iterators)
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:

@@ -11,12 +11,16 @@ from typing import Any
 
 import torch
 from classy_vision.generic.util import CHECKPOINT_FILE
-from classy_vision.tasks import ClassyTask, FineTuningTask
+from classy_vision.optim import ClassyOptimizer
+from classy_vision.optim.zero import ZeRO
+from classy_vision.tasks import ClassificationTask, ClassyTask, FineTuningTask
 from fvcore.common.file_io import PathManager
 from torch import Tensor
 
 from classy_gc.commands.train_hooks import absolute
 from classy_gc.files import check_scheme, has_scheme
+from classy_gc.optim.resume import resumed_state
+from classy_gc.optim.stock import is_stock
 
 
 def set_checkpoints(
@@ -52,6 +56,8 @@ def set_checkpoints(
     if path:
         _check_checkpoint(path, "--checkpoint_load_path")
         task.set_checkpoint(path)
+        if not tested and "optimizer" in config and isinstance(task, ClassificationTask):
+            _tell_options(task.optimizer, config["optimizer"]["name"])
     if args.pretrained_checkpoint_path:
         _check_checkpoint(args.pretrained_checkpoint_path, "--pretrained_checkpoint_path")
         task.set_pretrained_checkpoint(args.pretrained_checkpoint_path)
@@ -87,6 +93,19 @@ def _loaded(file: str) -> Any:
             return torch.load(opened, map_location="cpu")
     # Of a zip file only the small part that says what is where.
     return torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file))
+
+
+def _tell_options(optimizer: ClassyOptimizer, name: str) -> None:
+    """Has a stock optimizer that resumes say what it ignores, as the GC optimizers do."""
+    if not is_stock(type(optimizer)) or isinstance(optimizer, ZeRO):
+        return
+    load = optimizer.set_classy_state
+
+    def told(state: dict[str, Any]) -> None:
+        resumed_state(state, optimizer, optimizer.optimizer, f"optimizer {name!r}")
+        load(state)
+
+    optimizer.set_classy_state = told
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:

@@ -153,6 +153,8 @@ def resumed_state(
                 until = f"{old} until the end of the epoch, then {value}"
                 text = f"{old} (config: {value})" if scheduler is None else until
                 checkpoint_wins.setdefault(name, {})[text] = None
+        if was.get("use_gc") and "use_gc" not in current:  # a stock optimizer
+            config_wins.setdefault("use_gc", {})["False (was True)"] = None
         groups.append(group)
     groups += saved["param_groups"][len(groups) :]
     parts = [

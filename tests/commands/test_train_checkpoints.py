@@ -95,3 +95,17 @@ def test_checkpoints_through_a_path_handler(here, box, capsys):
     with pytest.raises(SystemExit):
         train(short(), "--checkpoint_load_path", "box://nothing")
     assert "there is no checkpoint box://nothing\n" in capsys.readouterr().err
+
+
+def test_a_stock_optimizer_says_what_it_ignores_as_it_resumes(here, capsys):
+    config = short()
+    config["optimizer"] = {"name": "sgd_gc", "lr": 0.1, "use_gc": True}
+    assert train(config, "--output_folder", "first", "--skip_tensorboard") == 0
+    config["optimizer"] = {"name": "sgd", "lr": 0.3}
+    capsys.readouterr()
+    resume = ("--checkpoint_load_path", "first/checkpoints", "--skip_tensorboard")
+    assert train(config | {"num_epochs": 2}, *resume, "--output_folder", "second") == 0
+    assert (
+        "optimizer 'sgd': the config wins over the checkpoint: use_gc is False (was True); "
+        "the checkpoint wins over the config: lr stays 0.1 (config: 0.3)"
+    ) in capsys.readouterr().err
