@@ -39,22 +39,22 @@ def lay_out(optimizer: CentralizedOptimizer, group: _Group) -> None:
         ValueError: fused kernels would read past a parameter, which has become a strided view.
     """
     params = [p for p in group["params"] if p.grad is not None]
-    if group.get("fused"):
+    fused, known = group.get("fused"), vars(optimizer).setdefault("_laid_out", {})
+    layout = None
+    if fused:
         parts = params if {*map(type, params)} <= {*PLAIN} else list(map(local_tensor, params))
         strides = [p.stride() for p in parts]
         layout = [p.data_ptr() for p in parts], strides, [p.shape for p in parts]
-        known = vars(optimizer).setdefault("_laid_out", {})
         # Loading lays a state out, and torch makes it so: only what has moved since can be wrong.
         if known.get(id(group)) != layout:
             check_dense(params)
             for p in params:
                 lay_out_state(p, optimizer.state.get(p, {}).values())
-                lay_out_gradient(p, True)
-            known[id(group)] = layout
-        if parts is params and [p.grad.stride() for p in params] == strides:
+        elif parts is params and [p.grad.stride() for p in params] == strides:
             return
     for p in params:
-        lay_out_gradient(p, group.get("fused"))
+        lay_out_gradient(p, fused)
+    known[id(group)] = layout  # now that none was refused
 
 
 def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None:

@@ -13,7 +13,7 @@ from classy_vision.optim.zero import ZeRO
 from classy_gc.optim.classy_gc_optimizer import CLASSY_KEYS, ClassyGCOptimizer
 from classy_gc.optim.gc import GC
 from classy_gc.optim.schedules import check_schedulers
-from classy_gc.optim.stock import group_options, is_stock, refuse_gc_keys
+from classy_gc.optim.stock import base_config, group_options, is_stock, refuse_gc_keys
 from classy_gc.options import FRACTION, Rule, check_known
 
 
@@ -71,14 +71,7 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
     known = inspect.signature(cls).parameters
     check_known(config, [*CLASSY_KEYS, "param_groups", *known], where)
     if cls is ZeRO:
-        base = config.get("base_optimizer")
-        if not isinstance(base, Mapping) or "name" not in base:
-            raise ValueError(
-                f"{where}: base_optimizer must be an optimizer config with a 'name', not {base!r}"
-            )
-        check_known([base["name"]], sorted(OPTIMIZER_REGISTRY), where, "base_optimizer")
-        if "param_schedulers" in base:
-            raise ValueError(f"{where}: param_schedulers belong beside base_optimizer, not in it")
+        base = base_config(config, where)
         check_optimizer(base)
     if "param_schedulers" in config:
         # The stock from_config methods write into what they are given.

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
+from classy_gc.core._torch import local_tensor
+from classy_gc.core.centralization import HALF
 from classy_gc.core.memory import is_dense
 
 
@@ -25,8 +27,8 @@ def fused_supported(p: Tensor) -> bool:
         >>> fused_supported(torch.zeros(2, 3)), fused_supported(torch.zeros(2, 3).cfloat())
         (True, False)
     """
-    skipped = torch.__version__ < (2, 14) and p.is_cpu and p.dtype in (torch.half, torch.bfloat16)
-    x = getattr(p, "_local_tensor", p)
+    skipped = torch.__version__ < (2, 14) and p.is_cpu and p.dtype in HALF
+    x = local_tensor(p)
     return (
         p.is_floating_point()
         and p.device.type in _get_fused_kernels_supported_devices()

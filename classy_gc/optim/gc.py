@@ -25,7 +25,7 @@ from classy_gc.optim.scheduled_gc import (
     momentum_drives_betas,
 )
 from classy_gc.optim.schedules import check_schedulers
-from classy_gc.optim.stock import group_options, is_stock
+from classy_gc.optim.stock import base_config, group_options, is_stock
 from classy_gc.options import (
     FRACTION,
     GC_FLAG,
@@ -128,14 +128,7 @@ class GC(ScheduledGC):
         config = without_comments(config)
         refuse_param_groups(config, where)
         check_known(config, [*CLASSY_KEYS, "base_optimizer", *cls._TABLE], where)
-        base = config.get("base_optimizer")
-        if not isinstance(base, Mapping) or "name" not in base:
-            raise ValueError(
-                f"{where}: base_optimizer must be an optimizer config with a 'name', not {base!r}"
-            )
-        check_known([base["name"]], sorted(OPTIMIZER_REGISTRY), where, "base_optimizer")
-        if "param_schedulers" in base:
-            raise ValueError(f"{where}: param_schedulers belong beside base_optimizer, not in it")
+        base = base_config(config, where)
         base_class = OPTIMIZER_REGISTRY[base["name"]]
         rules = None  # of others we don't know the keys
         if is_stock(base_class) and base_class is not ZeRO:

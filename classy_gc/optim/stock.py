@@ -11,7 +11,7 @@ from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
 from classy_vision.optim.zero import ZeRO
 from torch import nn
 
-from classy_gc.options import BETAS, BOOL, FRACTION, NON_NEGATIVE, NUMBER, SWITCH, Rule
+from classy_gc.options import BETAS, BOOL, FRACTION, NON_NEGATIVE, NUMBER, SWITCH, Rule, check_known
 
 _GC_KEYS = ("use_gc", "gc_conv_only", "gc_loc")
 
@@ -30,6 +30,31 @@ def is_stock(cls: type) -> bool:
         True
     """
     return cls.__module__.startswith("classy_vision.")
+
+
+def base_config(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The ``base_optimizer`` of an optimizer around another.
+
+    Args:
+        config: of the outer optimizer, whose schedules drive both.
+        where: whose it is, for the message.
+
+    Raises:
+        ValueError: it is no config of a registered optimizer, or has schedules of its own.
+
+    Example:
+        >>> base_config({"name": "gc", "base_optimizer": {"name": "sgd"}}, "optimizer 'gc'")
+        {'name': 'sgd'}
+    """
+    base = config.get("base_optimizer")
+    if not isinstance(base, Mapping) or "name" not in base:
+        raise ValueError(
+            f"{where}: base_optimizer must be an optimizer config with a 'name', not {base!r}"
+        )
+    check_known([base["name"]], sorted(OPTIMIZER_REGISTRY), where, "base_optimizer")
+    if "param_schedulers" in base:
+        raise ValueError(f"{where}: param_schedulers belong beside base_optimizer, not in it")
+    return base
 
 
 def group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:

@@ -61,8 +61,9 @@ def why_not(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> str | Non
 
 
 class Found(NamedTuple):
-    """A group that a kernel can step, and what it has to know of its tensors."""
+    """A group that a kernel can step, the kernel's module, and what it has to know of tensors."""
 
+    kernel: Any
     params: list[Tensor]
     grads: list[Tensor]
     rows: rows.Rows
@@ -76,17 +77,16 @@ def find(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> Found | None
     params, grads = [p for p, _ in pairs], rows.local([g for _, g in pairs])
     known = vars(optimizer).setdefault("_rows", {})
     switches = bool(group["use_gc"]), bool(group["gc_conv_only"])
-    last = known.pop(id(group), None)
-    found = rows.find_rows(rows.local(params), grads, *switches, last, _kernel(params).usable)
+    last, kernel = known.pop(id(group), None), _kernel(params)
+    found = rows.find_rows(rows.local(params), grads, *switches, last, kernel.usable)
     if found is None:
         return None
     known[id(group)], grads = found
-    return Found(params, grads, known[id(group)])
+    return Found(kernel, params, grads, known[id(group)])
 
 
 def step(optimizer: CentralizedOptimizer, group: dict[str, Any], found: Found) -> None:
     """Steps a group with a kernel; ``found`` is what :func:`find` gave."""
-    kernel = _kernel(found.params)
     scale, found_inf = scaling(optimizer)
     sign = -1.0 if group["maximize"] else 1.0
     if scale is not None:
@@ -107,7 +107,7 @@ def step(optimizer: CentralizedOptimizer, group: dict[str, Any], found: Found) -
         **update.numbers,
     }
     where = "before" if group.get("gc_loc", True) else "after"
-    kernel.step(
+    found.kernel.step(
         update._replace(numbers=numbers, flags={*update.flags, where}), found.rows, found.grads
     )
     torch.autograd.graph.increment_version(found.params)
