@@ -39,6 +39,9 @@ _ALSO_PRELOADED = ("matplotlib.figure", "sklearn.datasets")
 _CHECKPOINTS = "checkpoints"
 _NEVER = 1_000_000_000
 
+# For the test that compares runs image by image.
+_PREDICTIONS = {"name": "predictions"}
+
 
 class Run(NamedTuple):
     """One arm trained with one seed."""
@@ -63,6 +66,14 @@ class Run(NamedTuple):
 
     def phases(self) -> list[dict[str, Any]]:
         """What its log says of each phase so far; what JSON cannot say was null, and is NaN."""
+        return [_with_nan(record) for record in self._log() if record["kind"] == "phase"]
+
+    def correct(self) -> str | None:
+        """Which test samples it got right at its end, a digit each, where its log says so."""
+        found = [x["correct"] for x in self._log() if x["kind"] == "predictions"]
+        return found[-1] if found else None
+
+    def _log(self) -> list[dict[str, Any]]:
         try:
             lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -71,8 +82,7 @@ class Run(NamedTuple):
         for line in lines:
             with contextlib.suppress(ValueError):  # a line that is being written
                 records.append(json.loads(line))
-        phases = [record for record in records if record["kind"] == "phase"]
-        return [_with_nan(phase) for phase in phases]
+        return records
 
 
 def _with_nan(value: Any) -> Any:
@@ -160,7 +170,8 @@ def train_runs(
                 run = waiting.popleft()
                 shutil.rmtree(run.folder, ignore_errors=True)
                 run.folder.mkdir(parents=True)
-                (run.folder / "config.json").write_text(json.dumps(configs[run.arm], indent=2))
+                config = _with_predictions(configs[run.arm])
+                (run.folder / "config.json").write_text(json.dumps(config, indent=2))
                 process = context.Process(target=_train, args=(run, 1 if jobs > 1 else None))
                 process.start()
                 training[process] = run
@@ -180,6 +191,12 @@ def train_runs(
             process.terminate()
         for process in training:
             process.join()
+
+
+def _with_predictions(config: dict[str, Any]) -> dict[str, Any]:
+    hooks = config.get("hooks") or []
+    there = any(hook["name"] == _PREDICTIONS["name"] for hook in hooks)
+    return config if there else {**config, "hooks": [*hooks, _PREDICTIONS]}
 
 
 def _train(run: Run, threads: int | None) -> None:

@@ -57,6 +57,8 @@ class DigitsDataset(ImageDataset):
         num_samples (int, optional): only the first so many (default: None, all)
         num_workers (int): processes that load data. Starting one takes longer than loading
             all of these images (default: 0)
+        drop_last (bool): leave out the last batch of an epoch where it is not full, for batch
+            normalization knows too little of a few images (default: False)
 
     Raises:
         ValueError: an unknown key, or a value that is not allowed.

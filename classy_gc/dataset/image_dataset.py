@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from classy_vision.dataset import DATASET_REGISTRY, ClassyDataset
 from classy_vision.dataset.transforms import build_transforms
+from torch.utils.data import DataLoader
 
 from classy_gc.options import BOOL, COUNT, Rule, check_known, check_options, is_integer
 
@@ -29,6 +30,8 @@ class ImageDataset(ClassyDataset):
             ``generic_image_transform`` with ``ToTensor``)
         num_samples (int, optional): only the first so many (default: None, all)
         num_workers (int): processes that load data (default: 0, the training's own)
+        drop_last (bool): leave out the last batch of an epoch where it is not full, for batch
+            normalization knows too little of a few images (default: False)
         **source: the ``source_options``.
 
     Raises:
@@ -43,6 +46,7 @@ class ImageDataset(ClassyDataset):
         "batchsize_per_replica": (None, COUNT),
         "use_shuffle": (None, BOOL),
         "num_workers": (0, Rule("an integer >= 0", lambda v: is_integer(v) and v >= 0)),
+        "drop_last": (False, BOOL),
     }
 
     def __init__(
@@ -53,6 +57,7 @@ class ImageDataset(ClassyDataset):
         transform: Callable[[Any], Any] | None = None,
         num_samples: int | None = None,
         num_workers: int = 0,
+        drop_last: bool = False,
         **source: Any,
     ) -> None:
         options = {
@@ -60,6 +65,7 @@ class ImageDataset(ClassyDataset):
             "batchsize_per_replica": batchsize_per_replica,
             "use_shuffle": shuffle,
             "num_workers": num_workers,
+            "drop_last": drop_last,
         }
         table = {**self._TABLE, **self.source_options}
         options = check_options({**options, **source}, table, self._label())
@@ -71,6 +77,18 @@ class ImageDataset(ClassyDataset):
         check_options({"num_samples": num_samples}, {"num_samples": (None, rule)}, self._label())
         super().__init__(samples, batchsize_per_replica, shuffle, transform, num_samples)
         self.set_num_workers(num_workers)
+        self.drop_last = drop_last
+        if drop_last and len(self) < self.get_global_batchsize():
+            raise ValueError(
+                f"{self._label()}: drop_last leaves no batch of {len(self)} images, with a batch "
+                f"size of {self.get_global_batchsize()}"
+            )
+
+    def iterator(self, *args: Any, **kwargs: Any) -> DataLoader:
+        """As Classy Vision's, but for ``drop_last``."""
+        loader = super().iterator(*args, **kwargs)
+        loader.batch_sampler.drop_last = self.drop_last
+        return loader
 
     def _samples(self, split: str, **source: Any) -> Sequence[tuple[Any, int]]:
         """The images of a split with their classes."""
@@ -110,5 +128,9 @@ class ImageDataset(ClassyDataset):
             shuffle,
             transform,
             num_samples,
-            **{k: config[k] for k in ("num_workers", *cls.source_options) if k in config},
+            **{
+                k: config[k]
+                for k in ("num_workers", "drop_last", *cls.source_options)
+                if k in config
+            },
         )

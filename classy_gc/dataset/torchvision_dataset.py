@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, NamedTuple
 
 from classy_vision.dataset import register_dataset
@@ -60,7 +63,8 @@ class TorchvisionDataset(ImageDataset):
     The arguments are those of :class:`ImageDataset`, and:
 
     Args:
-        root (str): folder with the folder that torchvision makes, ``~`` being yours
+        root (str): folder with the folder that torchvision makes, or the folder that holds the
+            files themselves, as they are or each as ``.gz``; ``~`` is yours
         download (bool): let torchvision download what is not there. Several processes would
             download side by side, so do that with one (default: False)
 
@@ -79,26 +83,51 @@ class TorchvisionDataset(ImageDataset):
     def _samples(self, split: str, root: str, download: bool) -> _RGB:
         files = type(self).files(self.source)
         base = Path(root).expanduser()
-        missing = [name for name in files.names if not (base / files.folder / name).is_file()]
-        if missing and not download:
+        places = (base / files.folder, base)
+        found = next((x for x in (_find(place, files.names) for place in places) if x), None)
+        if not found and not download:
+            missing = [name for name in files.names if not (places[0] / name).is_file()]
             raise FileNotFoundError(
-                f"{self._label()}: {base / files.folder} lacks {', '.join(missing)}; set download "
-                f"to true, or unpack into {base / files.unpack_into} what is at "
-                f"{' and '.join(files.urls)}"
+                f"{self._label()}: {places[0]} lacks {', '.join(missing)}; set download to true, or "
+                f"unpack into {base / files.unpack_into} what is at {' and '.join(files.urls)}"
             )
+        source = found[0].parent if found else places[0]
         try:
-            return _RGB(self.source(root, train=split == "train", download=download))
+            with TemporaryDirectory() as folder:
+                if found and (source == base or any(path.suffix == ".gz" for path in found)):
+                    root, download = folder, False
+                    _lay_out(found, Path(folder, files.folder))
+                return _RGB(self.source(root, train=split == "train", download=download))
         except Exception as error:  # of many kinds: of the network, the archives, the formats
             raise ValueError(
-                f"{self._label()}: torchvision cannot read {base / files.folder}: {error}"
+                f"{self._label()}: torchvision cannot read {source}: {error}"
             ) from error
+
+
+def _find(folder: Path, names: list[str]) -> list[Path] | None:
+    """The files of these names in a folder, packed or not; None where one is missing."""
+    found = [next(filter(Path.is_file, (folder / n, folder / f"{n}.gz")), None) for n in names]
+    return None if None in found else found
+
+
+def _lay_out(files: list[Path], folder: Path) -> None:
+    """Puts files where torchvision looks for them, unpacked."""
+    folder.mkdir(parents=True)
+    for path in files:
+        if path.suffix == ".gz":
+            with gzip.open(path) as packed, open(folder / path.stem, "wb") as file:
+                shutil.copyfileobj(packed, file)
+        else:
+            (folder / path.name).symlink_to(path.absolute())
 
 
 @register_dataset("fashion_mnist")
 class TorchvisionFashionMNIST(TorchvisionDataset):
     """``fashion_mnist``: 60,000 train and 10,000 test images of 28x28 gray pixels, 10 classes.
 
-    The arguments are those of :class:`TorchvisionDataset`; ``root`` has ``FashionMNIST/raw``.
+    The arguments are those of :class:`TorchvisionDataset`; ``root`` has ``FashionMNIST/raw``, or
+    the four files. Debian has them, packed: after ``apt-get install dataset-fashion-mnist`` they
+    are in ``/usr/share/datasets/fashion-mnist``.
 
     Source: Xiao et al., *Fashion-MNIST*, https://arxiv.org/abs/1708.07747.
 

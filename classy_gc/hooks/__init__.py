@@ -4,6 +4,7 @@ from classy_gc.hooks.clip_grad_value import ClipGradValueHook
 from classy_gc.hooks.gc_monitor import GCMonitorHook
 from classy_gc.hooks.json_log import JSONLogHook
 from classy_gc.hooks.phase_seed import PhaseSeedHook
+from classy_gc.hooks.predictions import PredictionsHook
 from classy_gc.hooks.rolling_checkpoint import RollingCheckpointHook
 from classy_gc.hooks.training_curves import TrainingCurvesHook
 
@@ -12,6 +13,7 @@ __all__ = [
     "GCMonitorHook",
     "JSONLogHook",
     "PhaseSeedHook",
+    "PredictionsHook",
     "RollingCheckpointHook",
     "TrainingCurvesHook",
 ]

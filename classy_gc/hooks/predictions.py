@@ -1,0 +1,67 @@
+"""``predictions``: which test samples a run gets right at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from classy_vision.generic.distributed_util import gather_from_all, is_primary
+from classy_vision.hooks import ClassyHook, register_hook
+
+from classy_gc.hooks.json_log import JSONLogHook
+from classy_gc.options import check_options
+
+
+@register_hook("predictions")
+class PredictionsHook(ClassyHook):
+    """``predictions``: a line of ``log.jsonl`` says which samples the last test got right.
+
+    .. code-block:: json
+
+        {"kind": "predictions", "correct": "1101"}
+
+    A digit a test sample, in their order: 1 where the class with the highest score is the target.
+    Two runs that were tested on the same samples can then be compared sample by sample, as
+    ``classy-gc compare`` does. Nothing is written where outputs are not a row of scores a sample,
+    or where the task has no ``json_log`` hook; ``classy-gc train`` always has one.
+
+    Raises:
+        ValueError: an unknown key.
+
+    Source: the pairs of McNemar, *Note on the sampling error of the difference between
+    correlated proportions or percentages*, Psychometrika 12 (1947).
+
+    Example:
+        >>> from classy_vision.hooks import build_hook
+        >>> type(build_hook({"name": "predictions"})).__name__
+        'PredictionsHook'
+    """
+
+    on_start = ClassyHook._noop
+    on_phase_end = ClassyHook._noop
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._correct: list[torch.Tensor] = []
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> PredictionsHook:
+        """Instantiates the hook from a configuration, which has its name alone."""
+        return cls(**check_options(config, {}, "hook 'predictions'"))
+
+    def on_phase_start(self, task: Any) -> None:
+        """Forgets the phase before: the last one counts."""
+        self._correct = []
+
+    def on_step(self, task: Any) -> None:
+        """Compares a test batch with its targets."""
+        output, target = task.last_batch.output, task.last_batch.target
+        if not task.train and output.ndim == 2 and target.shape == output.shape[:1]:
+            self._correct.append(gather_from_all(output.argmax(1) == target).cpu())
+
+    def on_end(self, task: Any) -> None:
+        """Writes the line."""
+        log = next((hook for hook in task.hooks if isinstance(hook, JSONLogHook)), None)
+        if self._correct and log and is_primary():
+            correct = torch.cat(self._correct).int().tolist()
+            log.write("predictions", correct="".join(map(str, correct)))
