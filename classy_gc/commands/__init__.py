@@ -20,6 +20,7 @@ COMMANDS = {
     "param-groups": "print which parameter of a config gets which options",
     "inspect": "print what GC does, or would do, to each gradient of a config",
     "compare": "train a config several ways and tell differences from noise",
+    "compare-summary": "draw the differences of several comparisons as one picture",
     "schedules": "draw the schedules of configs as one picture",
     "bench": "time the optimizers beside torch's own",
     "polygonize": "turn a map of buildings into polygons, refined with the GC optimizers",

@@ -38,6 +38,7 @@ from torchvision import set_image_backend, set_video_backend
 
 from classy_gc.commands import Parser, check_least
 from classy_gc.commands.config import load_config
+from classy_gc.commands.last_batch import warn_of_last_batch
 from classy_gc.commands.refusals import refusal
 from classy_gc.commands.train_checkpoints import check_optimizer, loading, set_checkpoints
 from classy_gc.commands.train_hooks import TENSORBOARD, Output, set_hooks
@@ -155,6 +156,8 @@ def _start(task: ClassyTask, start_hooks: Callable[[], None]) -> None:
     if not getattr(task, "test_only", False) and task.checkpoint_dict:
         check_optimizer(task.optimizer.optimizer)
     try_batches(task)
+    if not getattr(task, "test_only", False):
+        warn_of_last_batch(task)
     start_hooks()
 
 

@@ -88,8 +88,9 @@ class TorchvisionDataset(ImageDataset):
         if not found and not download:
             missing = [name for name in files.names if not (places[0] / name).is_file()]
             raise FileNotFoundError(
-                f"{self._label()}: {places[0]} lacks {', '.join(missing)}; set download to true, or "
-                f"unpack into {base / files.unpack_into} what is at {' and '.join(files.urls)}"
+                f"{self._label()}: {places[0]} lacks {', '.join(missing)}; set download "
+                f"to true, or unpack into {base / files.unpack_into} what is at "
+                f"{' and '.join(files.urls)}"
             )
         source = found[0].parent if found else places[0]
         try:
@@ -115,7 +116,7 @@ def _lay_out(files: list[Path], folder: Path) -> None:
     folder.mkdir(parents=True)
     for path in files:
         if path.suffix == ".gz":
-            with gzip.open(path) as packed, open(folder / path.stem, "wb") as file:
+            with gzip.open(path) as packed, (folder / path.stem).open("wb") as file:
                 shutil.copyfileobj(packed, file)
         else:
             (folder / path.name).symlink_to(path.absolute())

@@ -111,3 +111,18 @@ def test_missing_scikit_learn_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r"pip install 'classy-gc\[examples\]'"):
         build_dataset(CONFIG)
+
+
+@pytest.mark.parametrize(("drop_last", "sizes"), [(False, [32, 32, 3]), (True, [32, 32])])
+def test_the_last_batch(drop_last, sizes):
+    config = {"name": "digits", "split": "train", "batchsize_per_replica": 32, "num_samples": 67}
+    dataset = build_dataset({**config, "use_shuffle": True, "drop_last": drop_last})
+    batches = dataset.iterator()
+    assert [len(batch["target"]) for batch in batches] == sizes
+    assert len(batches) == len(sizes)
+
+
+def test_no_batch_at_all_is_refused():
+    config = {"name": "digits", "split": "train", "batchsize_per_replica": 32, "num_samples": 31}
+    with pytest.raises(ValueError, match="drop_last leaves no batch of 31 images, with a batch"):
+        build_dataset({**config, "use_shuffle": True, "drop_last": True})

@@ -134,6 +134,26 @@ def test_its_config_trains_an_epoch(name, tmp_path, monkeypatch):
     assert len(task.losses) == SPLITS["test"] // 5
 
 
+@pytest.mark.parametrize("packed", [False, True, None], ids=["plain", "gz", "mixed"])
+@pytest.mark.parametrize("inside", [False, True], ids=["the files", "torchvision's folder"])
+@pytest.mark.parametrize("name", NAMES)
+def test_files_where_they_lie(name, inside, packed, tmp_path, monkeypatch):
+    """Packed, as Debian ships them, or not; in the root itself, or where torchvision looks."""
+    folder = write(name, tmp_path, monkeypatch)
+    for i, file in enumerate(sorted(folder.iterdir())):
+        if packed or (packed is None and i % 2):
+            (folder / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+            file.unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for split in SPLITS:
+        dataset = build_dataset(config(name, tmp_path if inside else folder, split))
+        pixels, classes = images(name, split)
+        assert [target for _, target in dataset.dataset] == classes.tolist()
+        assert np.array_equal(np.asarray(dataset.dataset[3][0])[..., :1], pixels[3][..., :1])
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
 @pytest.fixture
 def server(tmp_path):
     """A web server, and the folder that it serves."""

@@ -19,24 +19,19 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from classy_gc.commands import main
-from classy_gc.commands.compare import (
-    Choice,
-    _axes,
-    _parser,
-    build_arms,
-    families,
-    folder_names,
-    parse_values,
-)
-from classy_gc.commands.compare_picture import _COLORS, picture
+from classy_gc.commands.compare.arms import build_arms, families
+from classy_gc.commands.compare.axes import Choice, parse_axes, parse_values
+from classy_gc.commands.compare.folder import folder_names
+from classy_gc.commands.compare.plot import picture
 
-DIGITS = json.loads((Path(__file__).parents[2] / "configs/digits_sgd_gc.json").read_text())
+DIGITS = json.loads((Path(__file__).parents[3] / "configs/digits_sgd_gc.json").read_text())
 CLASSY_GC = [Path(sys.executable).parent / "classy-gc"]
 
 # What a run does beyond training: nothing, raise, or crash. And how it is made to take a while.
 HOOKS = """
 import os
 import time
+from pathlib import Path
 from classy_vision.hooks import ClassyHook, register_hook
 
 @register_hook("test_compare")
@@ -53,6 +48,10 @@ class TestCompare(ClassyHook):
 
     def on_step(self, task):
         time.sleep(self.seconds)
+        while self.do == "wait" and len(list(Path("out").glob("runs/*/*/finished"))) >= int(
+            Path("limit").read_text()
+        ):
+            time.sleep(0.05)  # so that nothing ends before the test has seen that another one did
         if self.do == "raise":
             raise RuntimeError("what a run\\nsays at its end")
         if self.do == "crash":
@@ -73,9 +72,9 @@ def tiny(epochs=1, samples=64, **optimizer):
     return config
 
 
-def hooked(seconds=0.0, **kwargs):
+def hooked(seconds=0.0, do="", **kwargs):
     Path("test_compare_hooks.py").write_text(HOOKS)
-    hook = {"name": "test_compare", "do": "", "seconds": seconds}
+    hook = {"name": "test_compare", "do": do, "seconds": seconds}
     return tiny(**kwargs) | {"custom_imports": ["test_compare_hooks"], "hooks": [hook]}
 
 
@@ -115,11 +114,12 @@ def read(terminal):
 
 def test_interrupted_twice_and_resumed(here, capfd):
     """Killed, then stopped as by Ctrl-C, then given to its end with one more seed."""
-    command = arguments(hooked(0.1, epochs=2), "--vary", "optimizer.use_gc=false,true")
+    command = arguments(hooked(0.1, "wait", epochs=2), "--vary", "optimizer.use_gc=false,true")
     command += ["--jobs", "2", "--target", "accuracy/top_1=0.99", "--seeds"]
     seen = {}
     for by, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         before = marks()
+        Path("limit").write_text(str(before + 1))
         ours, its = pty.openpty()
         os.set_blocking(ours, False)
         shown = b""
@@ -143,7 +143,8 @@ def test_interrupted_twice_and_resumed(here, capfd):
         assert seen.items() <= finished().items()
         seen = finished()
         assert 0 < marks() < 6
-    assert main([*command, "4"]) == 0
+    Path("limit").write_text("99")
+    assert main([*command, "4", "--power", "0.5"]) == 0
     assert seen.items() <= finished().items()
     assert marks() == 8
 
@@ -158,14 +159,23 @@ def test_interrupted_twice_and_resumed(here, capfd):
     assert {row["optimizer.use_gc"] for row in table} == {"false", "true"}
     for arm in results["arms"]:
         for run in arm["runs"]:
-            *_, train, test = logs()[arm["name"], run["seed"]]
+            *_, train, test, _ = logs()[arm["name"], run["seed"]]
             assert run["final test accuracy/top_1"] == test["meters"]["accuracy"]["top_1"]
             assert run["final train loss"] == train["loss"]
     assert not list(Path("out").rglob("*.torch"))
+    shares = {run: float(x["correct"].count("1") / 64) for run, (*_, x) in logs().items()}
+    assert shares == {
+        (arm["name"], run["seed"]): run["final test accuracy/top_1"]
+        for arm in results["arms"]
+        for run in arm["runs"]
+    }
+    assert re.search(
+        r"    right here alone: \d+ test samples, there alone: \d+, of 4 seeds", printed
+    )
     image = imread("out/comparison.png")
     assert image.shape[0] > 400
     assert image.shape[1] > 3 * 400
-    for color in _COLORS[:2]:
+    for color in ("#0072B2", "#D55E00"):
         assert (np.abs(image[..., :3] - to_rgb(color)).max(axis=-1) < 0.02).sum() > 200
 
     with pytest.raises(SystemExit):  # not the same command
@@ -196,7 +206,7 @@ def test_arms_start_with_the_same_weights_and_data(here, capfd):
     assert main(arguments(config, *flags)) == 0
     first, second = (
         {
-            key: [r["loss"] for r in records if r["phase"] == "train"][epoch]
+            key: [r["loss"] for r in records if r.get("phase") == "train"][epoch]
             for key, records in logs().items()
         }
         for epoch in (0, 1)
@@ -227,9 +237,8 @@ def test_values(flag, values):
 
 def test_objects_are_called_by_their_names_where_these_differ():
     def labels(*values):
-        flags = ["--vary", "loss=" + ",".join(map(json.dumps, values))]
-        args = _parser().parse_args(["--config_file", "x", "--output_folder", "out", *flags])
-        return [choice.label for choice in _axes(args)[0]]
+        axes = parse_axes([], ["loss=" + ",".join(map(json.dumps, values))])
+        return [choice.label for choice in axes[0]]
 
     assert labels({"name": "a"}, {"name": "b", "x": 1}, None) == ["loss=a", "loss=b", "loss=null"]
     assert labels({"name": "a"}, {"name": "a", "x": 1}) == [

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from classy_gc.commands.compare_results import Phase
+from classy_gc.commands.compare.results import Phase
 from classy_gc.hooks.phase_record import flat_meters
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.

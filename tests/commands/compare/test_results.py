@@ -1,22 +1,11 @@
 import math
 import re
 
-import numpy as np
 import pytest
-from scipy import stats
 
-from classy_gc.commands.compare_results import (
-    Target,
-    evaluate,
-    holm,
-    paired_difference,
-    rows,
-    run_metrics,
-    scale,
-    sentence,
-    spread,
-    text,
-)
+from classy_gc.commands.compare.report import rows, text
+from classy_gc.commands.compare.results import Target, evaluate, run_metrics, scale, sentence
+from classy_gc.commands.compare.statistics import paired_difference
 
 
 def by_seed(values):
@@ -32,59 +21,6 @@ def log(*accuracies, losses=None):
         for epoch, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True))
         for phase, meters in (("train", {}), ("test", {"accuracy": {"top_1": accuracy}}))
     ]
-
-
-def test_difference_computed_by_hand():
-    # 1, 2, 3, 4, 5: mean 3, standard deviation √2.5, standard error √0.5, t = 3·√2 = 4.243;
-    # the table of Student's t has 2.776 for 4 degrees of freedom.
-    difference = paired_difference(by_seed([10, 20, 30, 40, 50]), by_seed([11, 22, 33, 44, 55]))
-    assert difference.pairs == 5
-    assert difference.mean == pytest.approx(3)
-    assert difference.low == pytest.approx(3 - 2.776 * math.sqrt(0.5), abs=1e-3)
-    assert difference.high == pytest.approx(3 + 2.776 * math.sqrt(0.5), abs=1e-3)
-    assert difference.p == pytest.approx(0.0132, abs=1e-4)
-
-
-@pytest.mark.parametrize("n", [2, 3, 10])
-def test_difference_as_scipy(n):
-    first, other = np.random.default_rng(n).normal(size=(2, n))
-    difference = paired_difference(by_seed(first), by_seed(other))
-    test = stats.ttest_rel(other, first)
-    interval = test.confidence_interval(0.95)
-    assert difference == pytest.approx(
-        (n, np.mean(other - first), interval.low, interval.high, test.pvalue)
-    )
-
-
-@pytest.mark.parametrize(
-    ("first", "other", "pairs", "mean"),
-    [
-        ({0: 1.0}, {1: 2.0}, 0, None),
-        ({0: 1.0, 1: 2.0}, {1: 3.0, 5: 9.0}, 1, 1.0),
-        ({0: 1.0, 1: math.nan}, {0: 2.0, 1: 2.0}, 1, 1.0),
-        # The first differences are 0.02 and 0.02 and not equal in floating point.
-        ({0: 0.95, 1: 0.94}, {0: 0.97, 1: 0.96}, 2, 0.02),
-        ({0: 0.1 + 0.2, 1: 0.3}, {0: 0.3, 1: 0.3}, 2, 0.0),
-    ],
-    ids=["no pair", "one pair", "one is NaN", "all the same", "none at all"],
-)
-def test_difference_without_interval(first, other, pairs, mean):
-    difference = paired_difference(first, other)
-    assert (difference.pairs, difference.mean) == (pairs, mean and pytest.approx(mean))
-    assert difference[2:] == (None, None, None)
-
-
-def test_spread_as_numpy():
-    values = [0.9, 0.93, 0.97]
-    assert spread(values) == pytest.approx((3, np.mean(values), np.std(values, ddof=1)))
-    assert spread([]) == (0, None, None)
-
-
-def test_holm_by_hand():
-    # Sorted 0.01, 0.02, 0.03 times 3, 2, 1; none may be smaller than the one before.
-    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def test_metrics_of_a_run():
@@ -109,7 +45,12 @@ def test_metrics_of_a_run():
 @pytest.mark.parametrize(
     ("first", "other", "adjust", "words"),
     [
-        ([0.9, 0.8], [0.91, 0.83], 1, "+2.00 points [−10.71, +14.71] over 2 seeds: cannot be told"),
+        (
+            [0.9, 0.8],
+            [0.91, 0.83],
+            1,
+            "+2.00 points [−10.71, +14.71] (16.33) over 2 seeds: can",
+        ),
         ([0.9, 0.8, 0.7], [0.95, 0.85, 0.75001], 1, "over 3 seeds: more than noise (p = "),
         ([0.9, 0.8, 0.7], [0.92, 0.81, 0.715], 5, "from noise among so many comparisons (p = "),
         ([0.9], [0.8], 1, "−10.00 points over 1 seed: one pair has no interval; give more"),
@@ -145,7 +86,7 @@ def test_evaluation_pairs_seeds_and_corrects_for_all_comparisons():
     assert half["difference"]["final test accuracy/top_1"]["pairs"] == 2
     printed = text({**results, "failed": []}).splitlines()
     assert "never (1)" in printed[1]
-    assert any(line.startswith("  on: +2.10 points [+1.85, +2.35] over 3 ") for line in printed)
+    assert any(line.startswith("  on: +2.10 points [+1.85, +2.35] (") for line in printed)
     assert any("(1 of 3 pairs lacks a value)" in line for line in printed)
     table = rows({"off": {"lr": 1}, "on": {}, "half": {}}, phases)
     assert len(table) == (3 + 3 + 2) * 2 * 2
@@ -178,3 +119,27 @@ def test_without_test_phases_the_train_loss_is_compared():
     assert results["headline"] == "final train loss"
     assert results["arms"][1]["verdict"] == "no difference in any of 2 seeds"
     assert text({**results, "failed": []}).splitlines()[1].startswith("a ")
+
+
+def test_power_and_disagreement_are_printed():
+    phases = {
+        "off": by_seed([log(x) for x in (0.5, 0.5, 0.5)]),
+        "on": by_seed([log(x) for x in (0.51, 0.5, 0.49)]),
+    }
+    correct = {"off": by_seed(["1100"] * 3), "on": by_seed(["1011", "1010", "111"])}
+    results = evaluate(dict.fromkeys(phases, "off"), phases, 3, None, correct, 2.0)
+    on = results["arms"][1]
+    # Differences of a point each: of standard deviation 1.
+    assert on["difference"]["final test accuracy/top_1"]["std"] == pytest.approx(0.01)
+    assert on["mcnemar"] == {"seeds": 2, "only_first": 2, "only_other": 3, "p": 1.0}
+    printed = text({**results, "failed": []})
+    assert (
+        "alone: 3 test samples, there alone: 2, of 2 seeds (McNemar's exact test: p = 1)" in printed
+    )
+    assert "    a difference of 2 points needs 5 seeds\n" in printed
+    assert "find in 80% of all cases" in printed
+    old = {**results, "failed": []}
+    for arm in old["arms"]:
+        arm.pop("mcnemar", None)
+        arm.pop("power", None)
+    assert "McNemar" not in text(old)  # of a folder of before

@@ -1,0 +1,119 @@
+"""What varies between the arms of a comparison, as the flags have it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class Choice(NamedTuple):
+    """A value of --vary, or an --arm."""
+
+    label: str
+    settings: dict[str, Any]
+
+
+def parse_values(text: str) -> list[Any]:
+    """JSON values between commas; what is not JSON is a string.
+
+    Args:
+        text: of the flag.
+
+    Raises:
+        ValueError: a value is empty, or a list, an object or a string is not JSON.
+
+    Example:
+        >>> parse_values("false,0.1,cosine,[0.9,0.99]")
+        [False, 0.1, 'cosine', [0.9, 0.99]]
+    """
+    decoder, values, at = json.JSONDecoder(), [], 0
+    while at <= len(text):
+        try:
+            value, end = decoder.raw_decode(text, at)
+            if text[end : end + 1] not in ("", ","):
+                raise ValueError
+        except ValueError:
+            end = text.find(",", at) if "," in text[at:] else len(text)
+            value = text[at:end]
+            if not value or value[0] in '[{"':
+                raise ValueError(f"{text[at:]!r} is neither JSON nor a word") from None
+        values.append(value)
+        at = end + 1
+    return values
+
+
+def _settings(text: str) -> tuple[str, list[Any]]:
+    key, equals, values = text.partition("=")
+    if not key or not equals:
+        raise ValueError(f"{text!r} must be KEY=VALUE")
+    try:
+        return key, parse_values(values)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
+def parse_axes(
+    named_arms: Sequence[Sequence[str]], varied_keys: Sequence[str]
+) -> list[list[Choice]]:
+    """What varies: the named arms, then a list of choices for each --vary.
+
+    Args:
+        named_arms: of each --arm the name, then ``KEY=VALUE`` each.
+        varied_keys: ``KEY=VALUE,…`` of each --vary.
+
+    Raises:
+        ValueError: naming the flag, and what is wrong with it.
+
+    Example:
+        >>> axes = parse_axes([], ["optimizer.use_gc=false,true"])
+        >>> [choice.label for choice in axes[0]]
+        ['use_gc=false', 'use_gc=true']
+    """
+    named = []
+    for name, *settings in named_arms:
+        if not name:
+            raise ValueError("--arm must have a name, not ''")
+        parsed = dict(map(_settings, settings))
+        if len(parsed) < len(settings):
+            raise ValueError(f"--arm {name}: a key is there twice")
+        for key, values in parsed.items():
+            if len(values) > 1:
+                raise ValueError(f"--arm {name}: {key} must have one value, not {len(values)}")
+        named.append(Choice(name, {key: values[0] for key, values in parsed.items()}))
+    varied = dict(map(_settings, varied_keys))
+    keys = [*varied, *{key for choice in named for key in choice.settings}]
+    if len(varied) < len(varied_keys) or len(set(keys)) < len(keys):
+        raise ValueError("--vary: a key is there twice")
+    axes = [named] if named else []
+    for key, values in varied.items():
+        short = _short(key, keys)
+        labels = [value_text(value) for value in values]
+        names = [
+            value_text(v.get("name", v)) if isinstance(v, Mapping) else value_text(v)
+            for v in values
+        ]
+        if len(set(names)) == len(labels):
+            labels = names  # of schedulers, which are long
+        axes.append(
+            [Choice(f"{short}={label}", {key: v}) for label, v in zip(labels, values, strict=True)]
+        )
+    return axes
+
+
+def _short(key: str, keys: Sequence[str]) -> str:
+    """The end of a dotted key that no other one has."""
+    parts = key.split(".")
+    for n in range(1, len(parts)):
+        short = ".".join(parts[-n:])
+        if (
+            not short[:1].isdigit()
+            and sum(f".{other}".endswith(f".{short}") for other in keys) == 1
+        ):
+            return short
+    return key
+
+
+def value_text(value: Any) -> str:
+    """A value as a flag has it: a word as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

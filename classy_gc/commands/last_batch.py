@@ -1,0 +1,34 @@
+"""A warning of epochs that end with a batch that is too small for batch normalization."""
+
+from __future__ import annotations
+
+import logging
+
+from classy_vision.generic.distributed_util import get_world_size
+from classy_vision.tasks import ClassyTask
+from torch import nn
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def warn_of_last_batch(task: ClassyTask) -> None:
+    """Logs a line where a train epoch ends with less than an eighth of a batch.
+
+    The mean and variance of so few samples are noise, and so are the loss and the gradient; Classy
+    Vision's loss of a phase is a mean over batches, in which that one counts as much as any.
+
+    Args:
+        task: prepared; nothing is said where its model has no batch normalization.
+    """
+    dataset = getattr(task, "datasets", {}).get("train")
+    if not hasattr(dataset, "__len__") or getattr(dataset, "drop_last", False):
+        return
+    batch = dataset.get_batchsize_per_replica()
+    last = -(-len(dataset) // get_world_size()) % batch
+    normalized = any(isinstance(module, _BATCH_NORMS) for module in task.base_model.modules())
+    if normalized and 0 < 8 * last < batch:
+        logging.warning(
+            f"each epoch ends with a batch of {last}, not {batch}: too few for batch "
+            'normalization; set "drop_last": true in dataset.train, or another '
+            "batchsize_per_replica"
+        )

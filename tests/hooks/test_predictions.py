@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from classy_vision.hooks import build_hook
+from classy_vision.tasks import build_task
+from classy_vision.trainer import LocalTrainer
+
+import classy_gc  # noqa: F401  registers the hook
+
+CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
+
+
+def trained(hooks, tmp_path, **options):
+    config = json.loads(CONFIG.read_text()) | {"num_epochs": 2, "use_gpu": False} | options
+    for dataset in config["dataset"].values():
+        dataset["num_samples"] = 70
+    config["hooks"] = [
+        {**hook, **({"folder": str(tmp_path)} if "log" in hook["name"] else {})} for hook in hooks
+    ]
+    task = build_task(config)
+    LocalTrainer().train(task)
+    return task
+
+
+def lines(tmp_path):
+    records = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    return [record for record in records if record["kind"] == "predictions"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_line_says_which_samples_the_last_test_got_right(order, tmp_path):
+    task = trained([{"name": "json_log"}, {"name": "predictions"}][::order], tmp_path)
+    (line,) = lines(tmp_path)
+    dataset = task.datasets["test"]
+    task.base_model.eval()
+    with torch.no_grad():
+        scores = task.base_model(torch.stack([dataset[i]["input"] for i in range(70)]))
+    right = scores.argmax(1) == torch.tensor([dataset[i]["target"] for i in range(70)])
+    assert line["correct"] == "".join(str(int(x)) for x in right)
+    assert 0 < right.sum() < 70
+
+
+def test_without_a_log_nothing_is_written(tmp_path):
+    trained([{"name": "predictions"}], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_key_is_refused():
+    with pytest.raises(ValueError, match="unknown key 'folder' in hook 'predictions'"):
+        build_hook({"name": "predictions", "folder": "."})
