@@ -31,6 +31,7 @@ def config(tmp_path, monkeypatch, request):
     Path(f"{name}.py").write_text(MODULE.format(name=name))
     importlib.invalidate_caches()
     return json.loads(RECIPE.read_text()) | {
+        "name": "paramwise_classification_task",
         "custom_imports": [name],
         "optimizer": {"name": name, "lr": 0.1},
         "use_gpu": False,
@@ -56,7 +57,7 @@ class Builder(ParamGroupBuilder):
 """)
     importlib.invalidate_caches()
     optimizer = {"name": "sgd_gc", "lr": 0.1, "param_groups": {"name": name}}
-    config |= {"name": "paramwise_classification_task", "custom_imports": [name]}
+    config["custom_imports"] = [name]
     task = build_task({**config, "optimizer": optimizer})
     task.prepare()
     assert task.optimizer.optimizer.param_groups[0]["lr"] == 0.05

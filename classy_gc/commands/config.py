@@ -35,13 +35,9 @@ from classy_gc.options import (
     or_null,
     without_comments,
 )
-from classy_gc.tasks import (
-    ParamwiseClassificationTask,
-    ParamwiseFineTuning,
-    refuse_under_stock_task,
-)
+from classy_gc.tasks import ParamwiseClassificationTask, ParamwiseFineTuning
 
-# What the `from_config` of Classy Vision's own tasks reads, and what the import of classy_gc adds.
+# What the `from_config` of Classy Vision's own tasks reads, and what this reads here.
 _TASK_KEYS = (
     "name",
     "custom_imports",
@@ -129,7 +125,12 @@ _HOOK_RULES = {
     "tensorboard_plot": {"log_period": COUNT, "summary_writer": MAPPING},
 }
 
-_TASKS = (ClassificationTask, FineTuningTask, ParamwiseClassificationTask, ParamwiseFineTuning)
+# The tasks that ignore param_groups, and those that read them.
+_PARAMWISE = {
+    ClassificationTask: "paramwise_classification_task",
+    FineTuningTask: "paramwise_fine_tuning",
+}
+_TASKS = (*_PARAMWISE, ParamwiseClassificationTask, ParamwiseFineTuning)
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
@@ -227,7 +228,11 @@ def check_config(config: Any) -> None:
     if trained:
         _check_section(config["optimizer"], "optimizer", OPTIMIZER_REGISTRY)
         check_optimizer(config["optimizer"])
-        refuse_under_stock_task(task, config)
+        if task in _PARAMWISE and "param_groups" in config["optimizer"]:
+            raise ValueError(
+                f"unknown key 'param_groups' in optimizer of task {config['name']!r}; the task that "
+                f"reads it is {_PARAMWISE[task]!r}"
+            )
     _check_meters(config.get("meters", {}), heads)
     for i, hook in enumerate(config.get("hooks") or []):
         _check_section(hook, f"hooks[{i}]", HOOK_REGISTRY)

@@ -11,6 +11,7 @@ from classy_vision.optim.classy_optimizer import OptionsView
 from torch import nn
 
 from classy_gc.custom_imports import import_custom
+from classy_gc.optim.stock import refuse_gc_keys
 from classy_gc.options import without_comments
 from classy_gc.param_groups import (
     OptimizerOptions,
@@ -47,16 +48,19 @@ class ParamwiseMixin:
 
         Args:
             config: as of the stock task, and ``param_groups`` in ``optimizer``: what
-                :func:`classy_gc.param_groups.build_param_group_builder` takes.
+                :func:`classy_gc.param_groups.build_param_group_builder` takes;
+                ``custom_imports`` are imported, and keys that begin with ``_`` are comments.
 
         Raises:
-            ValueError: what the builder refuses.
+            ValueError: what the builder refuses, a module that cannot be imported, or a GC option
+                that a stock optimizer would ignore.
         """
+        import_custom(config)
+        config = without_comments(config)
         if "optimizer" not in config or config.get("test_only", False):
             return super().from_config(config)
-        import_custom(config)  # a builder may be what is imported
-        config = without_comments(config)
         optimizer = dict(config["optimizer"])
+        refuse_gc_keys(optimizer)
         builder = None
         if "param_groups" in optimizer:
             builder = build_param_group_builder(optimizer.pop("param_groups"))

@@ -66,9 +66,9 @@ def test_a_comment_may_be_there_twice(here):
     assert load_config("config.json") == load_config(DIGITS)
 
 
-@pytest.mark.parametrize("name", ["classification_task", "paramwise_classification_task"])
-def test_tasks_and_optimizers_leave_comments_out_too(name):
-    config = commented(json.loads(DIGITS.read_text()) | {"name": name})
+def test_tasks_and_optimizers_leave_comments_out_too():
+    config = json.loads(DIGITS.read_text()) | {"name": "paramwise_classification_task"}
+    config = commented(config)
     before = json.dumps(config)
     task = build_task(config)
     assert json.dumps(config) == before

@@ -125,7 +125,7 @@ def test_logs(here, capsys):
     assert names("digits_logs") == ["curves.png", "log.jsonl"]
     assert phases(log("digits_logs")) == "train 1, test 1, train 2, test 2"
     text = capsys.readouterr().err
-    # An epoch has 46 steps.
+    # An epoch has 45 steps.
     assert text.count("Approximate meters: [0] train phase 1") == 3
     assert text.count("Synced meters: [0] test phase 1") == 1
 
@@ -139,8 +139,8 @@ def test_logs_tensorboard(here):
     events.Reload()
     losses = [line["loss"] for line in log("run") if line["phase"] == "train"]
     assert [e.value for e in events.Scalars("Losses/train")] == pytest.approx(losses)
-    # 46 steps an epoch, of which every fifth counts, the first included.
-    assert len(events.Scalars("Learning Rate/train")) == 2 * 10
+    # 45 steps an epoch, of which every fifth counts, the first included.
+    assert len(events.Scalars("Learning Rate/train")) == 2 * 9
 
 
 def test_tensorboard_is_missed_with_one_line(here, capsys, monkeypatch):
