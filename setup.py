@@ -1,6 +1,7 @@
+import re
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Extension, find_namespace_packages, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
@@ -16,6 +17,7 @@ EXTRAS = {
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
 EXTRAS["test"] = [*EXTRAS["all"], "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "timm"]
+EXTRAS["test"] += ["build", "twine", "PyYAML"]
 # For its footprints of Bubeneč, the example of classy_gc/polygons.
 EXTRAS["test"] += ["momepy"]
 # The frameworks that the core's optimizers are tested in; who uses one has it.
@@ -68,16 +70,47 @@ class BuildKernel(build_ext):
         return ["classy_gc_step"]
 
 
+HERE = Path(__file__).parent
+(VERSION,) = re.findall('__version__ = "(.*)"', (HERE / "classy_gc/__init__.py").read_text())
+# A folder beside the package here, and one inside it where it is installed.
+CONFIGS = find_namespace_packages(include=["configs", "configs.*"], exclude=["*.__pycache__"])
+
 setup(
     name="classy-gc",
-    version="0.1.0",
+    version=VERSION,
     description="Gradient-centralization optimizers for Classy Vision",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    license_files=["LICENSE"],
+    keywords="gradient centralization, optimizer, PyTorch, Classy Vision, deep learning",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2004.01461",
+        "Classy Vision": "https://classyvision.ai",
+    },
     python_requires=">=3.10",
-    packages=find_packages(include=["classy_gc", "classy_gc.*"]),
-    package_data={"classy_gc": ["py.typed"], "classy_gc.core.kernels": ["*.c", "*.h"]},
+    packages=[
+        *find_packages(include=["classy_gc", "classy_gc.*"]),
+        *(f"classy_gc.{folder}" for folder in CONFIGS),
+    ],
+    package_dir={"classy_gc.configs": "configs"},
+    package_data={
+        "classy_gc": ["py.typed", "*/README.md"],
+        "classy_gc.core.kernels": ["*.c", "*.h"],
+        **{f"classy_gc.{folder}": ["*.*"] for folder in CONFIGS},
+    },
     ext_modules=[
         Extension(
             KERNEL,

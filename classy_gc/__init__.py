@@ -11,6 +11,8 @@ import importlib.util
 import warnings
 from typing import Any
 
+__version__ = "0.2.0"
+
 __all__ = ["dataset", "hooks", "optim", "param_groups", "tasks"]
 
 if importlib.util.find_spec("classy_vision"):

@@ -16,6 +16,7 @@ from classy_gc.files import check_local, nearest, no_room, no_room_text
 #: command: what it does. The module of that name, with _ for -, has ``main(argv)``, which returns
 #: the exit code.
 COMMANDS = {
+    "configs": "list the configs that the package ships, and copy them",
     "train": "train what a Classy Vision config describes",
     "param-groups": "print which parameter of a config gets which options",
     "inspect": "print what GC does, or would do, to each gradient of a config",

@@ -21,6 +21,7 @@ from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
 from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
 
+from classy_gc.commands.configs import find_config
 from classy_gc.custom_imports import import_custom, import_project
 from classy_gc.optim.check import check_optimizer
 from classy_gc.options import (
@@ -139,7 +140,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
     That are its ``custom_imports``, and the packages of a ``classy-project``.
 
     Args:
-        path: of a JSON file.
+        path: of a JSON file, or of one that the package ships.
 
     Returns:
         The config.
@@ -149,7 +150,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
             :func:`check_config` refuses it.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(find_config(str(path))).read_text(encoding="utf-8")
         config = without_comments(json.loads(text, object_pairs_hook=_without_duplicates))
     except OSError as error:
         raise ValueError(f"--config_file {path}: {error.strerror}") from error
@@ -230,8 +231,8 @@ def check_config(config: Any) -> None:
         check_optimizer(config["optimizer"])
         if task in _PARAMWISE and "param_groups" in config["optimizer"]:
             raise ValueError(
-                f"unknown key 'param_groups' in optimizer of task {config['name']!r}; the task that "
-                f"reads it is {_PARAMWISE[task]!r}"
+                f"unknown key 'param_groups' in optimizer of task {config['name']!r}; the task "
+                f"that reads it is {_PARAMWISE[task]!r}"
             )
     _check_meters(config.get("meters", {}), heads)
     for i, hook in enumerate(config.get("hooks") or []):

@@ -1,0 +1,84 @@
+"""``classy-gc configs``: lists the configs that the package ships, and copies them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import classy_gc
+from classy_gc.commands import Parser
+from classy_gc.options import check_known
+from classy_gc.table import aligned
+
+
+def shipped_configs() -> Path:
+    """The folder of the configs: inside an installed package, beside that of a clone."""
+    package = Path(classy_gc.__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def find_config(path: str) -> str:
+    """A config as a flag names it: a file, or else one that the package ships.
+
+    Args:
+        path: of a file, or its path in the package's ``configs``, with or without that folder.
+
+    Example:
+        >>> Path(find_config("digits_sgd_gc.json")).is_file()
+        True
+        >>> find_config("my.json")
+        'my.json'
+    """
+    inside = shipped_configs() / path.removeprefix("configs/")
+    return str(inside) if not Path(path).exists() and inside.is_file() else path
+
+
+def _about(path: Path) -> str:
+    """What a config trains, by the names in it."""
+    config: Any = json.loads(path.read_text(encoding="utf-8"))
+    optimizer = config.get("optimizer", {}).get("name", "tests only")
+    data = next(iter(config["dataset"].values()))["name"]
+    return f"{optimizer}, {config['model']['name']} on {data}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints a line a config, or copies some.
+
+    Args:
+        argv: the flags (default: None, those of the process).
+
+    Returns:
+        0. Bad input exits with code 2 and one line on stderr, before anything is copied.
+    """
+    parser = Parser(prog="classy-gc configs", description=__doc__.split(": ", 1)[1])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of those to copy (default: list)")
+    parser.add_argument(
+        "--output_folder", type=Path, default=Path(), help="to copy into (default: the current one)"
+    )
+    args = parser.parse_args(argv)
+    folder = shipped_configs()
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.json"))}
+    files = {name: path for name, path in files.items() if "results" not in path.parts}
+    if not args.names:
+        print(aligned((name, _about(path)) for name, path in files.items()))
+        print("classy-gc train --config_file NAME trains one, classy-gc configs NAME copies it")
+        return 0
+    try:
+        check_known(args.names, files, "the shipped configs", "config")
+        copies = {files[name]: args.output_folder / Path(name).name for name in args.names}
+        for copy in copies.values():
+            if copy.exists():
+                raise ValueError(f"{copy} is there already")
+        if len(set(copies.values())) < len(copies):
+            raise ValueError("two of these have one name")
+        args.output_folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    for path, copy in copies.items():
+        shutil.copyfile(path, copy)
+        print(copy)
+    return 0
