@@ -72,6 +72,10 @@ class BuildKernel(build_ext):
 
 HERE = Path(__file__).parent
 (VERSION,) = re.findall('__version__ = "(.*)"', (HERE / "classy_gc/__init__.py").read_text())
+# The front page, for where its pictures and the pages that it links to are not.
+ABOUT = (HERE / "README.md").read_text(encoding="utf-8")
+ABOUT = re.sub(r"!\[[^]]*\]\((?!http)[^)]*\)\n*", "", ABOUT)
+ABOUT = re.sub(r"\[([^]]*)\]\((?!http)[^)]*\)", r"\1", ABOUT)
 # A folder beside the package here, and one inside it where it is installed.
 CONFIGS = find_namespace_packages(include=["configs", "configs.*"], exclude=["*.__pycache__"])
 
@@ -79,7 +83,7 @@ setup(
     name="classy-gc",
     version=VERSION,
     description="Gradient-centralization optimizers for Classy Vision",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=ABOUT,
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],
