@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 # Every attribute of every class and module of Classy Vision, by where it is; registries grow.
 SEEN = """
 import inspect, pkgutil, sys, warnings
@@ -34,3 +36,22 @@ assert not changed, changed
 
 def test_it_changes_nothing_of_classy_visions():
     subprocess.run([sys.executable, "-c", SEEN], check=True)
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["compare", "--help"], ["bench", "--stepz", "1"]])
+def test_help_and_errors_do_not_wait_for_torch(flags):
+    code = f"""
+import sys
+
+import pytest
+sys.argv = ["/bin/classy-gc", *{flags!r}]
+from classy_gc.commands import main
+try:
+    main()
+except SystemExit as end:
+    print(end.code)
+assert not {{"torch", "classy_vision", "numpy"}} & {{*sys.modules}}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == ("0" if "--help" in flags else "2")

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from classy_gc.commands import Parser, check_picture
-from classy_gc.commands.compare.results import Scale, scale
-from classy_gc.commands.compare.statistics import CONFIDENCE, Difference
+from classy_gc.commands.checks import check_picture
+from classy_gc.commands.compare.results import EPOCHS, Scale, scale
+from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, Spread, holm, spread
+from classy_gc.commands.flags import command_parser
 from classy_gc.table import aligned
 
 
 class Row(NamedTuple):
-    """An arm against its baseline."""
+    """An arm, and how it differs from its baseline where it is none."""
 
     comparison: str  #: name of the folder
     arm: str
-    difference: Difference
-    holm_p: float | None
+    final: str  #: what was compared, mean ± standard deviation
+    train_loss: str  #: the last
+    gap: str  #: the last test loss less that, which generalization adds
+    epochs: str  #: to the target, where there was one
     verdict: str
+    difference: Difference | None = None
+    holm_p: float | None = None
 
 
 def read_rows(folders: Sequence[Path]) -> tuple[str, Scale, list[Row]]:
-    """What was compared, how it is printed, and every arm but the baselines.
+    """What was compared, how it is printed, and every arm.
 
     Args:
         folders: of ``classy-gc compare``, or what has its ``results.json``.
@@ -39,11 +44,7 @@ def read_rows(folders: Sequence[Path]) -> tuple[str, Scale, list[Row]]:
             results = json.loads(file.read_text(encoding="utf-8"))
             headline = headlines[folder] = results["headline"]
             values += [run[headline] for arm in results["arms"] for run in arm["runs"]]
-            for arm in (arm for arm in results["arms"] if arm["baseline"]):
-                difference = Difference(**arm["difference"][headline])
-                rows.append(
-                    Row(folder.name, arm["name"], difference, arm["holm_p"], arm["verdict"])
-                )
+            rows += [_row(folder.name, arm, headline, values) for arm in results["arms"]]
         except FileNotFoundError:
             raise ValueError(f"{folder} has no results.json of classy-gc compare") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -55,19 +56,50 @@ def read_rows(folders: Sequence[Path]) -> tuple[str, Scale, list[Row]]:
     return headline, scale(headline, values), rows
 
 
+def _row(comparison: str, arm: Mapping[str, Any], headline: str, values: Sequence[float]) -> Row:
+    metrics = ("final train loss", "final test loss")
+    pairs = [[run.get(metric) for metric in metrics] for run in arm["runs"]]
+    pairs = [pair for pair in pairs if None not in pair]  # which a run that diverged has
+    epochs = arm.get(EPOCHS, {}).get("median")
+    cells = (
+        scale(headline, values).spread(Spread(**arm["spread"][headline])),
+        scale("loss", []).spread(spread([train for train, _ in pairs])),
+        scale("loss", []).spread(spread([test - train for train, test in pairs])),
+        "–" if epochs is None else f"{epochs:g}",
+    )
+    if not arm["baseline"]:
+        return Row(comparison, arm["name"], *cells, "the baseline")
+    difference = Difference(**arm["difference"][headline])
+    return Row(comparison, arm["name"], *cells, arm["verdict"], difference, arm["holm_p"])
+
+
+def _together(rows: Sequence[Row]) -> str:
+    """What is left where the comparisons of all commands count as made at once."""
+    tested = [row for row in rows if row.difference and row.difference.p is not None]
+    adjusted = holm([row.difference.p for row in tested])
+    told = [
+        f"{row.comparison} ({row.arm}) {p:.2g}"
+        for row, p in zip(tested, adjusted, strict=True)
+        if p < 1 - CONFIDENCE
+    ]
+    found = ", ".join(told) or "none"
+    return f"more than noise among all {len(tested)} differences together, p after Holm: {found}"
+
+
 def picture(headline: str, form: Scale, rows: Sequence[Row]) -> Any:
     """A line an arm: the paired difference with its interval, zero marked.
 
     Args:
         headline: what was compared.
         form: how it is printed.
-        rows: from top to bottom.
+        rows: from top to bottom; baselines are left out.
 
     Returns:
         A ``matplotlib`` Figure.
     """
     from matplotlib.figure import Figure
 
+    rows = [row for row in rows if row.difference]
     figure = Figure(figsize=(8, 0.9 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=1)
@@ -80,15 +112,15 @@ def picture(headline: str, form: Scale, rows: Sequence[Row]) -> Any:
     axes.set_yticks(range(len(rows)), [f"{row.comparison}: {row.arm}" for row in rows])
     axes.invert_yaxis()
     unit = f" in{form.difference_unit}" if form.difference_unit else ""
-    interval = f"{CONFIDENCE:.0%} interval (orange: more than noise)"
-    axes.set_xlabel(f"{headline}: difference{unit}, {interval}")
+    interval = f"{CONFIDENCE:.0%} interval; orange: more than noise"
+    figure.supxlabel(f"{headline}: difference{unit}\n{interval}", fontsize="medium")
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a line an arm, and draws them.
+    """Prints a line an arm, and draws how they differ.
 
     Args:
         argv: the flags (default: None, those of the process).
@@ -96,18 +128,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    parser = Parser(prog="classy-gc compare-summary", description=__doc__.split(": ", 1)[1])
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a comparison")
-    parser.add_argument(
-        "--output", default="summary.png", metavar="FILE", help="the picture (default summary.png)"
-    )
+    parser = command_parser("compare-summary")
     args = parser.parse_args(argv)
     try:
         check_picture(args.output)
         headline, form, rows = read_rows(args.folders)
     except ValueError as error:
         parser.error(str(error))
-    print(aligned([(row.comparison, row.arm, row.verdict) for row in rows]))
+    header = ("comparison", "arm", headline, "train loss", "gap", "epochs", "difference")
+    print(aligned([header, *(row[:7] for row in rows)]))
+    print("gap: test loss less train loss; epochs: median until the target of the comparison")
+    print(_together(rows))
     picture(headline, form, rows).savefig(args.output, dpi=150)
     print(f"written to {args.output}")
     return 0

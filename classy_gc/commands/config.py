@@ -21,6 +21,8 @@ from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
 from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
 
+import classy_gc.dataset
+import classy_gc.hooks  # noqa: F401  with the imports below, what registers the names of configs
 from classy_gc.commands.configs import find_config
 from classy_gc.custom_imports import import_custom, import_project
 from classy_gc.optim.check import check_optimizer

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import classy_gc
-from classy_gc.commands import Parser
+from classy_gc.commands.flags import command_parser
 from classy_gc.options import check_known
 from classy_gc.table import aligned
 
@@ -54,11 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr, before anything is copied.
     """
-    parser = Parser(prog="classy-gc configs", description=__doc__.split(": ", 1)[1])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of those to copy (default: list)")
-    parser.add_argument(
-        "--output_folder", type=Path, default=Path(), help="to copy into (default: the current one)"
-    )
+    parser = command_parser("configs")
     args = parser.parse_args(argv)
     folder = shipped_configs()
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.json"))}

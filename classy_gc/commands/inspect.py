@@ -13,8 +13,9 @@ import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import ClassificationTask
 
-from classy_gc.commands import Parser, check_least, check_picture, show_progress
+from classy_gc.commands.checks import check_least, check_picture, show_progress
 from classy_gc.commands.config import load_config
+from classy_gc.commands.flags import command_parser
 from classy_gc.commands.refusals import refusing
 from classy_gc.commands.train import build_seeded_task
 from classy_gc.commands.train_checkpoints import loading, set_checkpoints
@@ -52,28 +53,6 @@ class Row(NamedTuple):
 def _removed(rows: Sequence[Row]) -> float | None:
     ratio = ratios({row.name: row.norms for row in rows if row.norms is not None})[1]
     return None if ratio is None else ratio**2
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="classy-gc inspect",
-        description="Runs a few training batches of a config forward and backward, and prints "
-        "which gradients GC centralizes, or would, and which share of their energy it removes. "
-        "Trains and saves nothing; with a checkpoint it looks at trained weights.",
-    )
-    parser.add_argument("--config_file", required=True, help="of a classification task")
-    parser.add_argument(
-        "--batches", type=int, default=8, help="the mean is over these (default 8; > 0)"
-    )
-    parser.add_argument("--output", default="inspect.png", help="the picture (default %(default)s)")
-    parser.add_argument("--checkpoint_load_path", default="", help="to start from (default: none)")
-    parser.add_argument(
-        "--pretrained_checkpoint_path", default="", help="of a fine_tuning task (default: none)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the weights and the order of the data (default 0)"
-    )
-    return parser
 
 
 def _check_args(args: argparse.Namespace) -> None:
@@ -272,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    parser = _parser()
+    parser = command_parser("inspect")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()

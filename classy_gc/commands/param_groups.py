@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from classy_vision.tasks import build_task
 
-from classy_gc.commands import Parser
 from classy_gc.commands.config import load_config
+from classy_gc.commands.flags import command_parser
 from classy_gc.commands.refusals import refusing
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.tasks.param_group_table import param_group_table
@@ -35,11 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    parser = Parser(
-        prog="classy-gc param-groups",
-        description="Prints which parameter of a config gets which options; trains nothing.",
-    )
-    parser.add_argument("--config_file", required=True, help="of any task")
+    parser = command_parser("param-groups")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()

@@ -9,62 +9,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from classy_gc.commands import Parser, check_least, check_picture
+from classy_gc.commands.checks import check_least, check_picture
+from classy_gc.commands.flags import command_parser
 from classy_gc.files import replaced
 
 _NEEDED = ("shapely", "skimage", "scipy", "PIL", "rasterio", "pyogrio")
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="classy-gc polygonize",
-        description="Writes polygons of the buildings in a map of probabilities: outlines with "
-        "straight walls and few vertices, refined with the GC optimizers.",
-    )
-    parser.add_argument(
-        "map",
-        help="GeoTIFF of one band, grey PNG (0–255), .npy or .npz in [0, 1]: probability of a "
-        "building",
-    )
-    parser.add_argument(
-        "--output",
-        required=True,
-        help="polygons: .geojson, .gpkg, .shp or .fgb, in the CRS of a GeoTIFF, else in pixels (x "
-        "right, y down)",
-    )
-    parser.add_argument("--edges", help="as MAP: probability of a wall; separates buildings")
-    parser.add_argument(
-        "--frame_field",
-        help=".npz with c0 and c2, or with four channels (default: what the map suggests)",
-    )
-    parser.add_argument(
-        "--method",
-        choices=("contours", "skeleton"),
-        help="skeleton has common walls, and reads --edges (default: skeleton where there are "
-        "edges, else contours)",
-    )
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="probability on outlines (default 0.5)"
-    )
-    parser.add_argument(
-        "--tolerance", type=float, default=1.0, help="of the simplification, px (default 1)"
-    )
-    parser.add_argument(
-        "--min_area", type=float, default=10.0, help="of buildings and courtyards, px² (default 10)"
-    )
-    parser.add_argument(
-        "--steps", type=int, help="of the optimizer (default: contours 200, skeleton 300)"
-    )
-    parser.add_argument("--picture", help=".png of the map and the polygons, before and after")
-    parser.add_argument("--truth", help="true polygons; prints how near the found ones are")
-    parser.add_argument(
-        "--tile",
-        type=int,
-        default=2048,
-        help="edge of the tiles of a larger map, px (default 2048)",
-    )
-    parser.add_argument("--device", default="cpu", help="of torch, to refine on (default cpu)")
-    return parser
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -109,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr, and nothing is written.
     """
-    parser = _parser()
+    parser = command_parser("polygonize")
     args = parser.parse_args(argv)
     if not all(map(importlib.util.find_spec, _NEEDED)):
         parser.error("polygons need more packages: pip install 'classy-gc[polygons]'")

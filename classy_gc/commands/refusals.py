@@ -15,7 +15,7 @@ from classy_vision.hooks import HOOK_REGISTRY, ClassyHook
 from classy_vision.meters import METER_REGISTRY, ClassyMeter
 from classy_vision.tasks import ClassyTask
 
-from classy_gc.commands import Parser
+from classy_gc.commands.flags import Parser
 
 Keys = tuple[Any, ...]
 

@@ -12,8 +12,9 @@ import numpy as np
 from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.optim.param_scheduler import UpdateInterval
 
-from classy_gc.commands import Parser, check_picture
+from classy_gc.commands.checks import check_picture
 from classy_gc.commands.config import load_config
+from classy_gc.commands.flags import command_parser
 from classy_gc.commands.refusals import refusing
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced
@@ -94,14 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr, and nothing is written.
     """
-    parser = Parser(
-        prog="classy-gc schedules",
-        description="Draws every scheduled option of configs over the training, as one picture.",
-    )
-    parser.add_argument("--config_file", required=True, nargs="+", help="one or several")
-    parser.add_argument(
-        "--output", default="schedules.png", help="of the picture (default schedules.png)"
-    )
+    parser = command_parser("schedules")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from classy_vision.generic.distributed_util import get_rank, is_primary
-from classy_vision.generic.opts import add_generic_args, check_generic_args
+from classy_vision.generic.opts import check_generic_args
 from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.hooks import CheckpointHook
 from classy_vision.tasks import ClassyTask, build_task
@@ -36,8 +36,9 @@ from classy_vision.trainer import DistributedTrainer, LocalTrainer
 from fvcore.common.file_io import PathManager
 from torchvision import set_image_backend, set_video_backend
 
-from classy_gc.commands import Parser, check_least
+from classy_gc.commands.checks import check_least
 from classy_gc.commands.config import load_config
+from classy_gc.commands.flags import command_parser
 from classy_gc.commands.last_batch import warn_of_last_batch
 from classy_gc.commands.refusals import refusal
 from classy_gc.commands.train_checkpoints import check_optimizer, loading, set_checkpoints
@@ -69,30 +70,6 @@ class _LogFilter(logging.Filter):
             return True
         # The task's text is the whole config.
         return record.module in self.shown and not record.getMessage().startswith("Starting")
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="classy-gc train",
-        description="Classy Vision's default training.",
-    )
-    add_generic_args(parser)
-    parser.add_argument(
-        "--seed",
-        default=0,
-        type=int,
-        help="""of the weights, the order of the data, augmentation and dropout: the same seed
-             on the same machine gives the same weights, bit for bit (default 0)""",
-    )
-    parser.add_argument(
-        "--output_folder",
-        default="",
-        help="""of log.jsonl, curves.png, tensorboard/ and checkpoints/, unless
-             --checkpoint_folder names another (default: output_TIME in the current folder)""",
-    )
-    # classy_train.py's 5 and 1, once it is known that nobody gave them; no text tears a bar.
-    parser.set_defaults(log_freq=None, checkpoint_period=None)
-    return parser
 
 
 def _check_args(args: argparse.Namespace) -> None:
@@ -224,7 +201,7 @@ def _ending(error: BaseException, task: ClassyTask, output: Output) -> str | Non
 
 
 def _how_to_go_on(
-    args: argparse.Namespace, parser: Parser, task: ClassyTask, output: Output
+    args: argparse.Namespace, parser: argparse.ArgumentParser, task: ClassyTask, output: Output
 ) -> str:
     checkpoint = _last_checkpoint(task, output)
     if checkpoint is None:
@@ -246,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    parser = _parser()
+    parser = command_parser("train")
     args = parser.parse_args(argv)
     primary = args.distributed_backend != "ddp" or os.environ.get("RANK", "0") == "0"
     handler = logging.StreamHandler()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All experiments, one after the other; what is finished is not run again. In this folder:
 #     bash run.sh FOLDER
-# Each experiment's runs go to FOLDER/NAME, its results.json and picture to results/NAME.
+# Each experiment's runs go to FOLDER/NAME, its results.json to results/NAME.
 set -euo pipefail
 out=$1
 lr=optimizer.param_schedulers.lr.start_value
@@ -14,7 +14,7 @@ compare() { # NAME CONFIG SEEDS FLAG…
     classy-gc compare --config_file "$2.json" --seeds "$3" "${@:4}" \
         --target accuracy/top_1=0.8 --jobs 2 --output_folder "$out/$1" | tee "$out/$1.txt"
     mkdir -p "results/$1"
-    cp "$out/$1"/{results.json,comparison.png} "results/$1"
+    cp "$out/$1/results.json" "results/$1"
 }
 
 pretrain() { # NAME CONFIG

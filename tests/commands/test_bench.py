@@ -42,7 +42,7 @@ def test_table_json_and_picture_agree(tmp_path):
     names = ["radam", "sgd", "rmsprop_tf"]
     flags = ["--model", "squeezenet1_1", "--optimizers", *names, *SHORT]
     run = subprocess.run(
-        [sys.executable, "-m", "classy_gc.commands.bench", *flags],
+        [sys.executable, "-m", "classy_gc.commands", "bench", *flags],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
         capture_output=True,

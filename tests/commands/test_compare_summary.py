@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,11 +36,13 @@ def test_it_prints_and_draws_every_difference(here):
     write("one", [0.01])
     command = [CLASSY_GC, "compare-summary", "helps", "noise", "one", "--output", "all.png"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    first, second, third, last = printed.splitlines()
-    assert first.startswith("helps  on  +2.10 points [+1.85, +2.35]")
+    _, off, first, _, second, _, third, _, together, last = printed.splitlines()
+    assert re.match(r"helps +off +51.00 ± 1.00 % +– +– +– +the baseline", off)
+    assert re.match(r"helps +on +53.10 ± 1.10 % +– +– +– +\+2.10 points \[\+1.85, \+2.35\]", first)
     assert "more than noise" in first
     assert "cannot be told from noise" in second
     assert "one pair has no interval" in third
+    assert re.search(r"all 2 differences together, p after Holm: helps \(on\) 0.00\d+$", together)
     assert last == "written to all.png"
     image = (imread("all.png")[..., :3] * 255).astype(int)
     for color, seen in ((0xD5, 0x5E, 0x00), True), ((0x00, 0x72, 0xB2), True):

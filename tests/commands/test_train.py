@@ -64,13 +64,14 @@ def test_same_seed_same_weights_bit_for_bit(here):
 
 def test_seed_orders_the_data(here):
     """With equal weights at the start and no augmentation, only the order is left to differ."""
-    from classy_gc.commands.train import _parser, build_seeded_task
+    from classy_gc.commands.flags import command_parser
+    from classy_gc.commands.train import build_seeded_task
 
     orders = []
     config = short()
     del config["dataset"]["train"]["transforms"][0]["transforms"][0]
     for seed in (0, 0, 1):
-        args = _parser().parse_args(["--config_file", "", "--seed", str(seed)])
+        args = command_parser("train").parse_args(["--config_file", "", "--seed", str(seed)])
         task = build_seeded_task(args, config)
         task.train, task.train_phase_idx = True, 0
         (loader,) = (task.build_dataloader_from_dataset(task.datasets["train"]),)
@@ -170,15 +171,15 @@ def test_output_folder_has_everything(here):
 def test_flags_are_those_of_classy_train():
     from classy_vision.generic.opts import get_parser
 
-    from classy_gc.commands.train import _parser
+    from classy_gc.commands.flags import command_parser
 
     def flags(parser):
         return {a.option_strings[-1]: (a.type, a.nargs) for a in parser._actions}
 
-    stock, ours = flags(get_parser()), flags(_parser())
+    stock, ours = flags(get_parser()), flags(command_parser("train"))
     assert {k: v for k, v in ours.items() if k in stock} == stock
     assert set(ours) - set(stock) == {"--seed", "--output_folder"}
-    stock, ours = (p.parse_args(["--config", "x"]) for p in (get_parser(), _parser()))
+    stock, ours = (p.parse_args(["--config", "x"]) for p in (get_parser(), command_parser("train")))
     assert vars(ours) == {
         **vars(stock),
         "seed": 0,
@@ -422,7 +423,7 @@ def test_commands_are_listed(capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["--help"])
     assert exit_.value.code == 0
-    assert "train: train what a Classy Vision config describes" in capsys.readouterr().out
+    assert "train what a Classy Vision config describes" in capsys.readouterr().out
     with pytest.raises(SystemExit) as exit_:
         main(["tran"])
     assert exit_.value.code == 2
@@ -445,7 +446,7 @@ def test_torchrun_with_ddp(tmp_path):
     (log,) = tmp_path.glob("output_*/log.jsonl")
     assert len(log.read_text().splitlines()) == 2
     state = checkpoint(tmp_path / "saved")
-    assert state["num_updates"] == 2 * 2 * 32  # 96 samples, 2 replicas, batches of 32
+    assert state["num_updates"] == 2 * 32  # of 96 samples a full batch for each of 2 replicas
 
 
 def test_unmodified_classy_train_after_the_one_line_of_set_up(tmp_path):

@@ -18,91 +18,22 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from classy_gc.commands import Parser, check_least
+from classy_gc.commands.checks import check_least
 from classy_gc.commands.compare.arms import Arm, build_arms, families
 from classy_gc.commands.compare.axes import parse_axes, value_text
 from classy_gc.commands.compare.folder import opened, runs_in
 from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.report import rows, text
-from classy_gc.commands.compare.results import Target, evaluate
+from classy_gc.commands.compare.results import evaluate
 from classy_gc.commands.compare.runs import Progress, Run, train_runs
+from classy_gc.commands.flags import command_parser
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import replaced
 from classy_gc.options import check_known
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="classy-gc compare",
-        description="Trains every config with every combination of --arm and --vary, and with "
-        "every seed, and says which differences can be told from noise. Seeds are paired: the "
-        "same one gives the same initial weights and order of the data in all arms. Arms are "
-        "compared with the first arm of their config file; the first values are the baseline. "
-        "Given again after it was interrupted, the same command goes on.",
-    )
-    add = parser.add_argument
-    add("--config_file", nargs="+", required=True, metavar="FILE", help="Classy Vision configs")
-    add(
-        "--vary",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE,…",
-        help="a dotted key (optimizer.use_gc, model.heads.0.num_classes) and its values, JSON "
-        "or words; can be repeated",
-    )
-    add(
-        "--arm",
-        action="append",
-        nargs="+",
-        default=[],
-        metavar=("NAME", "KEY=VALUE"),
-        help="a name and the keys that are set together for it; can be repeated",
-    )
-    add(
-        "--effect_of",
-        metavar="KEY",
-        help="a key of --vary: compare only arms that differ in it alone, not all with "
-        "the first of their config file",
-    )
-    add("--seeds", type=int, default=5, metavar="N", help="train with 0 … N-1 (default 5)")
-    add("--output_folder", type=Path, required=True, help="of the runs and the results")
-    add(
-        "--target",
-        type=_target,
-        metavar="METER=VALUE",
-        help="also count the epochs until a test meter has this value, such as "
-        "accuracy/top_1=0.97; the meter is then the one that is compared",
-    )
-    add(
-        "--power",
-        type=float,
-        metavar="POINTS",
-        help="also say how many seeds a difference of this size would need, in percentage points "
-        "of an accuracy, else in the unit of what is compared",
-    )
-    add(
-        "--jobs",
-        type=int,
-        help="runs at a time, each with one torch thread if there are several (default: one a "
-        "core; 1 where torch finds CUDA)",
-    )
-    return parser
-
-
-def _target(flag: str) -> Target:
-    meter, _, value = flag.rpartition("=")
-    try:
-        if not meter or not math.isfinite(float(value)):
-            raise ValueError
-        return Target(meter, float(value))
-    except ValueError:
-        message = f"{flag!r} must be METER=NUMBER, such as accuracy/top_1=0.97"
-        raise argparse.ArgumentTypeError(message) from None
 
 
 def _check_args(args: argparse.Namespace) -> None:
@@ -127,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 1 if a run has failed, or 130 after Ctrl-C. Bad input exits with code 2 and one
         line on stderr, before anything is trained or written.
     """
-    parser = _parser()
+    parser = command_parser("compare")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from classy_gc.commands import check_output_folder
+from classy_gc.commands.checks import check_output_folder
 from classy_gc.commands.compare.arms import Arm
 from classy_gc.commands.compare.runs import Run
 from classy_gc.files import replaced, temporary

@@ -20,6 +20,7 @@ from classy_gc.commands.compare.statistics import (
     pairs_needed,
     spread,
 )
+from classy_gc.commands.flags import Target
 from classy_gc.hooks.json_log import plain
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.options import check_known
@@ -28,13 +29,6 @@ EPOCHS = "epochs to target"
 
 Phase = Mapping[str, Any]  #: a line of ``log.jsonl``
 Runs = Mapping[str, Mapping[int, Sequence[Phase]]]  #: arm: seed: the log of a finished run
-
-
-class Target(NamedTuple):
-    """Value of a test meter whose first epoch is wanted."""
-
-    meter: str
-    value: float
 
 
 def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[str, float]:

@@ -4,8 +4,9 @@ import re
 import pytest
 
 from classy_gc.commands.compare.report import rows, text
-from classy_gc.commands.compare.results import Target, evaluate, run_metrics, scale, sentence
+from classy_gc.commands.compare.results import evaluate, run_metrics, scale, sentence
 from classy_gc.commands.compare.statistics import paired_difference
+from classy_gc.commands.flags import Target
 
 
 def by_seed(values):

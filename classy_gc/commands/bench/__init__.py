@@ -28,7 +28,6 @@ import os
 import platform
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -46,15 +45,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from classy_gc import core
-from classy_gc.commands import Parser, check_least, check_output_folder, show_progress
+from classy_gc.commands.checks import check_least, check_output_folder, show_progress
 from classy_gc.commands.config import load_config
+from classy_gc.commands.flags import MIN_WARMUP, PEERS, command_parser
 from classy_gc.commands.refusals import refusal
 from classy_gc.options import check_known
-
-_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-
-# torch's RAdam and ours take another path until step 6.
-_MIN_WARMUP = 6
 
 
 class _Algorithm(NamedTuple):
@@ -111,7 +106,6 @@ ALGORITHMS = {
         core.RMSpropTF, 1, {}, {"torch RMSprop default": (torch.optim.RMSprop, {})}
     ),
 }
-PEERS = {"optimi": "torch-optimi", "pytorch_optimizer": "pytorch-optimizer"}
 
 
 def fewest_passes(moments: int) -> int:
@@ -537,50 +531,9 @@ def _plot_training(training: dict[str, Any], title: str) -> Any:
     return figure
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="classy-gc bench",
-        description="Times one step of each GC optimizer beside torch's own, and counts the "
-        "memory it moves and takes; or, with --training, whole training steps.",
-    )
-    add = parser.add_argument
-    # The defaults of what --training cannot use are filled in later, to tell them from given.
-    add(
-        "--model",
-        help="of torchvision.models or Classy Vision, or tiny: 1,000 tensors of 8×8 "
-        "(default resnet50)",
-    )
-    add("--device", choices=["cpu", "cuda"], help="(default cpu)")
-    add("--dtype", choices=_DTYPES, help="of the weights (default float32)")
-    add(
-        "--optimizers",
-        nargs="+",
-        metavar="NAME",
-        help=f"of {', '.join(ALGORITHMS)} (default all)",
-    )
-    add(
-        "--peers",
-        action="store_true",
-        default=None,
-        help=f"also those of {' and '.join(PEERS.values())}, where installed",
-    )
-    add("--training", action="store_true", help="the optimizer's share of a training step")
-    add("--config_file", help="a Classy Vision config, for --training")
-    add("--threads", type=int, help="of torch (default: torch's choice)")
-    add("--steps", type=int, default=30, help="measured rounds (default 30)")
-    add(
-        "--warmup",
-        type=int,
-        default=10,
-        help=f"rounds before those, at least {_MIN_WARMUP} (default 10)",
-    )
-    add("--output_folder", type=Path, help="(default output_bench_TIME in the current folder)")
-    return parser
-
-
 def _check_args(args: argparse.Namespace) -> None:
     """Refuses what is wrong and fills in defaults."""
-    check_least(args, steps=1, warmup=_MIN_WARMUP, threads=1)
+    check_least(args, steps=1, warmup=MIN_WARMUP, threads=1)
     if not importlib.util.find_spec("matplotlib"):
         raise ValueError("bench.png needs matplotlib: pip install 'classy-gc[examples]'")
     defaults = {"model": "resnet50", "device": "cpu", "dtype": "float32", "peers": False}
@@ -621,7 +574,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    parser = _parser()
+    parser = command_parser("bench")
     args = parser.parse_args(argv)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:
@@ -631,7 +584,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.training:
             config = load_config(args.config_file)
         else:
-            parameters = _build_parameters(args.model, device, _DTYPES[args.dtype])
+            parameters = _build_parameters(args.model, device, getattr(torch, args.dtype))
     except ValueError as error:
         parser.error(str(error))
     # What Kineto logs of each profile would end up between the rows of progress.
@@ -687,7 +640,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     figure(data, title).savefig(args.output_folder / "bench.png", dpi=150)
     print(f"written to {args.output_folder}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,344 @@
+"""The flags of every command, in one tree; nothing here imports torch unless ``train`` is meant."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+#: names of ``--optimizers`` of bench, and of what may be compared with them
+ALGORITHMS = ("sgd", "adam", "adamw", "radam", "plain_radam", "rmsprop", "rmsprop_tf")
+PEERS = {"optimi": "torch-optimi", "pytorch_optimizer": "pytorch-optimizer"}
+DTYPES = ("float32", "float64", "bfloat16")
+
+#: of bench: torch's RAdam and ours take another path until step 6
+MIN_WARMUP = 6
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose errors are one line, without the usage before it.
+
+    Example:
+        >>> Parser(prog="classy-gc").parse_args(["--no-such-flag"])
+        Traceback (most recent call last):
+        SystemExit: 2
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message to stderr, on one line, and exits with code 2."""
+        message = " ".join(map(str.strip, message.splitlines()))
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class Target(NamedTuple):
+    """Value of a test meter whose first epoch is wanted."""
+
+    meter: str
+    value: float
+
+
+def _target(flag: str) -> Target:
+    meter, _, value = flag.rpartition("=")
+    try:
+        if not meter or not math.isfinite(float(value)):
+            raise ValueError
+        return Target(meter, float(value))
+    except ValueError:
+        message = f"{flag!r} must be METER=NUMBER, such as accuracy/top_1=0.97"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _config_file(parser: Parser, help: str, **options: str) -> None:
+    parser.add_argument("--config_file", required=True, help=help, **options)
+
+
+def _picture(parser: Parser, file: str) -> None:
+    parser.add_argument(
+        "--output", default=file, metavar="FILE", help="the picture (default %(default)s)"
+    )
+
+
+def _seed(parser: Parser, of: str) -> None:
+    parser.add_argument("--seed", type=int, default=0, help=f"of {of} (default 0)")
+
+
+def _configs(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of those to copy (default: list)")
+    parser.add_argument(
+        "--output_folder", type=Path, default=Path(), help="to copy into (default: the current one)"
+    )
+
+
+def _param_groups(parser: Parser) -> None:
+    _config_file(parser, "of any task")
+
+
+def _schedules(parser: Parser) -> None:
+    _config_file(parser, "one or several", nargs="+")
+    _picture(parser, "schedules.png")
+
+
+def _compare_summary(parser: Parser) -> None:
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a comparison")
+    _picture(parser, "summary.png")
+
+
+def _compare(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--config_file", nargs="+", required=True, metavar="FILE", help="Classy Vision configs")
+    add(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,…",
+        help="a dotted key (optimizer.use_gc, model.heads.0.num_classes) and its values, JSON "
+        "or words; can be repeated",
+    )
+    add(
+        "--arm",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar=("NAME", "KEY=VALUE"),
+        help="a name and the keys that are set together for it; can be repeated",
+    )
+    add(
+        "--effect_of",
+        metavar="KEY",
+        help="a key of --vary: compare only arms that differ in it alone, not all with "
+        "the first of their config file",
+    )
+    add("--seeds", type=int, default=5, metavar="N", help="train with 0 … N-1 (default 5)")
+    add("--output_folder", type=Path, required=True, help="of the runs and the results")
+    add(
+        "--target",
+        type=_target,
+        metavar="METER=VALUE",
+        help="also count the epochs until a test meter has this value, such as "
+        "accuracy/top_1=0.97; the meter is then the one that is compared",
+    )
+    add(
+        "--power",
+        type=float,
+        metavar="POINTS",
+        help="also say how many seeds a difference of this size would need, in percentage points "
+        "of an accuracy, else in the unit of what is compared",
+    )
+    add(
+        "--jobs",
+        type=int,
+        help="runs at a time, each with one torch thread if there are several (default: one a "
+        "core; 1 where torch finds CUDA)",
+    )
+
+
+def _bench(parser: Parser) -> None:
+    add = parser.add_argument
+    # The defaults of what --training cannot use are filled in later, to tell them from given.
+    add(
+        "--model",
+        help="of torchvision.models or Classy Vision, or tiny: 1,000 tensors of 8×8 "
+        "(default resnet50)",
+    )
+    add("--device", choices=["cpu", "cuda"], help="(default cpu)")
+    add("--dtype", choices=DTYPES, help="of the weights (default float32)")
+    add(
+        "--optimizers",
+        nargs="+",
+        metavar="NAME",
+        help=f"of {', '.join(ALGORITHMS)} (default all)",
+    )
+    add(
+        "--peers",
+        action="store_true",
+        default=None,
+        help=f"also those of {' and '.join(PEERS.values())}, where installed",
+    )
+    add("--training", action="store_true", help="the optimizer's share of a training step")
+    add("--config_file", help="a Classy Vision config, for --training")
+    add("--threads", type=int, help="of torch (default: torch's choice)")
+    add("--steps", type=int, default=30, help="measured rounds (default 30)")
+    add(
+        "--warmup",
+        type=int,
+        default=10,
+        help=f"rounds before those, at least {MIN_WARMUP} (default 10)",
+    )
+    add("--output_folder", type=Path, help="(default output_bench_TIME in the current folder)")
+
+
+def _polygonize(parser: Parser) -> None:
+    parser.add_argument(
+        "map",
+        help="GeoTIFF of one band, grey PNG (0–255), .npy or .npz in [0, 1]: probability of a "
+        "building",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        help="polygons: .geojson, .gpkg, .shp or .fgb, in the CRS of a GeoTIFF, else in pixels (x "
+        "right, y down)",
+    )
+    parser.add_argument("--edges", help="as MAP: probability of a wall; separates buildings")
+    parser.add_argument(
+        "--frame_field",
+        help=".npz with c0 and c2, or with four channels (default: what the map suggests)",
+    )
+    parser.add_argument(
+        "--method",
+        choices=("contours", "skeleton"),
+        help="skeleton has common walls, and reads --edges (default: skeleton where there are "
+        "edges, else contours)",
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="probability on outlines (default 0.5)"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1.0, help="of the simplification, px (default 1)"
+    )
+    parser.add_argument(
+        "--min_area", type=float, default=10.0, help="of buildings and courtyards, px² (default 10)"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="of the optimizer (default: contours 200, skeleton 300)"
+    )
+    parser.add_argument("--picture", help=".png of the map and the polygons, before and after")
+    parser.add_argument("--truth", help="true polygons; prints how near the found ones are")
+    parser.add_argument(
+        "--tile",
+        type=int,
+        default=2048,
+        help="edge of the tiles of a larger map, px (default 2048)",
+    )
+    parser.add_argument("--device", default="cpu", help="of torch, to refine on (default cpu)")
+
+
+def _inspect(parser: Parser) -> None:
+    parser.add_argument("--config_file", required=True, help="of a classification task")
+    parser.add_argument(
+        "--batches", type=int, default=8, help="the mean is over these (default 8; > 0)"
+    )
+    parser.add_argument("--output", default="inspect.png", help="the picture (default %(default)s)")
+    parser.add_argument("--checkpoint_load_path", default="", help="to start from (default: none)")
+    parser.add_argument(
+        "--pretrained_checkpoint_path", default="", help="of a fine_tuning task (default: none)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the weights and the order of the data (default 0)"
+    )
+
+
+def _train(parser: Parser) -> None:
+    # Which imports torch, as nothing else here does.
+    from classy_vision.generic.opts import add_generic_args
+
+    add_generic_args(parser)
+    parser.add_argument(
+        "--seed",
+        default=0,
+        type=int,
+        help="""of the weights, the order of the data, augmentation and dropout: the same seed
+             on the same machine gives the same weights, bit for bit (default 0)""",
+    )
+    parser.add_argument(
+        "--output_folder",
+        default="",
+        help="""of log.jsonl, curves.png, tensorboard/ and checkpoints/, unless
+             --checkpoint_folder names another (default: output_TIME in the current folder)""",
+    )
+    # classy_train.py's 5 and 1, once it is known that nobody gave them; no text tears a bar.
+    parser.set_defaults(log_freq=None, checkpoint_period=None)
+
+
+class Command(NamedTuple):
+    """A command: the module of its name, with ``_`` for ``-``, has ``main(argv)``."""
+
+    help: str
+    description: str
+    add_flags: Callable[[Parser], None]
+
+
+COMMANDS = {
+    "configs": Command(
+        "list the configs that the package ships, and copy them",
+        "Lists the configs that the package ships, and copies them.",
+        _configs,
+    ),
+    "train": Command(
+        "train what a Classy Vision config describes",
+        "Classy Vision's default training.",
+        _train,
+    ),
+    "param-groups": Command(
+        "print which parameter of a config gets which options",
+        "Prints which parameter of a config gets which options; trains nothing.",
+        _param_groups,
+    ),
+    "inspect": Command(
+        "print what GC does, or would do, to each gradient of a config",
+        "Runs a few training batches of a config forward and backward, and prints which "
+        "gradients GC centralizes, or would, and which share of their energy it removes. Trains "
+        "and saves nothing; with a checkpoint it looks at trained weights.",
+        _inspect,
+    ),
+    "compare": Command(
+        "train a config several ways and tell differences from noise",
+        "Trains every config with every combination of --arm and --vary, and with every seed, "
+        "and says which differences can be told from noise. Seeds are paired: the same one gives "
+        "the same initial weights and order of the data in all arms. Arms are compared with the "
+        "first arm of their config file; the first values are the baseline. Given again after it "
+        "was interrupted, the same command goes on.",
+        _compare,
+    ),
+    "compare-summary": Command(
+        "draw the differences of several comparisons as one picture",
+        "Draws the differences of several comparisons as one picture.",
+        _compare_summary,
+    ),
+    "schedules": Command(
+        "draw the schedules of configs as one picture",
+        "Draws every scheduled option over the training, one or several configs side by side.",
+        _schedules,
+    ),
+    "bench": Command(
+        "time the optimizers beside torch's own",
+        "Times one step of each GC optimizer beside torch's own, and counts the memory it moves "
+        "and takes; or, with --training, whole training steps.",
+        _bench,
+    ),
+    "polygonize": Command(
+        "turn a map of buildings into polygons, refined with the GC optimizers",
+        "Writes polygons of the buildings in a map of probabilities: outlines with straight walls "
+        "and few vertices, refined with the GC optimizers.",
+        _polygonize,
+    ),
+}
+
+
+def command_tree(command: str = "") -> tuple[Parser, dict[str, Parser]]:
+    """The parser of ``classy-gc``, and that of each command.
+
+    Args:
+        command: the one whose flags are wanted (default: none). Those of the others are left out.
+
+    Example:
+        >>> parser, _ = command_tree("compare-summary")
+        >>> parser.parse_args(["compare-summary", "a", "b"]).output
+        'summary.png'
+    """
+    parser = Parser(prog="classy-gc", description="Gradient centralization for Classy Vision.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parsers = {
+        name: commands.add_parser(name, help=x.help, description=x.description)
+        for name, x in COMMANDS.items()
+    }
+    if command in COMMANDS:
+        COMMANDS[command].add_flags(parsers[command])
+    return parser, parsers
+
+
+def command_parser(command: str) -> Parser:
+    """The parser of one command, with its flags."""
+    return command_tree(command)[1][command]
