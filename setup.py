@@ -50,7 +50,7 @@ class BuildKernel(build_ext):
         super().build_extension(ext)
 
     def _compiles(self, flag):
-        source = Path(self.build_temp, "flags.c")
+        source = Path(self.build_temp, "flags.c").absolute()
         source.parent.mkdir(parents=True, exist_ok=True)
         clones = "__attribute__((target_clones(TARGETS)))"
         source.write_text(
@@ -58,7 +58,10 @@ class BuildKernel(build_ext):
             "int main(void) { return f(0); }\n"
         )
         try:
-            objects = self.compiler.compile([str(source)], extra_postargs=[flag, "-Werror"])
+            # The object goes beside the source, not below the current folder.
+            objects = self.compiler.compile(
+                [str(source)], output_dir="/", extra_postargs=[flag, "-Werror"]
+            )
             self.compiler.link_executable(
                 objects, str(source.with_suffix("")), extra_postargs=[flag]
             )

@@ -112,3 +112,19 @@ def test_efficientnet_has_tensorflows_rmsprop_and_the_papers_schedule():
         decays = int(epoch / (350 / 146))
         assert rate(epoch / 350) == pytest.approx(0.016 * 0.97**decays)
     assert rate(2.5 / 350) == pytest.approx(0.008, rel=1e-3)
+
+
+# Of the data sets that do not say it themselves.
+IMAGES = {"digits": 1442, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
+IMAGES["classy_imagenet"] = IMAGES["image_path"] = 1_281_167
+EVERY = sorted((Path(__file__).parents[1] / "configs").rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_no_epoch_ends_with_less_than_half_a_batch(path):
+    train = json.loads(path.read_text()).get("dataset", {}).get("train")
+    if train is None or train.get("drop_last"):
+        return
+    size = train.get("num_samples") or IMAGES[train["name"]]
+    last = size % train["batchsize_per_replica"]
+    assert last == 0 or 2 * last >= train["batchsize_per_replica"]
