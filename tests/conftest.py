@@ -1,9 +1,15 @@
 import logging
+import signal
 import sys
 
 import pytest
 import torch
 from fvcore.common.file_io import NativePathHandler, PathHandler, PathManager
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell starts what it runs in the background; here some tests press Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -51,8 +51,8 @@ COMMAND = "import sys; from classy_gc.commands import main; sys.exit(main())"
 def run(tmp_path_factory):
     """Python code in a process that finds every installed package but these."""
     packages = tmp_path_factory.mktemp("site-packages")
-    for folder in site.getsitepackages():
-        for path in Path(folder).iterdir():
+    for folder in filter(Path.is_dir, map(Path, site.getsitepackages())):
+        for path in folder.iterdir():
             if not path.name.startswith(NEEDED_BY_CLASSY_VISION_ALONE):
                 (packages / path.name).symlink_to(path)
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{packages}", "OMP_NUM_THREADS": "1"}

@@ -112,11 +112,6 @@ def read(terminal):
     return shown
 
 
-def heed_interrupts():
-    """Jobs in the background of a shell are started with Ctrl-C ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_interrupted_twice_and_resumed(here, capfd):
     """Killed, then stopped as by Ctrl-C, then given to its end with one more seed."""
     command = arguments(hooked(0.1, "wait", epochs=2), "--vary", "optimizer.use_gc=false,true")
@@ -128,8 +123,7 @@ def test_interrupted_twice_and_resumed(here, capfd):
         ours, its = pty.openpty()
         os.set_blocking(ours, False)
         shown = b""
-        flags = {"stderr": its, "preexec_fn": heed_interrupts}
-        with subprocess.Popen([*CLASSY_GC, *command, "3"], **flags) as process:
+        with subprocess.Popen([*CLASSY_GC, *command, "3"], stderr=its) as process:
             os.close(its)
             deadline = time.monotonic() + 120
             while marks() == before and time.monotonic() < deadline:
