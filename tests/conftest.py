@@ -6,7 +6,6 @@ import pytest
 import torch
 from fvcore.common.file_io import NativePathHandler, PathHandler, PathManager
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell starts what it runs in the background; here some tests press Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
