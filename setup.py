@@ -17,7 +17,7 @@ EXTRAS = {
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
 EXTRAS["test"] = [*EXTRAS["all"], "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "timm"]
-EXTRAS["test"] += ["build", "twine", "PyYAML"]
+EXTRAS["test"] += ["build", "twine"]
 # For its footprints of Bubeneč, the example of classy_gc/polygons.
 EXTRAS["test"] += ["momepy"]
 # The frameworks that the core's optimizers are tested in; who uses one has it.
