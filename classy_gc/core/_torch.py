@@ -8,7 +8,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import wraps
-from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,27 +43,6 @@ def check_fused(p: Tensor) -> None:
         _device_dtype_check_for_fused(p)
 
 
-def state_of(
-    optimizer: Optimizer, group: dict[str, Any], params: list[Tensor], *names: str
-) -> list[list[Tensor]]:
-    """Of parameters that have a gradient their state by these names, a list each.
-
-    What is missing is made by torch's ``_init_group``, which fills some lists on the way.
-    """
-
-    def lists() -> list[list[Tensor]]:
-        states = [optimizer.state[p] for p in params]
-        return [[state[name] for state in states] for name in names]
-
-    try:
-        return lists()
-    except KeyError:
-        torchs = next(c for c in type(optimizer).__mro__ if c.__module__.startswith("torch.optim."))
-        count = len(signature(torchs._init_group).parameters) - 2  # less self and group
-        optimizer._init_group(group, *([] for _ in range(count)))
-        return lists()
-
-
 def unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
     """``step`` of a class without the hooks that torch wraps it in when the class is first used."""
     return step.__wrapped__ if getattr(step, "hooked", False) else step
@@ -97,11 +75,6 @@ def is_initialized(optimizer: Optimizer) -> bool:
     return {"param_groups", "state", "defaults", "_optimizer_step_pre_hooks"} <= vars(
         optimizer
     ).keys()
-
-
-def scaling(optimizer: Optimizer) -> tuple[Tensor | None, Tensor | None]:
-    """GradScaler's scale and whether a gradient is infinite, where it leaves both to the step."""
-    return getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
 
 
 def is_flattened(p: Tensor) -> bool:

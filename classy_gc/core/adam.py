@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from classy_gc.core._torch import state_of
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels.update import Update
+from classy_gc.core.kernels import Update
 from classy_gc.core.options import given
 
 
@@ -18,8 +17,8 @@ def _kernel_update(
     optimizer: CentralizedOptimizer, group: dict[str, Any], params: list[Tensor]
 ) -> Update:
     """The update of a group, for :mod:`classy_gc.core.kernels`."""
-    names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * bool(group["amsgrad"])
-    steps, *moments = state_of(optimizer, group, params, "step", *names)
+    names = ["step", "exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * bool(group["amsgrad"])
+    steps, *moments = optimizer.state_of(group, params, **dict.fromkeys(names, 0.0))
     beta1, beta2 = map(float, group["betas"])
     numbers = {"beta1": beta1, "beta2": beta2, "eps_outside": group["eps"]}
     flags = {"amsgrad"} if group["amsgrad"] else set()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from classy_gc.core._torch import PLAIN, local_tensor, scaling
+from classy_gc.core._torch import PLAIN, local_tensor
 from classy_gc.core.centralization import (
     HALF,
     ineligible_reason,
@@ -90,7 +90,7 @@ def _centralize_gradients(
     if group.get("maximize"):
         wd = -wd  # the update negates the gradient: μ(−g + wd·p) = −μ(g − wd·p)
     # GradScaler's scale is there where the fused kernel is to unscale the gradient itself.
-    scale, _ = scaling(optimizer)
+    scale = getattr(optimizer, "grad_scale", None)
     for p in params:
         g = local_rows(p.grad)
         mean = row_means(g)

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from classy_gc.core import kernels
-from classy_gc.core._torch import is_flattened, is_uninitialized, unhooked
+from classy_gc.core._torch import check_fused, is_flattened, is_uninitialized, unhooked
 from classy_gc.core.around_update import centralizes, lay_out, update_around
 from classy_gc.core.memory import check_dense, lay_out_state
 from classy_gc.core.options import (
     check_closure,
-    check_flag,
     check_moments,
     decay_is_decoupled,
     is_torchs,
@@ -72,11 +71,13 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     #: the weights, False if it is L2, through the gradient. Known for torch's own classes.
     decoupled_weight_decay: ClassVar[bool | None] = None
 
-    #: ``(optimizer, group) → Update`` for :mod:`classy_gc.core.kernels`, where they know the class
+    #: ``(optimizer, group, params) → Update`` where :mod:`classy_gc.core.kernels` know the class
     kernel_update: ClassVar[Callable[..., Any] | None] = None
     #: whether ``fused`` means those kernels with GC off too: torch has none for the class
     kernel_without_gc: ClassVar[bool] = False
 
+    #: whether the step is the parent's where no group has GC on: torch.compile traces it then
+    _steps_as_parent: ClassVar[bool] = True
     #: the optimizer class around whose methods GC is written
     _parent: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Optimizer
 
@@ -114,16 +115,22 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             self._check_rows(group["params"])
         if group.get("fused"):
             check_dense(group["params"])
+            for p in group["params"] if self.kernel_without_gc else ():
+                check_fused(p)
 
     def _check_options(self, options: dict[str, Any]) -> None:
         """Refuses options of a group, which a schedule may have changed since the last step."""
-        for name in CentralizedOptimizer.added_defaults:
-            if name in self.added_defaults:
-                check_flag(name, options[name])
-            elif name in options:
-                raise ValueError(
-                    f"{type(self).__name__} has no option {name} (got {options[name]!r})"
-                )
+        cls = type(self).__name__
+        for name, default in {**CentralizedOptimizer.added_defaults, **self.added_defaults}.items():
+            value = options.get(name, False)
+            if name in options and name not in self.added_defaults:
+                raise ValueError(f"{cls} has no option {name} (got {value!r})")
+            # A schedule may give a number.
+            if isinstance(default, bool) and not isinstance(value, (bool, int, float)):
+                raise ValueError(f"Invalid {name} value: {value!r}, must be a bool or a number")
+        for name in ("foreach", "differentiable", "capturable") if self.kernel_without_gc else ():
+            if options["fused"] and options[name]:
+                raise ValueError(f"fused=True cannot be combined with {name}=True in {cls}")
         if options["use_gc"] and options.get("differentiable"):
             raise ValueError(
                 "use_gc=True cannot be combined with differentiable=True: GC works in place, "
@@ -133,7 +140,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         on_gradient = options["use_gc"] and options.get("gc_loc", True)
         if on_gradient and options.get("weight_decay") and decoupled is None:
             raise ValueError(
-                f"gc_loc=True needs to know what the weight_decay of {type(self).__name__} is: say "
+                f"gc_loc=True needs to know what the weight_decay of {cls} is: say "
                 "decoupled_weight_decay=True (it acts on the weights) or False (L2, through the "
                 "gradient)"
             )
@@ -173,7 +180,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         """
         paths = []
         for group in self.param_groups:
-            reason = kernels.why_not(self, group)
+            _, reason = kernels.pick(self, group)
             around = f"GC around torch's own step: {reason}" if reason else "one pass"
             paths.append(around if group["use_gc"] or not reason else "torch's own step")
         return paths
@@ -197,28 +204,53 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             # Everything that can be refused is refused before any value is changed.
             for group in self.param_groups:
                 self._check_options(group)
-            if self._needs_only_parent():
-                self.update_without_gc(self.param_groups)
-            else:
+            kernels_or_gc = any(g["use_gc"] or g.get("fused") for g in self.param_groups)
+            if kernels_or_gc or not self._steps_as_parent:
                 self._update_groups()
+            else:
+                self.update_without_gc(self.param_groups)
             return loss
         finally:
             torch.set_grad_enabled(grad_enabled)
 
-    def _needs_only_parent(self) -> bool:
-        """Whether the step is the parent's, which torch.compile traces."""
-        return not any(group["use_gc"] or group.get("fused") for group in self.param_groups)
-
     @torch.compiler.disable
     def _update_groups(self) -> None:
         found = [(group, kernels.find(self, group)) for group in self.param_groups]
-        around = [group for group, kernel in found if kernel is None]
+        around = [group for group, parts in found if parts is None]
         for group in around:
             self._check_gradients(group)
-        for group, kernel in found:
-            if kernel is not None:
-                kernels.step(self, group, kernel)
-        update_around(self, around)
+        for group, parts in found:
+            for part in parts or ():
+                kernels.step(self, group, part)
+        if around:
+            update_around(self, around)
+
+    def state_of(
+        self, group: dict[str, Any], params: list[Tensor], **initial: float
+    ) -> list[list[Tensor]]:
+        """The state of parameters by the names in ``initial``, a list each, made where missing.
+
+        Unlike torch's it may be made at any step: a schedule may turn momentum on later.
+        """
+        states = [self.state[p] for p in params]
+        lists = [[state.get(name) for state in states] for name in initial]
+        for (name, value), xs in zip(initial.items(), lists, strict=True):
+            for i, p in enumerate(params) if type(None) in {*map(type, xs)} else ():
+                if xs[i] is not None:
+                    continue
+                if name == "step":
+                    fused = group.get("fused")
+                    dtype = torch.float32 if fused else torch.get_default_dtype()
+                    xs[i] = torch.full(
+                        (),
+                        value,
+                        dtype=torch.promote_types(dtype, torch.float32),
+                        device=p.device if fused or group.get("capturable") else "cpu",
+                    )
+                else:
+                    xs[i] = torch.full_like(p, value)
+                states[i][name] = xs[i]
+        return lists
 
     def _check_gradients(self, group: dict[str, Any]) -> None:
         """Refuses what torch's own step and GC around it cannot work on."""

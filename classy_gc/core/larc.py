@@ -65,6 +65,7 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
         "eps": 1e-8,
         **SGD.added_defaults,
     }
+    _steps_as_parent: ClassVar = False
 
     def __init__(
         self,
@@ -96,9 +97,6 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
         self._check_rows(group["params"], "needs the norms of whole weights", "")
-
-    def _needs_only_parent(self) -> bool:
-        return False
 
     @torch.compiler.disable
     def _update_groups(self) -> None:

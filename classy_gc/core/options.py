@@ -45,19 +45,6 @@ def check_closure(cls: type[torch.optim.Optimizer]) -> None:
         )
 
 
-def check_flag(name: str, value: Any) -> None:
-    """Refuses, by a ValueError, what is neither a bool nor a number, a scheduled value."""
-    if not isinstance(value, (bool, int, float)):
-        raise ValueError(f"Invalid {name} value: {value!r}, must be a bool or a number")
-
-
-def check_one_implementation(options: Mapping[str, Any], cls: type) -> None:
-    """Refuses ``fused`` with what our kernels cannot do, for a class that torch has none of."""
-    for name in ("foreach", "differentiable", "capturable"):
-        if options["fused"] and options[name]:
-            raise ValueError(f"fused=True cannot be combined with {name}=True in {cls.__name__}")
-
-
 def check_moments(groups: list[dict[str, Any]], state: Mapping[Any, dict[str, Any]]) -> None:
     """Refuses, by a ValueError, moments that a step would pair with the wrong weights."""
     names = itertools.count()

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from classy_gc.core._torch import check_fused, state_of
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels.update import Update
-from classy_gc.core.options import check_flag, check_one_implementation, given
+from classy_gc.core.kernels import Update
+from classy_gc.core.options import given
 
 
 def rectified(t: int, beta2: float) -> bool:
@@ -111,22 +110,16 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
 
     def _check_options(self, options: dict[str, Any]) -> None:
         super()._check_options(options)
-        check_flag("degenerated_to_sgd", options["degenerated_to_sgd"])
-        check_one_implementation(options, type(self))
         if options.get("capturable") and not options["degenerated_to_sgd"]:
             raise ValueError(
                 "capturable=True cannot be combined with degenerated_to_sgd=False: a captured "
                 "graph cannot leave the update out"
             )
 
-    def _check_group(self, group: dict[str, Any]) -> None:
-        super()._check_group(group)
-        for p in group["params"] if group["fused"] else ():
-            check_fused(p)
-
     def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        steps, *moments = state_of(self, group, params, "step", "exp_avg", "exp_avg_sq")
+        names = ("step", "exp_avg", "exp_avg_sq")
+        steps, *moments = self.state_of(group, params, **dict.fromkeys(names, 0.0))
         beta1, beta2 = map(float, group["betas"])
         numbers = {
             "beta1": beta1,

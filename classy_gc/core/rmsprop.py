@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from classy_gc.core._torch import check_fused, foreach
+from classy_gc.core._torch import foreach
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels.update import Update
-from classy_gc.core.options import check_flag, check_one_implementation, given
+from classy_gc.core.kernels import Update
+from classy_gc.core.options import given
 
 
 class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
@@ -87,45 +87,24 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
     ) -> None:
         super().__init__(**given(locals()))
 
-    def _check_options(self, options: dict[str, Any]) -> None:
-        super()._check_options(options)
-        check_one_implementation(options, type(self))
-
-    def _check_group(self, group: dict[str, Any]) -> None:
-        super()._check_group(group)
-        for p in group["params"] if group["fused"] else ():
-            check_fused(p)
-
-    def _make_state(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        # Unlike torch, at any step: a schedule may raise momentum from 0 later.
+    def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
+        """The update of a group, for :mod:`classy_gc.core.kernels`."""
         for p in params:
             if p.grad.is_sparse:
                 raise RuntimeError("RMSprop does not support sparse gradients")
-            state = self.state[p]
-            if not state:
-                state["step"] = torch.zeros((), device=p.device if group["capturable"] else None)
-                state["square_avg"] = torch.full_like(p, group.get("initial_square_avg", 0.0))
-            for option, name in self._OPTIONAL.items():
-                if group[option] and name not in state:
-                    state[name] = torch.zeros_like(p)
-
-    _OPTIONAL: ClassVar = {"momentum": "momentum_buffer", "centered": "grad_avg"}
-
-    def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
-        """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        self._make_state(group, params)
-        states = [self.state[p] for p in params]
-        flags = {option for option in self._OPTIONAL if group[option]}
-        lists = [[state["square_avg"] for state in states]]
-        for option, name in self._OPTIONAL.items():
-            lists.append([state[name] for state in states] if option in flags else [])
-        steps = [state["step"] for state in states]
+        initial = {"step": 0.0, "square_avg": group.get("initial_square_avg", 0.0)}
+        optional = {"momentum": "momentum_buffer", "centered": "grad_avg"}
+        flags = {option for option in optional if group[option]}
+        initial |= {optional[option]: 0.0 for option in flags}
+        state = dict(zip(initial, self.state_of(group, params, **initial), strict=True))
         numbers = {"beta2": group["alpha"], "momentum": group["momentum"], "buffer_gain": 1.0}
         numbers["eps_outside"] = group["eps"]
-        return Update("rmsprop", params, lists, steps, flags, numbers)
+        lists = [state.get(x, []) for x in ("square_avg", "momentum_buffer", "grad_avg")]
+        return Update("rmsprop", params, lists, state["step"], flags, numbers)
 
     def _parts(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
-        self._make_state(group, [p for p in group["params"] if p.grad is not None])
+        # Makes what is missing of the state, which torch's own step does at the first step only.
+        self.kernel_update(group, [p for p in group["params"] if p.grad is not None])
         return [group]
 
 
@@ -215,7 +194,6 @@ class RMSpropTF(RMSprop):
 
     def _check_options(self, options: dict[str, Any]) -> None:
         super()._check_options(options)
-        check_flag("lr_in_momentum", options["lr_in_momentum"])
         if not options["initial_square_avg"] >= 0.0:
             raise ValueError(
                 f"Invalid initial_square_avg value: {options['initial_square_avg']}, must be >= 0"

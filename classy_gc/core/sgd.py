@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import compress
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels.update import Update
+from classy_gc.core.kernels import Update
 from classy_gc.core.options import given
 
 
@@ -74,13 +73,10 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
 
     def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        buffers, new, flags = [], [], set()
-        if group["momentum"]:
-            flags = {"momentum", "nesterov"} if group["nesterov"] else {"momentum"}
-            states = [self.state[p] for p in params]
-            new = [state.get("momentum_buffer") is None for state in states]
-            for p, state in compress(zip(params, states, strict=True), new):
-                state["momentum_buffer"] = torch.zeros_like(p)
-            buffers = [state["momentum_buffer"] for state in states]
         numbers = {"momentum": group["momentum"], "dampening": group["dampening"]}
-        return Update("sgd", params, [buffers], [], flags, numbers, new)
+        if not group["momentum"]:
+            return Update("sgd", params, [], [], set(), numbers)
+        flags = {"momentum", "nesterov"} if group["nesterov"] else {"momentum"}
+        new = [self.state[p].get("momentum_buffer") is None for p in params]
+        buffers = self.state_of(group, params, momentum_buffer=0.0)
+        return Update("sgd", params, buffers, [], flags, numbers, new)

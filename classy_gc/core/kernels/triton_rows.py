@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import namedtuple
-from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import torch
 import triton
@@ -18,8 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from classy_gc.core._torch import foreach
-from classy_gc.core.kernels import rows
-from classy_gc.core.kernels.update import Update
+from classy_gc.core.kernels import Update, local
 
 _TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 _BLOCK = tl.constexpr(1024)  # elements that a program takes at once
@@ -84,8 +81,8 @@ def _row(c, o, sign, scalars, table, count):
     x, y, z = table + j, table + j + 3 * count, table + j + 6 * count
     p, g, s0 = tl.load(x), tl.load(x + count), tl.load(x + 2 * count)
     s1, s2, begin = tl.load(y), tl.load(y + count), tl.load(y + 2 * count)
-    size, length, k = tl.load(z), tl.load(z + count), tl.load(z + 2 * count)
-    a, b, sign = tl.load(scalars + 2 * k), tl.load(scalars + 2 * k + 1), tl.load(sign)
+    size, length = tl.load(z), tl.load(z + count)
+    a, b, sign = tl.load(scalars + 2 * j), tl.load(scalars + 2 * j + 1), tl.load(sign)
     if sign == 0:
         return
     n = tl.where(length > 0, length, _CHUNK)
@@ -117,18 +114,28 @@ def missing() -> None:
     """Nothing is, where there are tensors on CUDA."""
 
 
-def usable(params: list[Tensor]) -> bool:
+def usable(tensors: list[Tensor]) -> bool:
     """Whether tensors are on one GPU and of types that the kernel knows: not float64."""
-    fit = all((p.is_cuda or triton.knobs.runtime.interpret) and p.dtype in _TYPES for p in params)
-    return fit and len({p.device for p in params}) == 1
+    fit = all((x.is_cuda or triton.knobs.runtime.interpret) and x.dtype in _TYPES for x in tensors)
+    return fit and len({x.device for x in tensors}) == 1
 
 
-def step(update: Update, found: rows.Rows, grads: list[Tensor]) -> None:
-    """As :func:`rows.step`, but ``sign`` may be a tensor, and where that is 0 nothing changes."""
-    device, steps = rows.local(update.params)[0].device, rows.local(update.steps)
-    sign = torch.as_tensor(update.numbers["sign"])
-    launch = partial(_launch, *(_to(device, x.float()) for x in (sign, _scalars(update, steps))))
-    rows.step(update._replace(steps=[], new=range(len(grads))), found, grads, launch)
+def launch(update: Update, table: array[int]) -> None:
+    """One step of parameters of one type; ``sign`` may be a tensor: where it is 0 none changes."""
+    params, steps, n = local(update.params), local(update.steps), len(update.params)
+    device, sign = params[0].device, torch.as_tensor(update.numbers["sign"])
+    sizes, lengths = table[6 * n : 7 * n], (x or _CHUNK.value for x in table[7 * n : 8 * n])
+    *first, tasks = accumulate(map(triton.cdiv, sizes, lengths), initial=0)
+    table[5 * n : 6 * n] = array("q", first)
+    numbers = {f"rise{i}": 1 - update.numbers.get(f"beta{i}", 0) for i in (1, 2)} | update.numbers
+    flags = update.flags | {k for k in ("radam", "waits") if numbers.get(k)}
+    family = {"sgd": _sgd, "adam": _adam, "rmsprop": _rmsprop}[update.family]
+    case = family, _TYPES[params[0].dtype], *(k in flags for k in _C._fields[2:])
+    c, o = _C(*map(tl.constexpr, case)), _O(*(float(numbers.get(k, 0)) for k in _O._fields))
+    with torch.cuda.device_of(params[0]):
+        table = _to(device, torch.frombuffer(table, dtype=torch.int64))
+        scalars = (_to(device, x.float()) for x in (sign, _scalars(update, steps)))
+        _row[(max(tasks, 1),)](c, o, *scalars, table, n, **_COMPILED)
     for place in {t.device for t in steps}:
         one = _to(place, (sign != 0).float())
         foreach.add_([t for t in steps if t.device == place], one)
@@ -155,17 +162,3 @@ def _scalars(update: Update, steps: list[Tensor]) -> Tensor:
         step = torch.where(rho > 5, step * r / scale, step * (not o["waits"]))
         scale = rho > 5
     return torch.stack([step, scale], 1)
-
-
-def _launch(sign: Tensor, scalars: Tensor, update: Update, dtype: Any, table: Any, n: int) -> None:
-    sizes, lengths = table[6 * n : 7 * n], (x or _CHUNK.value for x in table[7 * n : 8 * n])
-    *first, tasks = accumulate(map(triton.cdiv, sizes, lengths), initial=0)
-    table[5 * n : 6 * n] = array("q", first)
-    numbers = {f"rise{i}": 1 - update.numbers.get(f"beta{i}", 0) for i in (1, 2)} | update.numbers
-    flags = update.flags | {k for k in ("radam", "waits") if numbers.get(k)}
-    family = {"sgd": _sgd, "adam": _adam, "rmsprop": _rmsprop}[update.family]
-    case = family, _TYPES[dtype], *(k in flags for k in _C._fields[2:])
-    c, o = _C(*map(tl.constexpr, case)), _O(*(float(numbers.get(k, 0)) for k in _O._fields))
-    with torch.cuda.device_of(sign):
-        table = _to(sign.device, torch.frombuffer(table, dtype=torch.int64))
-        _row[(max(tasks, 1),)](c, o, sign, scalars, table, n, **_COMPILED)

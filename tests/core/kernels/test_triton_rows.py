@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from classy_gc import core
-from classy_gc.core import kernels
 
 pytest.importorskip("triton")
 
@@ -76,7 +75,8 @@ def test_the_environment_is_checked(monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_it_is_off_on_cuda_unless_asked_for(monkeypatch):
-    p = [torch.ones(2, 3, device="cuda")]
-    assert kernels._kernel(p) is kernels.rows
+    p = torch.nn.Parameter(torch.ones(2, 3, device="cuda"))
+    optimizer = core.Adam([p], use_gc=True)
+    assert optimizer.step_paths() == ["GC around torch's own step: there is no kernel for cuda"]
     monkeypatch.setenv("CLASSY_GC_KERNELS", "triton")
-    assert kernels._kernel(p) is not kernels.rows
+    assert optimizer.step_paths() == ["one pass"]

@@ -38,13 +38,13 @@ for name in ("_load", "_store", "_sgd", "_adam", "_rmsprop"):
 def launches(monkeypatch):
     """The types of the tensors of each launch."""
     types = []
-    launch = triton_rows._launch
+    launch = triton_rows.launch
 
-    def counted(*args):
-        types.append(args[3])
-        launch(*args)
+    def counted(update, table):
+        types.append(update.params[0].dtype)
+        launch(update, table)
 
-    monkeypatch.setattr(triton_rows, "_launch", counted)
+    monkeypatch.setattr(triton_rows, "launch", counted)
     return types
 
 
@@ -168,6 +168,7 @@ def test_step_counts_of_any_type(dtype):
 
 
 def test_the_environment_picks_the_kernel(monkeypatch):
-    assert kernels._kernel([]) is triton_rows
+    optimizer = core.Adam([torch.nn.Parameter(torch.ones(2, 3))], use_gc=True)
+    assert kernels.pick(optimizer, optimizer.param_groups[0])[0] is triton_rows
     monkeypatch.setenv("CLASSY_GC_KERNELS", "")
-    assert kernels._kernel([]) is kernels.rows
+    assert kernels.pick(optimizer, optimizer.param_groups[0])[0].__name__.endswith(".rows")
