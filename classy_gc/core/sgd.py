@@ -77,6 +77,8 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
         if not group["momentum"]:
             return Update("sgd", params, [], [], set(), numbers)
         flags = {"momentum", "nesterov"} if group["nesterov"] else {"momentum"}
-        new = [self.state[p].get("momentum_buffer") is None for p in params]
+        new: list[bool] = []
+        if group["dampening"]:  # which does not act on what a buffer begins with
+            new = [self.state[p].get("momentum_buffer") is None for p in params]
         buffers = self.state_of(group, params, momentum_buffer=0.0)
         return Update("sgd", params, buffers, [], flags, numbers, new)
