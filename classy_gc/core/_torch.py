@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 from torch.optim.optimizer import Optimizer, _device_dtype_check_for_fused
 
-#: types of parameter and gradient that are what they seem: no subclass that torch dispatches on
-PLAIN = (Tensor, torch.nn.Parameter)
+#: torch's own types of parameter and gradient: no subclass that it dispatches on, as DTensor
+OWN_TYPES = (Tensor, torch.nn.Parameter)
 
 
 #: torch's multi-tensor operators, which its documentation has as "Foreach Operations"
@@ -84,7 +84,7 @@ def is_flattened(p: Tensor) -> bool:
 
 def local_tensor(x: Tensor) -> Tensor:
     """What this process holds of a DTensor, to be changed in place; any other tensor as it is."""
-    return x if type(x) in PLAIN else getattr(x, "_local_tensor", x)
+    return x if type(x) in OWN_TYPES else getattr(x, "_local_tensor", x)
 
 
 def is_uninitialized(p: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels import Update
+from classy_gc.core.kernels import Update, state_of
 from classy_gc.core.options import given
 
 
@@ -18,7 +18,7 @@ def _kernel_update(
 ) -> Update:
     """The update of a group, for :mod:`classy_gc.core.kernels`."""
     names = ["step", "exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * bool(group["amsgrad"])
-    steps, *moments = optimizer.state_of(group, params, **dict.fromkeys(names, 0.0))
+    steps, *moments = state_of(optimizer, group, params, **dict.fromkeys(names, 0.0))
     beta1, beta2 = map(float, group["betas"])
     numbers = {"beta1": beta1, "beta2": beta2, "eps_outside": group["eps"]}
     flags = {"amsgrad"} if group["amsgrad"] else set()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from classy_gc.core._torch import PLAIN, local_tensor
+from classy_gc.core._torch import OWN_TYPES, local_tensor
 from classy_gc.core.centralization import (
     HALF,
     ineligible_reason,
@@ -32,21 +32,34 @@ def centralizes(group: _Group, p: Tensor) -> bool:
     return reason is None
 
 
-def lay_out(optimizer: CentralizedOptimizer, group: _Group) -> None:
-    """Lays gradients and state out as GC and torch's fused kernels, which do not look, need it.
+def check_gradients(optimizer: CentralizedOptimizer, group: _Group) -> None:
+    """Refuses what torch's own step and GC around it cannot work on, and lays out what they can.
 
     Raises:
+        RuntimeError: a gradient that GC would act on is sparse.
         ValueError: fused kernels would read past a parameter, which has become a strided view.
     """
     params = [p for p in group["params"] if p.grad is not None]
+    for p in params if group["use_gc"] else ():
+        if p.grad.layout != torch.strided and centralizes(group, p):
+            raise RuntimeError(
+                f"{type(optimizer).__name__} with use_gc=True does not support sparse gradients "
+                f"(shape {list(p.grad.shape)}); set use_gc=False for its parameter group"
+            )
+    if group["use_gc"] or group.get("fused"):
+        _lay_out(optimizer, group, params)
+
+
+def _lay_out(optimizer: CentralizedOptimizer, group: _Group, params: list[Tensor]) -> None:
+    # As GC and torch's fused kernels, which do not look, need gradients and state.
     fused, known = group.get("fused"), vars(optimizer).setdefault("_laid_out", {})
-    layout = None
+    memory = None
     if fused:
-        parts = params if {*map(type, params)} <= {*PLAIN} else list(map(local_tensor, params))
+        parts = params if {*map(type, params)} <= {*OWN_TYPES} else list(map(local_tensor, params))
         strides = [p.stride() for p in parts]
-        layout = [p.data_ptr() for p in parts], strides, [p.shape for p in parts]
+        memory = [p.data_ptr() for p in parts], strides, [p.shape for p in parts]
         # Loading lays a state out, and torch makes it so: only what has moved since can be wrong.
-        if known.get(id(group)) != layout:
+        if known.get(id(group)) != memory:
             check_dense(params)
             for p in params:
                 lay_out_state(p, optimizer.state.get(p, {}).values())
@@ -54,7 +67,7 @@ def lay_out(optimizer: CentralizedOptimizer, group: _Group) -> None:
             return
     for p in params:
         lay_out_gradient(p, fused)
-    known[id(group)] = layout  # now that none was refused
+    known[id(group)] = memory  # now that none was refused
 
 
 def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classy_gc.core._torch import PLAIN, local_tensor
+from classy_gc.core._torch import OWN_TYPES, local_tensor
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -71,7 +71,7 @@ def local_rows(x: Tensor) -> Tensor:
     are split between processes, :func:`row_means` adds up their parts.
     """
     # Most tensors are of these types, and looking up a missing attribute is slow.
-    if type(x) in PLAIN or not hasattr(x, "placements"):
+    if type(x) in OWN_TYPES or not hasattr(x, "placements"):
         return x
     return x if any(map(_splits_rows, x.placements)) else x.to_local()
 
@@ -100,7 +100,7 @@ def row_means(x: Tensor) -> Tensor:
     """
     dims = tuple(range(1, x.dim()))
     dtype = torch.float32 if x.dtype in HALF else None
-    if type(x) in PLAIN or not hasattr(x, "placements"):
+    if type(x) in OWN_TYPES or not hasattr(x, "placements"):
         means = [rows.mean(dims, True, dtype=dtype) for rows in _parts(x)]
         return means[0] if len(means) == 1 else torch.cat(means)
     sums = x.to_local().sum(dims, True, dtype=dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from classy_gc.core import kernels
 from classy_gc.core._torch import check_fused, is_flattened, is_uninitialized, unhooked
-from classy_gc.core.around_update import centralizes, lay_out, update_around
+from classy_gc.core.around_update import check_gradients, update_around
 from classy_gc.core.memory import check_dense, lay_out_state
 from classy_gc.core.options import (
     check_closure,
@@ -218,51 +218,12 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         found = [(group, kernels.find(self, group)) for group in self.param_groups]
         around = [group for group, parts in found if parts is None]
         for group in around:
-            self._check_gradients(group)
+            check_gradients(self, group)
         for group, parts in found:
             for part in parts or ():
                 kernels.step(self, group, part)
         if around:
             update_around(self, around)
-
-    def state_of(
-        self, group: dict[str, Any], params: list[Tensor], **initial: float
-    ) -> list[list[Tensor]]:
-        """The state of parameters by the names in ``initial``, a list each, made where missing.
-
-        Unlike torch's it may be made at any step: a schedule may turn momentum on later.
-        """
-        states = [self.state[p] for p in params]
-        lists = [[state.get(name) for state in states] for name in initial]
-        for (name, value), xs in zip(initial.items(), lists, strict=True):
-            for i, p in enumerate(params) if type(None) in {*map(type, xs)} else ():
-                if xs[i] is not None:
-                    continue
-                if name == "step":
-                    fused = group.get("fused")
-                    dtype = torch.float32 if fused else torch.get_default_dtype()
-                    xs[i] = torch.full(
-                        (),
-                        value,
-                        dtype=torch.promote_types(dtype, torch.float32),
-                        device=p.device if fused or group.get("capturable") else "cpu",
-                    )
-                else:
-                    xs[i] = torch.full_like(p, value)
-                states[i][name] = xs[i]
-        return lists
-
-    def _check_gradients(self, group: dict[str, Any]) -> None:
-        """Refuses what torch's own step and GC around it cannot work on."""
-        for p in group["params"] if group["use_gc"] else ():
-            g = p.grad
-            if g is not None and g.layout != torch.strided and centralizes(group, p):
-                raise RuntimeError(
-                    f"{type(self).__name__} with use_gc=True does not support sparse gradients "
-                    f"(shape {list(g.shape)}); set use_gc=False for its parameter group"
-                )
-        if group["use_gc"] or group.get("fused"):
-            lay_out(self, group)
 
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
         """The parent's own step on these groups, without the hooks, which run around ``step``."""

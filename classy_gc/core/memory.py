@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classy_gc.core._torch import PLAIN, is_uninitialized, local_tensor
+from classy_gc.core._torch import OWN_TYPES, is_uninitialized, local_tensor
 
 
 @lru_cache(maxsize=4096)
@@ -57,7 +57,9 @@ def lay_out_gradient(p: Tensor, fused: bool) -> None:
     g = p.grad
     if g.layout != torch.strided:
         return
-    if type(g) not in PLAIN and getattr(g, "placements", None) != getattr(p, "placements", None):
+    if type(g) not in OWN_TYPES and getattr(g, "placements", None) != getattr(
+        p, "placements", None
+    ):
         # Autograd leaves sums of replicated weights to whoever reads them.
         g = p.grad = g.redistribute(placements=p.placements)
     if fused and laid_out_as(p, g) is not g:

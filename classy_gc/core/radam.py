@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels import Update
+from classy_gc.core.kernels import Update, state_of
 from classy_gc.core.options import given
 
 
@@ -119,7 +119,7 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
     def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group, for :mod:`classy_gc.core.kernels`."""
         names = ("step", "exp_avg", "exp_avg_sq")
-        steps, *moments = self.state_of(group, params, **dict.fromkeys(names, 0.0))
+        steps, *moments = state_of(self, group, params, **dict.fromkeys(names, 0.0))
         beta1, beta2 = map(float, group["betas"])
         numbers = {
             "beta1": beta1,

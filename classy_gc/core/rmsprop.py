@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from classy_gc.core._torch import foreach
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels import Update
+from classy_gc.core.kernels import Update, state_of
 from classy_gc.core.options import given
 
 
@@ -96,7 +96,7 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
         optional = {"momentum": "momentum_buffer", "centered": "grad_avg"}
         flags = {option for option in optional if group[option]}
         initial |= {optional[option]: 0.0 for option in flags}
-        state = dict(zip(initial, self.state_of(group, params, **initial), strict=True))
+        state = dict(zip(initial, state_of(self, group, params, **initial), strict=True))
         numbers = {"beta2": group["alpha"], "momentum": group["momentum"], "buffer_gain": 1.0}
         numbers["eps_outside"] = group["eps"]
         lists = [state.get(x, []) for x in ("square_avg", "momentum_buffer", "grad_avg")]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels import Update
+from classy_gc.core.kernels import Update, state_of
 from classy_gc.core.options import given
 
 
@@ -80,5 +80,5 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
         new: list[bool] = []
         if group["dampening"]:  # which does not act on what a buffer begins with
             new = [self.state[p].get("momentum_buffer") is None for p in params]
-        buffers = self.state_of(group, params, momentum_buffer=0.0)
+        buffers = state_of(self, group, params, momentum_buffer=0.0)
         return Update("sgd", params, buffers, [], flags, numbers, new)

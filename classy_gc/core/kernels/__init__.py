@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from classy_gc.core._torch import PLAIN
+from classy_gc.core._torch import OWN_TYPES
 from classy_gc.core.centralization import ineligible_reason, local_rows
 from classy_gc.core.memory import is_dense, laid_out_as
 
@@ -58,6 +58,34 @@ class Update(NamedTuple):
     flags: set[str]
     numbers: dict[str, Any]
     new: Sequence[bool] = ()
+
+
+def state_of(
+    optimizer: torch.optim.Optimizer, group: dict[str, Any], params: list[Tensor], **initial: float
+) -> list[list[Tensor]]:
+    """The state of parameters by the names in ``initial``, a list each, made where missing.
+
+    Unlike torch's it may be made at any step: a schedule may turn momentum on later.
+    """
+    states = [optimizer.state[p] for p in params]
+    lists = [[state.get(name) for state in states] for name in initial]
+    for (name, value), xs in zip(initial.items(), lists, strict=True):
+        for i, p in enumerate(params) if type(None) in {*map(type, xs)} else ():
+            if xs[i] is not None:
+                continue
+            if name == "step":
+                fused = group.get("fused")
+                dtype = torch.float32 if fused else torch.get_default_dtype()
+                xs[i] = torch.full(
+                    (),
+                    value,
+                    dtype=torch.promote_types(dtype, torch.float32),
+                    device=p.device if fused or group.get("capturable") else "cpu",
+                )
+            else:
+                xs[i] = torch.full_like(p, value)
+            states[i][name] = xs[i]
+    return lists
 
 
 def pick(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> tuple[Any, str | None]:
@@ -129,7 +157,7 @@ def find(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> list[Found] 
     found, known = [], vars(optimizer).setdefault("_rows", {})
     for dtype, params in types.items():
         parts, grads = local(params), local([p.grad for p in params])
-        if not {*map(type, parts), *map(type, grads)} <= {*PLAIN}:
+        if not {*map(type, parts), *map(type, grads)} <= {*OWN_TYPES}:
             return None
         if {(g.dtype, g.layout) for g in grads} != {(dtype, torch.strided)}:
             return None
@@ -171,7 +199,7 @@ def _row_length(
 
 def local(xs: list[Tensor]) -> list[Tensor]:
     """Of DTensors the rows that this process holds, where it holds them whole."""
-    return xs if {*map(type, xs)} <= {*PLAIN} else [local_rows(x) for x in xs]
+    return xs if {*map(type, xs)} <= {*OWN_TYPES} else [local_rows(x) for x in xs]
 
 
 def step(optimizer: CentralizedOptimizer, group: dict[str, Any], found: Found) -> None:
