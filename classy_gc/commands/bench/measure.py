@@ -1,0 +1,244 @@
+"""The cost of single steps, in time, in passes over memory, and in memory."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from classy_gc import core
+from classy_gc.commands.bench.algorithms import ALGORITHMS
+from classy_gc.table import aligned
+
+
+def fewest_passes(moments: int) -> int:
+    """How often a step must at least read or write all weights.
+
+    Args:
+        moments: tensors that the optimizer keeps for each weight, of its size.
+
+    Returns:
+        ``3 + 2·moments``: weights, gradients and moments read, weights and moments written.
+
+    Example:
+        >>> fewest_passes(2)  # Adam
+        7
+    """
+    return 3 + 2 * moments
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that operators read and write in tensors.
+
+    A tensor counts once as read and once as written in each operator, whatever caches do.
+
+    Example:
+        >>> x, y = torch.ones(100), torch.ones(100)
+        >>> with Traffic() as traffic:
+        ...     x.add_(y)  # reads both, writes one
+        tensor([2., 2., ...
+        >>> traffic.bytes
+        1200
+    """
+
+    #: operators that write their first argument without reading it
+    _OVERWRITES = ("copy_", "_foreach_copy_", "fill_", "zero_", "_foreach_zero_")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        schema = func._schema
+        name = schema.name.removeprefix("aten::")
+        if func.is_view or name.startswith(("empty", "new_empty")):
+            return result
+        read, written = [], []
+        for i, argument in enumerate(schema.arguments):
+            value = args[i] if i < len(args) else kwargs.get(argument.name)
+            # Fused kernels write the gradients only where they unscale them.
+            unwritten = argument.name == "grads" and kwargs.get("grad_scale") is None
+            if argument.is_write and not unwritten:
+                written.append(value)
+            if not (argument.is_write and name in self._OVERWRITES):
+                read.append(value)
+        self.bytes += _size(read) + _size(written)
+        if not any(returned.alias_info for returned in schema.returns):
+            self.bytes += _size(result)
+        return result
+
+
+def _size(tensors: Any) -> int:
+    """Bytes of all different tensors in nested lists."""
+    found = {id(x): x for x in tree_leaves(tensors) if isinstance(x, Tensor)}
+    return sum(x.numel() * x.element_size() for x in found.values())
+
+
+def _peak_memory(step: Callable[[], Any], device: torch.device) -> int:
+    """Bytes that a step has allocated at its worst moment, beyond what it found."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    current = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            current += event.nbytes()
+            peak = max(peak, current)
+    return peak
+
+
+def _stopwatch(device: torch.device) -> Callable[[Callable[[], Any]], float]:
+    """A function that returns the milliseconds of a step."""
+    if device.type == "cpu":
+
+        def wall(step: Callable[[], Any]) -> float:
+            start = time.perf_counter()
+            step()
+            return 1e3 * (time.perf_counter() - start)
+
+        return wall
+
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    # Larger than any L2 cache: after a forward and backward pass nothing of the last step
+    # is left there either.
+    scratch = torch.empty(256 * 2**20, dtype=torch.uint8, device=device)
+
+    def events(step: Callable[[], Any]) -> float:
+        scratch.zero_()
+        torch.cuda.synchronize()
+        begin.record()
+        step()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end)
+
+    return events
+
+
+def _path(optimizer: torch.optim.Optimizer) -> str:
+    if not isinstance(optimizer, core.CentralizedOptimizer):
+        return ""
+    return ", ".join(dict.fromkeys(optimizer.step_paths()))
+
+
+def measure_steps(
+    name: str,
+    variants: Mapping[str, torch.optim.Optimizer],
+    gradients: list[Tensor],
+    args: argparse.Namespace,
+    progress: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Times one step of each variant, and counts what it reads, writes and allocates.
+
+    Args:
+        name: of the algorithm.
+        variants: of :func:`build_variants`.
+        gradients: of each weight, the same in every step.
+        args: with ``warmup`` and ``steps``, the numbers of rounds.
+        progress: called with a line on what is done now.
+
+    Returns:
+        A row a variant, as ``bench.json`` has it.
+    """
+    baseline, first = next(iter(variants.items()))
+    parameters = [p for group in first.param_groups for p in group["params"]]
+    device = parameters[0].device
+    stopwatch = _stopwatch(device)
+    grads = [torch.empty_like(p) for p in parameters]
+
+    def refill() -> None:
+        torch._foreach_copy_(grads, gradients)
+        for p, grad in zip(parameters, grads, strict=True):
+            p.grad = grad
+
+    for i in range(args.warmup):
+        progress(f"{name}: warm-up {i + 1}/{args.warmup}")
+        for optimizer in variants.values():
+            refill()
+            optimizer.step()
+
+    passes, memory = {}, {}
+    for label, optimizer in variants.items():
+        progress(f"{name}: memory of {label}")
+        refill()
+        with Traffic() as traffic:
+            optimizer.step()
+        passes[label] = traffic.bytes / _size(parameters)
+        refill()
+        memory[label] = _peak_memory(optimizer.step, device)
+
+    times: dict[str, list[float]] = {label: [] for label in variants}
+    order, shuffle = list(variants), random.Random(0).shuffle
+    for i in range(args.steps):
+        progress(f"{name}: round {i + 1}/{args.steps}")
+        shuffle(order)
+        for label in order:
+            refill()
+            times[label].append(stopwatch(variants[label].step))
+
+    fewest = fewest_passes(ALGORITHMS[name].moments)
+    return [
+        {
+            "optimizer": name,
+            "variant": label,
+            "baseline": baseline,
+            "ms": statistics.median(times[label]),
+            "ms_min": min(times[label]),
+            "ratio": statistics.median(times[label]) / statistics.median(times[baseline]),
+            # Kernels that bypass torch's dispatcher cannot be counted.
+            "bytes_over_fewest": passes[label] / fewest if passes[label] >= fewest else None,
+            "extra_mb": memory[label] / 1e6,
+            "path": _path(variants[label]),
+        }
+        for label in variants
+    ]
+
+
+def steps_table(results: list[dict[str, Any]]) -> str:
+    """A line a variant, and what the columns mean.
+
+    Args:
+        results: of :func:`measure_steps`, of all algorithms.
+    """
+    header = f"{'ms':>9},{'least':>9},{'ratio':>6},{'bytes':>6},{'extra MB':>9},path".split(",")
+    lines = [[" " * 11, "", *header]]
+    name = None
+    for row in results:
+        first, name = row["optimizer"] != name, row["optimizer"]
+        moved = row["bytes_over_fewest"]
+        lines.append(
+            [
+                name if first else "",
+                row["variant"],
+                f"{row['ms']:9.3f}",
+                f"{row['ms_min']:9.3f}",
+                f"{row['ratio']:6.2f}",
+                f"{'-' if moved is None else format(moved, '.2f'):>6}",
+                f"{row['extra_mb']:9.2f}",
+                row["path"],
+            ]
+        )
+    return (
+        f"{aligned(lines)}\n"
+        "ms: median, far above the least where the machine is busy; ratio: of the medians, to\n"
+        "the first row of the optimizer; bytes: read and written, over the fewest possible;\n"
+        "extra MB: what torch allocates in a step beyond weights, gradients and moments"
+    )
