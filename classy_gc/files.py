@@ -25,12 +25,12 @@ def has_scheme(path: str | Path) -> bool:
     return re.match(rf"[A-Za-z][\w+.-]*:{slashes}", os.fspath(path)) is not None
 
 
-def check_scheme(path: str, where: str) -> None:
+def check_scheme(path: str, label: str) -> None:
     """Refuses a path that Classy Vision's path manager would take for a local one.
 
     Args:
         path: with or without a scheme.
-        where: who gives it, for the message.
+        label: who gives it, for the message.
 
     Raises:
         ValueError: nobody has registered a handler of the scheme.
@@ -48,17 +48,17 @@ import a module that registers one with fvcore's PathManager (custom_imports)
     handler = PathManager._PathManager__get_path_handler(path)
     if has_scheme(path) and handler is PathManager._native_path_handler:
         raise ValueError(
-            f"{where} {path}: no path handler is registered for {path.partition('://')[0]}://; "
+            f"{label} {path}: no path handler is registered for {path.partition('://')[0]}://; "
             "import a module that registers one with fvcore's PathManager (custom_imports)"
         )
 
 
-def check_local(path: str | Path, where: str) -> None:
+def check_local(path: str | Path, label: str) -> None:
     """Refuses a path with a scheme where files are written that only a local disk can hold.
 
     Args:
         path: with or without a scheme.
-        where: who gives it, for the message.
+        label: who gives it, for the message.
 
     Raises:
         ValueError: it has a scheme.
@@ -70,7 +70,7 @@ def check_local(path: str | Path, where: str) -> None:
     """
     if has_scheme(path):
         text = re.sub(r":/+", "://", os.fspath(path), count=1)
-        raise ValueError(f"{where} must be a local folder, not {text!r}")
+        raise ValueError(f"{label} must be a local folder, not {text!r}")
 
 
 def no_room(error: BaseException | None) -> OSError | None:
@@ -130,12 +130,12 @@ def nearest(path: Path) -> Path:
 
 
 def temporary(path: Path) -> Path:
-    """Where :func:`replaced` writes what will be ``path``."""
+    """Where :func:`atomic_write` writes what will be ``path``."""
     return path.with_name(f".{path.name}.tmp")
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of ``path`` once it is whole and on the disk.
 
     A kill at any moment leaves the old file or the new one, and perhaps a temporary file,
@@ -149,7 +149,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp(), "numbers")
-        >>> with replaced(path) as file:
+        >>> with atomic_write(path) as file:
         ...     _ = file.write(b"1 2 3")
         ...     path.exists()
         False

@@ -96,13 +96,13 @@ def _is_comment(key: Any) -> bool:
     return isinstance(key, str) and key.startswith("_")
 
 
-def check_known(names: Iterable[Any], known: Iterable[str], where: str, kind: str = "key") -> None:
+def check_known(names: Iterable[Any], known: Iterable[str], label: str, kind: str = "key") -> None:
     """Refuses names that nobody would read.
 
     Args:
         names: what was given.
         known: what would be read.
-        where: completes "unknown key 'x' in …".
+        label: completes "unknown key 'x' in …".
         kind: what the names are (default: "key").
 
     Raises:
@@ -120,18 +120,18 @@ known: lr, momentum
             by_case = {k.lower(): k for k in known}
             nearest = difflib.get_close_matches(str(name).lower(), by_case, n=1)
             hint = f", did you mean {by_case[nearest[0]]!r}?" if nearest else ";"
-            raise ValueError(f"unknown {kind} {name!r} in {where}{hint} known: {', '.join(known)}")
+            raise ValueError(f"unknown {kind} {name!r} in {label}{hint} known: {', '.join(known)}")
 
 
 def check_options(
-    options: Mapping[str, Any], table: Mapping[str, tuple[Any, Rule]], where: str
+    options: Mapping[str, Any], table: Mapping[str, tuple[Any, Rule]], label: str
 ) -> dict[str, Any]:
     """The values of all options of ``table``, once those given are found to be allowed.
 
     Args:
         options: what was given.
         table: option: (default, rule).
-        where: whose they are, for the message.
+        label: whose they are, for the message.
 
     Raises:
         ValueError: an unknown option, or a value that its rule does not accept.
@@ -143,9 +143,9 @@ def check_options(
         Traceback (most recent call last):
         ValueError: optimizer 'sgd_gc': lr must be a number >= 0, not '1'
     """
-    check_known(options, table, where)
+    check_known(options, table, label)
     for name, value in options.items():
         rule = table[name][1]
         if not rule.accepts(value):
-            raise ValueError(f"{where}: {name} must be {rule.allowed}, not {value!r}")
+            raise ValueError(f"{label}: {name} must be {rule.allowed}, not {value!r}")
     return {name: options.get(name, default) for name, (default, _) in table.items()}

@@ -260,17 +260,17 @@ def _check_meters(meters: Any, heads: Iterable[Mapping[str, Any]]) -> None:
             _check_values(meter, f"meters.{name}.", {"topk": topk})
 
 
-def _check_keys(section: Any, where: str, required: Iterable[str] = ()) -> None:
+def _check_keys(section: Any, label: str, required: Iterable[str] = ()) -> None:
     if not isinstance(section, Mapping):
-        raise ValueError(f"{where} must be an object with keys, not {section!r}")
+        raise ValueError(f"{label} must be an object with keys, not {section!r}")
     for key in required:
         if key not in section:
-            raise ValueError(f"missing key {key!r} in {where}")
+            raise ValueError(f"missing key {key!r} in {label}")
 
 
-def _check_section(section: Any, where: str, known: Iterable[str]) -> None:
-    _check_keys(section, where, ["name"])
-    check_known([section["name"]], sorted(known), where, "name")
+def _check_section(section: Any, label: str, known: Iterable[str]) -> None:
+    _check_keys(section, label, ["name"])
+    check_known([section["name"]], sorted(known), label, "name")
 
 
 def _check_values(section: Mapping[str, Any], prefix: str, rules: Mapping[str, Rule]) -> None:

@@ -16,12 +16,12 @@ from classy_vision.tasks import ClassificationTask
 from classy_gc.commands.checks import check_least, check_picture, show_progress
 from classy_gc.commands.config import load_config
 from classy_gc.commands.flags import command_parser
-from classy_gc.commands.refusals import refusing
 from classy_gc.commands.train import build_seeded_task
 from classy_gc.commands.train_checkpoints import loading, set_checkpoints
+from classy_gc.commands.user_errors import one_line_errors
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.custom_imports import import_from_current_folder
-from classy_gc.files import replaced
+from classy_gc.files import atomic_write
 from classy_gc.hooks.gc_monitor import gradient_norms, named_parameters, ratios
 from classy_gc.param_groups import parameter_occurrences
 from classy_gc.param_groups.layer_weights import no_layer_weight_reason
@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()
-    with refusing(parser):
+    with one_line_errors(parser):
         _check_args(args)
         task = _prepared_task(args)
         rows, batches = inspect_task(task, args.batches)
@@ -275,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if any(row.gc == "would" for row in rows):
         print(f"would: {_how_to_turn_on(task)}")
-    with replaced(Path(args.output)) as file:
+    with atomic_write(Path(args.output)) as file:
         title = f"{Path(args.config_file).stem}, {of_batches}"
         picture(rows, title).savefig(file, format="png", dpi=150)
     print(f"picture: {args.output}")

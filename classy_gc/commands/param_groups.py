@@ -9,7 +9,7 @@ from classy_vision.tasks import build_task
 
 from classy_gc.commands.config import load_config
 from classy_gc.commands.flags import command_parser
-from classy_gc.commands.refusals import refusing
+from classy_gc.commands.user_errors import one_line_errors
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.tasks.param_group_table import param_group_table
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()
-    with refusing(parser):
+    with one_line_errors(parser):
         config = load_config(args.config_file)
         train = dict(_NO_DATA)
         train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)

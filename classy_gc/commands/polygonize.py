@@ -11,7 +11,7 @@ from pathlib import Path
 
 from classy_gc.commands.checks import check_least, check_picture
 from classy_gc.commands.flags import command_parser
-from classy_gc.files import replaced
+from classy_gc.files import atomic_write
 
 _NEEDED = ("shapely", "skimage", "scipy", "PIL", "rasterio", "pyogrio")
 
@@ -112,7 +112,7 @@ def _run(args: argparse.Namespace) -> int:
         print(table({name: measure(p, truth) for name, p in measured.items()}))
     print(f"  polygons  {args.output}")
     if args.picture:
-        with replaced(Path(args.picture)) as file:
+        with atomic_write(Path(args.picture)) as file:
             picture(interior, found).savefig(file, format="png", dpi=100)
         print(f"  picture   {args.picture}")
     return 0

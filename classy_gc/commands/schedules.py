@@ -15,9 +15,9 @@ from classy_vision.optim.param_scheduler import UpdateInterval
 from classy_gc.commands.checks import check_picture
 from classy_gc.commands.config import load_config
 from classy_gc.commands.flags import command_parser
-from classy_gc.commands.refusals import refusing
+from classy_gc.commands.user_errors import one_line_errors
 from classy_gc.custom_imports import import_from_current_folder
-from classy_gc.files import replaced
+from classy_gc.files import atomic_write
 
 _COLUMNS = 3
 _POINTS = 1000
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()
     curves = []
-    with refusing(parser):
+    with one_line_errors(parser):
         check_picture(args.output)
         for path in args.config_file:
             config = load_config(path)
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 curves.append((Path(path).stem, schedules(config)))
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
-        with replaced(Path(args.output)) as file:
+        with atomic_write(Path(args.output)) as file:
             _figure(curves).savefig(file, format="png", dpi=150)
     print(args.output)
     return 0

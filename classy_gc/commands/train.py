@@ -40,10 +40,10 @@ from classy_gc.commands.checks import check_least
 from classy_gc.commands.config import load_config
 from classy_gc.commands.flags import command_parser
 from classy_gc.commands.last_batch import warn_of_last_batch
-from classy_gc.commands.refusals import refusal
 from classy_gc.commands.train_checkpoints import check_optimizer, loading, set_checkpoints
 from classy_gc.commands.train_hooks import TENSORBOARD, Output, set_hooks
 from classy_gc.commands.trial import try_batches
+from classy_gc.commands.user_errors import user_error
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import no_room, no_room_text
 from classy_gc.hooks import JSONLogHook, RollingCheckpointHook, TrainingCurvesHook
@@ -275,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.exit(1, f"{parser.prog}: error: {rank}{reason}\n")
         if not primary:
             return 2
-        parser.error(refusal(error))
+        parser.error(user_error(error))
     if is_primary():
         tested = getattr(task, "test_only", False)
         curves = hooks[TrainingCurvesHook.name()]

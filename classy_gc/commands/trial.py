@@ -17,7 +17,7 @@ from classy_vision.tasks import ClassificationTask, ClassyTask
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from classy_gc.commands.refusals import refusal
+from classy_gc.commands.user_errors import user_error
 
 
 def try_batches(task: ClassyTask) -> None:
@@ -52,7 +52,7 @@ def try_batches(task: ClassyTask) -> None:
         error = failure
     if is_distributed_training_run():
         reasons = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(reasons, error and refusal(error))
+        torch.distributed.all_gather_object(reasons, error and user_error(error))
         for rank, reason in enumerate(reasons):
             if reason and not error:
                 raise ValueError(f"rank {rank}: {reason}")

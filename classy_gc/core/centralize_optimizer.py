@@ -107,7 +107,7 @@ def centralize_optimizer(
     optimizer.__class__ = _centralized_class(cls)
     try:
         for group in optimizer.param_groups:
-            optimizer._check_group({**added, **group})
+            optimizer.check_group({**added, **group})
         wrap_step(optimizer)
     except Exception:
         optimizer.__class__ = cls

@@ -103,13 +103,13 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             self.defaults["betas"] = tuple(self.defaults["betas"])
             group["betas"] = tuple(group["betas"])
         try:
-            self._check_group(group)
+            self.check_group(group)
         except Exception:
             self.param_groups.pop()
             raise
 
-    def _check_group(self, group: dict[str, Any]) -> None:
-        """Refuses options and parameters that a new group must not have."""
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Refuses options and parameters that a new group must not have, by a ValueError."""
         self._check_options(group)
         if group["use_gc"]:
             self._check_rows(group["params"])

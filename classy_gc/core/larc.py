@@ -94,8 +94,8 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
             if not options[name] >= 0:
                 raise ValueError(f"Invalid {name} value: {options[name]}")
 
-    def _check_group(self, group: dict[str, Any]) -> None:
-        super()._check_group(group)
+    def check_group(self, group: dict[str, Any]) -> None:
+        super().check_group(group)
         self._check_rows(group["params"], "needs the norms of whole weights", "")
 
     @torch.compiler.disable

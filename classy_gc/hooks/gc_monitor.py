@@ -25,7 +25,7 @@ def named_parameters(task: Any) -> Iterator[tuple[str, nn.Parameter]]:
     yield from task.base_loss.named_parameters(prefix="loss")
 
 
-def whole_row_sums(x: Tensor) -> Tensor:
+def row_sums(x: Tensor) -> Tensor:
     """The sums of all rows, also of a DTensor's, in float32 at least."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     sums = x.sum(tuple(range(1, x.dim())), True, dtype=dtype)
@@ -50,7 +50,7 @@ def row_mean_norms(x: Tensor, reference: Tensor | None = None) -> Tensor:
         >>> row_mean_norms(torch.tensor([[3.0, 5.0], [-1.0, 1.0]])).square().round()
         tensor([32., 36.])
     """
-    sums = whole_row_sums(x)
+    sums = row_sums(x)
     if reference is not None:
         sums = sums - reference
     norm = torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32))
@@ -180,7 +180,7 @@ class GCMonitorHook(ClassyHook):
         for name, p in self._parameters.items():
             sums = self.state.row_sums.get(name)
             with torch.no_grad():
-                sums = whole_row_sums(p) if sums is None else sums.to(p.device)
+                sums = row_sums(p) if sums is None else sums.to(p.device)
             self.state.row_sums[name] = sums
         # Anew in each phase: torch drops such hooks from an optimizer that is copied.
         self._handle = task.optimizer.optimizer.register_step_pre_hook(self._before_step)

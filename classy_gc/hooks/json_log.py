@@ -12,7 +12,7 @@ from typing import Any
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import register_hook
 
-from classy_gc.files import replaced, writing
+from classy_gc.files import atomic_write, writing
 from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook, trained_epochs
 from classy_gc.options import check_options
 
@@ -69,7 +69,7 @@ class JSONLogHook(PhaseRecordHook):
         if not getattr(task, "test_only", False):
             kept = [line for line in lines[: self.state.lines] if _is_over(line, task)]
             if kept != lines:
-                with replaced(self.path) as file:
+                with atomic_write(self.path) as file:
                     file.writelines(kept)
             lines = kept
         self.state.lines = len(lines)

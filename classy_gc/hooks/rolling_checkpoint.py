@@ -16,7 +16,7 @@ from classy_vision.generic.util import CHECKPOINT_FILE, get_checkpoint_dict
 from classy_vision.hooks import CheckpointHook, register_hook
 from fvcore.common.file_io import PathManager
 
-from classy_gc.files import check_scheme, has_scheme, replaced, sync_folder, temporary
+from classy_gc.files import atomic_write, check_scheme, has_scheme, sync_folder, temporary
 from classy_gc.hooks.phase_record import flat_meters, mean_loss, meter_values
 from classy_gc.options import BOOL, COUNT, Rule, check_options, or_null
 
@@ -239,7 +239,7 @@ class RollingCheckpointHook(CheckpointHook):
 
 def _opened(path: str) -> AbstractContextManager[BinaryIO]:
     """A file to write, whole or not at all where that is in our hands."""
-    return PathManager.open(path, "wb") if has_scheme(path) else replaced(Path(path))
+    return PathManager.open(path, "wb") if has_scheme(path) else atomic_write(Path(path))
 
 
 def _loaded(path: str) -> dict[str, Any]:
@@ -258,5 +258,5 @@ def _link(source: Path, target: Path) -> None:
         link.replace(target)
         sync_folder(target.parent)
     except OSError:  # a file system without hard links
-        with replaced(target) as copy, source.open("rb") as file:
+        with atomic_write(target) as copy, source.open("rb") as file:
             shutil.copyfileobj(file, copy)

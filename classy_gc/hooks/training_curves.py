@@ -9,7 +9,7 @@ from typing import Any
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import register_hook
 
-from classy_gc.files import replaced
+from classy_gc.files import atomic_write
 from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook
 from classy_gc.options import Rule, check_options
 
@@ -79,7 +79,7 @@ class TrainingCurvesHook(PhaseRecordHook):
             logging.info("no curves.png without matplotlib: pip install 'classy-gc[examples]'")
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(self.path) as file:
+        with atomic_write(self.path) as file:
             figure.savefig(file, format="png", dpi=150)
 
     def _series(self, phase: str, *keys: str) -> tuple[list[float], list[float]]:

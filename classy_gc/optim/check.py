@@ -10,14 +10,14 @@ from typing import Any
 from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer, build_optimizer
 from classy_vision.optim.zero import ZeRO
 
-from classy_gc.optim.classy_gc_optimizer import CLASSY_KEYS, ClassyGCOptimizer
-from classy_gc.optim.gc import GC
-from classy_gc.optim.schedules import check_schedulers
-from classy_gc.optim.stock import base_config, group_options, is_stock, refuse_gc_keys
-from classy_gc.options import FRACTION, Rule, check_known
+from classy_gc.optim.classy_gc_optimizer import CLASSY_KEYS
+from classy_gc.optim.param_scheduler.checks import check_schedulers
+from classy_gc.optim.scheduled_gc import ScheduledGC
+from classy_gc.optim.stock import base_config, check_no_gc_keys, is_stock, stock_group_options
+from classy_gc.options import Rule, check_known
 
 
-def values_and_rules(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
+def group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
     """The options that a parameter group of any optimizer can have.
 
     Args:
@@ -27,24 +27,15 @@ def values_and_rules(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[s
         The values that a group has where it does not say, and what each option accepts.
 
     Example:
-        >>> values, rules = values_and_rules(build_optimizer({"name": "adam_gc", "lr": 0.5}))
+        >>> values, rules = group_options(build_optimizer({"name": "adam_gc", "lr": 0.5}))
         >>> values["lr"], values["momentum"], "gc_loc" in rules
         (0.5, 0.9, True)
     """
     if isinstance(optimizer, ZeRO):
-        return values_and_rules(optimizer.base_optimizer)
-    if isinstance(optimizer, ClassyGCOptimizer):
-        values, rules = dict(optimizer._options), optimizer._group_rules()
-    elif isinstance(optimizer, GC):
-        values, rules = values_and_rules(optimizer.base_optimizer)
-        values = {**values, **optimizer._options}
-        rules = {**rules, **optimizer._gc_rules()}
-    else:
-        return group_options(optimizer)
-    if "betas" in values:  # whose first one ``momentum`` drives
-        values.setdefault("momentum", values["betas"][0])
-        rules.setdefault("momentum", FRACTION)
-    return values, rules
+        return group_options(optimizer.base_optimizer)
+    if isinstance(optimizer, ScheduledGC):
+        return optimizer.group_options()
+    return stock_group_options(optimizer)
 
 
 def check_optimizer(config: Mapping[str, Any]) -> None:
@@ -63,18 +54,18 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
         Traceback (most recent call last):
         ValueError: unknown key 'momentun' in optimizer 'sgd', did you mean 'momentum'? known: ...
     """
-    refuse_gc_keys(config)
+    check_no_gc_keys(config)
     cls = OPTIMIZER_REGISTRY[config["name"]]
     if not is_stock(cls):
         return
-    where = f"optimizer {config['name']!r}"
+    label = f"optimizer {config['name']!r}"
     known = inspect.signature(cls).parameters
-    check_known(config, [*CLASSY_KEYS, "param_groups", *known], where)
+    check_known(config, [*CLASSY_KEYS, "param_groups", *known], label)
     if cls is ZeRO:
-        base = base_config(config, where)
+        base = base_config(config, label)
         check_optimizer(base)
     if "param_schedulers" in config:
         # The stock from_config methods write into what they are given.
         optimizer = build_optimizer(copy.deepcopy(dict(base))) if cls is ZeRO else cls()
-        rules = values_and_rules(optimizer)[1]
-        check_schedulers(config, where, {k: rule for k, rule in rules.items() if rule.schedulable})
+        rules = group_options(optimizer)[1]
+        check_schedulers(config, label, {k: rule for k, rule in rules.items() if rule.schedulable})

@@ -10,13 +10,14 @@ import torch
 
 from classy_gc.core import CentralizedOptimizer, RMSprop
 from classy_gc.optim.fused import fused_supported
+from classy_gc.optim.param_scheduler.checks import check_schedulable, check_schedulers
 from classy_gc.optim.scheduled_gc import (
     ScheduledGC,
     as_groups,
     log_baseline,
     momentum_drives_betas,
+    with_momentum,
 )
-from classy_gc.optim.schedules import check_schedulers, refuse_schedules
 from classy_gc.options import (
     FRACTION,
     GC_FLAG,
@@ -45,19 +46,19 @@ _SPEED_DOC = """fused (bool, optional): torch's fused kernels (default: None, wh
 _RAISES_DOC = """ValueError: an unknown key, or a value out of its range."""
 
 
-def refuse_param_groups(config: Mapping[str, Any], where: str) -> None:
+def check_no_param_groups(config: Mapping[str, Any], label: str) -> None:
     """Says which tasks read ``param_groups``: one that does has taken them out of the config.
 
     Args:
         config: of the optimizer.
-        where: whose it is, for the message.
+        label: whose it is, for the message.
 
     Raises:
         ValueError: they are there.
     """
     if "param_groups" in config:
         raise ValueError(
-            f"{where}: param_groups needs the task 'paramwise_classification_task' or "
+            f"{label}: param_groups needs the task 'paramwise_classification_task' or "
             "'paramwise_fine_tuning', which read it beside the name of their optimizer"
         )
 
@@ -91,7 +92,7 @@ class ClassyGCOptimizer(ScheduledGC):
         ([[1.5, 0.5]], True)
     """
 
-    core_class: ClassVar[type[CentralizedOptimizer]]
+    core_class: ClassVar[type[torch.optim.Optimizer]]
     #: option: (default, rule), in the order of the core class
     options: ClassVar[dict[str, tuple[Any, Rule]]] = {}
     #: defaults that differ between a JSON config and the constructor
@@ -108,10 +109,15 @@ class ClassyGCOptimizer(ScheduledGC):
         )
 
     @classmethod
+    def _added_defaults(cls) -> Mapping[str, Any]:
+        # One of torch's own classes is centralized once it is built.
+        return getattr(cls.core_class, "added_defaults", CentralizedOptimizer.added_defaults)
+
+    @classmethod
     def _table(cls) -> dict[str, tuple[Any, Rule]]:
-        gc = dict(GC_OPTIONS)
-        if "gc_loc" in cls.core_class.added_defaults:
-            gc["gc_loc"] = (cls.core_class.added_defaults["gc_loc"], GC_FLAG)
+        gc, added = dict(GC_OPTIONS), cls._added_defaults()
+        if "gc_loc" in added:
+            gc["gc_loc"] = (added["gc_loc"], GC_FLAG)
         known = inspect.signature(cls.core_class).parameters
         speed = {name: option for name, option in SPEED_OPTIONS.items() if name in known}
         return {**cls.options, **gc, **speed}
@@ -135,12 +141,12 @@ class ClassyGCOptimizer(ScheduledGC):
             ValueError: an unknown key, a value out of its range, or a schedule for what
                 cannot be scheduled.
         """
-        where = cls._label()
+        label = cls.label()
         config = without_comments(config)
         options = {k: v for k, v in config.items() if k not in CLASSY_KEYS}
-        refuse_param_groups(config, where)
-        check_known(config, [*CLASSY_KEYS, *cls._table()], where)
-        check_schedulers(config, where, cls._schedulable())
+        check_no_param_groups(config, label)
+        check_known(config, [*CLASSY_KEYS, *cls._table()], label)
+        check_schedulers(config, label, cls._schedulable())
         return cls(**{**cls.config_defaults, **options})
 
     @classmethod
@@ -152,29 +158,32 @@ class ClassyGCOptimizer(ScheduledGC):
     @classmethod
     def _group_rules(cls) -> dict[str, Rule]:
         """Of the options that can differ between groups."""
+        known = {*inspect.signature(cls.core_class).parameters, *cls._added_defaults()}
         rules = {
             name: rule
             for name, (_, rule) in cls._table().items()
-            if name not in SPEED_OPTIONS and name in inspect.signature(cls.core_class).parameters
+            if name in known and name not in SPEED_OPTIONS
         }
         return {**rules, **cls._schedulable()}
 
+    def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
+        return with_momentum(dict(self._options), self._group_rules())
+
     @classmethod
     def _validated(cls, options: dict[str, Any]) -> dict[str, Any]:
-        options = check_options(options, cls._table(), cls._label())
+        options = check_options(options, cls._table(), cls.label())
         if "betas" in options:
             options["betas"] = tuple(map(float, options["betas"]))
-        core_class, core_options = cls._core(options)
         try:  # what torch says of options that do not go together, before anything is built
-            core_class([torch.zeros(1, 1)], **core_options)
+            cls._built([torch.zeros(1, 1)], options)
         except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{cls._label()}: {error}") from error
+            raise ValueError(f"{cls.label()}: {error}") from error
         return options
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
         groups = list(map(self._checked_group, as_groups(param_groups)))
         for options in (self._checked_group(kwargs), *groups):
-            refuse_schedules(options, self._group_rules(), self._label())
+            check_schedulable(options, self._group_rules(), self.label())
         super().set_param_groups(groups, **kwargs)
 
     def _checked_group(self, group: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,13 +192,13 @@ class ClassyGCOptimizer(ScheduledGC):
         if "weight_decay" not in self._options and group.get("weight_decay") == 0:
             # Which Classy Vision's tasks give BatchNorm, whatever the optimizer.
             del group["weight_decay"]
-        check_known(group, ["params", "param_names", *self._group_rules()], self._label())
+        check_known(group, ["params", "param_names", *self._group_rules()], self.label())
         return group
 
     @classmethod
-    def _core(cls, options: dict[str, Any]) -> tuple[type[CentralizedOptimizer], dict[str, Any]]:
-        """The core class and its options."""
-        return cls.core_class, options
+    def _built(cls, params: list[Any], options: dict[str, Any]) -> CentralizedOptimizer:
+        """The core optimizer."""
+        return cls.core_class(params, **options)
 
     def prepare(self, param_groups: Any) -> None:
         """Builds the core optimizer; called by ``set_param_groups``.
@@ -204,9 +213,8 @@ class ClassyGCOptimizer(ScheduledGC):
         options = dict(self._options)
         if options.get("fused", True) is None and not options["foreach"]:
             options["fused"] = all(self._fuses(p) for g in groups for p in g["params"]) or None
-        log_baseline(self._label(), options, groups)  # before torch writes into the groups
-        core_class, core_options = self._core(options)
-        self.optimizer = core_class(groups, **core_options)
+        log_baseline(self.label(), options, groups)  # before torch writes into the groups
+        self.optimizer = self._built(groups, options)
         momentum_drives_betas(self.optimizer)
 
     def _fuses(self, p: torch.Tensor) -> bool:

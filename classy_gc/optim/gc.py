@@ -17,15 +17,16 @@ from classy_vision.optim.rmsprop_tf import RMSpropTFOptimizer
 from classy_vision.optim.zero import ZeRO
 
 from classy_gc.core import centralize_optimizer
-from classy_gc.optim.classy_gc_optimizer import CLASSY_KEYS, GC_OPTIONS, refuse_param_groups
+from classy_gc.optim.classy_gc_optimizer import CLASSY_KEYS, GC_OPTIONS, check_no_param_groups
+from classy_gc.optim.param_scheduler.checks import check_schedulers
 from classy_gc.optim.scheduled_gc import (
     ScheduledGC,
     as_groups,
     log_baseline,
     momentum_drives_betas,
+    with_momentum,
 )
-from classy_gc.optim.schedules import check_schedulers
-from classy_gc.optim.stock import base_config, group_options, is_stock
+from classy_gc.optim.stock import base_config, is_stock, stock_group_options
 from classy_gc.options import (
     FRACTION,
     GC_FLAG,
@@ -96,12 +97,12 @@ class GC(ScheduledGC):
         super().__init__()
         if isinstance(base_optimizer, ScheduledGC):
             raise ValueError(
-                f"{self._label()}: base_optimizer {base_optimizer._label()} centralizes already; "
+                f"{self.label()}: base_optimizer {base_optimizer.label()} centralizes already; "
                 "set its own use_gc"
             )
         if isinstance(base_optimizer, ZeRO):
             raise ValueError(
-                f"{self._label()}: base_optimizer 'zero' holds only a share of the weights; put "
+                f"{self.label()}: base_optimizer 'zero' holds only a share of the weights; put "
                 "gc into the base_optimizer of zero"
             )
         self.base_optimizer = base_optimizer
@@ -111,7 +112,7 @@ class GC(ScheduledGC):
             "gc_loc": gc_loc,
             "decoupled_weight_decay": decoupled_weight_decay,
         }
-        self._options = check_options(options, self._TABLE, self._label())
+        self._options = check_options(options, self._TABLE, self.label())
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> GC:
@@ -124,23 +125,27 @@ class GC(ScheduledGC):
         Raises:
             ValueError: an unknown key or optimizer, or a value out of its range.
         """
-        where = cls._label()
+        label = cls.label()
         config = without_comments(config)
-        refuse_param_groups(config, where)
-        check_known(config, [*CLASSY_KEYS, "base_optimizer", *cls._TABLE], where)
-        base = base_config(config, where)
+        check_no_param_groups(config, label)
+        check_known(config, [*CLASSY_KEYS, "base_optimizer", *cls._TABLE], label)
+        base = base_config(config, label)
         base_class = OPTIMIZER_REGISTRY[base["name"]]
         rules = None  # of others we don't know the keys
         if is_stock(base_class) and base_class is not ZeRO:
             known = inspect.signature(base_class).parameters
-            check_known(base, ["name", *known], f"base_optimizer of {where}")
-            rules = {**group_options(base_class())[1], **cls._gc_rules()}
+            check_known(base, ["name", *known], f"base_optimizer of {label}")
+            rules = {**stock_group_options(base_class())[1], **cls._gc_rules()}
             rules |= {"momentum": FRACTION} if "betas" in rules else {}
             rules = {name: rule for name, rule in rules.items() if rule.schedulable}
-        check_schedulers(config, where, rules)
+        check_schedulers(config, label, rules)
         options = {name: config[name] for name in cls._TABLE if name in config}
         # The stock from_config methods write their defaults into the config they are given.
         return cls(build_optimizer(copy.deepcopy(dict(base))), **options)
+
+    def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
+        values, rules = stock_group_options(self.base_optimizer)
+        return with_momentum({**values, **self._options}, {**rules, **self._gc_rules()})
 
     @classmethod
     def _gc_rules(cls) -> dict[str, Rule]:
@@ -160,7 +165,7 @@ class GC(ScheduledGC):
         if groups and not isinstance(groups[0], Mapping):
             groups = as_groups(groups)
         # Before torch writes the defaults into the groups.
-        log_baseline(self._label(), self._options, groups)
+        log_baseline(self.label(), self._options, groups)
         self.base_optimizer.prepare(groups)
         options = dict(self._options)
         optimizer = self.base_optimizer.optimizer
@@ -171,7 +176,7 @@ class GC(ScheduledGC):
         for group in groups:
             # Classy Vision's tasks give BatchNorm this one whether or not it is an option.
             decay = [] if group.get("weight_decay") else ["weight_decay"]
-            check_known(group, [*known, *decay], self._label())
+            check_known(group, [*known, *decay], self.label())
         self.optimizer = centralize_optimizer(optimizer, **options)
         momentum_drives_betas(self.optimizer)
 
@@ -184,7 +189,7 @@ class GC(ScheduledGC):
     def step(
         self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None
     ) -> None:
-        self._refresh_schedules(where)
+        self.refresh_schedules(where)
         self.base_optimizer.step(*args, closure=closure, where=where)
 
     def on_epoch(self, where: float) -> None:

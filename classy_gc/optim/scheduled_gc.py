@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,14 +13,15 @@ from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
 from classy_vision.optim.param_scheduler import ConstantParamScheduler, UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 
+from classy_gc.optim.param_scheduler.checks import with_intervals
 from classy_gc.optim.resume import resumed_state
-from classy_gc.optim.schedules import with_intervals
+from classy_gc.options import FRACTION, Rule
 
 
-def log_baseline(where: str, options: Mapping[str, Any], groups: Iterable[Mapping]) -> None:
+def log_baseline(label: str, options: Mapping[str, Any], groups: Iterable[Mapping]) -> None:
     """Says once that an optimizer runs without GC, unless a group or a schedule turns it on."""
     if not options["use_gc"] and not any("use_gc" in group for group in groups):
-        logging.info(f"{where}: use_gc is off, a baseline without GC")
+        logging.info(f"{label}: use_gc is off, a baseline without GC")
 
 
 def as_groups(param_groups: Any) -> list[dict[str, Any]]:
@@ -63,6 +65,16 @@ def _schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def with_momentum(
+    values: dict[str, Any], rules: dict[str, Rule]
+) -> tuple[dict[str, Any], dict[str, Rule]]:
+    """Values and rules of options, with the ``momentum`` that drives the first of ``betas``."""
+    if "betas" in values:
+        values = {**values, "momentum": values.get("momentum", values["betas"][0])}
+        rules = {**rules, "momentum": rules.get("momentum", FRACTION)}
+    return values, rules
+
+
 def momentum_drives_betas(optimizer: torch.optim.Optimizer) -> None:
     """Lets the ``momentum`` of a group, where it has one, be the first of its ``betas``.
 
@@ -90,9 +102,25 @@ class ScheduledGC(ClassyOptimizer):
         self._resumed_without_schedule = False
 
     @classmethod
-    def _label(cls) -> str:
+    def label(cls) -> str:
+        """For messages."""
         names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is cls]
         return f"optimizer {(names or [cls.__name__])[0]!r}"
+
+    @abstractmethod
+    def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
+        """The options that a parameter group can have.
+
+        Returns:
+            The values that a group has where it does not say, and what each option accepts;
+            where the first of ``betas`` can be driven, ``momentum`` too.
+
+        Example:
+            >>> from classy_gc.optim import AdamGC
+            >>> values, rules = AdamGC(lr=0.5).group_options()
+            >>> values["lr"], values["momentum"], rules["lr"].allowed
+            (0.5, 0.9, 'a number >= 0')
+        """
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
         """As Classy Vision's, for fvcore's own ParamSchedulers too (updated at every step).
@@ -112,10 +140,15 @@ class ScheduledGC(ClassyOptimizer):
             if own is not None:
                 group["param_names"] = own
 
-    def _refresh_schedules(
+    def refresh_schedules(
         self, where: float | None, optimizer: ClassyOptimizer | None = None
     ) -> None:
-        """Catches up with schedules of options that a resumed checkpoint knew nothing of."""
+        """Catches up with schedules of options that a resumed checkpoint knew nothing of.
+
+        Args:
+            where: the share of training done, in [0, 1).
+            optimizer: the ``zero`` around this one (default: None, there is none).
+        """
         if self._resumed_without_schedule and where is not None:
             optimizer = optimizer or self
             optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.EPOCH))
@@ -130,7 +163,7 @@ class ScheduledGC(ClassyOptimizer):
             closure: reevaluates the model and returns the loss (default: None).
             where: the share of training done, in [0, 1); required.
         """
-        self._refresh_schedules(where)
+        self.refresh_schedules(where)
         super().step(*args, closure=closure, where=where)
 
     def set_classy_state(self, state: dict[str, Any]) -> None:
@@ -149,18 +182,23 @@ class ScheduledGC(ClassyOptimizer):
         self._load(super().set_classy_state, state)
 
     def _load(self, load: Callable[[dict[str, Any]], None], state: dict[str, Any]) -> None:
-        resumed = self._resumed(state)
+        resumed = self.resumed(state)
         with warnings.catch_warnings():
             # The core's, of a GC option that was scheduled: its schedule goes on.
             warnings.filterwarnings("ignore", r"\w+\.load_state_dict: the state says")
             load(resumed)
 
-    def _resumed(
+    def resumed(
         self, state: dict[str, Any], optimizer: ClassyOptimizer | None = None
     ) -> dict[str, Any]:
-        """What to load; ``optimizer`` is the ``zero`` around this one, if there is one."""
+        """The state to load in place of a checkpoint's, see :func:`resumed_state`.
+
+        Args:
+            state: what ``get_classy_state`` returned; stays as it is.
+            optimizer: the ``zero`` around this one (default: None, there is none).
+        """
         resumed, lacks_schedule = resumed_state(
-            state, optimizer or self, self.optimizer, self._label()
+            state, optimizer or self, self.optimizer, self.label()
         )
         self._resumed_without_schedule |= lacks_schedule
         return resumed

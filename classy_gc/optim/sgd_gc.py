@@ -63,11 +63,11 @@ class SGDGC(ClassyGCOptimizer):
         super().__init__(*args, **options)
 
     @classmethod
-    def _core(cls, options: dict[str, Any]) -> tuple[type[core.SGD], dict[str, Any]]:
+    def _built(cls, params: list[Any], options: dict[str, Any]) -> core.SGD:
         options = dict(options)
         larc = check_options(
-            options.pop("larc_config"), _LARC_OPTIONS, f"larc_config of {cls._label()}"
+            options.pop("larc_config"), _LARC_OPTIONS, f"larc_config of {cls.label()}"
         )
         if options.pop("use_larc"):
-            return core.LARC, {**options, **larc}
-        return core.SGD, options
+            return core.LARC(params, **options, **larc)
+        return core.SGD(params, **options)

@@ -32,12 +32,12 @@ def is_stock(cls: type) -> bool:
     return cls.__module__.startswith("classy_vision.")
 
 
-def base_config(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def base_config(config: Mapping[str, Any], label: str) -> Mapping[str, Any]:
     """The ``base_optimizer`` of an optimizer around another.
 
     Args:
         config: of the outer optimizer, whose schedules drive both.
-        where: whose it is, for the message.
+        label: whose it is, for the message.
 
     Raises:
         ValueError: it is no config of a registered optimizer, or has schedules of its own.
@@ -49,15 +49,15 @@ def base_config(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     base = config.get("base_optimizer")
     if not isinstance(base, Mapping) or "name" not in base:
         raise ValueError(
-            f"{where}: base_optimizer must be an optimizer config with a 'name', not {base!r}"
+            f"{label}: base_optimizer must be an optimizer config with a 'name', not {base!r}"
         )
-    check_known([base["name"]], sorted(OPTIMIZER_REGISTRY), where, "base_optimizer")
+    check_known([base["name"]], sorted(OPTIMIZER_REGISTRY), label, "base_optimizer")
     if "param_schedulers" in base:
-        raise ValueError(f"{where}: param_schedulers belong beside base_optimizer, not in it")
+        raise ValueError(f"{label}: param_schedulers belong beside base_optimizer, not in it")
     return base
 
 
-def group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
+def stock_group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
     """The options of a parameter group: their values, and what they accept.
 
     Only torch's optimizer tells, and it needs a parameter.
@@ -66,7 +66,7 @@ def group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str,
         optimizer: around one of torch; stays as it is.
 
     Example:
-        >>> values, rules = group_options(OPTIMIZER_REGISTRY["sgd"](lr=0.5))
+        >>> values, rules = stock_group_options(OPTIMIZER_REGISTRY["sgd"](lr=0.5))
         >>> values["lr"], rules["lr"].allowed
         (0.5, 'a number >= 0')
     """
@@ -81,7 +81,7 @@ def _rule(name: str, value: Any) -> Rule:
     return _RULES.get(name, kind)
 
 
-def refuse_gc_keys(config: Mapping[str, Any]) -> None:
+def check_no_gc_keys(config: Mapping[str, Any]) -> None:
     """Refuses options of gradient centralization where a stock optimizer would ignore them.
 
     Args:
@@ -91,7 +91,7 @@ def refuse_gc_keys(config: Mapping[str, Any]) -> None:
         ValueError: naming the key, its value, and the optimizer to use.
 
     Example:
-        >>> refuse_gc_keys({"name": "sgd", "lr": 0.1, "use_gc": True})
+        >>> check_no_gc_keys({"name": "sgd", "lr": 0.1, "use_gc": True})
         Traceback (most recent call last):
         ValueError: optimizer 'sgd' would ignore use_gc (True); the one with gradient \
 centralization is 'sgd_gc'
@@ -108,7 +108,7 @@ centralization is 'sgd_gc'
     if cls is ZeRO:
         base = config.get("base_optimizer")
         if isinstance(base, Mapping):
-            refuse_gc_keys({**base, **({"param_schedulers": schedules} if scheduled else {})})
+            check_no_gc_keys({**base, **({"param_schedulers": schedules} if scheduled else {})})
         scheduled = {}
         advice = "it belongs in base_optimizer"
     elif f"{name}_gc" not in OPTIMIZER_REGISTRY:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
 from classy_vision.optim import register_optimizer
 
 from classy_gc import core
-from classy_gc.core import CentralizedOptimizer
+from classy_gc.core import CentralizedOptimizer, centralize_optimizer
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
 from classy_gc.options import BETAS, BOOL, NUMBER, Rule, check_known
 
@@ -106,6 +107,14 @@ class TorchGC(ClassyGCOptimizer):
         super().__init__(*args, **options)
 
     @classmethod
+    def _built(cls, params: list[Any], options: dict[str, Any]) -> torch.optim.Optimizer:
+        if issubclass(cls.core_class, CentralizedOptimizer):
+            return super()._built(params, options)
+        gc = {name: options[name] for name in cls._added_defaults()}
+        others = {name: value for name, value in options.items() if name not in gc}
+        return centralize_optimizer(cls.core_class(params, **others), **gc)
+
+    @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TorchGC:
         """Instantiates the optimizer from a configuration, which stays as it is.
 
@@ -124,7 +133,7 @@ class TorchGC(ClassyGCOptimizer):
         return _named(config.get("optimizer")).from_config(options)
 
     @classmethod
-    def _label(cls) -> str:
+    def label(cls) -> str:
         return f"optimizer 'torch_gc' ({cls.core_class.__name__})"
 
     @classmethod
@@ -154,44 +163,27 @@ class TorchGC(ClassyGCOptimizer):
 
 del TorchGC.__signature__  # it has no ``optimizer``, which ``__new__`` has
 
-
-def _member(name: str, base: type, *bases: type, **attributes: Any) -> type:
-    """A class that pickle finds in this module."""
-    attributes |= {"__module__": __name__, "__doc__": None}
-    globals()[name] = type(base)(name, (base, *bases), attributes)
-    return globals()[name]
-
-
-def _signature(parent: type[torch.optim.Optimizer]) -> inspect.Signature:
-    """The options of a torch class and those of GC, which its ``**kwargs`` hide."""
-    options = list(inspect.signature(parent).parameters.values())
-    for name, default in CentralizedOptimizer.added_defaults.items():
-        options.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
-    return inspect.Signature(sorted(options, key=lambda option: option.kind))
+_CLASSES = {
+    name: parent
+    for name, parent in inspect.getmembers(torch.optim, inspect.isclass)
+    if issubclass(parent, torch.optim.Optimizer) and name not in ("Optimizer", *_UNFIT)
+}
 
 
-def _classes() -> dict[str, type[TorchGC]]:
-    found = {}
-    for name, parent in inspect.getmembers(torch.optim, inspect.isclass):
-        if name in ("Optimizer", *_UNFIT) or not issubclass(parent, torch.optim.Optimizer):
-            continue
-        core_class = getattr(core, name, None) or _member(
-            name, CentralizedOptimizer, parent, __signature__=_signature(parent)
-        )
-        options = inspect.signature(core_class).parameters
-        options = {k: (o.default, _rule(name, o)) for k, o in options.items() if k not in _LEFT_OUT}
-        found[name] = _member(f"{name}GC", TorchGC, core_class=core_class, options=options)
-    return found
-
-
-_CLASSES = _classes()
+@cache
+def _class_of(name: str) -> type[TorchGC]:
+    core_class = getattr(core, name, _CLASSES[name])
+    options = inspect.signature(core_class).parameters
+    options = {k: (o.default, _rule(name, o)) for k, o in options.items() if k not in _LEFT_OUT}
+    body = {"core_class": core_class, "options": options, "__doc__": None}
+    return type(TorchGC)(f"{name}GC", (TorchGC,), body)
 
 
 def _named(name: Any) -> type[TorchGC]:
-    where = "optimizer 'torch_gc'"
+    label = "optimizer 'torch_gc'"
     if name is None:
-        raise ValueError(f"missing key 'optimizer' in {where}; known: {', '.join(_CLASSES)}")
+        raise ValueError(f"missing key 'optimizer' in {label}; known: {', '.join(_CLASSES)}")
     if isinstance(name, str) and name in _UNFIT:
-        raise ValueError(f"{where}: optimizer must not be {name!r}, which {_UNFIT[name]}")
-    check_known([name], _CLASSES, where, "optimizer")
-    return _CLASSES[name]
+        raise ValueError(f"{label}: optimizer must not be {name!r}, which {_UNFIT[name]}")
+    check_known([name], _CLASSES, label, "optimizer")
+    return _class_of(name)

@@ -16,13 +16,13 @@ from classy_gc.optim.scheduled_gc import ScheduledGC
 
 def _step(self: ZeRO, *args: Any, where: float | None = None, **kwargs: Any) -> None:
     if isinstance(self.base_optimizer, ScheduledGC):
-        self.base_optimizer._refresh_schedules(where, self)
+        self.base_optimizer.refresh_schedules(where, self)
     ClassyOptimizer.step(self, *args, where=where, **kwargs)
 
 
 def _set_classy_state(self: ZeRO, state: dict[str, Any]) -> None:
     if isinstance(self.base_optimizer, ScheduledGC):
-        state = self.base_optimizer._resumed(state, self)
+        state = self.base_optimizer.resumed(state, self)
     ClassyOptimizer.set_classy_state(self, state)
 
 

@@ -7,162 +7,14 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
-from classy_vision.optim.param_scheduler import (
-    ConstantParamScheduler,
-    UpdateInterval,
-)
+from classy_vision.optim import ClassyOptimizer
+from classy_vision.optim.param_scheduler import ConstantParamScheduler
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from classy_gc.optim.check import values_and_rules
-from classy_gc.optim.schedules import build_scheduler, refuse_schedules, with_intervals
-from classy_gc.options import BOOL, NON_NEGATIVE, check_known
-from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
-
-#: multiplier: the option that it multiplies
-MULTIPLIERS = {"lr_mult": "lr", "decay_mult": "weight_decay"}
-
-
-class ScaledParamScheduler(ParamScheduler):
-    """``multiplier × scheduler(where)``, updated as often as the scheduler.
-
-    Args:
-        scheduler: what to multiply.
-        multiplier: by what.
-
-    Example:
-        >>> from fvcore.common.param_scheduler import LinearParamScheduler
-        >>> ScaledParamScheduler(LinearParamScheduler(1.0, 0.0), 0.5)(0.5)
-        0.25
-    """
-
-    def __init__(self, scheduler: ParamScheduler, multiplier: float) -> None:
-        self.scheduler = scheduler
-        self.multiplier = multiplier
-        self.update_interval = getattr(scheduler, "update_interval", UpdateInterval.STEP)
-
-    def __call__(self, where: float) -> float:
-        return self.multiplier * self.scheduler(where)
-
-
-class OptimizerOptions:
-    """The options of an optimizer that a group can have: their values, schedules and rules.
-
-    Args:
-        optimizer: not yet given its parameters.
-        schedules: of the task, option: ParamScheduler (default: None, none).
-        num_epochs: of the training, for schedules yet to be built (default: 1).
-
-    Example:
-        >>> from classy_vision.optim import build_optimizer
-        >>> options = OptimizerOptions(build_optimizer({"name": "sgd_gc", "lr": 0.5}))
-        >>> options.values["lr"], options.values["momentum"]
-        (0.5, 0.0)
-        >>> options.check({"momentun": 0.9}, "custom_keys 'blocks'")
-        Traceback (most recent call last):
-        ValueError: unknown key 'momentun' in custom_keys 'blocks' (optimizer 'sgd_gc'), did you \
-mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
-    """
-
-    def __init__(
-        self,
-        optimizer: ClassyOptimizer,
-        schedules: Mapping[str, Any] | None = None,
-        num_epochs: float = 1,
-    ) -> None:
-        names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is type(optimizer)]
-        self.label = f"optimizer {(names or [type(optimizer).__name__])[0]!r}"
-        self.schedules = with_intervals(schedules or {})
-        self.num_epochs = num_epochs
-        self.values, self.rules = values_and_rules(optimizer)
-        self._built: dict[str, ParamScheduler] = {}
-        self._known = {
-            **dict.fromkeys(MULTIPLIERS, NON_NEGATIVE._replace(schedulable=False)),
-            "bn_weight_decay": BOOL,
-            **self.rules,
-        }
-
-    def require(self, multiplier: str, where: str) -> None:
-        """Refuses a multiplier of an option that the optimizer does not have.
-
-        Args:
-            multiplier: one of :data:`MULTIPLIERS`.
-            where: what asks for it.
-
-        Raises:
-            ValueError: naming both, and the options that there are.
-        """
-        if MULTIPLIERS[multiplier] not in self.rules:
-            raise ValueError(
-                f"{where} multiplies {MULTIPLIERS[multiplier]!r}, which {self.label} does not "
-                f"have; known: {', '.join(self.rules)}"
-            )
-
-    def check(self, options: Mapping[str, Any], where: str) -> None:
-        """Refuses options that the optimizer does not have, and values that they do not accept.
-
-        Args:
-            options: as a builder returns them.
-            where: whose they are, for the message.
-
-        Raises:
-            ValueError: naming the key, the value, and what is allowed.
-        """
-        check_known(options, self._known, f"{where} ({self.label})")
-        for name, value in options.items():
-            if name in MULTIPLIERS:
-                self.require(name, f"{name} of {where}")
-            self._scheduler_or_value(name, value, where)
-        momentum = {**self.values, **self.schedules, **options}.get("momentum")
-        if options.get("nesterov") and momentum == 0:
-            raise ValueError(f"{where}: nesterov must be false where momentum is 0, not True")
-        if "betas" in options and "momentum" in options:
-            raise ValueError(f"{where}: momentum drives the first of betas; give one")
-        refuse_schedules(options, self.rules, where)
-
-    def _scheduler_or_value(self, name: str, value: Any, where: str) -> Any:
-        if isinstance(value, ParamScheduler):
-            return value
-        rule = self._known[name]
-        if isinstance(value, Mapping) and rule.schedulable:
-            # One object for equal configs, so that their parameters share a group.
-            key = json.dumps([name, value], sort_keys=True, default=id)
-            if key not in self._built:
-                self._built[key] = build_scheduler(
-                    value, f"{where}: {name}", name, rule, self.num_epochs
-                )
-            return self._built[key]
-        if not rule.accepts(value):
-            raise ValueError(f"{where}: {name} must be {rule.allowed}, not {value!r}")
-        return tuple(value) if isinstance(value, list) else value
-
-    def resolve(self, options: Mapping[str, Any], without_decay: bool, where: str) -> dict:
-        """The options of a group as ``set_param_groups`` takes them, each a ParamScheduler.
-
-        Args:
-            options: as a builder returns them.
-            without_decay: whether the weight decay is 0 where they do not give it.
-            where: whose they are, for the message.
-        """
-        base = dict(self.schedules)
-        if without_decay and "weight_decay" in self.rules:
-            base["weight_decay"] = 0.0
-        for name, value in with_intervals(options).items():
-            if name in self.rules:
-                base[name] = self._scheduler_or_value(name, value, where)
-        for multiplier, name in MULTIPLIERS.items():
-            factor = options.get(multiplier, 1)
-            if factor == 1:
-                continue
-            value = base.get(name, self.values.get(name))
-            scheduled = isinstance(value, ParamScheduler)
-            base[name] = ScaledParamScheduler(value, factor) if scheduled else factor * value
-        return {
-            name: value if isinstance(value, ParamScheduler) else ConstantParamScheduler(value)
-            for name, value in base.items()
-        }
+from classy_gc.param_groups.builder import NamedParameter, ParamGroupBuilder
+from classy_gc.param_groups.optimizer_options import OptimizerOptions, ScaledParamScheduler
 
 
 def parameter_occurrences(root: nn.Module, prefix: str = "") -> Iterator[NamedParameter]:
@@ -259,9 +111,9 @@ def build_param_groups(
         without_decay = not decays and isinstance(parameter.module, _BatchNorm)
         asked = json.dumps([own, without_decay], sort_keys=True, default=id)
         if asked not in resolved:
-            where = f"options of {name!r} from {builder.label()}"
-            options.check(own, where)
-            resolved[asked] = options.resolve(own, without_decay, where)
+            label = f"options of {name!r} from {builder.label()}"
+            options.check(own, label)
+            resolved[asked] = options.resolve(own, without_decay, label)
         effective = {**options.values, **resolved[asked]}
         effective = {k: _identity(v) for k, v in effective.items()}
         key = json.dumps(effective, sort_keys=True, default=str)

@@ -10,10 +10,9 @@ from classy_vision.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from classy_gc.options import NON_NEGATIVE, Rule
-from classy_gc.param_groups import register_param_group_builder
-from classy_gc.param_groups.build import OptimizerOptions
-from classy_gc.param_groups.param_group_builder import NamedParameter
+from classy_gc.param_groups.builder import GroupOptions, NamedParameter
 from classy_gc.param_groups.paramwise import Paramwise
+from classy_gc.param_groups.registry import register_param_group_builder
 
 _DECAY = Rule("a number in (0, 1]", lambda v: NON_NEGATIVE.accepts(v) and 0 < v <= 1)
 
@@ -54,7 +53,7 @@ class LayerDecay(Paramwise):
         self,
         model: nn.Module,
         parameters: Sequence[NamedParameter],
-        optimizer: OptimizerOptions,
+        optimizer: GroupOptions,
     ) -> list[dict[str, Any]]:
         optimizer.require("lr_mult", f"decay of {self.label()}")
         stem, layers = self._layers(model)

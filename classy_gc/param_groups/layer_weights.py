@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch.nn.utils.parametrize import ParametrizationList
 
+from classy_gc.param_groups.builder import NamedParameter
 from classy_gc.param_groups.kinds import LAYERS, is_norm
-from classy_gc.param_groups.param_group_builder import NamedParameter
 
 
 def no_layer_weight_reason(parameter: NamedParameter) -> str | None:

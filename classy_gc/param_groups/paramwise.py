@@ -12,11 +12,11 @@ from torchvision.ops import DeformConv2d
 
 from classy_gc.core import ineligible_reason
 from classy_gc.options import BOOL, MAPPING, NON_NEGATIVE, Rule
-from classy_gc.param_groups import register_param_group_builder
-from classy_gc.param_groups.build import MULTIPLIERS, OptimizerOptions
+from classy_gc.param_groups.builder import GroupOptions, NamedParameter, ParamGroupBuilder
 from classy_gc.param_groups.kinds import is_depthwise, is_norm
 from classy_gc.param_groups.layer_weights import no_layer_weight_reason
-from classy_gc.param_groups.param_group_builder import NamedParameter, ParamGroupBuilder
+from classy_gc.param_groups.optimizer_options import MULTIPLIERS
+from classy_gc.param_groups.registry import register_param_group_builder
 
 _MULTIPLIER = Rule("a number >= 0 or null", lambda v: v is None or NON_NEGATIVE.accepts(v))
 
@@ -86,13 +86,13 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
         for key, options in self.custom_keys.items():
             if not isinstance(options, Mapping):
                 raise ValueError(
-                    f"{self._where(key)} must be an object of options, not {options!r}"
+                    f"{self._key_label(key)} must be an object of options, not {options!r}"
                 )
 
-    def _where(self, key: str) -> str:
+    def _key_label(self, key: str) -> str:
         return f"custom_keys {key!r} of {self.label()}"
 
-    def _check(self, parameters: Sequence[NamedParameter], optimizer: OptimizerOptions) -> None:
+    def _check(self, parameters: Sequence[NamedParameter], optimizer: GroupOptions) -> None:
         for field in self.fields:
             for multiplier in MULTIPLIERS:
                 if field.endswith(multiplier) and getattr(self, field) is not None:
@@ -102,15 +102,15 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
         names = [f"{p.prefix}.{p.name}" for p in parameters]
         used = {self._key(p) for p in parameters if p.parameter.requires_grad}
         for key, options in self.custom_keys.items():
-            optimizer.check(options, self._where(key))
+            optimizer.check(options, self._key_label(key))
             if not any(key in name for name in names):
                 raise ValueError(
-                    f"{self._where(key)} matches no parameter; nearest names: "
-                    + ", ".join(_nearest(key, parameters))
+                    f"{self._key_label(key)} matches no parameter; nearest names: "
+                    + ", ".join(_close_names(key, parameters))
                 )
             if key not in used:
                 logging.warning(
-                    f"{self._where(key)} decides for no parameter: all that it matches are "
+                    f"{self._key_label(key)} decides for no parameter: all that it matches are "
                     "frozen, or match a longer key"
                 )
 
@@ -170,13 +170,13 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
         self,
         model: nn.Module,
         parameters: Sequence[NamedParameter],
-        optimizer: OptimizerOptions,
+        optimizer: GroupOptions,
     ) -> list[dict[str, Any]]:
         self._check(parameters, optimizer)
         return [self._options(parameter) for parameter in parameters]
 
 
-def _nearest(key: str, parameters: Sequence[NamedParameter]) -> list[str]:
+def _close_names(key: str, parameters: Sequence[NamedParameter]) -> list[str]:
     """Three names of modules and parameters, whole or the last part."""
     names: dict[str, None] = {}
     for parameter in parameters:

@@ -9,8 +9,12 @@ from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, Consta
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
-from classy_gc.param_groups.build import MULTIPLIERS, OptimizerOptions, ScaledParamScheduler
 from classy_gc.param_groups.kinds import kind
+from classy_gc.param_groups.optimizer_options import (
+    MULTIPLIERS,
+    OptimizerOptions,
+    ScaledParamScheduler,
+)
 from classy_gc.table import aligned
 
 

@@ -93,14 +93,14 @@ class _VertexOptimizer:
         self._turns = indices(graph.turns)
         self._junctions = indices(graph.junctions)
         self._corners = self._walls = None
-        self._where, views = _lay_out(graph, layout)
-        self._where = self._where.to(device)
+        self._place, views = _lay_out(graph, layout)
+        self._place = self._place.to(device)
         # One buffer that the energy reads, and that the parameters of the optimizer are views
         # of; so are their gradients.
         start = torch.as_tensor(graph.positions, dtype=torch.float32, device=device)
         self._buffer = torch.empty(start.numel(), device=device)
-        self._buffer[self._where] = start
-        self._fixed = self._where[indices(graph.fixed)]
+        self._buffer[self._place] = start
+        self._fixed = self._place[indices(graph.fixed)]
         self._fixed_at = self._buffer[self._fixed]
         self._buffer.requires_grad_()
         self._buffer.grad = torch.zeros_like(self._buffer)
@@ -114,7 +114,7 @@ class _VertexOptimizer:
 
     @property
     def positions(self) -> Tensor:
-        return self._buffer[self._where]
+        return self._buffer[self._place]
 
     def _optimizer(self, params: list[Tensor], use_gc: bool) -> torch.optim.Optimizer:
         raise NotImplementedError
@@ -196,15 +196,15 @@ def _lay_out(graph: Graph, layout: str) -> tuple[Tensor, list[tuple[int, int, tu
     size = np.bincount(graph.parts)
     order = np.lexsort((np.arange(n), graph.parts, size[graph.parts]))
     sizes, parts = np.unique(size, return_counts=True)
-    where = np.empty((n, 2), int)
+    place = np.empty((n, 2), int)
     views, begin, first = [], 0, 0
     for m, k in zip(sizes.tolist(), parts.tolist(), strict=True):
         vertices = order[first : first + k * m]
         index = begin + np.arange(2 * k * m).reshape(k, 2, m)
-        where[vertices] = index.transpose(0, 2, 1).reshape(-1, 2)
+        place[vertices] = index.transpose(0, 2, 1).reshape(-1, 2)
         views.append((begin, begin + 2 * k * m, (2 * k, m)))
         begin, first = begin + 2 * k * m, first + k * m
-    return torch.as_tensor(where), views
+    return torch.as_tensor(place), views
 
 
 class TensorPolyOptimizer(_VertexOptimizer):

@@ -33,7 +33,7 @@ def param_group_table(task: ClassyTask) -> str:
     model, loss, optimizer = task.base_model, task.base_loss, task.optimizer
     named = [*parameter_occurrences(model), *parameter_occurrences(loss, "loss")]
     if getattr(task, "param_group_builder", None) is not None:
-        groups, options = task._groups(optimizer, model, loss)
+        groups, options = task.build_param_groups(optimizer, model, loss)
     else:
         if isinstance(task, FineTuningTask) and task.freeze_trunk:
             freeze_trunk(model)

@@ -11,7 +11,7 @@ from classy_vision.optim.classy_optimizer import OptionsView
 from torch import nn
 
 from classy_gc.custom_imports import import_custom
-from classy_gc.optim.stock import refuse_gc_keys
+from classy_gc.optim.stock import check_no_gc_keys
 from classy_gc.options import without_comments
 from classy_gc.param_groups import (
     OptimizerOptions,
@@ -60,7 +60,7 @@ class ParamwiseMixin:
         if "optimizer" not in config or config.get("test_only", False):
             return super().from_config(config)
         optimizer = dict(config["optimizer"])
-        refuse_gc_keys(optimizer)
+        check_no_gc_keys(optimizer)
         builder = None
         if "param_groups" in optimizer:
             builder = build_param_group_builder(optimizer.pop("param_groups"))
@@ -93,16 +93,23 @@ class ParamwiseMixin:
         if self.param_group_builder is None:
             super().prepare_optimizer(optimizer, model, loss)
             return
-        groups, options = self._groups(optimizer, model, loss)
+        groups, options = self.build_param_groups(optimizer, model, loss)
         logging.info(f"{self.param_group_builder.label()}:\n{short_table(groups, options)}")
         for group in groups:
             del group["param_names"]
         optimizer.set_param_groups(groups)
         optimizer.options_view = _OptionsView(optimizer)
 
-    def _groups(
-        self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None
+    def build_param_groups(
+        self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None = None
     ) -> tuple[list[dict[str, Any]], OptimizerOptions]:
+        """The groups of :func:`classy_gc.param_groups.build_param_groups`, and what they know.
+
+        Args:
+            optimizer: of the task, not yet given its parameters.
+            model: of the task.
+            loss: of the task (default: None).
+        """
         common = (self.optimizer_schedulers, self.optimizer_num_epochs)
         groups = build_param_groups(
             self.param_group_builder, model, optimizer, loss, *common, self.bn_weight_decay

@@ -30,9 +30,9 @@ class ParamwiseFineTuning(ParamwiseMixin, FineTuningTask):
         True
     """
 
-    def _groups(
+    def build_param_groups(
         self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None
     ) -> tuple[list[dict[str, Any]], OptimizerOptions]:
         if self.freeze_trunk:  # the stock task does it only once the groups are there
             freeze_trunk(model)
-        return super()._groups(optimizer, model, loss)
+        return super().build_param_groups(optimizer, model, loss)

@@ -6,7 +6,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-from classy_gc.hooks.gc_monitor import row_mean_norms, whole_row_sums
+from classy_gc.hooks.gc_monitor import row_mean_norms, row_sums
 
 from .processes import process_group, torchrun
 
@@ -26,7 +26,7 @@ def main(path):
         mesh = init_device_mesh("cpu", (2,))
         for shape, placement in CASES:
             x, start = (distribute_tensor(x, mesh, [PLACEMENTS[placement]]) for x in tensors(shape))
-            results[shape, placement] = row_mean_norms(x, whole_row_sums(start))
+            results[shape, placement] = row_mean_norms(x, row_sums(start))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 
 import classy_gc  # noqa: F401
-from classy_gc.files import replaced, temporary
+from classy_gc.files import atomic_write, temporary
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
 SAVED = "model_phase-{}_end.torch"
@@ -257,7 +257,7 @@ def test_an_error_leaves_the_old_file(tmp_path):
     path.write_bytes(b"old")
 
     def write():
-        with replaced(path) as file:
+        with atomic_write(path) as file:
             file.write(b"half")
             Path("/dev/full").write_bytes(b"the other half")
 

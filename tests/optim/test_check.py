@@ -11,7 +11,7 @@ from classy_vision.optim import OPTIMIZER_REGISTRY, build_optimizer
 from classy_vision.tasks import build_task
 
 from classy_gc.commands import main
-from classy_gc.optim.check import check_optimizer, values_and_rules
+from classy_gc.optim.check import check_optimizer, group_options
 
 from .cases import CONFIGS, STOCK, config
 
@@ -96,7 +96,7 @@ def test_every_key_and_schedule_that_it_reads_passes(name):
 @pytest.mark.parametrize("row", CONFIGS)
 def test_under_zero_schedules_are_those_of_its_base(row):
     check_optimizer(zero(config(row), num_epochs=2, **scheduled("lr", "use_gc", "momentum")))
-    rules = values_and_rules(build_optimizer(zero(config(row))))[1]
+    rules = group_options(build_optimizer(zero(config(row))))[1]
     assert {"lr", "use_gc", "momentum"} <= {
         name for name, rule in rules.items() if rule.schedulable
     }

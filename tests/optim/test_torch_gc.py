@@ -128,6 +128,24 @@ def test_resumes_bit_identical(name):
     assert_same(params, whole)
 
 
+@every_class
+def test_resumes_from_a_checkpoint_of_before(name):
+    """Of when a class of its own stood for each of torch's, without a word on the decay's kind."""
+    options = {**OPTIONS.get(name, {}), "use_gc": True}
+    uninterrupted, _ = trained(name, **options)
+    params, grads = of(name)
+    first = build(config(name, **options), params)
+    advance(first, grads[:3], total=6)
+    state = first.get_classy_state()
+    if "decoupled_weight_decay" not in inspect.signature(getattr(torch.optim, name)).parameters:
+        for group in state["optim"]["param_groups"]:
+            group.pop("decoupled_weight_decay", None)
+    second = build(config(name, **options), params)
+    second.set_classy_state(state)
+    advance(second, grads[3:], start=3, total=6)
+    assert_same(params, uninterrupted)
+
+
 @pytest.mark.parametrize(
     ("name", "option"),
     [("NAdam", "momentum_decay"), ("Adagrad", "lr_decay"), ("ASGD", "lambd"), ("Adadelta", "rho")],

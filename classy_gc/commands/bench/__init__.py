@@ -39,7 +39,7 @@ from classy_gc.commands.bench.training import measure_training, training_table
 from classy_gc.commands.checks import check_least, check_output_folder, show_progress
 from classy_gc.commands.config import load_config
 from classy_gc.commands.flags import MIN_WARMUP, PEERS, command_parser
-from classy_gc.commands.refusals import refusal
+from classy_gc.commands.user_errors import user_error
 from classy_gc.options import check_known
 
 
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report["training"] = measure_training(config, args, show_progress)
         except Exception as error:
             show_progress("")
-            parser.error(f"{args.config_file}: {refusal(error)}")
+            parser.error(f"{args.config_file}: {user_error(error)}")
         if torch.cuda.is_available() and config.get("use_gpu", True):
             device = torch.device("cuda")
         what = f"{args.config_file}"

@@ -13,7 +13,7 @@ from classy_vision.models import build_model
 from torch import Tensor
 
 from classy_gc import core
-from classy_gc.commands.refusals import refusal
+from classy_gc.commands.user_errors import user_error
 
 
 class Algorithm(NamedTuple):
@@ -102,7 +102,7 @@ def build_parameters(model: str, device: torch.device, dtype: torch.dtype) -> li
         except Exception as error:
             raise ValueError(
                 f"--model {model}: Classy Vision cannot build it from its name alone: "
-                f"{refusal(error)}"
+                f"{user_error(error)}"
             ) from error
     return [torch.nn.Parameter(x.detach().to(device, dtype, copy=True)) for x in tensors]
 

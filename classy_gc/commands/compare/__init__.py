@@ -32,7 +32,7 @@ from classy_gc.commands.compare.results import evaluate
 from classy_gc.commands.compare.runs import Progress, Run, train_runs
 from classy_gc.commands.flags import command_parser
 from classy_gc.custom_imports import import_from_current_folder
-from classy_gc.files import replaced
+from classy_gc.files import atomic_write
 from classy_gc.options import check_known
 
 
@@ -118,7 +118,7 @@ def _report(
     ]
     print(text(results))
     folder = args.output_folder
-    with replaced(folder / "results.json") as file:
+    with atomic_write(folder / "results.json") as file:
         file.write((json.dumps(results, indent=2) + "\n").encode())
     with (folder / "results.csv").open("w", newline="") as file:
         settings = {arm.name: {k: value_text(v) for k, v in arm.settings.items()} for arm in arms}

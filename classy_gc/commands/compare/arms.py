@@ -23,9 +23,9 @@ from classy_vision.tasks import build_task
 from classy_gc.commands.compare.axes import Choice
 from classy_gc.commands.config import check_config, load_config
 from classy_gc.commands.flags import Target
-from classy_gc.commands.refusals import refusal
 from classy_gc.commands.train_checkpoints import loading
 from classy_gc.commands.trial import try_batches
+from classy_gc.commands.user_errors import user_error
 from classy_gc.hooks.phase_record import flat_meters, meter_values
 from classy_gc.optim.stock import is_stock
 from classy_gc.options import check_known
@@ -118,7 +118,7 @@ def build_arms(
         try:
             _check(arm, target)
         except Exception as error:
-            raise ValueError(f"arm {arm.name!r}: {refusal(error)}") from error
+            raise ValueError(f"arm {arm.name!r}: {user_error(error)}") from error
     return arms
 
 
@@ -142,14 +142,14 @@ def _with(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]
 
 def _key(section: Any, key: str, path: Sequence[str], new: Sequence[str] | None = ()) -> str | int:
     """The key as its section has it, or could have it: any where ``new`` is None."""
-    where = ".".join(path) or "the config"
+    label = ".".join(path) or "the config"
     if isinstance(section, list):
-        check_known([key], map(str, range(len(section))), where, "index")
+        check_known([key], map(str, range(len(section))), label, "index")
         return int(key)
     if not isinstance(section, Mapping):
-        raise ValueError(f"{where} is {section!r}, so it has no key {key!r}")
+        raise ValueError(f"{label} is {section!r}, so it has no key {key!r}")
     if new is not None:
-        check_known([key], [*section, *new], where)
+        check_known([key], [*section, *new], label)
     return key
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from classy_gc.commands.checks import check_output_folder
 from classy_gc.commands.compare.arms import Arm
 from classy_gc.commands.compare.runs import Run
-from classy_gc.files import replaced, temporary
+from classy_gc.files import atomic_write, temporary
 
 # Ours, in a folder in which nothing has been planned yet.
 _LOCK = ".lock"
@@ -53,7 +53,7 @@ def opened(folder: Path, arms: Sequence[Arm]) -> Iterator[None]:
         except BlockingIOError:
             raise ValueError(f"--output_folder {folder}: this comparison is running") from None
         if not file.is_file():
-            with replaced(file) as new:
+            with atomic_write(file) as new:
                 new.write(json.dumps(plan, indent=2).encode())
         yield
 

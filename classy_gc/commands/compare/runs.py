@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 
 from classy_gc.commands import train
-from classy_gc.files import replaced
+from classy_gc.files import atomic_write
 
 _POLL_SECONDS = 0.5
 
@@ -57,7 +57,7 @@ class Run(NamedTuple):
 
     def mark_finished(self) -> None:
         """So that the same comparison does not train it again."""
-        with replaced(self._mark):
+        with atomic_write(self._mark):
             pass
 
     @property

@@ -14,14 +14,14 @@ _INTERVAL = Rule("'step' or 'epoch'", lambda v: str(v).lower() in ("step", "epoc
 
 
 def arguments(
-    scheduler: type, config: Mapping[str, Any], where: str, rules: Mapping[str, Rule]
+    scheduler: type, config: Mapping[str, Any], label: str, rules: Mapping[str, Rule]
 ) -> dict[str, Any]:
     """Reads a config, which stays as it is.
 
     Args:
         scheduler: class with a constructor argument a key.
         config: ``name``, the arguments, and ``num_epochs``, which a task adds.
-        where: whose it is, for the message.
+        label: whose it is, for the message.
         rules: of the arguments.
 
     Raises:
@@ -35,12 +35,12 @@ def arguments(
     """
     options = inspect.signature(scheduler).parameters
     rules = {**rules, "update_interval": _INTERVAL}
-    check_known(config, ["name", "num_epochs", *options], where)
+    check_known(config, ["name", "num_epochs", *options], label)
     for name, option in options.items():
         if name not in config:
             if option.default is inspect.Parameter.empty:
-                raise ValueError(f"missing key {name!r} in {where}")
+                raise ValueError(f"missing key {name!r} in {label}")
         elif name in rules and not rules[name].accepts(config[name]):
-            raise ValueError(f"{where}: {name} must be {rules[name].allowed}, not {config[name]!r}")
+            raise ValueError(f"{label}: {name} must be {rules[name].allowed}, not {config[name]!r}")
     given = {name: config[name] for name in options if name in config}
     return {**given, "update_interval": UpdateInterval.from_config(config)}

@@ -75,13 +75,13 @@ class CyclicParamScheduler(ClassyParamScheduler):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> CyclicParamScheduler:
         """Instantiates the scheduler from a configuration: its arguments, by name."""
-        where = "scheduler 'cyclic'"
+        label = "scheduler 'cyclic'"
         rules = {"scheduler": MAPPING, "periods": _PERIODS, "decay": POSITIVE}
-        given = arguments(cls, config, where, rules)
+        given = arguments(cls, config, label, rules)
         inner = dict(given["scheduler"])
-        check_known([inner.get("name")], PARAM_SCHEDULER_REGISTRY, where, "scheduler")
+        check_known([inner.get("name")], PARAM_SCHEDULER_REGISTRY, label, "scheduler")
         if "update_interval" in inner:
-            raise ValueError(f"{where}: update_interval belongs beside scheduler, not in it")
+            raise ValueError(f"{label}: update_interval belongs beside scheduler, not in it")
         if "num_epochs" in config:  # as composite hands it on
             inner["num_epochs"] = config["num_epochs"]
         return cls(**{**given, "scheduler": build_param_scheduler(inner)})

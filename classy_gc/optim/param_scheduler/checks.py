@@ -27,13 +27,13 @@ def with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def refuse_schedules(options: Mapping[str, Any], rules: Mapping[str, Rule], where: str) -> None:
+def check_schedulable(options: Mapping[str, Any], rules: Mapping[str, Rule], label: str) -> None:
     """Refuses ParamSchedulers of options that are read once, or are no numbers.
 
     Args:
         options: of a parameter group, values or ParamSchedulers.
         rules: of its options.
-        where: whose they are, for the message.
+        label: whose they are, for the message.
 
     Raises:
         ValueError: naming the option, and those that can be scheduled.
@@ -44,11 +44,11 @@ def refuse_schedules(options: Mapping[str, Any], rules: Mapping[str, Rule], wher
         )
         if scheduled and name in rules and not rules[name].schedulable:
             known = ", ".join(name for name, rule in rules.items() if rule.schedulable)
-            raise ValueError(f"{where}: {name} cannot be scheduled; these can: {known}")
+            raise ValueError(f"{label}: {name} cannot be scheduled; these can: {known}")
 
 
 def check_schedulers(
-    config: Mapping[str, Any], where: str, rules: Mapping[str, Rule] | None = None
+    config: Mapping[str, Any], label: str, rules: Mapping[str, Rule] | None = None
 ) -> None:
     """Refuses ``param_schedulers`` that nobody would read, nobody could build, or that leave
     the range of their option.
@@ -56,7 +56,7 @@ def check_schedulers(
     Args:
         config: of the optimizer; its ``param_schedulers`` (option: ParamScheduler config) are
             built and tried where it has ``num_epochs``, which a task adds.
-        where: whose they are, for the message.
+        label: whose they are, for the message.
         rules: of the options that can be scheduled (default: None, any).
 
     Raises:
@@ -65,25 +65,25 @@ def check_schedulers(
     schedulers = config.get("param_schedulers", {})
     if not isinstance(schedulers, Mapping):
         raise ValueError(
-            f"{where}: param_schedulers must map options to schedulers, not {schedulers!r}"
+            f"{label}: param_schedulers must map options to schedulers, not {schedulers!r}"
         )
     if rules is not None:
-        check_known(schedulers, rules, f"param_schedulers of {where}")
+        check_known(schedulers, rules, f"param_schedulers of {label}")
     for name, scheduler in schedulers.items():
-        key = f"{where}: param_schedulers.{name}"
+        key = f"{label}: param_schedulers.{name}"
         build_scheduler(
             scheduler, key, name, (rules or {}).get(name, NUMBER), config.get("num_epochs")
         )
 
 
 def build_scheduler(
-    config: Any, where: str, option: str, rule: Rule, num_epochs: float | None
+    config: Any, label: str, option: str, rule: Rule, num_epochs: float | None
 ) -> ParamScheduler | None:
     """Builds a ParamScheduler once it is found to stay in the range of its option.
 
     Args:
         config: of the ParamScheduler, which stays as it is.
-        where: what it is, for the message.
+        label: what it is, for the message.
         option: which it drives.
         rule: of the option.
         num_epochs: of the training; None if that is not known, and nothing is built then.
@@ -91,38 +91,38 @@ def build_scheduler(
     Raises:
         ValueError: naming the key, what it is, and what is allowed.
     """
-    _check_scheduler(config, where)
+    _check_scheduler(config, label)
     if num_epochs is None:
         return None
     try:
         built = build_param_scheduler(copy.deepcopy({**config, "num_epochs": num_epochs}))
         values = {at: built(at) for at in (*(i / 100 for i in range(100)), 0.999)}
     except Exception as error:
-        raise ValueError(f"{where}: {error or type(error).__name__}") from error
+        raise ValueError(f"{label}: {error or type(error).__name__}") from error
     for at, value in values.items():
         if not (NUMBER if rule is GC_FLAG else rule).accepts(value):
             raise ValueError(
-                f"{where} is {value!r} at {at:.0%} of training, and {option} must be {rule.allowed}"
+                f"{label} is {value!r} at {at:.0%} of training, and {option} must be {rule.allowed}"
             )
     return built
 
 
-def _check_scheduler(config: Any, where: str) -> None:
+def _check_scheduler(config: Any, label: str) -> None:
     """Refuses what Classy Vision's scheduler builders would ignore or stumble over."""
     if not isinstance(config, Mapping) or "name" not in config:
-        raise ValueError(f"{where} must be a ParamScheduler config with a 'name', not {config!r}")
-    check_known([config["name"]], PARAM_SCHEDULER_REGISTRY, where, "scheduler")
+        raise ValueError(f"{label} must be a ParamScheduler config with a 'name', not {config!r}")
+    check_known([config["name"]], PARAM_SCHEDULER_REGISTRY, label, "scheduler")
     cls = PARAM_SCHEDULER_REGISTRY[config["name"]]
     if not cls.__module__.startswith(("classy_vision.", "classy_gc.")):
         return  # we don't know its keys
     known = set(inspect.signature(cls).parameters) - {"num_updates"}
-    check_known(config, ["name", "num_epochs", "update_interval", *sorted(known)], where)
+    check_known(config, ["name", "num_epochs", "update_interval", *sorted(known)], label)
     if "scheduler" in config:
-        _check_scheduler(config["scheduler"], f"{where}.scheduler")
+        _check_scheduler(config["scheduler"], f"{label}.scheduler")
     parts = config.get("schedulers", [])
     if not isinstance(parts, list):
         raise ValueError(
-            f"{where}.schedulers must be a list of ParamScheduler configs, not {parts!r}"
+            f"{label}.schedulers must be a list of ParamScheduler configs, not {parts!r}"
         )
     for i, part in enumerate(parts):
-        _check_scheduler(part, f"{where}.schedulers[{i}]")
+        _check_scheduler(part, f"{label}.schedulers[{i}]")

@@ -10,7 +10,7 @@ from fvcore.common import param_scheduler as fvcore
 
 from classy_gc import core
 
-from .cases import (
+from ..cases import (
     CONFIGS,
     advance,
     assert_close,

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import nn
 
 from classy_gc.options import BOOL, Rule, check_options
-
-if TYPE_CHECKING:
-    from classy_gc.param_groups.build import OptimizerOptions
 
 
 class NamedParameter(NamedTuple):
@@ -29,6 +26,19 @@ class NamedParameter(NamedTuple):
         return f"{self.prefix}.{self.name}" if self.prefix else self.name
 
 
+class GroupOptions(Protocol):
+    """What a builder can ask of an optimizer; :class:`OptimizerOptions` answers."""
+
+    values: dict[str, Any]  #: of each option, where a group does not give it
+    rules: dict[str, Rule]  #: what each option accepts
+
+    def require(self, multiplier: str, label: str) -> None:
+        """Refuses a multiplier of an option that the optimizer does not have."""
+
+    def check(self, options: Mapping[str, Any], label: str) -> None:
+        """Refuses options that the optimizer does not have, and values that they do not accept."""
+
+
 class ParamGroupBuilder(ABC):
     """Says which options of the optimizer differ for which parameter.
 
@@ -44,6 +54,8 @@ class ParamGroupBuilder(ABC):
     #: field: (default, rule)
     fields: ClassVar[dict[str, tuple[Any, Rule]]] = {"bypass_duplicate": (False, BOOL)}
     bypass_duplicate: bool
+    #: under which it is registered
+    name: ClassVar[str]
 
     def __init__(self, **fields: Any) -> None:
         vars(self).update(check_options(fields, self.fields, self.label()))
@@ -51,10 +63,7 @@ class ParamGroupBuilder(ABC):
     @classmethod
     def label(cls) -> str:
         """For messages."""
-        from classy_gc.param_groups import PARAM_GROUP_BUILDER_REGISTRY
-
-        names = [name for name, c in PARAM_GROUP_BUILDER_REGISTRY.items() if c is cls]
-        return f"param_groups {(names or [cls.__name__])[0]!r}"
+        return f"param_groups {vars(cls).get('name', cls.__name__)!r}"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ParamGroupBuilder:
@@ -70,7 +79,7 @@ class ParamGroupBuilder(ABC):
         self,
         model: nn.Module,
         parameters: Sequence[NamedParameter],
-        optimizer: OptimizerOptions,
+        optimizer: GroupOptions,
     ) -> list[dict[str, Any]]:
         """What differs for each parameter.
 

@@ -35,7 +35,7 @@ _PLAIN = (ValueError, AssertionError, OSError, ImportError, RuntimeError, Arithm
 _LONGEST_VALUE = 120
 
 
-def refusal(error: BaseException) -> str:
+def user_error(error: BaseException) -> str:
     """What an error says of the config that it comes from.
 
     Args:
@@ -53,7 +53,7 @@ def refusal(error: BaseException) -> str:
         >>> try:
         ...     build_task(config)
         ... except KeyError as error:
-        ...     print(refusal(error))
+        ...     print(user_error(error))
         meters {"accuracy": {}}: missing key 'topk' (read by classy_vision.meters.accuracy_meter)
     """
     frames = list(traceback.walk_tb(error.__traceback__))
@@ -69,8 +69,8 @@ def refusal(error: BaseException) -> str:
     if not isinstance(error, (KeyError, *_PLAIN)):
         text = f"{type(error).__name__}: {text}"
     own = isinstance(error, ValueError) and module.startswith("classy_gc.")
-    where = "" if own else _section(frames)
-    return textwrap.shorten(f"{where}: {text}" if where else text, 800, placeholder=" …")
+    label = "" if own else _section(frames)
+    return textwrap.shorten(f"{label}: {text}" if label else text, 800, placeholder=" …")
 
 
 def _section(frames: list[tuple[Any, int]]) -> str:
@@ -147,14 +147,14 @@ def _shown(config: Any, path: Keys) -> str:
 
 
 @contextmanager
-def refusing(parser: Parser) -> Iterator[None]:
+def one_line_errors(parser: Parser) -> Iterator[None]:
     """Ends the command with one line where the config or a flag is at fault.
 
     Args:
         parser: of the command.
 
     Example:
-        >>> with refusing(Parser(prog="classy-gc")):
+        >>> with one_line_errors(Parser(prog="classy-gc")):
         ...     raise ValueError("--batches must be an integer >= 1, not 0")
         Traceback (most recent call last):
         SystemExit: 2
@@ -162,4 +162,4 @@ def refusing(parser: Parser) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        parser.error(refusal(error))
+        parser.error(user_error(error))

@@ -1,0 +1,162 @@
+"""The options that the parameter groups of an optimizer can have, and their multipliers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
+from classy_vision.optim.param_scheduler import ConstantParamScheduler, UpdateInterval
+from fvcore.common.param_scheduler import ParamScheduler
+
+from classy_gc.optim.check import group_options
+from classy_gc.optim.param_scheduler.checks import (
+    build_scheduler,
+    check_schedulable,
+    with_intervals,
+)
+from classy_gc.options import BOOL, NON_NEGATIVE, check_known
+
+#: multiplier: the option that it multiplies
+MULTIPLIERS = {"lr_mult": "lr", "decay_mult": "weight_decay"}
+
+
+class ScaledParamScheduler(ParamScheduler):
+    """``multiplier × scheduler(where)``, updated as often as the scheduler.
+
+    Args:
+        scheduler: what to multiply.
+        multiplier: by what.
+
+    Example:
+        >>> from fvcore.common.param_scheduler import LinearParamScheduler
+        >>> ScaledParamScheduler(LinearParamScheduler(1.0, 0.0), 0.5)(0.5)
+        0.25
+    """
+
+    def __init__(self, scheduler: ParamScheduler, multiplier: float) -> None:
+        self.scheduler = scheduler
+        self.multiplier = multiplier
+        self.update_interval = getattr(scheduler, "update_interval", UpdateInterval.STEP)
+
+    def __call__(self, where: float) -> float:
+        return self.multiplier * self.scheduler(where)
+
+
+class OptimizerOptions:
+    """The options of an optimizer that a group can have: their values, schedules and rules.
+
+    Args:
+        optimizer: not yet given its parameters.
+        schedules: of the task, option: ParamScheduler (default: None, none).
+        num_epochs: of the training, for schedules yet to be built (default: 1).
+
+    Example:
+        >>> from classy_vision.optim import build_optimizer
+        >>> options = OptimizerOptions(build_optimizer({"name": "sgd_gc", "lr": 0.5}))
+        >>> options.values["lr"], options.values["momentum"]
+        (0.5, 0.0)
+        >>> options.check({"momentun": 0.9}, "custom_keys 'blocks'")
+        Traceback (most recent call last):
+        ValueError: unknown key 'momentun' in custom_keys 'blocks' (optimizer 'sgd_gc'), did you \
+mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
+    """
+
+    def __init__(
+        self,
+        optimizer: ClassyOptimizer,
+        schedules: Mapping[str, Any] | None = None,
+        num_epochs: float = 1,
+    ) -> None:
+        names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is type(optimizer)]
+        self.label = f"optimizer {(names or [type(optimizer).__name__])[0]!r}"
+        self.schedules = with_intervals(schedules or {})
+        self.num_epochs = num_epochs
+        self.values, self.rules = group_options(optimizer)
+        self._built: dict[str, ParamScheduler] = {}
+        self._known = {
+            **dict.fromkeys(MULTIPLIERS, NON_NEGATIVE._replace(schedulable=False)),
+            "bn_weight_decay": BOOL,
+            **self.rules,
+        }
+
+    def require(self, multiplier: str, label: str) -> None:
+        """Refuses a multiplier of an option that the optimizer does not have.
+
+        Args:
+            multiplier: one of :data:`MULTIPLIERS`.
+            label: what asks for it.
+
+        Raises:
+            ValueError: naming both, and the options that there are.
+        """
+        if MULTIPLIERS[multiplier] not in self.rules:
+            raise ValueError(
+                f"{label} multiplies {MULTIPLIERS[multiplier]!r}, which {self.label} does not "
+                f"have; known: {', '.join(self.rules)}"
+            )
+
+    def check(self, options: Mapping[str, Any], label: str) -> None:
+        """Refuses options that the optimizer does not have, and values that they do not accept.
+
+        Args:
+            options: as a builder returns them.
+            label: whose they are, for the message.
+
+        Raises:
+            ValueError: naming the key, the value, and what is allowed.
+        """
+        check_known(options, self._known, f"{label} ({self.label})")
+        for name, value in options.items():
+            if name in MULTIPLIERS:
+                self.require(name, f"{name} of {label}")
+            self._scheduler_or_value(name, value, label)
+        momentum = {**self.values, **self.schedules, **options}.get("momentum")
+        if options.get("nesterov") and momentum == 0:
+            raise ValueError(f"{label}: nesterov must be false where momentum is 0, not True")
+        if "betas" in options and "momentum" in options:
+            raise ValueError(f"{label}: momentum drives the first of betas; give one")
+        check_schedulable(options, self.rules, label)
+
+    def _scheduler_or_value(self, name: str, value: Any, label: str) -> Any:
+        if isinstance(value, ParamScheduler):
+            return value
+        rule = self._known[name]
+        if isinstance(value, Mapping) and rule.schedulable:
+            # One object for equal configs, so that their parameters share a group.
+            key = json.dumps([name, value], sort_keys=True, default=id)
+            if key not in self._built:
+                self._built[key] = build_scheduler(
+                    value, f"{label}: {name}", name, rule, self.num_epochs
+                )
+            return self._built[key]
+        if not rule.accepts(value):
+            raise ValueError(f"{label}: {name} must be {rule.allowed}, not {value!r}")
+        return tuple(value) if isinstance(value, list) else value
+
+    def resolve(self, options: Mapping[str, Any], without_decay: bool, label: str) -> dict:
+        """The options of a group as ``set_param_groups`` takes them, each a ParamScheduler.
+
+        Args:
+            options: as a builder returns them.
+            without_decay: whether the weight decay is 0 where they do not give it.
+            label: whose they are, for the message.
+        """
+        base = dict(self.schedules)
+        if without_decay and "weight_decay" in self.rules:
+            base["weight_decay"] = 0.0
+        for name, value in with_intervals(options).items():
+            if name in self.rules:
+                base[name] = self._scheduler_or_value(name, value, label)
+        for multiplier, name in MULTIPLIERS.items():
+            factor = options.get(multiplier, 1)
+            if factor == 1:
+                continue
+            value = base.get(name, self.values.get(name))
+            scheduled = isinstance(value, ParamScheduler)
+            base[name] = ScaledParamScheduler(value, factor) if scheduled else factor * value
+        return {
+            name: value if isinstance(value, ParamScheduler) else ConstantParamScheduler(value)
+            for name, value in base.items()
+        }
