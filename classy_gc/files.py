@@ -119,11 +119,11 @@ def writing(path: Path) -> Iterator[None]:
         raise
 
 
-def nearest(path: Path) -> Path:
+def first_existing(path: Path) -> Path:
     """The path itself if it is there, else the nearest folder above it that is.
 
     Example:
-        >>> nearest(Path("/no/such/folder"))
+        >>> first_existing(Path("/no/such/folder"))
         PosixPath('/')
     """
     return next(p for p in (path, *path.parents) if p.exists())

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from classy_gc.files import check_local, nearest
+from classy_gc.files import check_local, first_existing
 
 
 def show_progress(text: str) -> None:
@@ -57,7 +57,7 @@ def check_output_folder(folder: Path) -> None:
         ValueError: --output_folder /dev/null/results: /dev/null is no writable folder
     """
     check_local(folder, "--output_folder")
-    there = nearest(folder)
+    there = first_existing(folder)
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise ValueError(f"--output_folder {folder}: {there} is no writable folder")
 

@@ -8,7 +8,7 @@ import select
 import sys
 from collections.abc import Sequence
 
-from classy_gc.commands.flags import command_parser, command_tree
+from classy_gc.commands.parser import command_parser, command_tree
 from classy_gc.files import no_room, no_room_text
 
 

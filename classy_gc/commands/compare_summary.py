@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from classy_gc.commands.checks import check_picture
 from classy_gc.commands.compare.results import EPOCHS, Scale, scale
 from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, Spread, holm, spread
-from classy_gc.commands.flags import command_parser
+from classy_gc.commands.parser import command_parser
+from classy_gc.plots import COLORS, new_figure, tidy
 from classy_gc.table import aligned
 
 
@@ -97,16 +98,14 @@ def picture(headline: str, form: Scale, rows: Sequence[Row]) -> Any:
     Returns:
         A ``matplotlib`` Figure.
     """
-    from matplotlib.figure import Figure
-
     rows = [row for row in rows if row.difference]
-    figure = Figure(figsize=(8, 0.9 + 0.32 * len(rows)), layout="constrained")
+    figure = new_figure(8, 0.9 + 0.32 * len(rows))
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=1)
     for y, row in enumerate(rows):
         mean, low, high = (form.factor * (x or 0) for x in row.difference[1:4])
         told = row.holm_p is not None and row.holm_p < 1 - CONFIDENCE
-        style = {"color": "#D55E00" if told else "#0072B2", "linewidth": 2, "markersize": 6}
+        style = {"color": COLORS[told], "linewidth": 2, "markersize": 6}
         axes.plot([low, high], [y, y], **style)
         axes.plot(mean, y, "o" if told else "D", **style)
     axes.set_yticks(range(len(rows)), [f"{row.comparison}: {row.arm}" for row in rows])
@@ -114,8 +113,7 @@ def picture(headline: str, form: Scale, rows: Sequence[Row]) -> Any:
     unit = f" in{form.difference_unit}" if form.difference_unit else ""
     interval = f"{CONFIDENCE:.0%} interval; orange: more than noise"
     figure.supxlabel(f"{headline}: difference{unit}\n{interval}", fontsize="medium")
-    axes.grid(axis="x", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes, grid="x")
     return figure
 
 

@@ -1,139 +1,15 @@
-"""Reads Classy Vision configs and says in one line what is wrong with one."""
+"""Reads Classy Vision configs, and has them checked."""
 
 from __future__ import annotations
 
-import enum
-import inspect
 import json
-import math
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from classy_vision.dataset import DATASET_REGISTRY
-from classy_vision.heads import HEAD_REGISTRY
-from classy_vision.hooks import HOOK_REGISTRY
-from classy_vision.losses import LOSS_REGISTRY
-from classy_vision.meters import METER_REGISTRY
-from classy_vision.models import MODEL_REGISTRY
-from classy_vision.optim import OPTIMIZER_REGISTRY
-from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
-from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
-
-import classy_gc.dataset
-import classy_gc.hooks  # noqa: F401  with the imports below, what registers the names of configs
+from classy_gc.commands.config_schema import check_config, check_keys
 from classy_gc.commands.configs import find_config
 from classy_gc.custom_imports import import_custom, import_project
-from classy_gc.optim.check import check_optimizer
-from classy_gc.options import (
-    BOOL,
-    COUNT,
-    MAPPING,
-    NON_NEGATIVE,
-    POSITIVE,
-    SWITCH,
-    Rule,
-    check_known,
-    or_null,
-    without_comments,
-)
-from classy_gc.tasks import ParamwiseClassificationTask, ParamwiseFineTuning
-
-# What the `from_config` of Classy Vision's own tasks reads, and what this reads here.
-_TASK_KEYS = (
-    "name",
-    "custom_imports",
-    "num_epochs",
-    "dataset",
-    "loss",
-    "meters",
-    "model",
-    "optimizer",
-    "hooks",
-    "amp_args",
-    "bn_weight_decay",
-    "clip_grad_norm",
-    "distributed",
-    "mixup",
-    "simulated_global_batchsize",
-    "test_only",
-    "test_phase_period",
-    "use_gpu",
-    "use_sharded_ddp",
-)
-_SECTION_KEYS = {
-    "distributed": (
-        "broadcast_buffers",
-        "batch_norm_sync_mode",
-        "batch_norm_sync_group_size",
-        "find_unused_parameters",
-        "bucket_cap_mb",
-        "fp16_grad_compress",
-    ),
-    "mixup": (
-        "alpha",
-        "num_classes",
-        "cutmix_alpha",
-        "cutmix_minmax",
-        "mix_prob",
-        "switch_prob",
-        "mode",
-        "label_smoothing",
-    ),
-}
-_FINE_TUNING_KEYS = (
-    "pretrained_checkpoint",
-    "pretrained_checkpoint_load_strict",
-    "reset_heads",
-    "freeze_trunk",
-)
-
-_LIST = Rule("a list", lambda v: isinstance(v, list))
-
-
-def _member(mode: type[enum.Enum]) -> Rule:
-    names = [name.lower() for name in mode.__members__]
-    return Rule(f"one of {', '.join(names)}", lambda v: str(v).lower() in names)
-
-
-# Of what Classy Vision takes as it comes, and stumbles over later or gives a meaning of its own.
-_RULES = {
-    "num_epochs": POSITIVE,
-    "test_phase_period": COUNT,
-    "clip_grad_norm": or_null(POSITIVE),
-    "simulated_global_batchsize": or_null(COUNT),
-    "test_only": BOOL,
-    "bn_weight_decay": BOOL,
-    "use_gpu": SWITCH,
-    "use_sharded_ddp": BOOL,
-    "distributed": MAPPING,
-    "hooks": or_null(_LIST),
-    "amp_args": or_null(MAPPING),
-    "mixup": or_null(MAPPING),
-}
-_DISTRIBUTED_RULES = {
-    "broadcast_buffers": _member(BroadcastBuffersMode),
-    "batch_norm_sync_mode": _member(BatchNormSyncMode),
-}
-_MIXUP_MODES = ("batch", "pair", "elem")  # anything else would be the first
-_MIXUP_RULES = {
-    "alpha": NON_NEGATIVE,
-    "cutmix_alpha": NON_NEGATIVE,
-    "num_classes": or_null(COUNT),
-    "mode": Rule(f"one of {', '.join(_MIXUP_MODES)}", lambda v: v in _MIXUP_MODES),
-}
-_HOOK_RULES = {
-    "loss_lr_meter_logging": {"log_freq": or_null(COUNT)},
-    "tensorboard_plot": {"log_period": COUNT, "summary_writer": MAPPING},
-}
-
-# The tasks that ignore param_groups, and those that read them.
-_PARAMWISE = {
-    ClassificationTask: "paramwise_classification_task",
-    FineTuningTask: "paramwise_fine_tuning",
-}
-_TASKS = (*_PARAMWISE, ParamwiseClassificationTask, ParamwiseFineTuning)
+from classy_gc.options import without_comments
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
@@ -161,7 +37,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     try:
-        _check_keys(config, "the config")
+        check_keys(config, "the config")
         import_project()
         import_custom(config)
         check_config(config)
@@ -178,102 +54,3 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"key {key!r} is there twice, as {result[key]!r} and as {value!r}")
         result[key] = value
     return result
-
-
-def check_config(config: Any) -> None:
-    """Refuses missing keys, keys that nobody would read, and names that nobody registered.
-
-    The options of a dataset, a model and so on are left to the ``from_config`` of each.
-
-    Args:
-        config: of a task.
-
-    Raises:
-        ValueError: naming the key, its value, and what is allowed.
-
-    Example:
-        >>> check_config({"name": "clasification_task"})
-        Traceback (most recent call last):
-        ValueError: unknown name 'clasification_task' in the config, did you mean \
-'classification_task'? known: classification_task, fine_tuning...
-    """
-    _check_section(config, "the config", TASK_REGISTRY)
-    task = TASK_REGISTRY[config["name"]]
-    if not issubclass(task, ClassificationTask):
-        return  # another task, another config
-    if task in _TASKS:
-        extra = _FINE_TUNING_KEYS if issubclass(task, FineTuningTask) else ()
-        check_known(config, [*_TASK_KEYS, *extra], "the config")
-        for section, known in _SECTION_KEYS.items():
-            if config.get(section) is not None:
-                _check_keys(config[section], section)
-                check_known(config[section], known, section)
-    _check_values(config, "", _RULES)
-    _check_values(config.get("distributed", {}), "distributed.", _DISTRIBUTED_RULES)
-    _check_values(config.get("mixup") or {}, "mixup.", _MIXUP_RULES)
-    trained = not config.get("test_only", False)
-    required = ["num_epochs", "dataset", "loss", "model", *["optimizer"] * trained]
-    _check_keys(config, "the config", required)
-
-    phases = ["train", "test"]
-    _check_keys(config["dataset"], "dataset", phases[:1] if trained else phases[1:])
-    check_known(config["dataset"], phases, "dataset")
-    for phase, dataset in config["dataset"].items():
-        _check_section(dataset, f"dataset.{phase}", DATASET_REGISTRY)
-        _check_values(dataset, f"dataset.{phase}.", {"batchsize_per_replica": COUNT})
-    torch_losses = [name for name in dir(torch.nn.modules.loss) if name.endswith("Loss")]
-    _check_section(config["loss"], "loss", [*LOSS_REGISTRY, *torch_losses])
-    _check_section(config["model"], "model", MODEL_REGISTRY)
-    _check_values(config["model"], "model.", {"heads": _LIST})
-    heads = config["model"].get("heads", [])
-    for i, head in enumerate(heads):
-        _check_section(head, f"model.heads[{i}]", HEAD_REGISTRY)
-    if trained:
-        _check_section(config["optimizer"], "optimizer", OPTIMIZER_REGISTRY)
-        check_optimizer(config["optimizer"])
-        if task in _PARAMWISE and "param_groups" in config["optimizer"]:
-            raise ValueError(
-                f"unknown key 'param_groups' in optimizer of task {config['name']!r}; the task "
-                f"that reads it is {_PARAMWISE[task]!r}"
-            )
-    _check_meters(config.get("meters", {}), heads)
-    for i, hook in enumerate(config.get("hooks") or []):
-        _check_section(hook, f"hooks[{i}]", HOOK_REGISTRY)
-        _check_values(hook, f"hooks[{i}].", _HOOK_RULES.get(hook["name"], {}))
-
-
-def _check_meters(meters: Any, heads: Iterable[Mapping[str, Any]]) -> None:
-    _check_keys(meters, "meters")
-    check_known(meters, METER_REGISTRY, "meters", "meter")
-    classes = [head["num_classes"] for head in heads if type(head.get("num_classes")) is int]
-    most = max(classes, default=math.inf)
-    allowed = f"integers from 1 to {most}, the num_classes" if classes else "integers > 0"
-    topk = Rule(
-        f"a list of {allowed}",
-        lambda v: isinstance(v, list) and v and all(type(k) is int and 0 < k <= most for k in v),
-    )
-    for name, meter in meters.items():
-        _check_keys(meter, f"meters.{name}")
-        cls = METER_REGISTRY[name]
-        if cls.__module__.startswith("classy_vision."):  # of others we don't know the keys
-            check_known(meter, inspect.signature(cls).parameters, f"meter {name!r}")
-            _check_values(meter, f"meters.{name}.", {"topk": topk})
-
-
-def _check_keys(section: Any, label: str, required: Iterable[str] = ()) -> None:
-    if not isinstance(section, Mapping):
-        raise ValueError(f"{label} must be an object with keys, not {section!r}")
-    for key in required:
-        if key not in section:
-            raise ValueError(f"missing key {key!r} in {label}")
-
-
-def _check_section(section: Any, label: str, known: Iterable[str]) -> None:
-    _check_keys(section, label, ["name"])
-    check_known([section["name"]], sorted(known), label, "name")
-
-
-def _check_values(section: Mapping[str, Any], prefix: str, rules: Mapping[str, Rule]) -> None:
-    for key, rule in rules.items():
-        if key in section and not rule.accepts(section[key]):
-            raise ValueError(f"{prefix}{key} must be {rule.allowed}, not {section[key]!r}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import classy_gc
-from classy_gc.commands.flags import command_parser
+from classy_gc.commands.parser import command_parser
 from classy_gc.options import check_known
 from classy_gc.table import aligned
 

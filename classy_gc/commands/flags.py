@@ -1,12 +1,11 @@
-"""The flags of every command, in one tree; nothing here imports torch unless ``train`` is meant."""
+"""The flags of every command; nothing here imports torch unless ``train`` is meant."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 #: names of ``--optimizers`` of bench, and of what may be compared with them
 ALGORITHMS = ("sgd", "adam", "adamw", "radam", "plain_radam", "rmsprop", "rmsprop_tf")
@@ -15,21 +14,6 @@ DTYPES = ("float32", "float64", "bfloat16")
 
 #: of bench: torch's RAdam and ours take another path until step 6
 MIN_WARMUP = 6
-
-
-class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` whose errors are one line, without the usage before it.
-
-    Example:
-        >>> Parser(prog="classy-gc").parse_args(["--no-such-flag"])
-        Traceback (most recent call last):
-        SystemExit: 2
-    """
-
-    def error(self, message: str) -> NoReturn:
-        """Prints the message to stderr, on one line, and exits with code 2."""
-        message = " ".join(map(str.strip, message.splitlines()))
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 class Target(NamedTuple):
@@ -50,42 +34,42 @@ def _target(flag: str) -> Target:
         raise argparse.ArgumentTypeError(message) from None
 
 
-def _config_file(parser: Parser, help: str, **options: str) -> None:
+def _config_file(parser: argparse.ArgumentParser, help: str, **options: str) -> None:
     parser.add_argument("--config_file", required=True, help=help, **options)
 
 
-def _picture(parser: Parser, file: str) -> None:
+def _picture(parser: argparse.ArgumentParser, file: str) -> None:
     parser.add_argument(
         "--output", default=file, metavar="FILE", help="the picture (default %(default)s)"
     )
 
 
-def _seed(parser: Parser, of: str) -> None:
+def _seed(parser: argparse.ArgumentParser, of: str) -> None:
     parser.add_argument("--seed", type=int, default=0, help=f"of {of} (default 0)")
 
 
-def _configs(parser: Parser) -> None:
+def add_configs_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="of those to copy (default: list)")
     parser.add_argument(
         "--output_folder", type=Path, default=Path(), help="to copy into (default: the current one)"
     )
 
 
-def _param_groups(parser: Parser) -> None:
+def add_param_groups_flags(parser: argparse.ArgumentParser) -> None:
     _config_file(parser, "of any task")
 
 
-def _schedules(parser: Parser) -> None:
+def add_schedules_flags(parser: argparse.ArgumentParser) -> None:
     _config_file(parser, "one or several", nargs="+")
     _picture(parser, "schedules.png")
 
 
-def _compare_summary(parser: Parser) -> None:
+def add_compare_summary_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a comparison")
     _picture(parser, "summary.png")
 
 
-def _compare(parser: Parser) -> None:
+def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config_file", nargs="+", required=True, metavar="FILE", help="Classy Vision configs")
     add(
@@ -134,7 +118,7 @@ def _compare(parser: Parser) -> None:
     )
 
 
-def _bench(parser: Parser) -> None:
+def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     # The defaults of what --training cannot use are filled in later, to tell them from given.
     add(
@@ -169,7 +153,7 @@ def _bench(parser: Parser) -> None:
     add("--output_folder", type=Path, help="(default output_bench_TIME in the current folder)")
 
 
-def _polygonize(parser: Parser) -> None:
+def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "map",
         help="GeoTIFF of one band, grey PNG (0–255), .npy or .npz in [0, 1]: probability of a "
@@ -215,7 +199,7 @@ def _polygonize(parser: Parser) -> None:
     parser.add_argument("--device", default="cpu", help="of torch, to refine on (default cpu)")
 
 
-def _inspect(parser: Parser) -> None:
+def add_inspect_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config_file", required=True, help="of a classification task")
     parser.add_argument(
         "--batches", type=int, default=8, help="the mean is over these (default 8; > 0)"
@@ -230,7 +214,7 @@ def _inspect(parser: Parser) -> None:
     )
 
 
-def _train(parser: Parser) -> None:
+def add_train_flags(parser: argparse.ArgumentParser) -> None:
     # Which imports torch, as nothing else here does.
     from classy_vision.generic.opts import add_generic_args
 
@@ -250,95 +234,3 @@ def _train(parser: Parser) -> None:
     )
     # classy_train.py's 5 and 1, once it is known that nobody gave them; no text tears a bar.
     parser.set_defaults(log_freq=None, checkpoint_period=None)
-
-
-class Command(NamedTuple):
-    """A command: the module of its name, with ``_`` for ``-``, has ``main(argv)``."""
-
-    help: str
-    description: str
-    add_flags: Callable[[Parser], None]
-
-
-COMMANDS = {
-    "configs": Command(
-        "list the configs that the package ships, and copy them",
-        "Lists the configs that the package ships, and copies them.",
-        _configs,
-    ),
-    "train": Command(
-        "train what a Classy Vision config describes",
-        "Classy Vision's default training.",
-        _train,
-    ),
-    "param-groups": Command(
-        "print which parameter of a config gets which options",
-        "Prints which parameter of a config gets which options; trains nothing.",
-        _param_groups,
-    ),
-    "inspect": Command(
-        "print what GC does, or would do, to each gradient of a config",
-        "Runs a few training batches of a config forward and backward, and prints which "
-        "gradients GC centralizes, or would, and which share of their energy it removes. Trains "
-        "and saves nothing; with a checkpoint it looks at trained weights.",
-        _inspect,
-    ),
-    "compare": Command(
-        "train a config several ways and tell differences from noise",
-        "Trains every config with every combination of --arm and --vary, and with every seed, "
-        "and says which differences can be told from noise. Seeds are paired: the same one gives "
-        "the same initial weights and order of the data in all arms. Arms are compared with the "
-        "first arm of their config file; the first values are the baseline. Given again after it "
-        "was interrupted, the same command goes on.",
-        _compare,
-    ),
-    "compare-summary": Command(
-        "draw the differences of several comparisons as one picture",
-        "Draws the differences of several comparisons as one picture.",
-        _compare_summary,
-    ),
-    "schedules": Command(
-        "draw the schedules of configs as one picture",
-        "Draws every scheduled option over the training, one or several configs side by side.",
-        _schedules,
-    ),
-    "bench": Command(
-        "time the optimizers beside torch's own",
-        "Times one step of each GC optimizer beside torch's own, and counts the memory it moves "
-        "and takes; or, with --training, whole training steps.",
-        _bench,
-    ),
-    "polygonize": Command(
-        "turn a map of buildings into polygons, refined with the GC optimizers",
-        "Writes polygons of the buildings in a map of probabilities: outlines with straight walls "
-        "and few vertices, refined with the GC optimizers.",
-        _polygonize,
-    ),
-}
-
-
-def command_tree(command: str = "") -> tuple[Parser, dict[str, Parser]]:
-    """The parser of ``classy-gc``, and that of each command.
-
-    Args:
-        command: the one whose flags are wanted (default: none). Those of the others are left out.
-
-    Example:
-        >>> parser, _ = command_tree("compare-summary")
-        >>> parser.parse_args(["compare-summary", "a", "b"]).output
-        'summary.png'
-    """
-    parser = Parser(prog="classy-gc", description="Gradient centralization for Classy Vision.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    parsers = {
-        name: commands.add_parser(name, help=x.help, description=x.description)
-        for name, x in COMMANDS.items()
-    }
-    if command in COMMANDS:
-        COMMANDS[command].add_flags(parsers[command])
-    return parser, parsers
-
-
-def command_parser(command: str) -> Parser:
-    """The parser of one command, with its flags."""
-    return command_tree(command)[1][command]

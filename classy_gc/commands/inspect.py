@@ -15,20 +15,21 @@ from classy_vision.tasks import ClassificationTask
 
 from classy_gc.commands.checks import check_least, check_picture, show_progress
 from classy_gc.commands.config import load_config
-from classy_gc.commands.flags import command_parser
-from classy_gc.commands.train import build_seeded_task
+from classy_gc.commands.parser import command_parser
+from classy_gc.commands.seeded_task import build_seeded_task
 from classy_gc.commands.train_checkpoints import loading, set_checkpoints
 from classy_gc.commands.user_errors import one_line_errors
 from classy_gc.core.centralization import ineligible_reason
+from classy_gc.core.measures import gradient_norms, ratios
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import atomic_write
-from classy_gc.hooks.gc_monitor import gradient_norms, named_parameters, ratios
+from classy_gc.hooks.gc_monitor import named_parameters
 from classy_gc.param_groups import parameter_occurrences
 from classy_gc.param_groups.layer_weights import no_layer_weight_reason
+from classy_gc.plots import COLORS, GREY, new_figure, tidy
 from classy_gc.table import aligned
 
-# Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
-_COLORS = {"yes": "#0072B2", "would": "#E69F00", "no": "#999999"}
+_COLORS = {"yes": COLORS[0], "would": COLORS[4], "no": GREY}
 _HATCH = "////"
 _MOST_BARS = 150
 _LONGEST_NAME = 60
@@ -180,8 +181,6 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     Returns:
         A ``matplotlib`` Figure.
     """
-    # A Figure of its own, not pyplot: nothing global, and no display is needed.
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
     from matplotlib.ticker import PercentFormatter
 
@@ -191,7 +190,7 @@ def picture(rows: Sequence[Row], title: str) -> Any:
         least = sorted((row.removed or 0 for row in bars), reverse=True)[_MOST_BARS - 1]
         notes.insert(0, f"the {_MOST_BARS} largest of {len(bars)}")
         bars = [row for row in bars if (row.removed or 0) >= least][:_MOST_BARS]
-    figure = Figure(figsize=(9, 1.9 + 0.2 * max(len(bars), 3)), layout="constrained")
+    figure = new_figure(9, 1.9 + 0.2 * max(len(bars), 3))
     figure.suptitle(title, fontsize="medium")
     axes = figure.subplots()
     kinds = [row.gc.split(":")[0] for row in bars]
@@ -208,9 +207,7 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     axes.set_xlabel(
         f"share of the gradient's energy that GC removes\n({'; '.join(notes)})", fontsize="medium"
     )
-    axes.grid(alpha=0.25, axis="x")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes, grid="x")
     texts = {
         "yes": "GC is on",
         "would": "GC is off, and would remove this",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from classy_vision.tasks import build_task
 
 from classy_gc.commands.config import load_config
-from classy_gc.commands.flags import command_parser
+from classy_gc.commands.parser import command_parser
 from classy_gc.commands.user_errors import one_line_errors
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.tasks.param_group_table import param_group_table

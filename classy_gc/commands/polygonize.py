@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classy_gc.commands.checks import check_least, check_picture
-from classy_gc.commands.flags import command_parser
+from classy_gc.commands.parser import command_parser
 from classy_gc.files import atomic_write
 
 _NEEDED = ("shapely", "skimage", "scipy", "PIL", "rasterio", "pyogrio")
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not all(map(importlib.util.find_spec, _NEEDED)):
         parser.error("polygons need more packages: pip install 'classy-gc[polygons]'")
     # Imported only now, so that `--help` does not wait for it.
-    from classy_gc.polygons import files
+    from classy_gc.polygons.maps import InputError
 
     try:
         _check_flags(args)
@@ -72,22 +72,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     try:
         return _run(args)
-    except files.InputError as error:
+    except InputError as error:
         parser.error(" ".join(str(error).split()))
 
 
 def _run(args: argparse.Namespace) -> int:
-    from classy_gc.polygons import files
+    from classy_gc.polygons import files, maps
     from classy_gc.polygons.metrics import measure, table
     from classy_gc.polygons.picture import picture
     from classy_gc.polygons.tiles import polygonize_map
 
-    interior = files.open_map(args.map)
+    interior = maps.open_map(args.map)
     files.check_output(args.output, interior)
-    edges = files.open_map(args.edges) if args.edges else None
+    edges = maps.open_map(args.edges) if args.edges else None
     if edges:
-        files.check_same_size(edges, interior)
-    frame = files.open_frame_field(args.frame_field, interior.shape) if args.frame_field else None
+        maps.check_same_size(edges, interior)
+    frame = maps.open_frame_field(args.frame_field, interior.shape) if args.frame_field else None
     truth = files.read_polygons(args.truth, interior) if args.truth else None
     options = {} if args.steps is None else {"steps": args.steps}
     start = time.perf_counter()

@@ -14,10 +14,11 @@ from classy_vision.optim.param_scheduler import UpdateInterval
 
 from classy_gc.commands.checks import check_picture
 from classy_gc.commands.config import load_config
-from classy_gc.commands.flags import command_parser
+from classy_gc.commands.parser import command_parser
 from classy_gc.commands.user_errors import one_line_errors
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import atomic_write
+from classy_gc.plots import new_figure, tidy
 
 _COLUMNS = 3
 _POINTS = 1000
@@ -61,13 +62,9 @@ def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarr
 
 
 def _figure(curves: Sequence[tuple[str, tuple[np.ndarray, dict[str, np.ndarray]]]]) -> Any:
-    # A Figure of its own, not pyplot: nothing global, and no display is needed.
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     columns = min(len(curves), _COLUMNS)
     rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+    figure = new_figure(4 * columns, 3 * rows)
     cells = figure.subfigures(rows, columns, squeeze=False, hspace=0.04, wspace=0.04).flat
     for cell, (title, (epochs, options)) in zip(cells, curves, strict=False):
         cell.suptitle(title, fontsize="medium")
@@ -78,10 +75,7 @@ def _figure(curves: Sequence[tuple[str, tuple[np.ndarray, dict[str, np.ndarray]]
             if option == "lr":
                 axes.set_ylim(bottom=0)
             axes.set_xlim(0, epochs[1] * _POINTS)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
-        all_axes[-1].set_xlabel("epoch")
+            tidy(axes, epochs=axes is all_axes[-1])
         cell.align_ylabels(all_axes)
     return figure
 

@@ -11,37 +11,35 @@ traceback where the config or a flag is at fault. Under ``torchrun`` start the m
 from __future__ import annotations
 
 import argparse
-import copy
 import functools
 import importlib.util
 import logging
 import os
-import random
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from classy_vision.generic.distributed_util import get_rank, is_primary
 from classy_vision.generic.opts import check_generic_args
 from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.hooks import CheckpointHook
-from classy_vision.tasks import ClassyTask, build_task
+from classy_vision.tasks import ClassyTask
 from classy_vision.trainer import DistributedTrainer, LocalTrainer
 from fvcore.common.file_io import PathManager
 from torchvision import set_image_backend, set_video_backend
 
 from classy_gc.commands.checks import check_least
 from classy_gc.commands.config import load_config
-from classy_gc.commands.flags import command_parser
+from classy_gc.commands.interrupts import delay_interrupts
 from classy_gc.commands.last_batch import warn_of_last_batch
+from classy_gc.commands.parser import command_parser
+from classy_gc.commands.seeded_task import build_seeded_task
 from classy_gc.commands.train_checkpoints import check_optimizer, loading, set_checkpoints
-from classy_gc.commands.train_hooks import TENSORBOARD, Output, set_hooks
+from classy_gc.commands.train_hooks import Output, set_hooks
 from classy_gc.commands.trial import try_batches
 from classy_gc.commands.user_errors import user_error
 from classy_gc.custom_imports import import_from_current_folder
@@ -52,9 +50,6 @@ from classy_gc.hooks.rolling_checkpoint import BEST_FILE
 from classy_gc.options import check_known
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
-
-# More epochs than anybody trains, so that no two seeds share the order of an epoch.
-_SHUFFLE_STRIDE = 1_000_000
 
 
 class _LogFilter(logging.Filter):
@@ -95,39 +90,6 @@ def _check_args(args: argparse.Namespace) -> None:
     args.checkpoint_folder = folder
 
 
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    if torch.cuda.is_available():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.deterministic = True
-        torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def build_seeded_task(args: argparse.Namespace, config: Mapping[str, Any]) -> ClassyTask:
-    """Seeds the process and builds the task, and the order of its data.
-
-    Args:
-        args: with ``seed``.
-        config: of the task, which stays as it is.
-    """
-    _seed(args.seed)
-    config = copy.deepcopy(config)
-    # Classy Vision would make the folder of this one at once, and on every rank.
-    config["hooks"] = [h for h in config.get("hooks") or [] if h["name"] != TENSORBOARD]
-    task = build_task(config)
-    if getattr(task, "test_only", False):
-        # Classy Vision would test num_epochs times, and compare the batch size of the test
-        # with the one that training simulates.
-        task.set_num_epochs(1).set_simulated_global_batchsize(None)
-    if hasattr(task, "build_dataloader_from_dataset"):
-        task.build_dataloader_from_dataset = functools.partial(
-            task.build_dataloader_from_dataset, shuffle_seed=_SHUFFLE_STRIDE * args.seed
-        )
-    return task
-
-
 def _start(task: ClassyTask, start_hooks: Callable[[], None]) -> None:
     """In place of a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
     if not getattr(task, "test_only", False) and task.checkpoint_dict:
@@ -136,19 +98,6 @@ def _start(task: ClassyTask, start_hooks: Callable[[], None]) -> None:
     if not getattr(task, "test_only", False):
         warn_of_last_batch(task)
     start_hooks()
-
-
-def _interrupted_after(create: Callable[..., None]) -> Callable[..., None]:
-    """Lets Ctrl-C wait while data loaders start workers, which inherit that and end quietly."""
-
-    def blocked(*args: Any, **kwargs: Any) -> None:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            create(*args, **kwargs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    return blocked
 
 
 def _summary(
@@ -256,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prepare = loading(task, args.config_file)(task.prepare)
         task.prepare, task.on_start = prepare, functools.partial(_start, task, task.on_start)
         if hasattr(task, "create_data_iterators"):
-            task.create_data_iterators = _interrupted_after(task.create_data_iterators)
+            task.create_data_iterators = delay_interrupts(task.create_data_iterators)
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:

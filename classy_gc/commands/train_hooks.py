@@ -18,20 +18,20 @@ from classy_vision.hooks import (
     LossLrMeterLoggingHook,
     ModelComplexityHook,
     ProfilerHook,
-    ProgressBarHook,
     TensorboardPlotHook,
     VisdomHook,
 )
 from classy_vision.tasks import ClassyTask
 from fvcore.common.file_io import PathManager
 
-from classy_gc.files import check_local, check_scheme, has_scheme, nearest
+from classy_gc.files import check_local, check_scheme, first_existing, has_scheme
 from classy_gc.hooks import (
     JSONLogHook,
     PhaseSeedHook,
     RollingCheckpointHook,
     TrainingCurvesHook,
 )
+from classy_gc.hooks.progress_bar import FillingProgressBarHook
 from classy_gc.options import check_known
 
 TENSORBOARD = "tensorboard_plot"
@@ -88,33 +88,11 @@ def absolute(path: str | Path) -> str:
 
 
 def _check_folder(folder: Path) -> None:
-    there = nearest(folder)
+    there = first_existing(folder)
     if not there.is_dir():
         raise NotADirectoryError(f"folder {folder} cannot be made: {there} is a file")
     if not os.access(there, os.W_OK):
         raise PermissionError(f"folder {folder} is not writable")
-
-
-class _ProgressBar(ProgressBarHook):
-    """Classy Vision's, which gives its bar's end to progressbar2 as the start, and never fills."""
-
-    @classmethod
-    def name(cls) -> str:
-        return ProgressBarHook.name()
-
-    def on_phase_start(self, task: ClassyTask) -> None:
-        import progressbar
-
-        if is_primary():
-            self.bar_size, self.batches = task.num_batches_per_phase, 0
-            prefix = f"{task.phase_type:<5} {task.train_phase_idx + 1} "
-            self.progress_bar = progressbar.ProgressBar(max_value=self.bar_size, prefix=prefix)
-            self.progress_bar.start()
-
-    def on_step(self, task: ClassyTask) -> None:
-        if self.progress_bar is not None:
-            self.batches += 1
-            self.progress_bar.update(min(self.batches, self.bar_size))
 
 
 def _tensorboard(
@@ -161,7 +139,7 @@ def set_hooks(
     Raises:
         ValueError: two hooks for checkpoints, or a hook that cannot do what it is told to.
     """
-    hooks: list[ClassyHook] = [_ProgressBar()] if args.show_progress else []
+    hooks: list[ClassyHook] = [FillingProgressBarHook()] if args.show_progress else []
     log_freq = args.log_freq or (None if args.show_progress else 5)
     hooks += [LossLrMeterLoggingHook(log_freq), ModelComplexityHook()]
     own_checkpoints = [h for h in task.hooks if isinstance(h, CheckpointHook)]

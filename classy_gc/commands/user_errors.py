@@ -15,7 +15,7 @@ from classy_vision.hooks import HOOK_REGISTRY, ClassyHook
 from classy_vision.meters import METER_REGISTRY, ClassyMeter
 from classy_vision.tasks import ClassyTask
 
-from classy_gc.commands.flags import Parser
+from classy_gc.commands.parser import Parser
 
 Keys = tuple[Any, ...]
 
@@ -30,7 +30,7 @@ _FUNCTIONS: dict[str, Keys] = {
 }
 
 # Their message says all there is to say; of others the class helps too.
-_PLAIN = (ValueError, AssertionError, OSError, ImportError, RuntimeError, ArithmeticError)
+_SELF_EXPLAINING = (ValueError, AssertionError, OSError, ImportError, RuntimeError, ArithmeticError)
 
 _LONGEST_VALUE = 120
 
@@ -66,7 +66,7 @@ def user_error(error: BaseException) -> str:
     elif not text:  # a bare assert
         source = traceback.extract_tb(error.__traceback__)[-1].line
         text = f"{module}, line {line}: {source}"
-    if not isinstance(error, (KeyError, *_PLAIN)):
+    if not isinstance(error, (KeyError, *_SELF_EXPLAINING)):
         text = f"{type(error).__name__}: {text}"
     own = isinstance(error, ValueError) and module.startswith("classy_gc.")
     label = "" if own else _section(frames)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from classy_vision.hooks import ClassyHook, TensorboardPlotHook, register_hook
 from torch import Tensor, nn
 
 from classy_gc.core.centralization import ineligible_reason
+from classy_gc.core.measures import gradient_norms, ratios, row_mean_norms, row_sums
 from classy_gc.hooks.json_log import JSONLogHook
 from classy_gc.options import COUNT, check_options
 
@@ -23,77 +23,6 @@ def named_parameters(task: Any) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters of a task's model, and those of its loss as ``loss.…``."""
     yield from task.base_model.named_parameters()
     yield from task.base_loss.named_parameters(prefix="loss")
-
-
-def row_sums(x: Tensor) -> Tensor:
-    """The sums of all rows, also of a DTensor's, in float32 at least."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    sums = x.sum(tuple(range(1, x.dim())), True, dtype=dtype)
-    return sums.full_tensor() if hasattr(sums, "full_tensor") else sums
-
-
-@torch.no_grad()
-def row_mean_norms(x: Tensor, reference: Tensor | None = None) -> Tensor:
-    """``[‖x − C(x)‖, ‖x‖]``: the norm of the row means, each counted once an element, and of ``x``.
-
-    ``‖x − C(x)‖² = Σ n·mean²`` over the rows of ``n`` elements, so nothing as large as ``x`` is
-    made. In float32 where ``x`` is half precision, and over all processes for a DTensor.
-
-    Args:
-        x: shape ``[d0, d1, …]``, at least two dimensions, not empty.
-        reference: row sums to be subtracted first, shape ``[d0, 1, …]`` (default: None).
-
-    Returns:
-        Shape ``[2]``, on the device of ``x``.
-
-    Example:
-        >>> row_mean_norms(torch.tensor([[3.0, 5.0], [-1.0, 1.0]])).square().round()
-        tensor([32., 36.])
-    """
-    sums = row_sums(x)
-    if reference is not None:
-        sums = sums - reference
-    norm = torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32))
-    if hasattr(norm, "full_tensor"):
-        norm = norm.full_tensor()
-    row_length = x.numel() / x.shape[0]
-    return torch.stack([torch.linalg.vector_norm(sums) / math.sqrt(row_length), norm])
-
-
-def gradient_norms(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """:func:`row_mean_norms` of the gradient of each parameter that has a dense one."""
-    return {
-        name: row_mean_norms(p.grad)
-        for name, p in parameters.items()
-        if p.grad is not None and p.grad.layout == torch.strided
-    }
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole and math.isfinite(part) and math.isfinite(whole) else None
-
-
-def ratios(norms: Mapping[str, Tensor]) -> tuple[dict[str, float | None], float | None]:
-    """From norms to their ratios, with one wait for the device.
-
-    Args:
-        norms: of :func:`row_mean_norms`, by name.
-
-    Returns:
-        ``‖x − C(x)‖ / ‖x‖`` of each, and of all taken as one vector; None where that is 0/0, or
-        a norm is not finite.
-
-    Example:
-        >>> ratios({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.0, 3.0])})
-        ({'a': 0.75, 'b': 0.0}, 0.6)
-    """
-    if not norms:
-        return {}, None
-    device = next(iter(norms.values())).device
-    values = torch.stack([pair.to(device) for pair in norms.values()]).tolist()
-    parts, wholes = zip(*values, strict=True)
-    each = {name: _ratio(*pair) for name, pair in zip(norms, values, strict=True)}
-    return each, _ratio(math.hypot(*parts), math.hypot(*wholes))
 
 
 def _squared(x: float | None) -> float | None:

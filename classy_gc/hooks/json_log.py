@@ -99,7 +99,7 @@ class JSONLogHook(PhaseRecordHook):
         """
         if not is_primary():
             return
-        line = json.dumps(plain({"kind": kind, **fields}), allow_nan=False)
+        line = json.dumps(as_json({"kind": kind, **fields}), allow_nan=False)
         if self._early is not None:
             self._early.append(line)
         else:
@@ -124,20 +124,20 @@ def _is_over(line: bytes, task: Any) -> bool:
     return (record["epoch"], record["phase"] == "test") <= done
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """What JSON can say, in place of numbers that it cannot.
 
     Args:
         value: of numbers, strings, None, lists, dicts, and tensors or arrays of one element.
 
     Example:
-        >>> plain({"loss": float("nan"), "top": (1, 0.5)})
+        >>> as_json({"loss": float("nan"), "top": (1, 0.5)})
         {'loss': None, 'top': [1, 0.5]}
     """
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): as_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [as_json(v) for v in value]
     if hasattr(value, "item"):  # torch's and numpy's
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,7 @@ from classy_vision.hooks import register_hook
 from classy_gc.files import atomic_write
 from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook
 from classy_gc.options import Rule, check_options
+from classy_gc.plots import new_figure, tidy
 
 _COLORS = {"train": "#1f77b4", "test": "#d95f02"}
 _DASHES = ("-", "--", ":", "-.")
@@ -95,15 +96,13 @@ class TrainingCurvesHook(PhaseRecordHook):
         return epochs, values
 
     def _figure(self) -> Any:
-        # A Figure of its own, not pyplot: nothing global, and no display is needed.
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator, PercentFormatter
+        from matplotlib.ticker import PercentFormatter
 
         history = self.state.history
         meters = {m: list(names) for entry in history for m, names in entry["meters"].items()}
         lr = self._series("train", "options", "lr")
         columns = 1 + len(meters) + bool(lr[0])
-        figure = Figure(figsize=(4.4 * columns, 3.6), layout="constrained")
+        figure = new_figure(4.4 * columns, 3.6)
         all_axes = figure.subplots(1, columns, squeeze=False)[0]
         style = {"linewidth": 1.8}
         if len(history) <= 60:
@@ -140,9 +139,6 @@ class TrainingCurvesHook(PhaseRecordHook):
             all_axes[-1].set_title("learning rate")
             all_axes[-1].set_ylim(bottom=0)
         for axes in all_axes:
-            axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
+            tidy(axes, epochs=True)
         figure.suptitle(self.title)
         return figure

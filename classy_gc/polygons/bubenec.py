@@ -25,9 +25,10 @@ from tqdm import tqdm
 
 from classy_gc.polygons.buildings import METHODS, Buildings, polygonize
 from classy_gc.polygons.faces import faces
-from classy_gc.polygons.files import Map, open_map, write_polygons
+from classy_gc.polygons.files import write_polygons
 from classy_gc.polygons.frame_field import FrameField, from_directions, from_map
 from classy_gc.polygons.graph import Graph, resample
+from classy_gc.polygons.maps import Map, open_map
 from classy_gc.polygons.metrics import Metrics, measure, table
 from classy_gc.polygons.optimizers import TensorSkeletonOptimizer
 from classy_gc.polygons.picture import picture
@@ -124,8 +125,8 @@ def _filled(geometries: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     finer = rasterio.features.rasterize(
         geometries, [n * _FINER for n in shape], transform=Affine.scale(1 / _FINER)
     )
-    blocks = finer.reshape(shape[0], _FINER, shape[1], _FINER)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    of_pixels = finer.reshape(shape[0], _FINER, shape[1], _FINER)
+    return of_pixels.mean(axis=(1, 3), dtype=np.float32)
 
 
 def true_frame(scene: Scene) -> FrameField:

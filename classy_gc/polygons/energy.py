@@ -40,7 +40,7 @@ def sample(values: Tensor, positions: Tensor) -> Tensor:
     ).flatten()
 
 
-def nearest(frame: FrameField, positions: Tensor) -> FrameField:
+def sample_nearest(frame: FrameField, positions: Tensor) -> FrameField:
     """The frame field in the pixels nearest to positions.
 
     Args:
@@ -52,7 +52,7 @@ def nearest(frame: FrameField, positions: Tensor) -> FrameField:
 
     Example:
         >>> c0 = torch.tensor([[1 + 0j, 2, 3]])
-        >>> nearest(FrameField(c0, c0), torch.tensor([[0.0, 1.6]])).c0.tolist()
+        >>> sample_nearest(FrameField(c0, c0), torch.tensor([[0.0, 1.6]])).c0.tolist()
         [(3+0j)]
     """
     height, width = frame.c0.shape
@@ -133,7 +133,7 @@ def align(positions: Tensor, edges: Tensor, frame: FrameField) -> Tensor:
     """
     tangent, distance = _tangents(positions, edges[:, 0], edges[:, 1])
     middle = (positions[edges[:, 0]] + positions[edges[:, 1]]) / 2
-    f = torch.view_as_real(polynomial(tangent, nearest(frame, middle)))
+    f = torch.view_as_real(polynomial(tangent, sample_nearest(frame, middle)))
     return f.square().sum(1)[distance > _SHORTEST].sum()
 
 
@@ -197,7 +197,7 @@ def are_corners(positions: Tensor, turns: Tensor, frame: FrameField) -> Tensor:
         >>> are_corners(corner, torch.tensor([[0, 1, 2]]), FrameField(c0, 0 * c0)).tolist()
         [True]
     """
-    u, v = directions(nearest(frame, positions[turns[:, 1]]))
+    u, v = directions(sample_nearest(frame, positions[turns[:, 1]]))
 
     def follows_u(tangent: Tensor) -> Tensor:
         return (tangent * u.conj()).real.abs() > (tangent * v.conj()).real.abs()

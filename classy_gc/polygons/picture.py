@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import shapely
 
+from classy_gc.plots import COLORS, new_figure
 from classy_gc.polygons.buildings import Buildings
-from classy_gc.polygons.files import Map
+from classy_gc.polygons.maps import Map
 
 _LARGEST = 1500  # pixels of the map along an edge of the picture
 _DETAIL = 240  # px of the map along an edge of the detail
-# Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
-_BEFORE, _AFTER = "#D55E00", "#0072B2"
+_AFTER, _BEFORE = COLORS[:2]
 
 
 def picture(interior: Map, found: Buildings) -> Any:
@@ -26,15 +26,12 @@ def picture(interior: Map, found: Buildings) -> Any:
     Returns:
         A ``matplotlib`` Figure.
     """
-    # A Figure of its own, not pyplot: nothing global, and no display is needed.
-    from matplotlib.figure import Figure
-
     height, width = interior.shape
-    whole = (0, 0, width, height)
+    full = (0, 0, width, height)
     detail = _busiest(found.polygons, width, height)
-    panels = [whole] if detail == whole else [whole, detail]
+    panels = [full] if detail == full else [full, detail]
     ratios = [(y1 - y0) / (x1 - x0) for x0, y0, x1, y1 in panels]
-    figure = Figure(figsize=(11, 5.4 * sum(ratios) + 0.7), layout="constrained")
+    figure = new_figure(11, 5.4 * sum(ratios) + 0.7)
     axes = figure.subplots(
         len(panels), 2, squeeze=False, sharex="row", sharey="row", height_ratios=ratios
     )
@@ -45,7 +42,7 @@ def picture(interior: Map, found: Buildings) -> Any:
     for row, (x0, y0, x1, y1) in zip(axes, panels, strict=True):
         step = max(1, -(-max(x1 - x0, y1 - y0) // _LARGEST))
         values = interior.read(slice(y0, y1, step), slice(x0, x1, step))
-        is_detail = (x0, y0, x1, y1) != whole
+        is_detail = (x0, y0, x1, y1) != full
         for ax, (polygons, color, title) in zip(row, named, strict=True):
             ax.imshow(values, cmap="Greys", vmin=0, vmax=1.6, extent=(x0, x1, y1, y0))
             shown = polygons[shapely.intersects(polygons, shapely.box(x0, y0, x1, y1))]
@@ -59,7 +56,7 @@ def picture(interior: Map, found: Buildings) -> Any:
                 ax.set_title(
                     f"{title}: {len(polygons):,} polygons, {vertices:,} vertices", fontsize="medium"
                 )
-                if detail != whole:
+                if detail != full:
                     left, top, right, bottom = detail
                     xs, ys = [left, right, right, left, left], [top, top, bottom, bottom, top]
                     ax.plot(xs, ys, color="black", linewidth=0.9, linestyle=(0, (4, 2)))

@@ -11,9 +11,9 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from classy_gc.polygons.buildings import Buildings, polygonize
-from classy_gc.polygons.files import InputError, Map
 from classy_gc.polygons.frame_field import FrameField
 from classy_gc.polygons.graph import connected
+from classy_gc.polygons.maps import InputError, Map
 from classy_gc.polygons.outlines import EDGE_THRESHOLD
 
 # px around a building that its frame field depends on (four standard deviations of its average,

@@ -11,9 +11,10 @@ import shapely
 from PIL import Image
 
 from classy_gc.commands import main
-from classy_gc.polygons.files import open_map, read_polygons, write_polygons
+from classy_gc.polygons.files import read_polygons, write_polygons
+from classy_gc.polygons.maps import open_map
+from tests.polygons.map_files import png, tiff
 from tests.polygons.shapes import ROOMS, rectangle, rendered, rooms
-from tests.polygons.test_files import png, tiff
 
 TRUTH = [rectangle(20, 40, 24, (50, 60)), rectangle(20, 30, 30, (115, 60))]
 

@@ -64,7 +64,7 @@ def test_same_seed_same_weights_bit_for_bit(here):
 
 def test_seed_orders_the_data(here):
     """With equal weights at the start and no augmentation, only the order is left to differ."""
-    from classy_gc.commands.flags import command_parser
+    from classy_gc.commands.parser import command_parser
     from classy_gc.commands.train import build_seeded_task
 
     orders = []
@@ -171,7 +171,7 @@ def test_output_folder_has_everything(here):
 def test_flags_are_those_of_classy_train():
     from classy_vision.generic.opts import get_parser
 
-    from classy_gc.commands.flags import command_parser
+    from classy_gc.commands.parser import command_parser
 
     def flags(parser):
         return {a.option_strings[-1]: (a.type, a.nargs) for a in parser._actions}

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import sys
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 from training import CONFIGS, checkpoint, flat, forked, short, train
 
 from classy_gc.commands import main
-from classy_gc.commands.train import _interrupted_after
 
 
 def test_a_bug_is_one_line_too_and_debug_shows_its_traceback(here, capsys, monkeypatch):
@@ -126,18 +124,3 @@ def test_a_pipe_that_breaks_in_training_keeps_its_traceback(here, monkeypatch):
     with pytest.raises(BrokenPipeError):
         train(short(), "--skip_tensorboard")
     os.close(writer)
-
-
-def test_ctrl_c_waits_while_workers_start_which_inherit_that():
-    masks = []
-
-    def create():
-        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
-        signal.raise_signal(signal.SIGINT)
-        masks.append("went on")
-
-    with pytest.raises(KeyboardInterrupt):
-        _interrupted_after(create)()
-    assert signal.SIGINT in masks[0]
-    assert masks[1:] == ["went on"]
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -6,7 +6,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-from classy_gc.hooks.gc_monitor import row_mean_norms, row_sums
+from classy_gc.core.measures import row_mean_norms, row_sums
 
 from .processes import process_group, torchrun
 

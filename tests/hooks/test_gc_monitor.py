@@ -205,10 +205,11 @@ def test_accumulated_gradients_are_looked_at_once_a_step(tmp_path):
 
 def test_between_looks_nothing_is_computed(monkeypatch, tmp_path):
     looks = []
-    monkeypatch.setattr(
-        "classy_gc.hooks.gc_monitor.row_mean_norms",
-        lambda *args: looks.append(1) or torch.ones(2),
-    )
+    for module in ("core.measures", "hooks.gc_monitor"):
+        monkeypatch.setattr(
+            f"classy_gc.{module}.row_mean_norms",
+            lambda *args: looks.append(1) or torch.ones(2),
+        )
     seen, _, _ = trained(tmp_path, interval=5)
     assert [line["step"] for line in seen] == [1, 6]
     # 6 gradients, as one weight is unused, and 7 weights.
@@ -297,7 +298,7 @@ def test_gradients_that_have_no_share_are_null(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_precision(dtype):
-    from classy_gc.hooks.gc_monitor import ratios, row_mean_norms
+    from classy_gc.core.measures import ratios, row_mean_norms
 
     torch.manual_seed(0)
     x = (torch.randn(20, 3000) * 300 + 3).to(dtype)  # half precision overflows in the square

@@ -4,7 +4,7 @@ import shapely
 from scipy import ndimage
 
 from classy_gc.polygons import from_map, polygonize, tiles
-from classy_gc.polygons.files import InputError, open_map
+from classy_gc.polygons.maps import InputError, open_map
 from classy_gc.polygons.tiles import polygonize_map
 from tests.polygons.shapes import rectangle, rendered
 

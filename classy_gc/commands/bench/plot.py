@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from classy_gc.plots import new_figure, tidy
+
 
 def _axes(rows: float, title: str) -> tuple[Any, Any]:
-    # A Figure of its own, not pyplot: nothing global, and no display is needed.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.6 + 0.26 * rows), layout="constrained")
+    figure = new_figure(9, 1.6 + 0.26 * rows)
     axes = figure.subplots()
     axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes, grid=None)
     axes.set_title(title, fontsize=10, loc="left")
     return figure, axes
 

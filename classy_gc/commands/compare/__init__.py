@@ -30,7 +30,7 @@ from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.report import rows, text
 from classy_gc.commands.compare.results import evaluate
 from classy_gc.commands.compare.runs import Progress, Run, train_runs
-from classy_gc.commands.flags import command_parser
+from classy_gc.commands.parser import command_parser
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import atomic_write
 from classy_gc.options import check_known

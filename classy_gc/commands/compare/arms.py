@@ -21,7 +21,8 @@ from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY
 from classy_vision.tasks import build_task
 
 from classy_gc.commands.compare.axes import Choice
-from classy_gc.commands.config import check_config, load_config
+from classy_gc.commands.config import load_config
+from classy_gc.commands.config_schema import check_config
 from classy_gc.commands.flags import Target
 from classy_gc.commands.train_checkpoints import loading
 from classy_gc.commands.trial import try_batches

@@ -11,9 +11,8 @@ import numpy as np
 
 from classy_gc.commands.compare.results import Phase
 from classy_gc.hooks.phase_record import flat_meters
+from classy_gc.plots import COLORS, new_figure, tidy
 
-# Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
 # Of text of the default size, on average, and of a line with its gap and handle in a legend.
@@ -35,9 +34,7 @@ def picture(families: Mapping[str, Arms], meter: str | None, title: str) -> Any:
     Returns:
         A ``matplotlib`` Figure.
     """
-    # A Figure of its own, not pyplot: nothing global, and no display is needed.
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
     def train_loss(phase: Phase) -> float | None:
         return phase["loss"] if phase["phase"] == "train" else None
@@ -59,7 +56,7 @@ def picture(families: Mapping[str, Arms], meter: str | None, title: str) -> Any:
     legend_lines = max(lines for _, lines in legends.values())
     title_lines = max(family.count("\n") + 1 for family in families) * (len(families) > 1)
     row_height = 3.4 + 0.25 * legend_lines + 0.3 * title_lines
-    figure = Figure(figsize=(width, row_height * len(families) + 0.4), layout="constrained")
+    figure = new_figure(width, row_height * len(families) + 0.4)
     figure.suptitle(title)
     rows = figure.subfigures(len(families), 1, squeeze=False)[:, 0]
     for row, (family, arms) in zip(rows, families.items(), strict=True):
@@ -87,10 +84,7 @@ def picture(families: Mapping[str, Arms], meter: str | None, title: str) -> Any:
                 axes.set_ylim(bottom=0)
             axes.set_title("learning rate" if option == "lr" else option)
         for axes in (loss_axes, test_axes, *option_axes):
-            axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
+            tidy(axes, epochs=True)
         handles, names = loss_axes.get_legend_handles_labels()
         row.legend(
             handles,
@@ -142,7 +136,7 @@ def _draw(
         epochs = sorted(by_epoch)
         mean = np.array([np.mean(by_epoch[epoch]) for epoch in epochs])
         std = np.array([np.std(v, ddof=1) if len(v) > 1 else 0 for v in map(by_epoch.get, epochs)])
-        style = {"color": _COLORS[i % 6], "linestyle": _DASHES[(i + i // 6) % 4], "linewidth": 1.8}
+        style = {"color": COLORS[i % 6], "linestyle": _DASHES[(i + i // 6) % 4], "linewidth": 1.8}
         axes.plot(epochs, mean, label=name, marker="o" if len(epochs) == 1 else None, **style)
         axes.fill_between(
             epochs, mean - std, mean + std, color=style["color"], alpha=0.18, linewidth=0

@@ -21,7 +21,7 @@ from classy_gc.commands.compare.statistics import (
     spread,
 )
 from classy_gc.commands.flags import Target
-from classy_gc.hooks.json_log import plain
+from classy_gc.hooks.json_log import as_json
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.options import check_known
 
@@ -238,7 +238,7 @@ def evaluate(
             )
             entry["mcnemar"] = both and both._asdict()
         entries.append(entry)
-    return plain(
+    return as_json(
         {
             "seeds": seeds,
             "headline": headline,

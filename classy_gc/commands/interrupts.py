@@ -1,0 +1,31 @@
+"""Ctrl-C at a moment when it would do harm."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+
+def delay_interrupts(create: Callable[..., None]) -> Callable[..., None]:
+    """Lets Ctrl-C wait while data loaders start workers, which inherit that and end quietly.
+
+    Args:
+        create: starts them.
+
+    Returns:
+        The same function; an interrupt that comes meanwhile is raised when it has returned.
+
+    Example:
+        >>> delay_interrupts(print)("started")
+        started
+    """
+
+    def delayed(*args: Any, **kwargs: Any) -> None:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            create(*args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    return delayed

@@ -1,0 +1,116 @@
+"""One tree of commands and their flags, which ``--help`` prints without importing torch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
+
+from classy_gc.commands import flags
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose errors are one line, without the usage before it.
+
+    Example:
+        >>> Parser(prog="classy-gc").parse_args(["--no-such-flag"])
+        Traceback (most recent call last):
+        SystemExit: 2
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message to stderr, on one line, and exits with code 2."""
+        message = " ".join(map(str.strip, message.splitlines()))
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class Command(NamedTuple):
+    """A command: the module of its name, with ``_`` for ``-``, has ``main(argv)``."""
+
+    help: str
+    description: str
+    add_flags: Callable[[Parser], None]
+
+
+COMMANDS = {
+    "configs": Command(
+        "list the configs that the package ships, and copy them",
+        "Lists the configs that the package ships, and copies them.",
+        flags.add_configs_flags,
+    ),
+    "train": Command(
+        "train what a Classy Vision config describes",
+        "Classy Vision's default training.",
+        flags.add_train_flags,
+    ),
+    "param-groups": Command(
+        "print which parameter of a config gets which options",
+        "Prints which parameter of a config gets which options; trains nothing.",
+        flags.add_param_groups_flags,
+    ),
+    "inspect": Command(
+        "print what GC does, or would do, to each gradient of a config",
+        "Runs a few training batches of a config forward and backward, and prints which "
+        "gradients GC centralizes, or would, and which share of their energy it removes. Trains "
+        "and saves nothing; with a checkpoint it looks at trained weights.",
+        flags.add_inspect_flags,
+    ),
+    "compare": Command(
+        "train a config several ways and tell differences from noise",
+        "Trains every config with every combination of --arm and --vary, and with every seed, "
+        "and says which differences can be told from noise. Seeds are paired: the same one gives "
+        "the same initial weights and order of the data in all arms. Arms are compared with the "
+        "first arm of their config file; the first values are the baseline. Given again after it "
+        "was interrupted, the same command goes on.",
+        flags.add_compare_flags,
+    ),
+    "compare-summary": Command(
+        "draw the differences of several comparisons as one picture",
+        "Draws the differences of several comparisons as one picture.",
+        flags.add_compare_summary_flags,
+    ),
+    "schedules": Command(
+        "draw the schedules of configs as one picture",
+        "Draws every scheduled option over the training, one or several configs side by side.",
+        flags.add_schedules_flags,
+    ),
+    "bench": Command(
+        "time the optimizers beside torch's own",
+        "Times one step of each GC optimizer beside torch's own, and counts the memory it moves "
+        "and takes; or, with --training, whole training steps.",
+        flags.add_bench_flags,
+    ),
+    "polygonize": Command(
+        "turn a map of buildings into polygons, refined with the GC optimizers",
+        "Writes polygons of the buildings in a map of probabilities: outlines with straight walls "
+        "and few vertices, refined with the GC optimizers.",
+        flags.add_polygonize_flags,
+    ),
+}
+
+
+def command_tree(command: str = "") -> tuple[Parser, dict[str, Parser]]:
+    """The parser of ``classy-gc``, and that of each command.
+
+    Args:
+        command: the one whose flags are wanted (default: none). Those of the others are left out.
+
+    Example:
+        >>> parser, _ = command_tree("compare-summary")
+        >>> parser.parse_args(["compare-summary", "a", "b"]).output
+        'summary.png'
+    """
+    parser = Parser(prog="classy-gc", description="Gradient centralization for Classy Vision.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parsers = {
+        name: commands.add_parser(name, help=x.help, description=x.description)
+        for name, x in COMMANDS.items()
+    }
+    if command in COMMANDS:
+        COMMANDS[command].add_flags(parsers[command])
+    return parser, parsers
+
+
+def command_parser(command: str) -> Parser:
+    """The parser of one command, with its flags."""
+    return command_tree(command)[1][command]

@@ -1,0 +1,53 @@
+"""A task whose run a seed decides."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+import os
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from classy_vision.tasks import ClassyTask, build_task
+
+from classy_gc.commands.train_hooks import TENSORBOARD
+
+# More epochs than anybody trains, so that no two seeds share the order of an epoch.
+_SHUFFLE_STRIDE = 1_000_000
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def build_seeded_task(args: argparse.Namespace, config: Mapping[str, Any]) -> ClassyTask:
+    """Seeds the process and builds the task, and the order of its data.
+
+    Args:
+        args: with ``seed``.
+        config: of the task, which stays as it is.
+    """
+    _seed(args.seed)
+    config = copy.deepcopy(config)
+    # Classy Vision would make the folder of this one at once, and on every rank.
+    config["hooks"] = [h for h in config.get("hooks") or [] if h["name"] != TENSORBOARD]
+    task = build_task(config)
+    if getattr(task, "test_only", False):
+        # Classy Vision would test num_epochs times, and compare the batch size of the test
+        # with the one that training simulates.
+        task.set_num_epochs(1).set_simulated_global_batchsize(None)
+    if hasattr(task, "build_dataloader_from_dataset"):
+        task.build_dataloader_from_dataset = functools.partial(
+            task.build_dataloader_from_dataset, shuffle_seed=_SHUFFLE_STRIDE * args.seed
+        )
+    return task

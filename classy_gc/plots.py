@@ -1,0 +1,52 @@
+"""What all figures share. ``matplotlib``, an extra, is imported once one is drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+GREY = "#999999"
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty ``matplotlib`` Figure, in inches.
+
+    It is one of its own, not pyplot's: nothing is global, and no display is needed.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+
+    Example:
+        >>> new_figure(4, 3).get_size_inches().tolist()
+        [4.0, 3.0]
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def tidy(axes: Any, grid: str | None = "both", epochs: bool = False) -> None:
+    """Takes away what says nothing, and sets a grid behind what does.
+
+    Args:
+        axes: of a figure.
+        grid: the axis that has lines, ``"x"``, ``"y"`` or ``"both"``; None for no lines
+            (default: ``"both"``)
+        epochs: x is in epochs, so that its ticks are integers (default: False)
+
+    Example:
+        >>> axes = new_figure(4, 3).subplots()
+        >>> tidy(axes)
+        >>> axes.spines["top"].get_visible()
+        False
+    """
+    axes.spines[["top", "right"]].set_visible(False)
+    if grid is not None:
+        axes.grid(alpha=0.25, axis=grid)
+        axes.set_axisbelow(True)
+    if epochs:
+        from matplotlib.ticker import MaxNLocator
+
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,133 @@
+"""How the modules of the package lean on each other, read from their source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import classy_gc
+
+ROOT = Path(classy_gc.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+LINES = 300
+
+# What each room may import of the others.
+ALLOWED = {
+    "core": {"core"},
+    "optim": {"core", "optim"},
+    "param_groups": {"core", "optim", "param_groups"},
+    "tasks": {"core", "optim", "param_groups", "tasks"},
+    "hooks": {"core", "hooks"},
+    "dataset": {"dataset"},
+    "polygons": {"core", "polygons"},
+    "commands": {
+        *("core", "optim", "param_groups", "tasks", "hooks", "dataset", "polygons", "commands")
+    },
+    "mmengine": {"core"},
+}
+GROUND = {"options", "files", "plots", "table", "custom_imports"}
+
+
+def name_of(path):
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {name_of(path): ast.parse(path.read_text()) for path in FILES}
+
+
+def imports(name):
+    """(module, name or None, whether it is there when the module is imported) of each import."""
+    late = set()
+    for node in ast.walk(TREES[name]):
+        typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if typing or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            late |= {id(inner) for inner in ast.walk(node)}
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            found = [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            found = [
+                (full, None)
+                if (full := f"{node.module}.{alias.name}") in TREES
+                else (node.module, alias.name)
+                for alias in node.names
+            ]
+        else:
+            continue
+        for module, attribute in found:
+            if module.split(".")[0] == "classy_gc":
+                yield module, attribute, id(node) not in late
+
+
+def room(module):
+    return (*module.split("."), "")[1]
+
+
+def test_no_circle_of_imports():
+    graph = {name: {m for m, _, early in imports(name) if early and m != name} for name in TREES}
+    # Importing a module imports its packages first, which may not need it in turn.
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, f"a circle: {' → '.join([*path[path.index(name) :], name])}"
+        if name in done:
+            return
+        path.append(name)
+        for module in sorted(graph.get(name, ())):
+            visit(module)
+        path.pop()
+        done.add(name)
+
+    for name in sorted(graph):
+        visit(name)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_imports_point_down(name):
+    if name == "classy_gc":
+        return
+    allowed = ALLOWED.get(room(name), set()) | GROUND
+    wrong = {m for m, _, _ in imports(name) if m != "classy_gc" and room(m) not in allowed}
+    assert not wrong, f"{name} may import {sorted(allowed)}"
+
+
+def private(name):
+    return name.startswith("_") and not name.endswith("__")
+
+
+def defined(tree):
+    """Functions, classes, variables, and what methods set on ``self``."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield from [node.attr] * (ast.unparse(node.value) == "self")
+
+
+OURS = {attribute for tree in TREES.values() for attribute in defined(tree)}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_no_private_name_of_another_module(name):
+    imported = [f"{module}.{x}" for module, x, _ in imports(name) if x and private(x)]
+    assert not imported
+    # Of torch and Classy Vision some are read that have no public way.
+    others = OURS - {*defined(TREES[name])}
+    read = [
+        ast.unparse(node)
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Attribute)
+        and private(node.attr)
+        and node.attr in others
+        and ast.unparse(node.value) not in ("self", "cls", "super()")
+    ]
+    assert not read
+
+
+@pytest.mark.parametrize("path", FILES, ids=[name_of(path) for path in FILES])
+def test_a_file_is_read_at_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= LINES
