@@ -167,7 +167,7 @@ class RollingCheckpointHook(CheckpointHook):
         """Saves a train phase whose turn it is, and the best state."""
         if not is_primary() or getattr(task, "test_only", False):
             return
-        if task.train == task._train_only and self._is_best(task):
+        if task.train == task._train_only and self.is_best(task):
             self._write(task, BEST_FILE)
         if task.train and self._is_due(task, task.train_phase_idx):
             self._save(task)
@@ -221,7 +221,14 @@ class RollingCheckpointHook(CheckpointHook):
         with _opened(self._path(name)) as file:
             torch.save(checkpoint, file)
 
-    def _is_best(self, task: Any) -> bool:
+    def is_best(self, task: Any) -> bool:
+        """Whether the phase that has ended is better than all before it; it is remembered then.
+
+        NaN never is.
+
+        Args:
+            task: in ``on_phase_end``.
+        """
         if self.save_best is None or not task.losses:
             return False
         if self.save_best == "loss":

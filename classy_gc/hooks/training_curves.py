@@ -75,7 +75,7 @@ class TrainingCurvesHook(PhaseRecordHook):
         if tested or not is_primary() or not self.state.history:
             return
         try:
-            figure = self._figure()
+            figure = self.figure()
         except ImportError:
             logging.info("no curves.png without matplotlib: pip install 'classy-gc[examples]'")
             return
@@ -83,8 +83,15 @@ class TrainingCurvesHook(PhaseRecordHook):
         with atomic_write(self.path) as file:
             figure.savefig(file, format="png", dpi=150)
 
-    def _series(self, phase: str, *keys: str) -> tuple[list[float], list[float]]:
-        """Epochs and values of what stands at ``keys`` in the history of ``phase``."""
+    def series(self, phase: str, *keys: str) -> tuple[list[float], list[float]]:
+        """Epochs and values of what stands at ``keys`` in the history of ``phase``.
+
+        Example:
+            >>> hook = TrainingCurvesHook()
+            >>> hook.state.history.append({"phase": "train", "epoch": 1.0, "loss": 0.5})
+            >>> hook.series("train", "loss")
+            ([1.0], [0.5])
+        """
         epochs, values = [], []
         for entry in self.state.history:
             value: Any = entry if entry["phase"] == phase else {}
@@ -95,12 +102,20 @@ class TrainingCurvesHook(PhaseRecordHook):
                 values.append(value)
         return epochs, values
 
-    def _figure(self) -> Any:
+    def figure(self) -> Any:
+        """Draws the history.
+
+        Returns:
+            A ``matplotlib`` Figure.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
         from matplotlib.ticker import PercentFormatter
 
         history = self.state.history
         meters = {m: list(names) for entry in history for m, names in entry["meters"].items()}
-        lr = self._series("train", "options", "lr")
+        lr = self.series("train", "options", "lr")
         columns = 1 + len(meters) + bool(lr[0])
         figure = new_figure(4.4 * columns, 3.6)
         all_axes = figure.subplots(1, columns, squeeze=False)[0]
@@ -112,7 +127,7 @@ class TrainingCurvesHook(PhaseRecordHook):
             values = []
             for i, keys in enumerate(lines):
                 for phase, color in _COLORS.items():
-                    x, y = self._series(phase, *keys)
+                    x, y = self.series(phase, *keys)
                     if not x:
                         continue
                     label = phase if len(lines) == 1 else f"{phase} {keys[-1]}"
@@ -130,7 +145,7 @@ class TrainingCurvesHook(PhaseRecordHook):
         for axes, (meter, names) in zip(all_axes[1:], meters.items(), strict=False):
             lines = [("meters", meter, name) for name in names]
             values = [
-                v for keys in lines for phase in _COLORS for v in self._series(phase, *keys)[1]
+                v for keys in lines for phase in _COLORS for v in self.series(phase, *keys)[1]
             ]
             title = f"{meter} ({names[0]})" if len(names) == 1 else meter
             panel(axes, title, lines, ".2%" if all(0 <= v <= 1 for v in values) else ".4g")

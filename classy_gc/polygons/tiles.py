@@ -88,9 +88,9 @@ def polygonize_map(
         found, values, _ = worked((0, 0, height, width), progress)
         return _something(found, interior, float(values.max()), threshold, min_area)
 
-    components, highest = _components(interior, edges, threshold, tile, progress)
+    parts, highest = components(interior, edges, threshold, tile, progress)
     windows: dict[Box, list[tuple[int, int]]] = {}
-    for component in components:
+    for component in parts:
         windows.setdefault(_window(component.box, interior.shape, tile), []).append(component.key)
     results: list[Buildings] = []
     bar = None if progress else True
@@ -172,7 +172,7 @@ def _label_of(polygons: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(least > labels.max(), 0, least)[1:]
 
 
-def _components(
+def components(
     interior: Map, edges: Map | None, threshold: float, tile: int, progress: bool
 ) -> tuple[list[_Component], float]:
     """The connected buildings of the map, found tile by tile, and its highest value."""

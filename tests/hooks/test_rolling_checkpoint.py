@@ -237,7 +237,7 @@ def test_nan_is_never_the_best(tmp_path):
     best = hook.state.best
     for first in (None, best):
         hook.state.best, task.losses = first, [float("nan")]
-        assert not hook._is_best(task)
+        assert not hook.is_best(task)
         assert hook.state.best == first
 
 

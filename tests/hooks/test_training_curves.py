@@ -57,7 +57,7 @@ def test_history_of_an_older_checkpoint():
     hook.set_classy_state(
         {"history": [{"phase": p, "epoch": e, "lr": lr, **old} for p, e, lr in lines]}
     )
-    assert hook._series("train", "options", "lr") == ([1, 2], [0.1, 0.01])
+    assert hook.series("train", "options", "lr") == ([1, 2], [0.1, 0.01])
 
 
 @pytest.mark.parametrize(("topk", "panels"), [([1], 3), ([1, 3], 3), (None, 2)])
@@ -68,7 +68,7 @@ def test_picture(tmp_path, topk, panels):
     with Image.open(tmp_path / "new folder" / "curves.png") as image:
         assert image.size == (660 * panels, 540)
         assert len(np.unique(image)) > 10  # something is drawn
-    titles = [axes.get_title() for axes in hook._figure().axes]
+    titles = [axes.get_title() for axes in hook.figure().axes]
     assert titles[0] == "loss"
     assert titles[-1] == "learning rate"
     assert len(titles) == panels

@@ -79,7 +79,7 @@ def test_components_are_those_of_the_whole(tmp_path):
     mask = ndimage.binary_dilation(interior > 0.5, np.ones((3, 3)))
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
     boxes = {(r.start, c.start, r.stop, c.stop) for r, c in ndimage.find_objects(labels)}
-    found, highest = tiles._components(opened(tmp_path / "map.npy", interior), None, 0.5, 16, False)
+    found, highest = tiles.components(opened(tmp_path / "map.npy", interior), None, 0.5, 16, False)
     assert highest == 1
     assert sorted(c.box for c in found) == sorted(boxes)
     first = {tuple(np.argwhere(labels == k)[0]) for k in range(1, labels.max() + 1)}

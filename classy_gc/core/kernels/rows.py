@@ -34,7 +34,7 @@ class _Options(ctypes.Structure):
 def missing() -> str | None:
     """Why there is no kernel to call, or None if there is; a line of the log says so once."""
     try:
-        _library()
+        library()
     except (OSError, AttributeError) as error:
         reason = f"the C kernels did not compile when classy_gc was installed ({error})"
         logging.info(f"classy_gc: {reason}; GC goes around torch's own steps, which is slower")
@@ -43,10 +43,11 @@ def missing() -> str | None:
 
 
 @cache
-def _library() -> Any:
-    library = ctypes.CDLL(str(next(Path(__file__).parent.glob("_rows.*"), "_rows")))
-    library.classy_gc_step  # noqa: B018
-    return library
+def library() -> Any:
+    """What was compiled of ``rows.c``; an OSError or AttributeError where nothing was."""
+    found = ctypes.CDLL(str(next(Path(__file__).parent.glob("_rows.*"), "_rows")))
+    found.classy_gc_step  # noqa: B018
+    return found
 
 
 def usable(tensors: list[Tensor]) -> bool:
@@ -71,7 +72,7 @@ def launch(update: Update, table: array[int]) -> None:
         **update.numbers,
     )
     address = table.buffer_info()[0]
-    failed = _library().classy_gc_step(
+    failed = library().classy_gc_step(
         ctypes.c_void_p(address),
         ctypes.c_void_p(address + table.itemsize * count * _SIZE),
         ctypes.c_int64(count),

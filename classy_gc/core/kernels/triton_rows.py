@@ -30,14 +30,14 @@ _O = namedtuple("_O", "lr momentum rise1 beta2 rise2 eps_outside eps_inside l2 d
 
 
 @triton.jit
-def _sgd(c, o, momentum, gain, d, m, x, y):
+def sgd(c, o, momentum, gain, d, m, x, y):
     m = momentum * m + gain * d
     u = d + o.momentum * m if c.nesterov else m
     return u if c.momentum else d, m, x, y
 
 
 @triton.jit
-def _adam(c, o, step, scale, d, m, v, largest):
+def adam(c, o, step, scale, d, m, v, largest):
     m += o.rise1 * (d - m)
     v = o.beta2 * v + o.rise2 * d * d
     largest = tl.where(v < largest, largest, v) if c.amsgrad else v
@@ -47,7 +47,7 @@ def _adam(c, o, step, scale, d, m, v, largest):
 
 
 @triton.jit
-def _rmsprop(c, o, momentum, gain, d, v, b, mean):
+def rmsprop(c, o, momentum, gain, d, v, b, mean):
     v = o.beta2 * v + o.rise2 * d * d
     mean += o.rise2 * (d - mean)
     variance = v - mean * mean if c.centered else v
@@ -58,20 +58,20 @@ def _rmsprop(c, o, momentum, gain, d, v, b, mean):
 
 # Where there is no tensor, its address being 0, zeros are read and nothing is written.
 @triton.jit
-def _load(c, address, at):
+def load(c, address, at):
     x = address.to(tl.pointer_type(c.dtype)) + at[0]
     return tl.load(x + at[1], mask=at[2] & (address != 0), other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _store(c, address, at, value):
+def store(c, address, at, value):
     x = address.to(tl.pointer_type(c.dtype)) + at[0]
     tl.store(x + at[1], value.to(c.dtype), mask=at[2] & (address != 0))
 
 
 # A row, or a chunk of a tensor that GC leaves alone.
 @triton.jit(do_not_specialize=["count"])
-def _row(c, o, sign, scalars, table, count):
+def row(c, o, sign, scalars, table, count):
     task = tl.program_id(0)
     j, end = 0, count  # the last tensor whose first task is not a later one
     while end - j > 1:
@@ -94,17 +94,17 @@ def _row(c, o, sign, scalars, table, count):
         for first in range(0, end if stores else length.to(tl.int32), _BLOCK):
             i = first + tl.arange(0, _BLOCK)
             at = (start, i, i < end)
-            w = _load(c, p, at)
-            d = sign * _load(c, g, at) + o.l2 * w - (mu if c.before else 0.0)
-            m0, m1, m2 = _load(c, s0, at), _load(c, s1, at), _load(c, s2, at)
+            w = load(c, p, at)
+            d = sign * load(c, g, at) + o.l2 * w - (mu if c.before else 0.0)
+            m0, m1, m2 = load(c, s0, at), load(c, s1, at), load(c, s2, at)
             u, m0, m1, m2 = c.family(c, o, a, b, d, m0, m1, m2)
             u += o.decoupled * w
             if stores:
-                _store(c, s0, at, m0)
-                _store(c, s1, at, m1)
-                _store(c, s2, at, m2)
+                store(c, s0, at, m0)
+                store(c, s1, at, m1)
+                store(c, s2, at, m2)
                 moves = tl.where(a == 0, 0, p) if c.waits else p
-                _store(c, moves, at, w - o.lr * (u - mu if c.after else u))
+                store(c, moves, at, w - o.lr * (u - mu if c.after else u))
             else:
                 total += tl.where(i < end, d if c.before else u, 0.0)
         mu = (tl.sum(total) / tl.maximum(length, 1)).to(tl.float32)
@@ -129,13 +129,13 @@ def launch(update: Update, table: array[int]) -> None:
     table[5 * n : 6 * n] = array("q", first)
     numbers = {f"rise{i}": 1 - update.numbers.get(f"beta{i}", 0) for i in (1, 2)} | update.numbers
     flags = update.flags | {k for k in ("radam", "waits") if numbers.get(k)}
-    family = {"sgd": _sgd, "adam": _adam, "rmsprop": _rmsprop}[update.family]
+    family = {"sgd": sgd, "adam": adam, "rmsprop": rmsprop}[update.family]
     case = family, _TYPES[params[0].dtype], *(k in flags for k in _C._fields[2:])
     c, o = _C(*map(tl.constexpr, case)), _O(*(float(numbers.get(k, 0)) for k in _O._fields))
     with torch.cuda.device_of(params[0]):
         table = _to(device, torch.frombuffer(table, dtype=torch.int64))
         scalars = (_to(device, x.float()) for x in (sign, _scalars(update, steps)))
-        _row[(max(tasks, 1),)](c, o, *scalars, table, n, **_COMPILED)
+        row[(max(tasks, 1),)](c, o, *scalars, table, n, **_COMPILED)
     for place in {t.device for t in steps}:
         one = _to(place, (sign != 0).float())
         foreach.add_([t for t in steps if t.device == place], one)

@@ -277,7 +277,7 @@ def test_step_counts_of_any_type(default):
 
 def test_missing_kernels_are_said_once(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(kernel, "__file__", str(tmp_path / "rows.py"))
-    caches = (kernel.missing, kernel._library)
+    caches = (kernel.missing, kernel.library)
     for cached in caches:
         cached.cache_clear()
     try:

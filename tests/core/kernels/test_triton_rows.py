@@ -47,8 +47,8 @@ class Compiled:
             row.warmup(*args, grid=grid, **options).asm["cubin"]
         )
 
-binaries, row = [], triton_rows._row
-triton_rows._row = Compiled()
+binaries, row = [], triton_rows.row
+triton_rows.row = Compiled()
 triton.runtime.driver.set_active(Driver())
 os.environ["TRITON_INTERPRET"] = "1"  # so that tensors on the CPU are taken
 for param in cases.one_row_each(gc_loc=[False], implementations=[{"fused": True}]):

@@ -30,7 +30,7 @@ FUSED = [{"fused": True}]
 
 # The interpreter patches triton.language for each function called, but the kernel's patch is
 # enough for those that it calls itself: this halves the time.
-for name in ("_load", "_store", "_sgd", "_adam", "_rmsprop"):
+for name in ("load", "store", "sgd", "adam", "rmsprop"):
     setattr(triton_rows, name, getattr(triton_rows, name).fn)
 
 
