@@ -6,6 +6,8 @@ import pytest
 import torch
 from fvcore.common.file_io import NativePathHandler, PathHandler, PathManager
 
+from tests.devices import DEVICES
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell starts what it runs in the background; here some tests press Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -15,6 +17,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def _one_thread():
     """Threads that wait for each other cost more than tensors as small as these do."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(params=DEVICES, scope="module")
+def device(request):
+    """Where a test that is marked ``on_every_device`` makes its tensors."""
+    if request.param == "cpu":  # to say so would slow every call down
+        yield request.param
+        return
+    torch.set_default_device(request.param)
+    yield request.param
+    torch.set_default_device(None)
 
 
 @pytest.fixture

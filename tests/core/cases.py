@@ -11,6 +11,7 @@ import torch
 from torch.nn import Parameter
 
 from classy_gc import core
+from tests.pairwise import pairwise
 
 from . import reference
 
@@ -138,6 +139,25 @@ def one_row_each(**combinations):
     return rows(table=most.items(), **combinations)
 
 
+def pairs(table, implementations, *axes):
+    """Rows ``cls, options, *values`` in which every two of these meet: a row of the table, an
+    implementation with GC on or off, and a value of each axis.
+    """
+    paths = [
+        {**implementation, "use_gc": gc} for implementation in implementations for gc in (0, 1)
+    ]
+    return [
+        pytest.param(
+            row[0],
+            row[1] | path | {"use_gc": bool(path["use_gc"])},
+            *values,
+            id="-".join([row_id((row[0], row[1] | path)), *map(str, values)]),
+        )
+        for row, path, *values in pairwise([param.values for param in table], paths, *axes)
+        if accepts(row[0], *path)
+    ]
+
+
 def for_torch(cls, options):
     """Those of the options which the torch class has as well."""
     return {k: v for k, v in options.items() if accepts(parent(cls), k)}
@@ -155,13 +175,14 @@ def parent(cls):
 
 def problem(shapes=SHAPES, steps=10, dtype=torch.float32):
     """Weights, and for each step a gradient of each weight; row means are far from zero."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
 
     def random(shape):
-        x = torch.randn(shape, generator=generator, dtype=torch.float64)
+        options = {"generator": generator, "dtype": torch.float64, "device": "cpu"}
+        x = torch.randn(shape, **options)
         if dtype.is_complex:
-            x = x + 1j * torch.randn(shape, generator=generator, dtype=torch.float64)
-        return (x + 0.5).to(dtype)
+            x = x + 1j * torch.randn(shape, **options)
+        return (x + 0.5).to(torch.get_default_device(), dtype)
 
     weights = [random(shape) for shape in shapes]
     return weights, [[random(shape) for shape in shapes] for _ in range(steps)]

@@ -18,6 +18,7 @@ from torch.optim.optimizer import (
 from torch.profiler import ProfilerActivity, profile
 
 from classy_gc import core
+from tests.devices import on_every_device
 
 from .cases import (
     FUSED_HERE,
@@ -35,6 +36,7 @@ from .cases import (
     for_torch,
     moments,
     one_row_each,
+    pairs,
     parent,
     problem,
     rows,
@@ -196,6 +198,7 @@ def continued(optimizer, **overrides):
     return params, other
 
 
+@on_every_device
 @pytest.mark.parametrize(
     ("cls", "name"),
     [
@@ -297,6 +300,7 @@ def sparse_problem():
     return weights, grads, params
 
 
+@on_every_device
 @pytest.mark.parametrize("gc_conv_only", [False, True])
 @pytest.mark.parametrize("use_gc", [False, True])
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
@@ -331,6 +335,7 @@ def test_sparse_gradients(cls, options, use_gc, gc_conv_only):
 # Closures and hooks.
 
 
+@on_every_device
 @pytest.mark.parametrize(("cls", "options"), rows(implementations=KERNELS))
 def test_closure(cls, options):
     weights, grads = problem([(4, 3)])
@@ -439,23 +444,21 @@ def train_scaled(cls, weights, grads, unscale=False, **options):
     return params, optimizer
 
 
-@pytest.mark.parametrize("unscale", [False, True])
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=KERNELS))
+@on_every_device
+@pytest.mark.parametrize(("cls", "options", "unscale"), pairs(rows(), KERNELS, [False, True]))
 def test_scaled_gradients(cls, options, unscale):
     weights, grads = problem([(4, 3), (2, 3, 2, 2), (5,)])
-    options = options | {"use_gc": True}
     params, _ = train_scaled(cls, weights, grads, unscale, **options)
     assert_close(params, expected(cls, weights, grads, **options), 1e-5)
 
 
-@pytest.mark.parametrize("use_gc", [False, True])
-@pytest.mark.parametrize("bad_step", [0, 3])
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=KERNELS))
-def test_a_step_with_an_infinite_gradient_changes_nothing(cls, options, bad_step, use_gc):
+@on_every_device
+@pytest.mark.parametrize(("cls", "options", "bad_step"), pairs(one_row_each(), KERNELS, [0, 3]))
+def test_a_step_with_an_infinite_gradient_changes_nothing(cls, options, bad_step):
     weights, grads = problem([(4, 3), (2, 3, 2, 2), (5,)])
-    if cls is core.SGD and options.get("fused") and options.get("momentum") and not use_gc:
+    torchs = options.get("fused") and not options["use_gc"]
+    if cls is core.SGD and torchs and options.get("momentum"):
         pytest.skip("torch's own fused SGD leaves the momentum of its first step unwritten then")
-    options = options | {"use_gc": use_gc}
     bad_grads = [g.clone() for g in grads[bad_step]]
     bad_grads[1][1, 1, 0, 1] = float("inf")
     params, _ = train_scaled(
@@ -503,6 +506,7 @@ def by_deepcopy(cls, params, optimizer):
     return copy.deepcopy((params, optimizer))
 
 
+@on_every_device
 @pytest.mark.filterwarnings("ignore:.*as in torch it counts")
 @pytest.mark.parametrize(
     "restore", [by_state_dict, by_saved_state_dict, by_save, by_pickle, by_deepcopy]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from torch.nn import Parameter
 
 from classy_gc import core
+from tests.devices import on_every_device
 
 from .cases import (
     FUSED_HERE,
@@ -28,6 +29,7 @@ from .cases import (
     grid,
     moments,
     one_row_each,
+    pairs,
     parent,
     problem,
     rows,
@@ -178,6 +180,7 @@ def test_bad_params_raise_torchs_errors(cls, params):
     assert error(cls, params) == error(parent(cls), params)
 
 
+@on_every_device
 @pytest.mark.parametrize(
     "gc", [{"use_gc": False}, {"use_gc": True}, {"use_gc": True, "gc_conv_only": True}], ids=str
 )
@@ -198,6 +201,7 @@ def test_without_kernels_gc_goes_around_torchs_fused_step(cls, options, monkeypa
     assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
 
 
+@on_every_device
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_where_gc_acts_by_default_matches_the_reference(cls):
     weights, grads = problem()
@@ -205,6 +209,7 @@ def test_where_gc_acts_by_default_matches_the_reference(cls):
     assert_close(params, expected(cls, weights, grads, weight_decay=0.3, use_gc=True), 1e-5)
 
 
+@on_every_device
 @pytest.mark.parametrize(("cls", "options"), rows(implementations=IMPLEMENTATIONS))
 def test_what_is_not_eligible_is_trained_as_without_gc(cls, options):
     weights, grads = problem(INELIGIBLE)
@@ -221,6 +226,7 @@ def test_what_is_not_eligible_is_trained_as_without_gc(cls, options):
     assert moved == [w.numel() > 0 for w in weights]
 
 
+@on_every_device
 @pytest.mark.parametrize(("cls", "options"), rows(implementations=KERNELS))
 def test_parameters_that_miss_gradients_go_at_their_own_pace(cls, options):
     weights, grads = problem([(4, 3)] * 4)
@@ -236,6 +242,7 @@ def test_parameters_that_miss_gradients_go_at_their_own_pace(cls, options):
     assert not optimizer.state.get(params[3])
 
 
+@on_every_device
 @pytest.mark.parametrize(("cls", "options"), rows(implementations=KERNELS))
 def test_parameters_may_get_their_first_gradient_late(cls, options):
     weights, grads = problem([(4, 3)] * 2)
@@ -322,19 +329,22 @@ def train_laid_out(cls, options, layout, gradient_layout):
     return [p], expected(cls, weights, grads, **options)
 
 
+@on_every_device
 @pytest.mark.parametrize(
-    ("layout", "gradient_layout"),
-    [
-        *((layout, layout) for layout in LAYOUTS),
-        *((layout, "contiguous") for layout in LAYOUTS if layout != "contiguous"),
-        *(("contiguous", layout) for layout in LAYOUTS if layout != "contiguous"),
-        ("channels_last", "reversed"),
-    ],
+    ("cls", "options", "layouts"),
+    pairs(
+        one_row_each(),
+        KERNELS,
+        [
+            *((layout, layout) for layout in LAYOUTS),
+            *((layout, "contiguous") for layout in LAYOUTS if layout != "contiguous"),
+            *(("contiguous", layout) for layout in LAYOUTS if layout != "contiguous"),
+            ("channels_last", "reversed"),
+        ],
+    ),
 )
-@pytest.mark.parametrize("use_gc", [False, True])
-@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
-def test_any_memory_layout(cls, options, use_gc, layout, gradient_layout):
-    options = options | {"use_gc": use_gc}
+def test_any_memory_layout(cls, options, layouts):
+    layout, gradient_layout = layouts
     if options.get("fused") and layout == "strided":
         with pytest.raises(ValueError, match=r"fused=True.*strided view"):
             train_laid_out(cls, options, layout, gradient_layout)
@@ -343,12 +353,13 @@ def test_any_memory_layout(cls, options, use_gc, layout, gradient_layout):
     assert_close(params, wanted, 1e-5)
 
 
-@pytest.mark.parametrize("use_gc", [False, True])
-@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "contiguous"])
-@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
-def test_a_weight_laid_out_anew_between_steps(cls, options, layout, use_gc):
+@on_every_device
+@pytest.mark.parametrize(
+    ("cls", "options", "layout"),
+    pairs(one_row_each(), KERNELS, [layout for layout in LAYOUTS if layout != "contiguous"]),
+)
+def test_a_weight_laid_out_anew_between_steps(cls, options, layout):
     weights, grads = problem([(4, 3, 2, 2), (4, 3, 2, 2)])
-    options = options | {"use_gc": use_gc}
     params, optimizer = train(cls, weights, grads[:4], **options)
     for new, steps in ((layout, grads[4:7]), ("contiguous", grads[7:])):
         params[0].data = LAYOUTS[new](params[0].data)
@@ -362,6 +373,7 @@ def test_a_weight_laid_out_anew_between_steps(cls, options, layout, use_gc):
     assert_close(params, expected(cls, weights, grads, **options), 1e-5)
 
 
+@on_every_device
 @pytest.mark.parametrize("use_gc", [False, True])
 @pytest.mark.parametrize("was", [False, True])
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=[{"fused": True}]))
@@ -376,6 +388,7 @@ def test_fused_switched_between_steps(cls, options, was, use_gc):
     assert_close(params, expected(cls, weights, grads, **options), 1e-5)
 
 
+@on_every_device
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
 def test_an_expanded_gradient(cls, options):
     weights, grads = problem([(4, 3)], steps=3)
@@ -388,6 +401,7 @@ def test_an_expanded_gradient(cls, options):
     assert_close([p], expected(cls, weights, grads, **options, use_gc=True), 1e-5)
 
 
+@on_every_device
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [
@@ -414,6 +428,7 @@ def test_any_dtype(cls, options, dtype, tolerance):
     assert_close(params, expected(cls, weights, grads, **options, use_gc=True), tolerance)
 
 
+@on_every_device
 @pytest.mark.parametrize(("cls", "options"), rows(implementations=[{}, {"fused": True}]))
 def test_large_tensors(cls, options):
     # Of so many gradients, some are so small that their sign is all that eps = 1e-8 would keep.
@@ -443,6 +458,7 @@ def test_the_second_moment_of_fused_rmsprop_tf(dtype, eps, alpha):
         torch.testing.assert_close(row, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
 
 
+@on_every_device
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
 def test_one_group_of_several_dtypes(cls, options):
     dtypes = [torch.float32, torch.float64, torch.float32, torch.float64]
