@@ -14,6 +14,7 @@ import pytest
 from classy_vision.optim import OPTIMIZER_REGISTRY, build_optimizer
 
 import classy_gc  # noqa: F401  registers the optimizers
+from tests import forked
 
 ROOT = Path(__file__).parents[1]
 FILES = [
@@ -88,7 +89,8 @@ def test_json(code):
 
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python(code, tmp_path):
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=120)
+    done = forked.run(forked.code, code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -14,6 +13,7 @@ import torch
 
 from classy_gc.commands import main
 from classy_gc.hooks import PhaseSeedHook
+from tests.forked import run as run_forked
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BIN = Path(sys.executable).parent
@@ -58,12 +58,7 @@ def run(*command, cwd, **env):
     )
 
 
-def _in_fork(cwd, argv, output, file_size, interrupt_at):
-    os.chdir(cwd)
-    sys.path.insert(0, "")
-    for stream, path in zip((1, 2), output, strict=True):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-    torch.set_num_threads(1)
+def _main(argv, file_size, interrupt_at):
     if interrupt_at:
 
         def interrupt(hook, task):
@@ -77,18 +72,9 @@ def _in_fork(cwd, argv, output, file_size, interrupt_at):
 
 
 def forked(*flags, cwd, command="train", stdout=None, file_size=None, interrupt_at=None):
-    """``classy-gc`` in a process of its own, forked from one that has imported everything.
+    """``classy-gc`` in a process of its own, see ``tests/forked.py``.
 
     Optionally with a limit of the size of files, or a Ctrl-C once so many samples are trained.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["classy_gc.commands.train", "matplotlib.figure", "pytest"])
     argv = [command, "--config_file", "config.json", *map(str, flags)]
-    output = (stdout or f"{cwd}.stdout", f"{cwd}.stderr")
-    process = context.Process(
-        target=_in_fork, args=(str(cwd), argv, output, file_size, interrupt_at)
-    )
-    process.start()
-    process.join(120)
-    texts = ["" if path == "/dev/full" else Path(path).read_text() for path in output]
-    return subprocess.CompletedProcess(argv, process.exitcode, *texts)
+    return run_forked(_main, argv, file_size, interrupt_at, cwd=cwd, stdout=stdout)

@@ -4,8 +4,6 @@ import copy
 import inspect
 import io
 import pickle
-import subprocess
-import sys
 import weakref
 
 import pytest
@@ -18,6 +16,7 @@ from torch.optim.optimizer import (
 from torch.profiler import ProfilerActivity, profile
 
 from classy_gc import core
+from tests import forked
 from tests.devices import on_every_device
 
 from .cases import (
@@ -336,7 +335,7 @@ def test_sparse_gradients(cls, options, use_gc, gc_conv_only):
 
 
 @on_every_device
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=KERNELS))
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
 def test_closure(cls, options):
     weights, grads = problem([(4, 3)])
     p = Parameter(weights[0].clone())
@@ -413,10 +412,9 @@ for cls in (core.SGD, core.AdamW, core.Adam, core.PlainRAdam, core.RAdam):
 
 
 @pytest.mark.parametrize("first", ["ours", "torchs"])
-def test_hooks_run_once_whichever_class_is_instantiated_first(first):
+def test_hooks_run_once_whichever_class_is_instantiated_first(first, tmp_path):
     # torch wraps the step of a class when that is first instantiated in the process.
-    run = [sys.executable, "-c", HOOKS_IN_ORDER, first]
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    done = forked.run(forked.code, HOOKS_IN_ORDER, first, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

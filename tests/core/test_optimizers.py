@@ -210,7 +210,7 @@ def test_where_gc_acts_by_default_matches_the_reference(cls):
 
 
 @on_every_device
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=IMPLEMENTATIONS))
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
 def test_what_is_not_eligible_is_trained_as_without_gc(cls, options):
     weights, grads = problem(INELIGIBLE)
     plain = {k: v for k, v in options.items() if k != "gc_loc"}
@@ -227,7 +227,7 @@ def test_what_is_not_eligible_is_trained_as_without_gc(cls, options):
 
 
 @on_every_device
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=KERNELS))
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
 def test_parameters_that_miss_gradients_go_at_their_own_pace(cls, options):
     weights, grads = problem([(4, 3)] * 4)
     for t, step_grads in enumerate(grads):
@@ -243,7 +243,7 @@ def test_parameters_that_miss_gradients_go_at_their_own_pace(cls, options):
 
 
 @on_every_device
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=KERNELS))
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
 def test_parameters_may_get_their_first_gradient_late(cls, options):
     weights, grads = problem([(4, 3)] * 2)
     for step_grads in grads[:3]:

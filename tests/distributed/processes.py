@@ -1,47 +1,61 @@
 """Starts the processes of a distributed test, and says what went wrong in them."""
 
-import os
-import signal
-import subprocess
+import runpy
 import sys
+import time
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 
-TESTS = Path(__file__).parents[1]
+from tests import forked
+
+
+def _rank(module, args):
+    sys.argv = [module, *args]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def torchrun(module, *args, folder, processes=2, timeout=150):
-    """``torchrun -m module args`` in ``folder``, on a free port; returns what was printed.
+    """As ``torchrun -m module args`` in ``folder``, with forked processes.
 
-    The test fails with all of that if a process does not exit with 0, or not in time.
+    The test fails with all that was printed if a process does not exit with 0, or not in time;
+    the others are ended then.
     """
-    # Without --rdzv_endpoint processes of tests that run side by side would meet.
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", processes]
-    rendezvous = ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0"]
-    command = [*launcher, *rendezvous, "--local_addr", "127.0.0.1", "-m", module, *args]
-    paths = [str(TESTS), os.environ.get("PYTHONPATH", "")]
-    process = subprocess.Popen(
-        list(map(str, command)),
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)  # torchrun then ends the workers
-        output, _ = process.communicate(timeout=60)
-        pytest.fail(f"{module} {args} took more than {timeout} s\n{output}")
-    if process.returncode != 0:
-        pytest.fail(f"{module} {args} exited with {process.returncode}\n{output}")
-    return output
+    # As torchrun does: a store of the parent's, on a free port, where the processes meet.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    output = Path(f"{folder}.output")
+    output.write_text("")
+    ranks = [
+        forked.start(
+            *(_rank, module, list(map(str, args))),
+            cwd=folder,
+            output=(output, output),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(store.port),
+            TORCHELASTIC_USE_AGENT_STORE="True",
+            WORLD_SIZE=str(processes),
+            **dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)),
+        )
+        for rank in range(processes)
+    ]
+    deadline, running = time.monotonic() + timeout, list(ranks)
+    while running and time.monotonic() < deadline and not any(p.exitcode for p in ranks):
+        wait([p.sentinel for p in running], timeout=max(0, deadline - time.monotonic()))
+        running = [p for p in running if p.exitcode is None]
+    if any(p.exitcode for p in ranks):
+        wait([p.sentinel for p in running], timeout=5)  # they may know why, too
+    for process in running:
+        process.terminate()
+    for process in ranks:
+        process.join()
+    codes = [process.exitcode for process in ranks]
+    if any(codes):
+        pytest.fail(f"{module} {args} exited with {codes}\n{output.read_text()}")
+    return output.read_text()
 
 
 @contextmanager

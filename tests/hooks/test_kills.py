@@ -1,8 +1,7 @@
-"""A training that is killed twenty times ends as one that is left alone."""
+"""A training that is killed twelve times ends as one that is left alone."""
 
 import copy
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -15,10 +14,11 @@ from classy_vision.hooks import ClassyHook, register_hook
 
 from classy_gc.commands import main
 from classy_gc.files import temporary
+from tests.forked import context
 
 CONFIG = json.loads((Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json").read_text())
-KILLS = 20
-EPOCHS = 40  # two a kill, the most that a killed run is let train
+KILLS = 12
+EPOCHS = 24  # two a kill, the most that a killed run is let train
 
 connection = None
 
@@ -64,13 +64,10 @@ def config():
 @pytest.fixture(scope="module")
 def start():
     """Starts a training in a process forked from one that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    modules = ["classy_gc.commands.train", "matplotlib.figure", "pytest", "sklearn.datasets"]
-    context.set_forkserver_preload(modules)
 
     def start(folder):
-        ours, its = context.Pipe(duplex=False)
-        process = context.Process(target=train, args=(folder, its))
+        ours, its = context().Pipe(duplex=False)
+        process = context().Process(target=train, args=(folder, its))
         process.start()
         its.close()
         return process, ours
@@ -120,7 +117,7 @@ def leaves(state, prefix=""):
     return {prefix: state}
 
 
-def test_twenty_kills(tmp_path, start):
+def test_twelve_kills(tmp_path, start):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(config()))
@@ -138,7 +135,7 @@ def test_twenty_kills(tmp_path, start):
         in_a_write += kill_somewhere(process, announcements, folder, seconds, rng)
         for file in (folder / "checkpoints").glob("*.torch"):
             torch.load(file)  # is whole
-    assert in_a_write >= 5
+    assert in_a_write >= 3
     process, _ = start(folder)
     process.join()
     assert process.exitcode == 0

@@ -67,7 +67,7 @@ def test_long_rows_and_unaligned_memory(cls, options):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=FUSED))
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=FUSED))
 def test_results_are_the_same_bits_for_every_number_of_threads(cls, options, dtype, two_threads):
     weights, grads = problem([(40, 3001), (70000,), (3, 5), (64, 8, 3, 3)], steps=3, dtype=dtype)
     results = []

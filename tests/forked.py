@@ -1,0 +1,74 @@
+"""Processes of their own, forked from a server that has imported everything already.
+
+A new process imports torch and Classy Vision for seconds; what a person types is run in one all
+the same, once for each command.
+"""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+_PRELOADED = [
+    "classy_gc.commands.train",
+    "matplotlib.figure",
+    "pytest",
+    "sklearn.datasets",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.parallel",
+]
+
+
+def context():
+    """The multiprocessing context whose processes are forked from the server."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(_PRELOADED)
+    return found
+
+
+def _begin(cwd, output, env, function, args):
+    os.chdir(cwd)
+    os.environ.update(env)
+    sys.path.insert(0, "")
+    for stream, path in zip((1, 2), output, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    torch.set_num_threads(1)
+    function(*args)
+
+
+def start(function, *args, cwd, output, **env):
+    """Starts ``function(*args)``, which this module or another can import, in a folder.
+
+    Args:
+        cwd: the folder.
+        output: two paths, which stdout and stderr are added to.
+        **env: of the process, besides what there is.
+    """
+    arguments = (str(cwd), list(map(str, output)), env, function, args)
+    process = context().Process(target=_begin, args=arguments)
+    process.start()
+    return process
+
+
+def run(function, *args, cwd, stdout=None, timeout=120):
+    """As ``subprocess.run``; stdout and stderr go to files beside the folder."""
+    output = (stdout or f"{cwd}.stdout", f"{cwd}.stderr")
+    for path in output:
+        if path != "/dev/full":
+            Path(path).write_text("")
+    process = start(function, *args, cwd=cwd, output=output)
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    texts = ["" if path == "/dev/full" else Path(path).read_text() for path in output]
+    return subprocess.CompletedProcess(args, process.exitcode, *texts)
+
+
+def code(source, *argv):
+    """Runs Python code as a file of its own would, as ``function`` of the above."""
+    sys.argv = ["code", *argv]
+    exec(compile(source, "code", "exec"), {"__name__": "__main__"})
