@@ -72,3 +72,10 @@ def code(source, *argv):
     """Runs Python code as a file of its own would, as ``function`` of the above."""
     sys.argv = ["code", *argv]
     exec(compile(source, "code", "exec"), {"__name__": "__main__"})
+
+
+def command(*argv):
+    """Runs ``classy-gc``, as ``function`` of the above."""
+    from classy_gc.commands import main
+
+    sys.exit(main(list(map(str, argv))))

@@ -2,8 +2,6 @@
 
 import errno
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from classy_gc.files import (
     temporary,
     writing,
 )
+from tests import forked
 
 
 def test_an_atomic_write_is_there_once_it_is_done(tmp_path):
@@ -59,7 +58,8 @@ with atomic_write(Path(sys.argv[1])) as file:
 def test_a_kill_leaves_the_old_file_and_the_next_write_clears_up(tmp_path):
     path = tmp_path / "numbers"
     path.write_text("old")
-    done = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+    (tmp_path / "there").mkdir()
+    done = forked.run(forked.code, KILLED, str(path), cwd=tmp_path / "there")
     assert done.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
     assert temporary(path).read_text() == "ne"

@@ -1,7 +1,5 @@
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +7,6 @@ from matplotlib.image import imread
 
 from classy_gc.commands import main
 from classy_gc.commands.compare.results import evaluate
-
-CLASSY_GC = Path(sys.executable).parent / "classy-gc"
 
 
 def write(name, differences, meter="top_1", folder=Path()):
@@ -30,12 +26,12 @@ def write(name, differences, meter="top_1", folder=Path()):
     (folder / name / "results.json").write_text(json.dumps({**results, "failed": []}))
 
 
-def test_it_prints_and_draws_every_difference(here):
+def test_it_prints_and_draws_every_difference(here, capsys):
     write("helps", [0.02, 0.021, 0.022])
     write("noise", [0.02, -0.02, 0.01])
     write("one", [0.01])
-    command = [CLASSY_GC, "compare-summary", "helps", "noise", "one", "--output", "all.png"]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert main(["compare-summary", "helps", "noise", "one", "--output", "all.png"]) == 0
+    printed = capsys.readouterr().out
     _, off, first, _, second, _, third, _, together, last = printed.splitlines()
     assert re.match(r"helps +off +51.00 ± 1.00 % +– +– +– +the baseline", off)
     assert re.match(r"helps +on +53.10 ± 1.10 % +– +– +– +\+2.10 points \[\+1.85, \+2.35\]", first)

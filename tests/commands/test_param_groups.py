@@ -10,6 +10,7 @@ from classy_vision.tasks import build_task
 
 from classy_gc.commands import main
 from classy_gc.param_groups import PARAM_GROUP_BUILDER_REGISTRY
+from tests import forked
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DIGITS = CONFIGS / "digits_paramwise_adamw_gc.json"
@@ -38,7 +39,8 @@ def command(*args, cwd, stdout=subprocess.PIPE):
 
 
 def test_a_row_a_parameter_and_nothing_is_trained(tmp_path):
-    result = command("param-groups", "--config_file", DIGITS, cwd=tmp_path)
+    argv = ("param-groups", "--config_file", str(DIGITS))
+    result = forked.run(forked.command, *argv, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert not list(tmp_path.iterdir())
     header, *rows = (re.split("  +", line, maxsplit=4) for line in result.stdout.splitlines())

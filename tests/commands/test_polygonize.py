@@ -1,7 +1,4 @@
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ from PIL import Image
 from classy_gc.commands import main
 from classy_gc.polygons.files import read_polygons, write_polygons
 from classy_gc.polygons.maps import open_map
+from tests import forked
 from tests.polygons.map_files import png, tiff
 from tests.polygons.shapes import ROOMS, rectangle, rendered, rooms
 
@@ -148,12 +146,8 @@ def test_one_line_without_its_packages(files, monkeypatch, capsys):
     assert "pip install 'classy-gc[polygons]'" in capsys.readouterr().err
 
 
-def test_the_command_as_a_person_types_it(files):
-    command = [Path(sys.executable).parent / "classy-gc", "polygonize", "map.tif"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    flags = ["--output", "out.geojson"]
-    done = subprocess.run(
-        list(map(str, [*command, *flags])), env=env, check=True, capture_output=True, text=True
-    )
-    assert done.stderr == ""
+def test_in_a_process_of_its_own(files):
+    flags = ("polygonize", "map.tif", "--output", "out.geojson")
+    done = forked.run(forked.command, *flags, cwd=Path.cwd())
+    assert (done.returncode, done.stderr) == (0, "")
     assert len(read_polygons("out.geojson", open_map("map.tif"))) == 2

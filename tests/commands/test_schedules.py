@@ -1,6 +1,4 @@
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from PIL import Image
 from classy_gc.commands import main
 from classy_gc.commands.config import load_config
 from classy_gc.commands.schedules import schedules
+from tests import forked
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted((CONFIGS / "recipes").glob("schedule_*.json"))
@@ -120,8 +119,9 @@ def test_one_line_without_matplotlib(monkeypatch, capsys):
     assert not list(Path().iterdir())
 
 
-def test_the_command_as_a_person_types_it(tmp_path):
-    command = [Path(sys.executable).parent / "classy-gc", "schedules", "--config_file", ONE_CYCLE]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(list(map(str, command)), cwd=tmp_path, env=env, check=True, timeout=120)
-    assert [path.name for path in tmp_path.iterdir()] == ["schedules.png"]
+def test_in_a_process_of_its_own(tmp_path):
+    folder = tmp_path / "there"
+    folder.mkdir()
+    done = forked.run(forked.command, "schedules", "--config_file", ONE_CYCLE, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in folder.iterdir()] == ["schedules.png"]

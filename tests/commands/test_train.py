@@ -4,7 +4,6 @@ import os
 import pty
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from training import BIN, CONFIGS, DIGITS, checkpoint, flat, forked, run, short, train
 
 from classy_gc.commands import main
+from tests.forked import command, start
 
 
 def test_digits_sgd_gc_as_a_person_runs_it(tmp_path):
@@ -43,7 +43,7 @@ def test_other_optimizers_learn(here, capsys, name, own_config):
     config = json.loads((CONFIGS / f"digits_{name if own_config else 'sgd_gc'}.json").read_text())
     config["optimizer"]["name"] = name
     config["dataset"]["train"]["num_samples"] = 480
-    config["use_gpu"] = False
+    config |= {"use_gpu": False, "num_epochs": 10}
     assert train(config, "--skip_tensorboard", "--checkpoint_folder", "checkpoints") == 0
     history = checkpoint("checkpoints")["hooks"]["TrainingCurvesHook"]["history"]
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
@@ -192,16 +192,22 @@ def test_flags_are_those_of_classy_train():
 def test_progress_bar_on_a_terminal(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(short()))
     ours, its = pty.openpty()
-    command = [BIN / "classy-gc", "train", "--config_file", "config.json", "--skip_tensorboard"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=its, stdout=subprocess.DEVNULL) as process:
-        os.close(its)
-        seen = b""
-        with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+    process = start(
+        *(command, "train", "--config_file", "config.json", "--skip_tensorboard"),
+        cwd=tmp_path,
+        output=("/dev/null", os.ttyname(its)),
+    )
+    os.set_blocking(ours, False)
+    seen = b""
+    while not seen or process.is_alive():
+        process.join(0.05)
+        with contextlib.suppress(BlockingIOError):
             while chunk := os.read(ours, 1024):
                 seen += chunk
+    os.close(its)
     os.close(ours)
     seen = re.sub(rb"\x1b\[[0-9;]*m", b"", seen)  # without colours
-    assert process.returncode == 0, seen.decode()
+    assert process.exitcode == 0, seen.decode()
     assert re.search(rb"train 1 100% \(3 of 3\)", seen)
     assert re.search(rb"test  1 100% \(1 of 1\)", seen)
     assert b"Synced meters: [0] train phase 0" in seen

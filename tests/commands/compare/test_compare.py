@@ -6,8 +6,6 @@ import os
 import pty
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,9 +21,9 @@ from classy_gc.commands.compare.arms import build_arms, families
 from classy_gc.commands.compare.axes import Choice, parse_axes, parse_values
 from classy_gc.commands.compare.folder import folder_names
 from classy_gc.commands.compare.plot import picture
+from tests import forked
 
 DIGITS = json.loads((Path(__file__).parents[3] / "configs/digits_sgd_gc.json").read_text())
-CLASSY_GC = [Path(sys.executable).parent / "classy-gc"]
 
 # What a run does beyond training: nothing, raise, or crash. And how it is made to take a while.
 HOOKS = """
@@ -123,17 +121,18 @@ def test_interrupted_twice_and_resumed(here, capfd):
         ours, its = pty.openpty()
         os.set_blocking(ours, False)
         shown = b""
-        with subprocess.Popen([*CLASSY_GC, *command, "3"], stderr=its) as process:
-            os.close(its)
-            deadline = time.monotonic() + 120
-            while marks() == before and time.monotonic() < deadline:
-                time.sleep(0.02)
-                shown += read(ours)
-            process.send_signal(by)
-            process.wait(timeout=60)
+        output = (os.devnull, os.ttyname(its))
+        process = forked.start(forked.command, *command, "3", cwd=here, output=output)
+        deadline = time.monotonic() + 120
+        while marks() == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+            shown += read(ours)
+        os.kill(process.pid, by)
+        process.join(60)
+        os.close(its)
         shown = re.sub(r"\x1b\[[0-9;]*m", "", (shown + read(ours)).decode())  # without colours
         os.close(ours)
-        assert process.returncode == code, shown
+        assert process.exitcode == code, shown
         assert re.search(rf"{before}/6 +runs +\d+% .* \d/{12 - 2 * before} +epochs", shown), shown
         assert ("the same command goes on from here" in shown) == (by == signal.SIGINT)
         time.sleep(0.3)
