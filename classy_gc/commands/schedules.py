@@ -53,9 +53,9 @@ def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarr
     build_optimizer(copy.deepcopy(optimizer))
     train = config.get("dataset", {}).get("train", {})
     phases = num_epochs * (train.get("phases_per_epoch") or 1)
-    where = np.arange(_POINTS) / _POINTS
-    at = {UpdateInterval.STEP: where, UpdateInterval.EPOCH: np.floor(where * phases) / phases}
-    return where * num_epochs, {
+    share = np.arange(_POINTS) / _POINTS  # of the training
+    at = {UpdateInterval.STEP: share, UpdateInterval.EPOCH: np.floor(share * phases) / phases}
+    return share * num_epochs, {
         option: np.array([scheduler(float(x)) for x in at[scheduler.update_interval]])
         for option, scheduler in build_optimizer_schedulers(optimizer).items()
     }

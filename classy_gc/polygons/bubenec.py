@@ -59,11 +59,11 @@ class Scene(NamedTuple):
     transform: Affine
 
 
-def scene(blocks: bool) -> Scene:
+def scene(joined: bool) -> Scene:
     """The footprints of Bubeneč.
 
     Args:
-        blocks: buildings that touch are one.
+        joined: buildings that touch are one.
 
     Raises:
         ModuleNotFoundError: momepy, whose data they are, is not installed.
@@ -79,7 +79,7 @@ def scene(blocks: bool) -> Scene:
         return np.stack(rasterio.warp.transform(meta["crs"], _CRS, *xy.T), axis=1)
 
     footprints = shapely.transform(shapely.from_wkb(geometry), to_metres)
-    if blocks:
+    if joined:
         footprints = shapely.get_parts(shapely.union_all(footprints))
     west, south, east, north = shapely.total_bounds(footprints)
     origin = np.array([west - _MARGIN * _PIXEL, north + _MARGIN * _PIXEL])
@@ -135,10 +135,10 @@ def true_frame(scene: Scene) -> FrameField:
     lines = np.stack([ring[:-1], ring[1:]], axis=1)[number[:-1] == number[1:]]
     numbered = zip(shapely.linestrings(lines), range(1, len(lines) + 1), strict=True)
     wall = rasterio.features.rasterize(numbered, scene.shape, all_touched=True, dtype="int32")
-    nearest = ndimage.distance_transform_edt(wall == 0, return_distances=False, return_indices=True)
+    at = ndimage.distance_transform_edt(wall == 0, return_distances=False, return_indices=True)
     x, y = (lines[:, 1] - lines[:, 0]).T
     u = (y + 1j * x) / np.hypot(x, y)
-    u = np.complex64(u[wall[tuple(nearest)] - 1])
+    u = np.complex64(u[wall[tuple(at)] - 1])
     return from_directions(u, 1j * u)
 
 
@@ -194,7 +194,7 @@ def write(scene: Scene, name: str, folder: Path, with_edges: bool) -> tuple[Map,
 
 def speed() -> str:
     """Seconds of the CPU for every stage on maps of 1024² pixels, as text."""
-    blocks = maps(scene(blocks=True), 0)[0][200:1224, 200:1224]
+    blocks = maps(scene(joined=True), 0)[0][200:1224, 200:1224]
     inside = np.arange(1024) % 16 < 12
     tiny = ndimage.gaussian_filter(np.float32(np.outer(inside, inside)), 1)
     stages = ("frame", "outlines", "refine", "polygonize")
@@ -236,15 +236,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(speed())
         return
     args.output_folder.mkdir(parents=True, exist_ok=True)
-    for blocks, name, rows in ((True, "blocks", _BLOCKS), (False, "buildings", _BUILDINGS)):
-        footprints = scene(blocks)
-        interior, edges = write(footprints, name, args.output_folder, with_edges=not blocks)
-        whole = slice(0, footprints.shape[0]), slice(0, footprints.shape[1])
+    for joined, name, rows in ((True, "blocks", _BLOCKS), (False, "buildings", _BUILDINGS)):
+        footprints = scene(joined)
+        interior, edges = write(footprints, name, args.output_folder, with_edges=not joined)
+        everywhere = slice(0, footprints.shape[0]), slice(0, footprints.shape[1])
         found = polygonize(
-            interior.read(*whole), edges.read(*whole) if edges else None, before=True
+            interior.read(*everywhere), edges.read(*everywhere) if edges else None, before=True
         )
         _draw(interior, found, args.output_folder / f"{name}.png")
-        method = "contours" if blocks else "skeleton, with a map of edges"
+        method = "contours" if joined else "skeleton, with a map of edges"
         print(f"{len(footprints.truth)} {name}, {method}, mean of {args.seeds} seeds")
         print(table(compare(footprints, rows, args.seeds)), end="\n\n")
     files = ", ".join(sorted(path.name for path in args.output_folder.iterdir()))

@@ -35,12 +35,12 @@ def test_figures(blocks):
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
-    whole = bubenec.scene(blocks=True)
+    whole = bubenec.scene(joined=True)
     corner = shapely.box(830, 20, 1030, 200)  # three buildings
     some = whole.truth[shapely.within(whole.truth, corner)]
     truth = shapely.transform(some, lambda xy: xy - [830, 20])
     monkeypatch.setattr(
-        bubenec, "scene", lambda blocks: whole._replace(truth=truth, shape=(180, 200))
+        bubenec, "scene", lambda joined: whole._replace(truth=truth, shape=(180, 200))
     )
     bubenec.main(["--output_folder", str(tmp_path / "out"), "--seeds", "1"])
     out = capsys.readouterr().out
