@@ -1,8 +1,6 @@
 """Each recipe, run as it is, does what the guide says it does."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 import torch
 
 from classy_gc.commands import main
+from tests.forked import code, start
 
 RECIPES = Path(__file__).parents[2] / "configs" / "recipes"
 
@@ -30,14 +29,20 @@ def phases(lines):
     return ", ".join(f"{line['phase']} {line['epoch']:g}" for line in lines)
 
 
+HERE = """
+import sys
+sys.dont_write_bytecode = True
+from classy_gc.commands import main
+flags = ["--config_file", "custom_imports.json", "--output_folder", sys.argv[1]]
+sys.exit(main(["train", *flags]))
+"""
+
+
 def test_custom_imports(tmp_path):
-    command = [Path(sys.executable).parent / "classy-gc", "train"]
-    command += ["--config_file", "custom_imports.json", "--output_folder", tmp_path / "run"]
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    result = subprocess.run(
-        list(map(str, command)), cwd=RECIPES, env=env, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
+    output = (tmp_path / "stdout", tmp_path / "stderr")
+    process = start(code, HERE, str(tmp_path / "run"), cwd=RECIPES, output=output)
+    process.join(120)
+    assert process.exitcode == 0, output[1].read_text()
     lines = log(tmp_path / "run")
     assert phases(lines) == "train 1, test 1, train 2, test 2"
     assert lines[-1]["meters"]["accuracy"]["top_1"] > 0.5
