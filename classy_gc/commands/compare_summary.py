@@ -36,9 +36,13 @@ def read_rows(folders: Sequence[Path]) -> tuple[str, Scale, list[Row]]:
         folders: of ``classy-gc compare``, or what has its ``results.json``.
 
     Raises:
-        ValueError: a folder has no results, or they are of another meter than the others'.
+        ValueError: a folder is given twice or has no results, or they are of another meter than
+            the others'.
     """
     headlines, values, rows = {}, [], []
+    for folder in folders:
+        if sum(folder.resolve() == other.resolve() for other in folders) > 1:
+            raise ValueError(f"{folder} is given twice: its differences would count twice")
     for folder in folders:
         file = folder / "results.json"
         try:

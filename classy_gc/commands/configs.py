@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import classy_gc
+from classy_gc.commands.checks import check_output_folder
 from classy_gc.commands.parser import command_parser
 from classy_gc.options import check_known
 from classy_gc.table import aligned
@@ -59,19 +60,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = shipped_configs()
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.json"))}
     files = {name: path for name, path in files.items() if "results" not in path.parts}
+    if not args.names and args.output_folder:
+        parser.error("--output_folder needs the NAME of a config to copy there")
     if not args.names:
         print(aligned((name, _about(path)) for name, path in files.items()))
         print("classy-gc train --config_file NAME trains one, classy-gc configs NAME copies it")
         return 0
     try:
         check_known(args.names, files, "the shipped configs", "config")
-        copies = {files[name]: args.output_folder / Path(name).name for name in args.names}
+        output = args.output_folder or Path()
+        check_output_folder(output)
+        copies = {files[name]: output / Path(name).name for name in args.names}
         for copy in copies.values():
             if copy.exists():
                 raise ValueError(f"{copy} is there already")
         if len(set(copies.values())) < len(copies):
             raise ValueError("two of these have one name")
-        args.output_folder.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     for path, copy in copies.items():

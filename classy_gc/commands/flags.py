@@ -51,7 +51,7 @@ def _seed(parser: argparse.ArgumentParser, of: str) -> None:
 def add_configs_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="of those to copy (default: list)")
     parser.add_argument(
-        "--output_folder", type=Path, default=Path(), help="to copy into (default: the current one)"
+        "--output_folder", type=Path, help="to copy into (default: the current one)"
     )
 
 

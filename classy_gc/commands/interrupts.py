@@ -8,10 +8,10 @@ from typing import Any
 
 
 def delay_interrupts(create: Callable[..., None]) -> Callable[..., None]:
-    """Lets Ctrl-C wait while data loaders start workers, which inherit that and end quietly.
+    """Lets Ctrl-C wait while processes are started, which inherit that and end quietly.
 
     Args:
-        create: starts them.
+        create: starts them, as the workers of data loaders.
 
     Returns:
         The same function; an interrupt that comes meanwhile is raised when it has returned.

@@ -21,7 +21,7 @@ def _check_flags(args: argparse.Namespace) -> None:
         "threshold": (0 < args.threshold < 1, "lie between 0 and 1"),
         "tolerance": (0 < args.tolerance < math.inf, "be a number > 0"),
         "min_area": (0 <= args.min_area < math.inf, "be a number >= 0"),
-        "tile": (args.tile > 0 and args.tile % 4 == 0, "be a multiple of 4"),
+        "tile": (args.tile > 0 and args.tile % 4 == 0, "be a multiple of 4, and > 0"),
     }
     for flag, (fine, rule) in ranges.items():
         if not fine:

@@ -36,7 +36,15 @@ def build_seeded_task(args: argparse.Namespace, config: Mapping[str, Any]) -> Cl
     Args:
         args: with ``seed``.
         config: of the task, which stays as it is.
+
+    Raises:
+        ValueError: it needs several processes, and this is one.
     """
+    if config.get("optimizer", {}).get("name") == "zero" and "RANK" not in os.environ:
+        raise ValueError(
+            "optimizer 'zero' shares its state between processes: start them with torchrun "
+            "--nproc_per_node N -m classy_gc.commands.train … --distributed_backend ddp"
+        )
     _seed(args.seed)
     config = copy.deepcopy(config)
     # Classy Vision would make the folder of this one at once, and on every rank.

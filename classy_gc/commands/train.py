@@ -38,7 +38,12 @@ from classy_gc.commands.interrupts import delay_interrupts
 from classy_gc.commands.last_batch import warn_of_last_batch
 from classy_gc.commands.parser import command_parser
 from classy_gc.commands.seeded_task import build_seeded_task
-from classy_gc.commands.train_checkpoints import check_optimizer, loading, set_checkpoints
+from classy_gc.commands.train_checkpoints import (
+    check_optimizer,
+    check_progress,
+    loading,
+    set_checkpoints,
+)
 from classy_gc.commands.train_hooks import Output, set_hooks
 from classy_gc.commands.trial import try_batches
 from classy_gc.commands.user_errors import user_error
@@ -96,6 +101,8 @@ def _start(task: ClassyTask, start_hooks: Callable[[], None]) -> None:
         check_optimizer(task.optimizer.optimizer)
     try_batches(task)
     if not getattr(task, "test_only", False):
+        if task.checkpoint_dict:
+            check_progress(task)
         warn_of_last_batch(task)
     start_hooks()
 

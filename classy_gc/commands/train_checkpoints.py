@@ -63,6 +63,11 @@ def set_checkpoints(
         task.set_pretrained_checkpoint(args.pretrained_checkpoint_path)
     elif config.get("pretrained_checkpoint"):
         _check_checkpoint(config["pretrained_checkpoint"], "pretrained_checkpoint")
+    elif isinstance(task, FineTuningTask) and not (path or tested):
+        raise ValueError(
+            f"{config['name']} needs a checkpoint to start from: --pretrained_checkpoint_path, or "
+            "pretrained_checkpoint in the config"
+        )
     if tested and not (path or getattr(task, "pretrained_checkpoint_path", None)):
         logging.warning(
             "test_only without --checkpoint_load_path: this tests the weights that the model "
@@ -126,6 +131,36 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
                 "--checkpoint_load_path: the checkpoint is of another optimizer: it has no "
                 f"{', '.join(missing)}"
             )
+
+
+def check_progress(task: ClassyTask) -> None:
+    """Refuses to resume where a schedule would run past its end; a warning where it jumps.
+
+    Classy Vision counts the samples that were trained, and looks how far that is in the plan of
+    the config, whose data or batches may be others by now.
+
+    Args:
+        task: prepared, with the state of a checkpoint.
+
+    Raises:
+        ValueError: naming both numbers of samples.
+    """
+    dataset = getattr(task, "datasets", {}).get("train")
+    if not isinstance(task, ClassificationTask) or not hasattr(dataset, "__len__"):
+        return
+    steps, batch = len(task.build_dataloader_from_dataset(dataset)), dataset.get_global_batchsize()
+    phases, done = task.get_total_training_phases(), task.train_phase_idx + 1
+    ahead = task.num_updates - done * steps * batch
+    if abs(ahead) < batch or done >= phases:
+        return
+    text = (
+        f"the checkpoint was trained on {task.num_updates} samples in {done} epochs, which would "
+        f"be {done * steps * batch} with the data and batches of this config"
+    )
+    if ahead > 0:
+        raise ValueError(f"--checkpoint_load_path: {text}: its schedules would run past their end")
+    at = task.num_updates / (phases * steps * batch)
+    logging.warning(f"{text}: its schedules go on from {at:.1%} of the training")
 
 
 class _LoadError(logging.Filter):

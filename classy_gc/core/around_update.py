@@ -78,6 +78,7 @@ def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None
         groups: those of its parameter groups that are to be stepped.
     """
     after: list[Tensor] = []
+    _own_gradients(optimizer)
     for group in groups:
         params = [p for p in group["params"] if p.grad is not None] if group["use_gc"] else []
         # torch lets a group hold a parameter twice.
@@ -92,6 +93,16 @@ def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None
         optimizer.update_without_gc(groups)
         for weight, mean in zip(weights, means, strict=True):
             shift_rows_(weight, row_means(weight).sub_(mean))
+
+
+def _own_gradients(optimizer: CentralizedOptimizer) -> None:
+    # One tensor that is the gradient of several parameters is shifted for one of them alone.
+    seen = set()
+    for p in (p for group in optimizer.param_groups for p in group["params"]):
+        if p.grad is not None and (id(p), id(p.grad)) not in seen:
+            if id(p.grad) in seen:
+                p.grad = p.grad.clone()
+            seen |= {id(p.grad), (id(p), id(p.grad))}
 
 
 def _centralize_gradients(

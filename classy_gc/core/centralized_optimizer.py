@@ -32,7 +32,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     be written around it exactly:
 
     * before the moments, ``C(g + wd·p) = (g − μ(g + wd·p)) + wd·p``: the rows of the
-      gradient are shifted, and the parent goes on adding ``wd·p`` itself;
+      gradient are shifted, in place, and the parent goes on adding ``wd·p`` itself;
     * after them, ``p − lr·C(u) = p′ − (μ(p′) − μ(p))`` with ``p′ = p − lr·u`` the parent's
       step: the row means are put back.
 
@@ -111,6 +111,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuses options and parameters that a new group must not have, by a ValueError."""
         self._check_options(group)
+        kernels.pick(self, group)  # which refuses a CLASSY_GC_KERNELS that there is not
         if group["use_gc"]:
             self._check_rows(group["params"])
         if group.get("fused"):
@@ -126,7 +127,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             if name in options and name not in self.added_defaults:
                 raise ValueError(f"{cls} has no option {name} (got {value!r})")
             # A schedule may give a number.
-            if isinstance(default, bool) and not isinstance(value, (bool, int, float)):
+            number = isinstance(value, (bool, int, float)) and value == value  # no NaN
+            if isinstance(default, bool) and not number:
                 raise ValueError(f"Invalid {name} value: {value!r}, must be a bool or a number")
         for name in ("foreach", "differentiable", "capturable") if self.kernel_without_gc else ():
             if options["fused"] and options[name]:

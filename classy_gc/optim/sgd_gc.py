@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -61,6 +62,8 @@ class SGDGC(ClassyGCOptimizer):
         if args and not isinstance(args[0], Mapping):  # None is the stock default
             args = ({}, *(args[1:] if args[0] is None else args))
         super().__init__(*args, **options)
+        if self._options["larc_config"] and not self._options["use_larc"]:
+            logging.warning(f"{self.label()}: larc_config is not used, use_larc is false")
 
     @classmethod
     def _built(cls, params: list[Any], options: dict[str, Any]) -> core.SGD:

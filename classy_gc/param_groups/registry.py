@@ -77,6 +77,11 @@ layer_decay, ...
     if module is not None:
         if not isinstance(module, str) or not module:
             raise ValueError(f"module of param_groups must be a module's name, not {module!r}")
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise
+            raise ImportError(f"module {module!r} of param_groups: {error}") from error
     check_known([config["name"]], sorted(PARAM_GROUP_BUILDER_REGISTRY), "param_groups", "name")
     return PARAM_GROUP_BUILDER_REGISTRY[config["name"]].from_config(config)

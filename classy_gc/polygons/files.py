@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pyogrio.raw
 import rasterio.warp
 import shapely
@@ -26,6 +27,8 @@ FORMATS = {
     ".shp": "ESRI Shapefile",
     ".fgb": "FlatGeobuf",
 }
+# What a shapefile may have beside it, besides what is always written.
+_BESIDE_SHAPES = (".prj", ".cpg", ".qix", ".qpj", ".sbn", ".sbx", ".shp.xml")
 
 
 def check_output(path: str | Path, interior: Map) -> None:
@@ -36,7 +39,8 @@ def check_output(path: str | Path, interior: Map) -> None:
         interior: whose CRS they will have.
 
     Raises:
-        InputError: an unknown suffix, no folder, or a CRS that the format cannot name.
+        InputError: an unknown suffix, no folder, a GeoPackage that holds other layers, or a CRS
+            that the format cannot name.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
@@ -45,6 +49,15 @@ def check_output(path: str | Path, interior: Map) -> None:
         raise InputError(f"--output {path} is a folder")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"--output {path}: there is no writable folder {path.parent}")
+    if FORMATS[path.suffix.lower()] == "GPKG" and path.exists():
+        try:
+            others = [name for name, _ in pyogrio.list_layers(path) if name != path.stem]
+        except (DataSourceError, DataLayerError):
+            raise InputError(f"--output {path} is there, and is no GeoPackage") from None
+        if others:
+            raise InputError(
+                f"--output {path} holds other layers, which would be lost: {', '.join(others)}"
+            )
     named = interior.crs is None or interior.crs.to_authority() is not None
     if FORMATS[path.suffix.lower()] == "GeoJSON" and not named:
         raise InputError(
@@ -80,8 +93,15 @@ def write_polygons(
                 crs=None if interior.crs is None else interior.crs.to_wkt(),
                 driver=FORMATS[path.suffix.lower()],
             )
-        for part in Path(folder).iterdir():
+        parts = list(Path(folder).iterdir())
+        for part in parts:
             part.replace(path.parent / part.name)
+    if path.suffix.lower() == ".shp":  # an index or a CRS of the older file would be read as ours
+        written = {part.name for part in parts}
+        for suffix in _BESIDE_SHAPES:
+            beside = path.with_suffix(suffix)
+            if beside.name not in written:
+                beside.unlink(missing_ok=True)
 
 
 def _apply(transform: Affine, xy: np.ndarray) -> np.ndarray:

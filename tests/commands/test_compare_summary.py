@@ -49,6 +49,7 @@ def test_it_prints_and_draws_every_difference(here, capsys):
     ("folders", "words"),
     [
         (["nothing"], "nothing has no results.json of classy-gc compare"),
+        (["a", "./a"], "a is given twice"),
         (["broken"], "broken/results.json is not of classy-gc compare"),
         (["a", "b"], "the comparisons are of different meters (a: final test accuracy/top_1, b: "),
         (["a", "--output", "a.pdf"], "--output must be the path of a .png file"),

@@ -35,6 +35,11 @@ def test_it_copies(here, capsys):
         (["digits_sgd.json"], "did you mean 'digits_sgd_gc.json'?"),
         (["digits_sgd_gc.json", "there.json"], "unknown config 'there.json'"),
         (["digits_sgd_gc.json", "digits_adam_gc.json"], "digits_adam_gc.json is there already"),
+        (["--output_folder", "new"], "--output_folder needs the NAME of a config"),
+        (
+            ["digits_sgd_gc.json", "--output_folder", "digits_adam_gc.json"],
+            "digits_adam_gc.json is no writable folder",
+        ),
     ],
 )
 def test_bad_names_copy_nothing(names, words, here, capsys):

@@ -109,3 +109,41 @@ def test_a_stock_optimizer_says_what_it_ignores_as_it_resumes(here, capsys):
         "optimizer 'sgd': the config wins over the checkpoint: use_gc is False (was True); "
         "the checkpoint wins over the config: lr stays 0.1 (config: 0.3)"
     ) in capsys.readouterr().err
+
+
+def test_fewer_samples_as_a_run_resumes_are_one_line(here, capsys):
+    """Classy Vision would stop in the middle, with a log that lacks what it had."""
+    lr = {"name": "linear", "start_value": 0.4, "end_value": 0.0}
+    config = short(epochs=3, samples=96)
+    config["optimizer"]["param_schedulers"] = {"lr": lr}
+    assert train(config, "--output_folder", "run", "--skip_tensorboard") == 0
+    log = Path("run/log.jsonl").read_text()
+    config["dataset"]["train"]["num_samples"] = 32
+    half = ("--checkpoint_load_path", "run/checkpoints/model_phase-2_end.torch")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        train(config, "--output_folder", "run", *half)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error: " in x]
+    assert "192 samples in 2 epochs, which would be 64 with the data and batches of this" in line
+    assert Path("run/log.jsonl").read_text() == log
+
+
+def test_more_samples_as_a_run_resumes_are_told(here, capsys):
+    assert train(short(epochs=2), "--output_folder", "run", "--skip_tensorboard") == 0
+    capsys.readouterr()
+    config = short(epochs=3, samples=192)
+    half = ("--checkpoint_load_path", "run/checkpoints", "--skip_tensorboard")
+    assert train(config, "--output_folder", "other", *half) == 0
+    told = capsys.readouterr().err
+    assert "192 samples in 2 epochs, which would be 384 with" in told
+    assert "its schedules go on from 33.3% of the training" in told
+    # The same data and batches: nothing to tell.
+    assert train(short(epochs=3), "--output_folder", "third", *half) == 0
+    assert "schedules go on" not in capsys.readouterr().err
+
+
+def test_fine_tuning_without_a_checkpoint_names_the_flag(here, capsys):
+    with pytest.raises(SystemExit):
+        train(short() | {"name": "fine_tuning"}, "--output_folder", "run")
+    assert "fine_tuning needs a checkpoint to start from: --pretrained" in capsys.readouterr().err
+    assert not Path("run").exists()

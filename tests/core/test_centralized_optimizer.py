@@ -52,7 +52,7 @@ def one(shape=(4, 3)):
 # Options.
 
 
-@pytest.mark.parametrize("value", ["yes", "0", None, [], [True], {}], ids=repr)
+@pytest.mark.parametrize("value", ["yes", "0", None, [], [True], {}, float("nan")], ids=repr)
 @pytest.mark.parametrize("name", ["use_gc", "gc_conv_only", "gc_loc"])
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_invalid_gc_options_are_refused(cls, name, value):
@@ -466,6 +466,30 @@ def test_a_step_with_an_infinite_gradient_changes_nothing(cls, options, bad_step
         **options,
     )
     assert_close(params, expected(cls, weights, grads, **options), 1e-5)
+
+
+@pytest.mark.parametrize(("cls", "options"), rows(implementations=[{"fused": True}]))
+def test_scaled_gradients_without_kernels(cls, options, monkeypatch):
+    monkeypatch.setenv("CLASSY_GC_KERNELS", "0")
+    weights, grads = problem([(4, 3), (2, 3, 2, 2), (5,)])
+    options = options | {"use_gc": True}
+    params, _ = train_scaled(cls, weights, grads, **options)
+    assert_close(params, expected(cls, weights, grads, **options), 1e-5)
+
+
+@pytest.mark.parametrize("foreach", [None, False])
+def test_one_gradient_of_two_parameters(foreach):
+    g, (p, q) = torch.tensor([[1.0, 3.0]]), [Parameter(torch.zeros(1, 2)) for _ in range(2)]
+    p.grad = q.grad = g
+    groups = [{"params": [p]}, {"params": [q], "use_gc": False}]
+    core.SGD(groups, lr=1.0, use_gc=True, foreach=foreach).step()
+    assert (p.tolist(), q.tolist()) == ([[1.0, -1.0]], [[-1.0, -3.0]])
+
+
+def test_kernels_that_there_are_not_are_refused_at_once(monkeypatch):
+    monkeypatch.setenv("CLASSY_GC_KERNELS", "tritn")
+    with pytest.raises(ValueError, match="'tritn', must be 0, triton, or unset"):
+        core.Adam([Parameter(torch.ones(2, 3))], use_gc=True)
 
 
 # State.

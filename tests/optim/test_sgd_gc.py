@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from classy_vision.optim import build_optimizer
 from torch.nn import Parameter
 
 from classy_gc import core
@@ -199,3 +200,10 @@ def test_larc_is_as_precise_as_its_weights():
     wanted = reference(params, grads, sgd, LARC[0], True)
     advance(build(config(sgd, LARC[0], use_gc=True), params), grads, epochs=1)
     assert_close(params, wanted, 1e-12)
+
+
+def test_what_is_given_and_not_used_is_told(caplog):
+    build_optimizer({"name": "sgd_gc", "lr": 0.5, "larc_config": {"clip": False}})
+    assert [record.message for record in caplog.records] == [
+        "optimizer 'sgd_gc': larc_config is not used, use_larc is false",
+    ]

@@ -293,7 +293,8 @@ def test_gc_refuses_misspelt_options_of_a_stock_base(name):
         ("sgd_gc", "lr", {"name": "linear", "start_value": 1}, ["end_value"]),
         ("adam_gc", "momentum", {"name": "constant", "value": 1.5}, ["1.5", "[0, 1)"]),
         ("sgd_gc", "lr", {"name": "composite", "schedulers": 3, "lengths": [1]}, ["3", "a list"]),
-        ("sgd_gc", "use_gc", {"name": "constant", "value": "yes"}, ["'yes'", "true or false"]),
+        ("sgd_gc", "use_gc", {"name": "constant", "value": "yes"}, ["'yes'", "not 0"]),
+        ("sgd_gc", "use_gc", {"name": "step", "values": [True, False]}, ["True", "not 0"]),
         # Only between the ends of its periods.
         (
             "sgd_gc",

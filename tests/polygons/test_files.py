@@ -106,3 +106,38 @@ def test_bad_outputs(name, match, tmp_path):
     opened = open_map(saved(tmp_path / "map.npy", VALUES))
     with pytest.raises(InputError, match=match):
         check_output(tmp_path / name, opened)
+
+
+def test_nothing_of_an_older_shapefile_is_read_as_ours(tmp_path):
+    write_polygons(
+        tmp_path / "out.shp", ROOMS, np.ones(len(ROOMS)), open_map(tiff(tmp_path / "a.tif"))
+    )
+    assert pyogrio.read_info(tmp_path / "out.shp")["crs"] == "EPSG:32633"
+    (tmp_path / "out.qix").touch()
+    (tmp_path / "out.txt").touch()
+    np.save(tmp_path / "map.npy", VALUES)
+    write_polygons(tmp_path / "out.shp", ROOMS, np.ones(len(ROOMS)), open_map(tmp_path / "map.npy"))
+    assert pyogrio.read_info(tmp_path / "out.shp")["crs"] is None
+    assert not (tmp_path / "out.qix").exists()
+    assert (tmp_path / "out.txt").exists()
+
+
+def test_other_layers_of_a_geopackage_are_not_lost(tmp_path):
+    interior, path = open_map(tiff(tmp_path / "a.tif")), tmp_path / "out.gpkg"
+    write_polygons(path, ROOMS, np.ones(len(ROOMS)), interior)
+    check_output(path, interior)  # its own layer may be written anew
+    pyogrio.raw.write(
+        path,
+        geometry=shapely.to_wkb(ROOMS),
+        field_data=[],
+        fields=[],
+        geometry_type="Polygon",
+        crs="EPSG:32633",
+        layer="mine",
+        append=True,
+    )
+    with pytest.raises(InputError, match="holds other layers, which would be lost: mine"):
+        check_output(path, interior)
+    path.write_text("no GeoPackage")
+    with pytest.raises(InputError, match="is there, and is no GeoPackage"):
+        check_output(path, interior)

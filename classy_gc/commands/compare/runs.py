@@ -21,6 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 import torch
 
 from classy_gc.commands import train
+from classy_gc.commands.interrupts import delay_interrupts
 from classy_gc.files import atomic_write
 
 _POLL_SECONDS = 0.5
@@ -53,7 +55,7 @@ class Run(NamedTuple):
     @property
     def finished(self) -> bool:
         """Whether it has ended well, in this comparison or before it was interrupted."""
-        return self._mark.is_file()
+        return self._mark.is_file() and (self.folder / "log.jsonl").is_file()
 
     def mark_finished(self) -> None:
         """So that the same comparison does not train it again."""
@@ -163,6 +165,8 @@ def train_runs(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *_ALSO_PRELOADED])
+    # It would answer Ctrl-C with a traceback while it imports.
+    delay_interrupts(forkserver.ensure_running)()
     waiting, training = collections.deque(runs), {}
     try:
         while waiting or training:

@@ -99,8 +99,10 @@ def build_scheduler(
         values = {at: built(at) for at in (*(i / 100 for i in range(100)), 0.999)}
     except Exception as error:
         raise ValueError(f"{label}: {error or type(error).__name__}") from error
+    if rule is GC_FLAG:
+        rule = NUMBER._replace(allowed="a number, on where it is not 0")
     for at, value in values.items():
-        if not (NUMBER if rule is GC_FLAG else rule).accepts(value):
+        if not rule.accepts(value):
             raise ValueError(
                 f"{label} is {value!r} at {at:.0%} of training, and {option} must be {rule.allowed}"
             )
