@@ -4,6 +4,7 @@ A new optimizer costs an entry in ``REFERENCE`` and in ``TORCH_GRID``, and rows 
 """
 
 import inspect
+from functools import lru_cache
 from itertools import product
 
 import pytest
@@ -175,14 +176,23 @@ def parent(cls):
 
 def problem(shapes=SHAPES, steps=10, dtype=torch.float32):
     """Weights, and for each step a gradient of each weight; row means are far from zero."""
-    generator = torch.Generator("cpu").manual_seed(0)
+    weights, grads = _drawn(tuple(map(tuple, shapes)), steps, dtype)
+
+    def copies(tensors):
+        return [x.to(torch.get_default_device(), copy=True) for x in tensors]
+
+    return copies(weights), list(map(copies, grads))
+
+
+@lru_cache(maxsize=64)
+def _drawn(shapes, steps, dtype):
+    options = {"generator": torch.Generator("cpu").manual_seed(0), "dtype": torch.float64}
 
     def random(shape):
-        options = {"generator": generator, "dtype": torch.float64, "device": "cpu"}
-        x = torch.randn(shape, **options)
+        x = torch.randn(shape, **options, device="cpu")
         if dtype.is_complex:
-            x = x + 1j * torch.randn(shape, **options)
-        return (x + 0.5).to(torch.get_default_device(), dtype)
+            x = x + 1j * torch.randn(shape, **options, device="cpu")
+        return (x + 0.5).to(dtype)
 
     weights = [random(shape) for shape in shapes]
     return weights, [[random(shape) for shape in shapes] for _ in range(steps)]

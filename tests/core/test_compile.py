@@ -85,9 +85,13 @@ def test_a_compiled_step(cls, options):
     check(cls, options, method, "eager")
 
 
-@pytest.mark.parametrize("what", [function, training])
-@pytest.mark.parametrize("use_gc", [False, True])
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("cls", "use_gc", "what"),
+    [
+        *((param.values[0], use_gc, training) for param in OPTIMIZERS for use_gc in (False, True)),
+        *((cls, use_gc, function) for cls in (core.SGD, core.RAdam) for use_gc in (False, True)),
+    ],
+)
 def test_a_compiled_function_that_steps(cls, use_gc, what):
     check(cls, {"use_gc": use_gc}, what, "eager")
 

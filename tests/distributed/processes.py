@@ -1,5 +1,6 @@
 """Starts the processes of a distributed test, and says what went wrong in them."""
 
+import os
 import runpy
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from filelock import FileLock
 
 from tests import forked
 
@@ -56,6 +58,19 @@ def torchrun(module, *args, folder, processes=2, timeout=150):
     if any(codes):
         pytest.fail(f"{module} {args} exited with {codes}\n{output.read_text()}")
     return output.read_text()
+
+
+def results_of(module, tmp_path_factory):
+    """What rank 0 of a module left in ``results.pt``; run once, however many workers ask."""
+    run, folder = os.environ.get("PYTEST_XDIST_TESTRUNUID"), tmp_path_factory.getbasetemp()
+    if run:
+        folder = folder.parent / f"{module}-{run}"
+        folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        results = folder / "results.pt"
+        if not results.exists():
+            torchrun(module, results, folder=folder)
+    return torch.load(results)
 
 
 @contextmanager

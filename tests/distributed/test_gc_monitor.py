@@ -8,7 +8,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from classy_gc.core.measures import row_mean_norms, row_sums
 
-from .processes import process_group, torchrun
+from .processes import process_group, results_of
 
 # Rows that two processes cannot share equally, and one row only.
 SHAPES = [(5, 7), (8, 4, 3), (1, 6)]
@@ -35,9 +35,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gc_monitor")
-    torchrun(__name__, folder / "results.pt", folder=folder)
-    return torch.load(folder / "results.pt")
+    return results_of(__name__, tmp_path_factory)
 
 
 @pytest.mark.parametrize(("shape", "placement"), CASES)

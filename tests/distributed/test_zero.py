@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import classy_gc  # noqa: F401  registers the optimizers
 
-from .processes import gathered, process_group, torchrun
+from .processes import gathered, process_group, results_of
 
 pytest.importorskip("fairscale")
 
@@ -106,9 +106,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("zero")
-    torchrun(__name__, folder / "results.pt", folder=folder)
-    return torch.load(folder / "results.pt")
+    return results_of(__name__, tmp_path_factory)
 
 
 def one_process(name):

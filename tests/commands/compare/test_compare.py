@@ -112,7 +112,7 @@ def read(terminal):
 
 def test_interrupted_twice_and_resumed(here, capfd):
     """Killed, then stopped as by Ctrl-C, then given to its end with one more seed."""
-    command = arguments(hooked(0.1, "wait", epochs=2), "--vary", "optimizer.use_gc=false,true")
+    command = arguments(hooked(0.02, "wait", epochs=2), "--vary", "optimizer.use_gc=false,true")
     command += ["--jobs", "2", "--target", "accuracy/top_1=0.99", "--seeds"]
     seen = {}
     for by, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):

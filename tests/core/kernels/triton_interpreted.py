@@ -53,7 +53,10 @@ def large_eps(cls, options):
     return options | ({"eps": 1e-2} if accepts(cls, "eps") else {})
 
 
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=FUSED))
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [*rows([False], FUSED), *one_row_each(gc_loc=[True], implementations=FUSED)],
+)
 def test_every_case(cls, options, launches):
     weights, grads = problem([(2, 3), (3,), (0, 2)], steps=7 if cls in RADAMS else 3)
     grads[0][1] = None  # each parameter goes at its own pace
