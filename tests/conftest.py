@@ -1,4 +1,5 @@
 import logging
+import os
 import signal
 import sys
 
@@ -17,6 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def _one_thread():
     """Threads that wait for each other cost more than tensors as small as these do."""
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 
 @pytest.fixture(params=DEVICES, scope="module")
