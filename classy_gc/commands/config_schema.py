@@ -172,6 +172,13 @@ def check_config(config: Any) -> None:
     for phase, dataset in config["dataset"].items():
         _check_section(dataset, f"dataset.{phase}", DATASET_REGISTRY)
         _check_values(dataset, f"dataset.{phase}.", {"batchsize_per_replica": COUNT})
+    per_epoch = config["dataset"].get("train", {}).get("phases_per_epoch") or 1
+    if trained and isinstance(per_epoch, int) and config["num_epochs"] * per_epoch % 1:
+        # Classy Vision would train the rest of the last phase too.
+        raise ValueError(
+            f"num_epochs must be whole phases, of which phases_per_epoch gives {per_epoch} an "
+            f"epoch, not {config['num_epochs']}"
+        )
     torch_losses = [name for name in dir(torch.nn.modules.loss) if name.endswith("Loss")]
     _check_section(config["loss"], "loss", [*LOSS_REGISTRY, *torch_losses])
     _check_section(config["model"], "model", MODEL_REGISTRY)
