@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -78,13 +79,16 @@ def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None
         groups: those of its parameter groups that are to be stepped.
     """
     after: list[Tensor] = []
-    _own_gradients(optimizer)
+    owners: Counter[int] = Counter()
+    if any(group["use_gc"] and group.get("gc_loc", True) for group in groups):
+        every = {p for group in optimizer.param_groups for p in group["params"]}
+        owners.update(id(p.grad) for p in every)
     for group in groups:
         params = [p for p in group["params"] if p.grad is not None] if group["use_gc"] else []
         # torch lets a group hold a parameter twice.
         eligible = dict.fromkeys(p for p in params if centralizes(group, p))
         if group.get("gc_loc", True):
-            _centralize_gradients(optimizer, group, eligible)
+            _centralize_gradients(optimizer, group, eligible, owners)
         else:
             after += eligible
     with _in_float32(optimizer, groups, [p for p in after if p.dtype in HALF]) as stand_in:
@@ -95,18 +99,8 @@ def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None
             shift_rows_(weight, row_means(weight).sub_(mean))
 
 
-def _own_gradients(optimizer: CentralizedOptimizer) -> None:
-    # One tensor that is the gradient of several parameters is shifted for one of them alone.
-    seen = set()
-    for p in (p for group in optimizer.param_groups for p in group["params"]):
-        if p.grad is not None and (id(p), id(p.grad)) not in seen:
-            if id(p.grad) in seen:
-                p.grad = p.grad.clone()
-            seen |= {id(p.grad), (id(p), id(p.grad))}
-
-
 def _centralize_gradients(
-    optimizer: CentralizedOptimizer, group: _Group, params: Iterable[Tensor]
+    optimizer: CentralizedOptimizer, group: _Group, params: Iterable[Tensor], owners: Counter[int]
 ) -> None:
     """Shifts the rows of the gradients so that the update's ``g + wd·p`` is centralized."""
     decoupled = group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay)
@@ -116,6 +110,8 @@ def _centralize_gradients(
     # GradScaler's scale is there where the fused kernel is to unscale the gradient itself.
     scale = getattr(optimizer, "grad_scale", None)
     for p in params:
+        if owners[id(p.grad)] > 1:  # which is shifted for this parameter alone
+            p.grad = p.grad.clone()
         g = local_rows(p.grad)
         mean = row_means(g)
         if wd:

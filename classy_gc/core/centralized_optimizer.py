@@ -109,7 +109,15 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             raise
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """Refuses options and parameters that a new group must not have, by a ValueError."""
+        """Refuses options and parameters that a new group must not have.
+
+        Args:
+            group: complete, with the defaults of the options that nobody gave.
+
+        Raises:
+            ValueError: naming the option, its value, and what is allowed.
+            RuntimeError: FSDP1 has flattened rows away, or no fused kernel takes a parameter.
+        """
         self._check_options(group)
         kernels.pick(self, group)  # which refuses a CLASSY_GC_KERNELS that there is not
         if group["use_gc"]:

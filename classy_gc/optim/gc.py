@@ -28,7 +28,6 @@ from classy_gc.optim.scheduled_gc import (
 )
 from classy_gc.optim.stock import base_config, is_stock, stock_group_options
 from classy_gc.options import (
-    FRACTION,
     GC_FLAG,
     SWITCH,
     Rule,
@@ -135,8 +134,8 @@ class GC(ScheduledGC):
         if is_stock(base_class) and base_class is not ZeRO:
             known = inspect.signature(base_class).parameters
             check_known(base, ["name", *known], f"base_optimizer of {label}")
-            rules = {**stock_group_options(base_class())[1], **cls._gc_rules()}
-            rules |= {"momentum": FRACTION} if "betas" in rules else {}
+            values, rules = stock_group_options(base_class())
+            _, rules = with_momentum(values, {**rules, **cls._gc_rules()})
             rules = {name: rule for name, rule in rules.items() if rule.schedulable}
         check_schedulers(config, label, rules)
         options = {name: config[name] for name in cls._TABLE if name in config}

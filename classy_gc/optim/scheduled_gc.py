@@ -68,7 +68,19 @@ def _schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
 def with_momentum(
     values: dict[str, Any], rules: dict[str, Rule]
 ) -> tuple[dict[str, Any], dict[str, Rule]]:
-    """Values and rules of options, with the ``momentum`` that drives the first of ``betas``."""
+    """Values and rules of options, with the ``momentum`` that drives the first of ``betas``.
+
+    Args:
+        values: of the options of a group.
+        rules: of the same options.
+
+    Returns:
+        Both, as they were where there are no ``betas``.
+
+    Example:
+        >>> with_momentum({"betas": (0.9, 0.99)}, {})[0]["momentum"]
+        0.9
+    """
     if "betas" in values:
         values = {**values, "momentum": values.get("momentum", values["betas"][0])}
         rules = {**rules, "momentum": rules.get("momentum", FRACTION)}

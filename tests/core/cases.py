@@ -144,18 +144,12 @@ def pairs(table, implementations, *axes):
     """Rows ``cls, options, *values`` in which every two of these meet: a row of the table, an
     implementation with GC on or off, and a value of each axis.
     """
-    paths = [
-        {**implementation, "use_gc": gc} for implementation in implementations for gc in (0, 1)
-    ]
+    paths = [{**one, "use_gc": use_gc} for one in implementations for use_gc in (False, True)]
+    chosen = pairwise([param.values for param in table], paths, *axes)
+    combined = [((cls, options | path), values) for (cls, options), path, *values in chosen]
     return [
-        pytest.param(
-            row[0],
-            row[1] | path | {"use_gc": bool(path["use_gc"])},
-            *values,
-            id="-".join([row_id((row[0], row[1] | path)), *map(str, values)]),
-        )
-        for row, path, *values in pairwise([param.values for param in table], paths, *axes)
-        if accepts(row[0], *path)
+        pytest.param(*row, *values, id="-".join([row_id(row), *map(str, values)]))
+        for row, values in combined
     ]
 
 

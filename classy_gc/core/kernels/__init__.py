@@ -66,6 +66,13 @@ def state_of(
     """The state of parameters by the names in ``initial``, a list each, made where missing.
 
     Unlike torch's it may be made at any step: a schedule may turn momentum on later.
+
+    Args:
+        optimizer: with the state.
+        group: which the parameters are of.
+        params: those that have a gradient.
+        **initial: name: what a missing tensor of the parameter's shape is filled with; ``step`` is
+            a scalar.
     """
     states = [optimizer.state[p] for p in params]
     lists = [[state.get(name) for state in states] for name in initial]
@@ -89,7 +96,18 @@ def state_of(
 
 
 def pick(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> tuple[Any, str | None]:
-    """The kernel that steps a group, as far as its options tell, or None and why there is none."""
+    """The kernel that steps a group, as far as its options tell.
+
+    Args:
+        optimizer: whose class the kernels may know.
+        group: one of its parameter groups.
+
+    Returns:
+        The kernel's module and None, or None and why there is none.
+
+    Raises:
+        ValueError: ``CLASSY_GC_KERNELS`` is none of its values.
+    """
     choice = os.environ.get("CLASSY_GC_KERNELS", "")
     if choice not in ("", "0", "triton"):
         raise ValueError(f"Invalid CLASSY_GC_KERNELS: {choice!r}, must be 0, triton, or unset")
@@ -120,6 +138,8 @@ def pick(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> tuple[Any, s
 class Rows(NamedTuple):
     """Parameters as a kernel sees them, found anew only where they change.
 
+    It holds no tensor, so that what is no longer trained is freed.
+
     Args:
         key: what they were found by.
         columns: of each its address, number of elements, and length of a row, 0 where GC leaves it
@@ -146,6 +166,13 @@ def find(optimizer: CentralizedOptimizer, group: dict[str, Any]) -> list[Found] 
 
     Parameters and gradients must be of the same type, dense and local, with rows that are blocks
     of memory; no two parameters may share memory.
+
+    Args:
+        optimizer: which keeps the rows for its next step.
+        group: one of its parameter groups.
+
+    Raises:
+        ValueError: a gradient has another shape than its parameter.
     """
     kernel, _ = pick(optimizer, group)
     if kernel is None:
@@ -204,6 +231,10 @@ def local(xs: list[Tensor]) -> list[Tensor]:
 
 def step(optimizer: CentralizedOptimizer, group: dict[str, Any], found: Found) -> None:
     """One step of what :func:`find` found, a part of a group.
+
+    Args:
+        optimizer, group: as :func:`find` had them.
+        found: a part of what it returned.
 
     Raises:
         ValueError: the state of a parameter has another shape, type or device than the parameter.

@@ -56,7 +56,15 @@ def usable(tensors: list[Tensor]) -> bool:
 
 
 def launch(update: Update, table: array[int]) -> None:
-    """One step of parameters of one type."""
+    """One step of parameters of one type.
+
+    Args:
+        update: what is to be done, its numbers and flags complete.
+        table: of :mod:`classy_gc.core.kernels`.
+
+    Raises:
+        MemoryError: there is none for a row of each thread.
+    """
     count, threads = len(update.params), torch.get_num_threads()
     # A step count may have come from another device, or be a float64.
     own = local(update.steps)

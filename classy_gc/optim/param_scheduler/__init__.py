@@ -1,4 +1,4 @@
-"""ParamSchedulers that Classy Vision lacks, one file a registered name.
+"""ParamSchedulers that Classy Vision lacks, one file a registered name; and checks of all.
 
 A warm-up is Classy Vision's ``composite`` of a ``linear`` and another.
 """
