@@ -7,6 +7,7 @@ import pytest
 import torch
 from fvcore.common.file_io import NativePathHandler, PathHandler, PathManager
 
+from classy_gc.hooks import TrainingCurvesHook
 from tests.devices import DEVICES
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -33,8 +34,15 @@ def device(request):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def curves():
+    """Trainings draw ``curves.png`` where a test asks for this: it takes longer than they do."""
+
+
+@pytest.fixture
+def here(request, tmp_path, monkeypatch):
     """An empty current folder; what the command sets for its process is undone."""
+    if "curves" not in request.fixturenames:
+        monkeypatch.setattr(TrainingCurvesHook, "on_end", TrainingCurvesHook._noop)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
     for name in ("PYTHONWARNINGS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):

@@ -41,12 +41,13 @@ def test_digits_sgd_gc_as_a_person_runs_it(tmp_path):
 def test_other_optimizers_learn(here, capsys, name, own_config):
     config = json.loads((CONFIGS / f"digits_{name if own_config else 'sgd_gc'}.json").read_text())
     config["optimizer"]["name"] = name
-    config["dataset"]["train"]["num_samples"] = 480
+    for split, samples in (("train", 320), ("test", 160)):
+        config["dataset"][split]["num_samples"] = samples
     config |= {"use_gpu": False, "num_epochs": 10}
     assert train(config, "--skip_tensorboard", "--checkpoint_folder", "checkpoints") == 0
     history = checkpoint("checkpoints")["hooks"]["TrainingCurvesHook"]["history"]
-    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
-    assert float(re.search(r"test .* top_1 (\S+)", capsys.readouterr().out)[1]) > 0.8
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert float(re.search(r"test .* top_1 (\S+)", capsys.readouterr().out)[1]) > 0.7
 
 
 def test_same_seed_same_weights_bit_for_bit(here):
@@ -105,7 +106,7 @@ def test_classy_visions_own_rmsprop_tf_resumes(here):
     assert resumed == whole
 
 
-def test_hooks_of_the_config_take_the_place_of_the_defaults(here):
+def test_hooks_of_the_config_take_the_place_of_the_defaults(curves, here):
     names = {"training_curves": "curves.png", "json_log": "log.jsonl"}
     config = short() | {"hooks": [{"name": name, "folder": "mine"} for name in names]}
     assert train(config, "--skip_tensorboard", "--checkpoint_folder", "checkpoints") == 0
@@ -159,7 +160,7 @@ def test_only_what_is_tested_is_asked_of_a_test_only_config(here, capsys):
     assert capsys.readouterr().out.startswith("Tested in")
 
 
-def test_output_folder_has_everything(here):
+def test_output_folder_has_everything(curves, here):
     assert train(short(), "--output_folder", "new/run", "--skip_tensorboard") == 0
     files = {"checkpoints", "curves.png", "log.jsonl"}
     assert {path.name for path in Path("new/run").iterdir()} == files

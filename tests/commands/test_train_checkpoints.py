@@ -78,7 +78,7 @@ def test_a_job_that_always_names_its_own_checkpoints(here, capsys):
         assert not Path("new").exists()
 
 
-def test_checkpoints_through_a_path_handler(here, box, capsys):
+def test_checkpoints_through_a_path_handler(curves, here, box, capsys):
     """Saved, resumed and tested; the log and the curves stay on the local disk."""
     flags = ("--skip_tensorboard", "--output_folder", "run", "--checkpoint_load_path", "box://a/b")
     for epochs in (1, 2):

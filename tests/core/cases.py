@@ -131,13 +131,13 @@ def rows(gc_loc=(False, True), implementations=({},), table=ROWS):
     return [pytest.param(cls, options, id=row_id((cls, options))) for cls, options in combined]
 
 
-def one_row_each(**combinations):
+def one_row_each(*args, **combinations):
     """As :func:`rows`, but of every optimizer only the last row with the most options."""
     most = {}
     for cls, options in ROWS:
         if len(options) >= len(most.get(cls, {})):
             most[cls] = options
-    return rows(table=most.items(), **combinations)
+    return rows(*args, table=most.items(), **combinations)
 
 
 def pairs(table, implementations, *axes):

@@ -21,9 +21,10 @@ CLASSES = ["SGD", "Adam", "AdamW", "RAdam", "PlainRAdam", "RMSprop", "RMSpropTF"
 def test_mypy_knows_every_option(tmp_path):
     for cls in CLASSES:
         (tmp_path / f"{cls}.py").write_text(USER.format(cls=cls))
-    run = [sys.executable, "-m", "mypy", "--follow-imports=silent", "--cache-dir=cache"]
+    # To read torch takes mypy 13 of 14 seconds, and says nothing of our options.
+    flags = ["--no-site-packages", "--ignore-missing-imports", "--follow-imports=silent"]
     done = subprocess.run(
-        [*run, *(f"{cls}.py" for cls in CLASSES)],
+        [sys.executable, "-m", "mypy", *flags, *(f"{cls}.py" for cls in CLASSES)],
         env={**os.environ, "MYPYPATH": str(Path(classy_gc.__file__).parents[1])},
         cwd=tmp_path,
         capture_output=True,
