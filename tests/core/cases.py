@@ -4,7 +4,7 @@ A new optimizer costs an entry in ``REFERENCE`` and in ``TORCH_GRID``, and rows 
 """
 
 import inspect
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 
 import pytest
@@ -111,9 +111,14 @@ def row_id(row):
     return "-".join([cls.__name__, *(f"{k}={v}" for k, v in options.items())])
 
 
+@cache
+def _parameters(cls):
+    return frozenset(inspect.signature(cls).parameters)
+
+
 def accepts(cls, *names):
     """Whether the constructor has options of these names."""
-    return set(names) <= set(inspect.signature(cls).parameters)
+    return _parameters(cls).issuperset(names)
 
 
 def rows(gc_loc=(False, True), implementations=({},), table=ROWS):
