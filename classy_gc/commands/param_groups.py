@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from classy_vision.tasks import build_task
-
+from classy_gc.commands.checked_task import build_checked_task
 from classy_gc.commands.config import load_config
 from classy_gc.commands.parser import command_parser
 from classy_gc.commands.user_errors import one_line_errors
@@ -45,6 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)
         config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
         config |= {"use_gpu": False, "amp_args": None}
-        table = param_group_table(build_task(config))
+        table = param_group_table(build_checked_task(config))
     print(table)
     return 0

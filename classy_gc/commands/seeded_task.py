@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import functools
 import os
 import random
@@ -12,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from classy_vision.tasks import ClassyTask, build_task
+from classy_vision.tasks import ClassyTask
 
+from classy_gc.commands.checked_task import build_checked_task
 from classy_gc.commands.train_hooks import TENSORBOARD
 
 # More epochs than anybody trains, so that no two seeds share the order of an epoch.
@@ -46,10 +46,10 @@ def build_seeded_task(args: argparse.Namespace, config: Mapping[str, Any]) -> Cl
             "--nproc_per_node N -m classy_gc.commands.train … --distributed_backend ddp"
         )
     _seed(args.seed)
-    config = copy.deepcopy(config)
+    config = dict(config)
     # Classy Vision would make the folder of this one at once, and on every rank.
     config["hooks"] = [h for h in config.get("hooks") or [] if h["name"] != TENSORBOARD]
-    task = build_task(config)
+    task = build_checked_task(config)
     if getattr(task, "test_only", False):
         # Classy Vision would test num_epochs times, and compare the batch size of the test
         # with the one that training simulates.

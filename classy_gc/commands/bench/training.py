@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from classy_vision.generic.distributed_util import set_cpu_device, set_cuda_device_index
-from classy_vision.tasks import ClassificationTask, build_task
+from classy_vision.tasks import ClassificationTask
 
+from classy_gc.commands.checked_task import build_checked_task
 from classy_gc.table import aligned
 
 
@@ -38,7 +39,7 @@ def measure_training(
     if config.get("test_only"):
         raise ValueError("--training needs a config that trains, and test_only is true")
     config["dataset"].pop("test", None)
-    task = build_task(config)
+    task = build_checked_task(config)
     if not isinstance(task, ClassificationTask):
         raise ValueError(f"--training needs a classification task, not {config['name']!r}")
     if task.use_gpu:

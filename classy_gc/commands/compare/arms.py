@@ -18,8 +18,8 @@ from classy_vision.losses import LOSS_REGISTRY
 from classy_vision.models import MODEL_REGISTRY
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY
-from classy_vision.tasks import build_task
 
+from classy_gc.commands.checked_task import build_checked_task
 from classy_gc.commands.compare.axes import Choice
 from classy_gc.commands.config import load_config
 from classy_gc.commands.config_schema import check_config
@@ -194,7 +194,7 @@ def _check(arm: Arm, target: Target | None) -> None:
                 f"{key} does nothing, because the schedule {root} drives {option}; vary "
                 + " or ".join(_numbers(schedules[option], root))
             )
-    task = build_task(copy.deepcopy(config))
+    task = build_checked_task(config)
     if not task.use_gpu:  # or it would take memory of the GPU from the runs
         with loading(task, arm.file):
             task.prepare()
