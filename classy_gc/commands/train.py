@@ -18,15 +18,13 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from classy_vision.generic.distributed_util import get_rank, is_primary
 from classy_vision.generic.opts import check_generic_args
 from classy_vision.generic.util import CHECKPOINT_FILE
-from classy_vision.hooks import CheckpointHook
+from classy_vision.hooks import CheckpointHook, ClassyHook
 from classy_vision.tasks import ClassyTask
 from classy_vision.trainer import DistributedTrainer, LocalTrainer
 from fvcore.common.file_io import PathManager
@@ -107,12 +105,24 @@ def _start(task: ClassyTask, start_hooks: Callable[[], None]) -> None:
     start_hooks()
 
 
+def _log_to_stderr(level: int, debug: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    if not debug:
+        handler.addFilter(_LogFilter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+
+
 def _summary(
-    done: str, history: list[dict[str, Any]], seconds: float, files: dict[str, str | Path]
+    task: ClassyTask, hooks: Mapping[str, ClassyHook], output: Output, seconds: float
 ) -> str:
-    lines = [f"{done} in {seconds:.1f} s"]
+    """The final loss and meters of each phase, the time, and where what was written lies."""
+    tested = getattr(task, "test_only", False)
+    curves, log = hooks[TrainingCurvesHook.name()], hooks[JSONLogHook.name()]
+    lines = [f"{'Tested' if tested else 'Trained'} in {seconds:.1f} s"]
     for phase in ("train", "test"):
-        last = next((entry for entry in reversed(history) if entry["phase"] == phase), None)
+        last = next((x for x in reversed(curves.state.history) if x["phase"] == phase), None)
         if last:
             values = [f"loss {last['loss']:.4f}"] + [
                 f"{meter} {name} {value:.4f}"
@@ -120,9 +130,14 @@ def _summary(
                 for name, value in names.items()
             ]
             lines.append(f"  {phase:<5}  " + "  ".join(values))
-    lines += [
-        f"  {name:<10}  {path}" for name, path in files.items() if PathManager.isfile(str(path))
-    ]
+    files = {}
+    if not tested:
+        files["checkpoint"] = f"{output.checkpoints}/{CHECKPOINT_FILE}"
+        if getattr(hooks.get(RollingCheckpointHook.name()), "save_best", None):
+            files["best"] = f"{output.checkpoints}/{BEST_FILE}"
+        files["curves"] = str(curves.path)
+    files["log"] = str(log.path)
+    lines += [f"  {name:<10}  {path}" for name, path in files.items() if PathManager.isfile(path)]
     return "\n".join(lines)
 
 
@@ -182,14 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser("train")
     args = parser.parse_args(argv)
     primary = args.distributed_backend != "ddp" or os.environ.get("RANK", "0") == "0"
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    if not args.debug:
-        handler.addFilter(_LogFilter())
-    logging.basicConfig(
-        level=logging.INFO if primary else logging.ERROR, handlers=[handler], force=True
-    )
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    _log_to_stderr(logging.INFO if primary else logging.ERROR, args.debug)
     # Each worker of a data loader imports Classy Vision anew, see classy_gc/__init__.py.
     os.environ.setdefault(
         "PYTHONWARNINGS",
@@ -233,16 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         parser.error(user_error(error))
     if is_primary():
-        tested = getattr(task, "test_only", False)
-        curves = hooks[TrainingCurvesHook.name()]
-        files = {"log": hooks[JSONLogHook.name()].path}
-        if not tested:
-            saved = {"checkpoint": f"{output.checkpoints}/{CHECKPOINT_FILE}"}
-            if getattr(hooks.get(RollingCheckpointHook.name()), "save_best", None):
-                saved["best"] = f"{output.checkpoints}/{BEST_FILE}"
-            files = saved | {"curves": curves.path} | files
-        seconds = time.perf_counter() - start
-        print(_summary("Tested" if tested else "Trained", curves.state.history, seconds, files))
+        print(_summary(task, hooks, output, time.perf_counter() - start))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0

@@ -31,6 +31,7 @@ from typing import Any
 import torch
 import torchvision
 from classy_vision.models import MODEL_REGISTRY
+from torch import Tensor
 
 from classy_gc.commands.bench.algorithms import ALGORITHMS, build_parameters, build_variants
 from classy_gc.commands.bench.measure import measure_steps, steps_table
@@ -130,28 +131,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     report: dict[str, Any] = {"steps": args.steps, "warmup": args.warmup}
     if args.training:
         try:
-            report["training"] = measure_training(config, args, show_progress)
+            data = measure_training(config, args, show_progress)
         except Exception as error:
             show_progress("")
             parser.error(f"{args.config_file}: {user_error(error)}")
+        report["training"] = data
         if torch.cuda.is_available() and config.get("use_gpu", True):
             device = torch.device("cuda")
-        what = f"{args.config_file}"
-        table, figure = training_table(report["training"]), plot_training
-        data = report["training"]
+        what, table, figure = f"{args.config_file}", training_table(data), plot_training
     else:
-        report |= {
-            "model": args.model,
-            "device": args.device,
-            "dtype": args.dtype,
-            "tensors": len(parameters),
-            "parameters": sum(p.numel() for p in parameters),
-        }
-        gradients = [torch.randn_like(p) for p in parameters]
-        data = report["results"] = []
-        for name in dict.fromkeys(args.optimizers):
-            variants = build_variants(name, parameters, args.peers)
-            data += measure_steps(name, variants, gradients, args, show_progress)
+        report |= _measure_optimizers(args, parameters)
+        data = report["results"]
         what = (
             f"{args.model}: {len(parameters)} tensors, {report['parameters'] / 1e6:.1f} M "
             f"{args.dtype} parameters"
@@ -170,3 +160,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     figure(data, title).savefig(args.output_folder / "bench.png", dpi=150)
     print(f"written to {args.output_folder}")
     return 0
+
+
+def _measure_optimizers(args: argparse.Namespace, parameters: list[Tensor]) -> dict[str, Any]:
+    gradients = [torch.randn_like(p) for p in parameters]
+    results = []
+    for name in dict.fromkeys(args.optimizers):
+        variants = build_variants(name, parameters, args.peers)
+        results += measure_steps(name, variants, gradients, args, show_progress)
+    return {
+        "model": args.model,
+        "device": args.device,
+        "dtype": args.dtype,
+        "tensors": len(parameters),
+        "parameters": sum(p.numel() for p in parameters),
+        "results": results,
+    }

@@ -175,13 +175,13 @@ def measure_steps(
             refill()
             optimizer.step()
 
-    passes, memory = {}, {}
+    passes, memory = {}, {}  # passes over the fewest possible
     for label, optimizer in variants.items():
         progress(f"{name}: memory of {label}")
         refill()
         with Traffic() as traffic:
             optimizer.step()
-        passes[label] = traffic.bytes / _size(parameters)
+        passes[label] = traffic.bytes / _size(parameters) / fewest_passes(ALGORITHMS[name].moments)
         refill()
         memory[label] = _peak_memory(optimizer.step, device)
 
@@ -194,17 +194,17 @@ def measure_steps(
             refill()
             times[label].append(stopwatch(variants[label].step))
 
-    fewest = fewest_passes(ALGORITHMS[name].moments)
+    medians = {label: statistics.median(ms) for label, ms in times.items()}
     return [
         {
             "optimizer": name,
             "variant": label,
             "baseline": baseline,
-            "ms": statistics.median(times[label]),
+            "ms": medians[label],
             "ms_min": min(times[label]),
-            "ratio": statistics.median(times[label]) / statistics.median(times[baseline]),
+            "ratio": medians[label] / medians[baseline],
             # Kernels that bypass torch's dispatcher cannot be counted.
-            "bytes_over_fewest": passes[label] / fewest if passes[label] >= fewest else None,
+            "bytes_over_fewest": passes[label] if passes[label] >= 1 else None,
             "extra_mb": memory[label] / 1e6,
             "path": _path(variants[label]),
         }

@@ -36,31 +36,11 @@ def measure_training(
     config = copy.deepcopy(config)
     # An epoch has at least one step, so these will do, whatever the size of the dataset.
     config |= {"hooks": [], "num_epochs": args.warmup + 2 * args.steps}
-    if config.get("test_only"):
-        raise ValueError("--training needs a config that trains, and test_only is true")
-    config["dataset"].pop("test", None)
-    task = build_checked_task(config)
-    if not isinstance(task, ClassificationTask):
-        raise ValueError(f"--training needs a classification task, not {config['name']!r}")
-    if task.use_gpu:
-        set_cuda_device_index(0)
-    else:
-        set_cpu_device()
-    task.prepare()
+    task = _prepared(config)
     groups = task.optimizer.optimizer.param_groups
-    if not all("use_gc" in group for group in groups):
-        raise ValueError(
-            f"--training needs an optimizer with GC, not {config['optimizer']['name']!r}"
-        )
     groups_on = [bool(group["use_gc"]) for group in groups]
     if not any(groups_on):
         groups_on = [True] * len(groups)
-
-    def now() -> float:
-        if task.use_gpu:
-            torch.cuda.synchronize()
-        return 1e3 * time.perf_counter()
-
     use_gc, started, spent = False, 0.0, []
 
     # The hooks run after the schedules, which may want to set use_gc themselves.
@@ -68,24 +48,13 @@ def measure_training(
         nonlocal started
         for group, on in zip(groups, groups_on, strict=True):
             group["use_gc"] = use_gc and on
-        started = now()
+        started = _now(task)
 
     def after(*_: Any) -> None:
-        spent.append(now() - started)
+        spent.append(_now(task) - started)
 
     task.optimizer.optimizer.register_step_pre_hook(before)
     task.optimizer.optimizer.register_step_post_hook(after)
-
-    def train_step() -> float:
-        while True:
-            start = now()
-            try:
-                task.train_step()
-            except StopIteration:
-                task.on_phase_end()
-                task.on_phase_start()
-                continue
-            return now() - start
 
     steps: dict[bool, list[float]] = {False: [], True: []}
     rest = []
@@ -96,7 +65,7 @@ def measure_training(
         spent.clear()
         step_ms = 0.0
         while not spent:  # several, where gradients are accumulated
-            step_ms += train_step()
+            step_ms += _train_step(task)
         if i >= args.warmup:
             steps[use_gc].append(spent[0])
             rest.append(step_ms - spent[0])
@@ -109,6 +78,46 @@ def measure_training(
         "optimizer_share": {"off": off / (others + off), "on": on / (others + on)},
         "gc_share": (on - off) / (others + on),
     }
+
+
+def _prepared(config: dict[str, Any]) -> ClassificationTask:
+    """The task of a config, once its optimizer is found to have GC."""
+    if config.get("test_only"):
+        raise ValueError("--training needs a config that trains, and test_only is true")
+    config["dataset"].pop("test", None)
+    task = build_checked_task(config)
+    if not isinstance(task, ClassificationTask):
+        raise ValueError(f"--training needs a classification task, not {config['name']!r}")
+    if task.use_gpu:
+        set_cuda_device_index(0)
+    else:
+        set_cpu_device()
+    task.prepare()
+    if not all("use_gc" in group for group in task.optimizer.optimizer.param_groups):
+        raise ValueError(
+            f"--training needs an optimizer with GC, not {config['optimizer']['name']!r}"
+        )
+    return task
+
+
+def _now(task: ClassificationTask) -> float:
+    """Milliseconds, once the device has done what it was told to."""
+    if task.use_gpu:
+        torch.cuda.synchronize()
+    return 1e3 * time.perf_counter()
+
+
+def _train_step(task: ClassificationTask) -> float:
+    """Milliseconds of one step, of the next epoch where this one has ended."""
+    while True:
+        start = _now(task)
+        try:
+            task.train_step()
+        except StopIteration:
+            task.on_phase_end()
+            task.on_phase_start()
+            continue
+        return _now(task) - start
 
 
 def training_table(training: dict[str, Any]) -> str:

@@ -194,12 +194,7 @@ def evaluate(
         for arm in baselines
     }
     metrics = list(dict.fromkeys(m for logs in runs.values() for run in logs.values() for m in run))
-    candidates = [
-        *([f"final test {target.meter}"] if target else []),
-        *(m for m in metrics if m.startswith("final ") and "/" in m),
-        *(m for m in ("final test loss", "final train loss") if m in metrics),
-    ]
-    headline = next(iter(candidates), "final train loss")
+    headline = _headline(metrics, target)
 
     def values(arm: str, metric: str) -> dict[int, float]:
         return {seed: run[metric] for seed, run in runs[arm].items() if metric in run}
@@ -214,28 +209,22 @@ def evaluate(
     form = scale(headline, [v for arm in runs for v in values(arm, headline).values()])
     averaged = [m for m in metrics if m != EPOCHS]
     entries = []
-    for arm in baselines:
+    for arm, baseline in baselines.items():
         entry = {
             "name": arm,
-            "baseline": baselines[arm] if arm in arms else None,
+            "baseline": baseline if arm in arms else None,
             "runs": [{"seed": seed, **run} for seed, run in runs[arm].items()],
             "spread": {m: spread(list(values(arm, m).values()))._asdict() for m in averaged},
         }
         if target:
-            epochs = list(values(arm, EPOCHS).values())
-            entry[EPOCHS] = {
-                "reached": sum(map(math.isfinite, epochs)),
-                "median": median(epochs) if epochs else None,
-            }
+            entry[EPOCHS] = _reached(list(values(arm, EPOCHS).values()))
         if arm in arms:
             entry["difference"] = {m: difference(arm, m)._asdict() for m in averaged}
             entry["holm_p"] = adjusted.get(arm)
             entry["verdict"] = sentence(headlines[arm], adjusted.get(arm), seeds, form)
             if wanted is not None:
                 entry["power"] = power_sentence(headlines[arm], wanted, form)
-            both = disagreement(
-                (correct or {}).get(baselines[arm], {}), (correct or {}).get(arm, {})
-            )
+            both = disagreement(correct.get(baseline, {}), correct.get(arm, {}))
             entry["mcnemar"] = both and both._asdict()
         entries.append(entry)
     return as_json(
@@ -247,3 +236,17 @@ def evaluate(
             "arms": entries,
         }
     )
+
+
+def _headline(metrics: Sequence[str], target: Target | None) -> str:
+    if target:
+        return f"final test {target.meter}"
+    meters = [m for m in metrics if m.startswith("final ") and "/" in m]
+    losses = [m for m in ("final test loss", "final train loss") if m in metrics]
+    return next(iter([*meters, *losses]), "final train loss")
+
+
+def _reached(epochs: Sequence[float]) -> dict[str, Any]:
+    """How many runs have got to the target, and when."""
+    reached = sum(map(math.isfinite, epochs))
+    return {"reached": reached, "median": median(epochs) if epochs else None}
