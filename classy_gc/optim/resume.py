@@ -6,7 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from classy_vision.optim import ClassyOptimizer
@@ -123,52 +123,64 @@ def resumed_state(
     saved = state["optim"]
     _check_kind(saved, torch_optimizer, label)
     schedules = optimizer._param_group_schedulers or [{} for _ in optimizer.param_groups]
-    groups, lacks_schedule = [], False
-    config_wins: dict[str, dict[str, None]] = {}
-    checkpoint_wins: dict[str, dict[str, None]] = {}
+    groups, lacks_schedule, wins = [], False, _Wins({}, {})
     for current, schedule, was in zip(
         optimizer.param_groups, schedules, saved["param_groups"], strict=False
     ):
-        group = {k: v for k, v in was.items() if k in current or k not in _OF_OTHERS}
-        for name, value in current.items():
-            if name in _PARAMS or name in _SPEED:
-                group[name] = was["params"] if name == "params" else value
-                continue
-            scheduler = schedule.get(name)
-            if scheduler is not None and not isinstance(scheduler, ConstantParamScheduler):
-                lacks_schedule |= name not in was
-                group.setdefault(name, value)
-                continue
-            old = was.get(name, value)
-            if name in _GC:
-                group[name] = value
-                if bool(old) != bool(value):
-                    config_wins.setdefault(name, {})[f"{value} (was {old})"] = None
-                continue
-            group.setdefault(name, value)
-            if name == "betas" and "momentum" in schedule:
-                old, value = old[1:], value[1:]
-            if not _equal(old, value):
-                # Classy Vision runs the constants of groups at each epoch, as it does schedules.
-                until = f"{old} until the end of the epoch, then {value}"
-                text = f"{old} (config: {value})" if scheduler is None else until
-                checkpoint_wins.setdefault(name, {})[text] = None
-        if was.get("use_gc") and "use_gc" not in current:  # a stock optimizer
-            config_wins.setdefault("use_gc", {})["False (was True)"] = None
-        groups.append(group)
+        driven = {k for k, v in schedule.items() if not isinstance(v, ConstantParamScheduler)}
+        lacks_schedule |= not driven & current.keys() <= was.keys()
+        groups.append(_resumed_group(current, schedule, driven, was, wins))
     groups += saved["param_groups"][len(groups) :]
     parts = [
         f"the {who} wins over the {other}: "
         + ", ".join(f"{name} {verb} {text}" for name, texts in found.items() for text in texts)
         for who, other, verb, found in (
-            ("config", "checkpoint", "is", config_wins),
-            ("checkpoint", "config", "stays", checkpoint_wins),
+            ("config", "checkpoint", "is", wins.config),
+            ("checkpoint", "config", "stays", wins.checkpoint),
         )
         if found
     ]
     if parts:
         logging.warning(f"{label}: {'; '.join(parts)}")
     return {**state, "optim": {**saved, "param_groups": groups}}, lacks_schedule
+
+
+class _Wins(NamedTuple):
+    """Of each option that differs, what the config says, or the checkpoint: each text once."""
+
+    config: dict[str, dict[str, None]]
+    checkpoint: dict[str, dict[str, None]]
+
+
+def _resumed_group(
+    current: Mapping[str, Any],
+    schedule: Mapping[str, Any],
+    driven: set[str],
+    was: Mapping[str, Any],
+    wins: _Wins,
+) -> dict[str, Any]:
+    group = {k: v for k, v in was.items() if k in current or k not in _OF_OTHERS}
+    for name, value in current.items():
+        if name in _PARAMS or name in _SPEED:
+            group[name] = was["params"] if name == "params" else value
+            continue
+        old = was.get(name, value)
+        if name in _GC and name not in driven:
+            group[name] = value
+            if bool(old) != bool(value):
+                wins.config.setdefault(name, {})[f"{value} (was {old})"] = None
+            continue
+        group.setdefault(name, value)
+        if name == "betas" and "momentum" in schedule:
+            old, value = old[1:], value[1:]
+        if name not in driven and not _equal(old, value):
+            # Classy Vision runs the constants of groups at each epoch, as it does schedules.
+            until = f"{old} until the end of the epoch, then {value}"
+            text = until if name in schedule else f"{old} (config: {value})"
+            wins.checkpoint.setdefault(name, {})[text] = None
+    if was.get("use_gc") and "use_gc" not in current:  # a stock optimizer
+        wins.config.setdefault("use_gc", {})["False (was True)"] = None
+    return group
 
 
 def _equal(x: Any, y: Any) -> bool:
