@@ -97,29 +97,39 @@ def polygonize_map(
     for box, keys in tqdm(windows.items(), "tiles", leave=False, delay=1, disable=bar):
         found, values, walls = worked(box, False)
         labels, _ = ndimage.label(_mask(values, walls, threshold), _SQUARE, output=np.int32)
-        first = {key: k + 1 for k, key in enumerate(_first_pixels(labels, box))}
-        ours = np.zeros(len(first) + 1, bool)
-        ours[[first[key] for key in keys if key in first]] = True
-        corner = np.array([box[1], box[0]], float)
+        results.append(_owned(found, labels, keys, box))
+    return _something(_joined(results), interior, highest, threshold, min_area)
 
-        def chosen(polygons: np.ndarray, ours=ours, labels=labels) -> np.ndarray:
-            return ours[_label_of(polygons, labels)]
 
-        def moved(polygons: np.ndarray, corner=corner) -> np.ndarray:
-            return shapely.transform(polygons, lambda xy: xy + corner)
+def _owned(
+    found: Buildings, labels: np.ndarray, keys: list[tuple[int, int]], box: Box
+) -> Buildings:
+    """Of what was found in a window, the components that are worked through there, on the map."""
+    first = {key: k + 1 for k, key in enumerate(_first_pixels(labels, box))}
+    ours = np.zeros(len(first) + 1, bool)
+    ours[[first[key] for key in keys if key in first]] = True
+    corner = np.array([box[1], box[0]], float)
 
-        here = chosen(found.polygons)
-        before = None if found.before is None else moved(found.before[chosen(found.before)])
-        results.append(Buildings(moved(found.polygons[here]), found.probability[here], before))
+    def chosen(polygons: np.ndarray) -> np.ndarray:
+        return ours[_label_of(polygons, labels)]
+
+    def moved(polygons: np.ndarray) -> np.ndarray:
+        return shapely.transform(polygons, lambda xy: xy + corner)
+
+    here = chosen(found.polygons)
+    before = None if found.before is None else moved(found.before[chosen(found.before)])
+    return Buildings(moved(found.polygons[here]), found.probability[here], before)
+
+
+def _joined(results: list[Buildings]) -> Buildings:
     if not results:
-        results = [Buildings(np.array([], object), np.empty(0), None)]
+        return Buildings(np.array([], object), np.empty(0), None)
     polygons, probability, before = zip(*results, strict=True)
-    found = Buildings(
+    return Buildings(
         np.concatenate(polygons),
         np.concatenate(probability),
         None if before[0] is None else np.concatenate(before),
     )
-    return _something(found, interior, highest, threshold, min_area)
 
 
 def _something(
