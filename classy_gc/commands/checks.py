@@ -42,6 +42,24 @@ def check_least(args: argparse.Namespace, **least: int) -> None:
             raise ValueError(f"--{flag} must be an integer >= {minimum}, not {value}")
 
 
+def check_seed(args: argparse.Namespace) -> None:
+    """Refuses a seed that numpy would not take.
+
+    Args:
+        args: with ``seed``.
+
+    Raises:
+        ValueError: naming the flag, what is allowed, and the value.
+
+    Example:
+        >>> check_seed(argparse.Namespace(seed=-1))
+        Traceback (most recent call last):
+        ValueError: --seed must be an integer from 0 to 4294967295, not -1
+    """
+    if not 0 <= args.seed < 2**32:
+        raise ValueError(f"--seed must be an integer from 0 to {2**32 - 1}, not {args.seed}")
+
+
 def check_output_folder(folder: Path) -> None:
     """Refuses a folder that cannot be made or written into, or is on no local disk.
 

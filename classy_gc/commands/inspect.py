@@ -13,7 +13,7 @@ import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import ClassificationTask
 
-from classy_gc.commands.checks import check_least, check_picture, show_progress
+from classy_gc.commands.checks import check_least, check_picture, check_seed, show_progress
 from classy_gc.commands.config import load_config
 from classy_gc.commands.parser import command_parser
 from classy_gc.commands.seeded_task import build_seeded_task
@@ -57,7 +57,8 @@ def _removed(rows: Sequence[Row]) -> float | None:
 
 
 def _check_args(args: argparse.Namespace) -> None:
-    check_least(args, batches=1, seed=0)
+    check_least(args, batches=1)
+    check_seed(args)
     check_picture(args.output)
 
 

@@ -30,7 +30,7 @@ from classy_vision.trainer import DistributedTrainer, LocalTrainer
 from fvcore.common.file_io import PathManager
 from torchvision import set_image_backend, set_video_backend
 
-from classy_gc.commands.checks import check_least
+from classy_gc.commands.checks import check_least, check_seed
 from classy_gc.commands.config import load_config
 from classy_gc.commands.interrupts import delay_interrupts
 from classy_gc.commands.last_batch import warn_of_last_batch
@@ -72,7 +72,8 @@ class _LogFilter(logging.Filter):
 
 def _check_args(args: argparse.Namespace) -> None:
     check_known([args.distributed_backend], _TRAINERS, "--distributed_backend", "value")
-    check_least(args, log_freq=1, checkpoint_period=1, seed=0)
+    check_least(args, log_freq=1, checkpoint_period=1)
+    check_seed(args)
     missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in os.environ]
     if args.distributed_backend == "ddp" and missing:
         raise ValueError(
