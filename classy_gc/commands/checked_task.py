@@ -85,18 +85,21 @@ def build_checked_task(config: Mapping[str, Any]) -> ClassyTask:
             (config, "model", "model", MODEL_REGISTRY),
         ]
         places += [(heads, i, f"model.heads[{i}]", HEAD_REGISTRY) for i in range(len(heads))]
-    for parent, key, _, _ in places:
-        parent[key] = _Section(parent[key])
-    task = build_task(config)
+    sections = []
     for parent, key, label, registry in places:
-        section, name = parent[key], parent[key]["name"]
-        if name not in registry or not registry[name].__module__.startswith("classy_vision."):
-            continue
+        cls = registry.get(parent[key]["name"])
+        if cls is not None and cls.__module__.startswith("classy_vision."):
+            section = parent[key] = _Section(parent[key])
+            sections.append((parent, key, label, section))
+    task = build_task(config)
+    for parent, key, label, section in sections:
         # A training config with ``test_only`` has this key, of no use now, too.
         known = [*section.asked, *["phases_per_epoch"] * (label == "dataset.train")]
-        unread = [repr(key) for key in dict.keys(section) if key not in known]
+        unread = [repr(name) for name in dict.keys(section) if name not in known]
+        parent[key] = dict(section)  # for the task, which keeps its config
         if unread:
+            name = repr(parent[key]["name"])
             logging.warning(
-                f"{label}: {name!r} does not read {', '.join(unread)}; it reads {', '.join(known)}"
+                f"{label}: {name} does not read {', '.join(unread)}; it reads {', '.join(known)}"
             )
     return task

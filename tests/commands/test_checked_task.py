@@ -118,9 +118,11 @@ def test_a_training_config_that_tests_only(caplog):
     datasets = {"train": IMAGES | {"phases_per_epoch": 2}, "test": IMAGES}
     given = config(dataset=datasets, loss=LABEL_SMOOTHING)
     before = copy.deepcopy(given)
-    build_checked_task(given)
+    task = build_checked_task(given)
     assert not caplog.messages
     assert given == before
+    assert json.loads(json.dumps(task._config)) == before
+    assert {type(x) for x in (task._config["model"], *task._config["model"]["heads"])} == {dict}
     assert type(given["model"]) is type(given["dataset"]["train"]) is dict
 
 
@@ -133,6 +135,7 @@ def test_what_classes_of_others_read_is_theirs(caplog):
 
         @classmethod
         def from_config(cls, config):
+            assert type(config) is dict  # which may go into a checkpoint
             return cls(config)
 
         def forward(self, x):
