@@ -63,6 +63,11 @@ def build_checked_task(config: Mapping[str, Any]) -> ClassyTask:
         config: found good by :func:`classy_gc.commands.config_schema.check_config`; stays as it
             is.
 
+    Raises:
+        Exception: whatever the class of a section says of it.
+
+    Source: https://classyvision.ai/api/tasks.html, *build_task*.
+
     Example:
         >>> digits = {"name": "digits", "split": "test", "batchsize_per_replica": 32}
         >>> model = {"name": "mlp", "input_dim": 192, "hidden_dims": [9], "output_dim": 10}

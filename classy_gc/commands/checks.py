@@ -51,6 +51,8 @@ def check_seed(args: argparse.Namespace) -> None:
     Raises:
         ValueError: naming the flag, what is allowed, and the value.
 
+    Source: https://numpy.org/doc/stable/reference/random/legacy.html, *RandomState*.
+
     Example:
         >>> check_seed(argparse.Namespace(seed=-1))
         Traceback (most recent call last):

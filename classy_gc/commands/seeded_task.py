@@ -46,10 +46,9 @@ def build_seeded_task(args: argparse.Namespace, config: Mapping[str, Any]) -> Cl
             "--nproc_per_node N -m classy_gc.commands.train … --distributed_backend ddp"
         )
     _seed(args.seed)
-    config = dict(config)
     # Classy Vision would make the folder of this one at once, and on every rank.
-    config["hooks"] = [h for h in config.get("hooks") or [] if h["name"] != TENSORBOARD]
-    task = build_checked_task(config)
+    hooks = [h for h in config.get("hooks") or [] if h["name"] != TENSORBOARD]
+    task = build_checked_task({**config, "hooks": hooks})
     if getattr(task, "test_only", False):
         # Classy Vision would test num_epochs times, and compare the batch size of the test
         # with the one that training simulates.

@@ -64,14 +64,14 @@ def run(cls, options, what, backend=None):
 
 
 @cache
-def torchs(cls, options, what):
-    return run(cls, dict(options), what, "eager")
+def torchs(cls, options, what, backend):
+    return run(cls, dict(options), what, backend)
 
 
-def check(cls, options, what):
+def check(cls, options, what, backend="eager"):
     known = {k: v for k, v in options.items() if accepts(parent(cls), k)}
-    theirs, allowed, graphs = torchs(parent(cls), tuple(known.items()), what)
-    compiled, breaks, own_graphs = run(cls, options, what, "eager")
+    theirs, allowed, graphs = torchs(parent(cls), tuple(known.items()), what, backend)
+    compiled, breaks, own_graphs = run(cls, options, what, backend)
     assert breaks <= allowed
     if known.get("fused") or options["use_gc"] or cls in (core.LARC, core.RMSpropTF):
         wanted, _, _ = run(cls, options, what)
@@ -101,13 +101,13 @@ def test_a_compiled_function_that_steps(cls, use_gc, what):
 
 
 @pytest.mark.parametrize(
-    ("cls", "what", "use_gc"), [(core.RMSpropTF, method, False), (core.Adam, training, True)]
+    ("cls", "what", "use_gc"),
+    [(core.SGD, method, False), (core.RMSpropTF, method, False), (core.Adam, training, True)],
 )
 def test_inductor(cls, what, use_gc):
     # To find out which vector units the compiler knows takes it 12 s.
     with torch._inductor.config.patch({"cpp.vec_isa_ok": False}):
-        compiled, _, _ = run(cls, {"use_gc": use_gc}, what, "inductor")
-    torch.testing.assert_close(compiled, run(cls, {"use_gc": use_gc}, what)[0])
+        check(cls, {"use_gc": use_gc}, what, "inductor")
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")

@@ -175,13 +175,14 @@ def measure_steps(
             refill()
             optimizer.step()
 
-    passes, memory = {}, {}  # passes over the fewest possible
+    over_fewest, memory = {}, {}
+    fewest = fewest_passes(ALGORITHMS[name].moments) * _size(parameters)
     for label, optimizer in variants.items():
         progress(f"{name}: memory of {label}")
         refill()
         with Traffic() as traffic:
             optimizer.step()
-        passes[label] = traffic.bytes / _size(parameters) / fewest_passes(ALGORITHMS[name].moments)
+        over_fewest[label] = traffic.bytes / fewest
         refill()
         memory[label] = _peak_memory(optimizer.step, device)
 
@@ -204,7 +205,7 @@ def measure_steps(
             "ms_min": min(times[label]),
             "ratio": medians[label] / medians[baseline],
             # Kernels that bypass torch's dispatcher cannot be counted.
-            "bytes_over_fewest": passes[label] if passes[label] >= 1 else None,
+            "bytes_over_fewest": over_fewest[label] if over_fewest[label] >= 1 else None,
             "extra_mb": memory[label] / 1e6,
             "path": _path(variants[label]),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -33,9 +32,8 @@ def measure_training(
     Raises:
         ValueError: the config is of another task, tests only, or its optimizer has no GC.
     """
-    config = copy.deepcopy(config)
     # An epoch has at least one step, so these will do, whatever the size of the dataset.
-    config |= {"hooks": [], "num_epochs": args.warmup + 2 * args.steps}
+    config = {**config, "hooks": [], "num_epochs": args.warmup + 2 * args.steps}
     task = _prepared(config)
     groups = task.optimizer.optimizer.param_groups
     groups_on = [bool(group["use_gc"]) for group in groups]
@@ -84,8 +82,8 @@ def _prepared(config: dict[str, Any]) -> ClassificationTask:
     """The task of a config, once its optimizer is found to have GC."""
     if config.get("test_only"):
         raise ValueError("--training needs a config that trains, and test_only is true")
-    config["dataset"].pop("test", None)
-    task = build_checked_task(config)
+    dataset = {phase: x for phase, x in config["dataset"].items() if phase != "test"}
+    task = build_checked_task({**config, "dataset": dataset})
     if not isinstance(task, ClassificationTask):
         raise ValueError(f"--training needs a classification task, not {config['name']!r}")
     if task.use_gpu:
