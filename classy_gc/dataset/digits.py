@@ -48,13 +48,17 @@ class DigitsDataset(ImageDataset):
     Vision's CIFAR datasets give, ``(PIL image, int)``, here RGB of 8x8 pixels.
 
     Args:
-        split (str): ``train`` or ``test``
+        split (str): ``train``, ``validation`` or ``test``
         batchsize_per_replica (int): batch size on each replica, > 0
         shuffle (bool): a new order every epoch; ``use_shuffle`` in a config
         transform (callable, optional): of a sample; ``transforms`` in a config, a list as
             Classy Vision's ``build_transforms`` reads it (default: None; in a config
             ``generic_image_transform`` with ``ToTensor``)
         num_samples (int, optional): only the first so many (default: None, all)
+        num_validation (int): how many of the last training images are the split ``validation``;
+            the split ``train`` then lacks them (default: 0)
+        random_subset (bool): draw the ``num_samples`` at random, another draw for each seed of
+            torch, instead of taking the first (default: False)
         num_workers (int): processes that load data. Starting one takes longer than loading
             all of these images (default: 0)
         drop_last (bool): leave out the last batch of an epoch where it is not full, for batch

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from classy_vision.dataset import DATASET_REGISTRY, ClassyDataset
 from classy_vision.dataset.transforms import build_transforms
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from classy_gc.options import BOOL, COUNT, Rule, check_known, check_options, is_integer
 
-_SPLITS = ("train", "test")
+_SPLITS = ("train", "validation", "test")
 _DEFAULT_TRANSFORMS = ({"name": "generic_image_transform", "transforms": [{"name": "ToTensor"}]},)
+
+_NOT_NEGATIVE = Rule("an integer >= 0", lambda v: is_integer(v) and v >= 0)
 
 
 class ImageDataset(ClassyDataset):
@@ -22,13 +25,18 @@ class ImageDataset(ClassyDataset):
     its own that takes.
 
     Args:
-        split (str): ``train`` or ``test``
+        split (str): ``train``, ``validation`` or ``test``
         batchsize_per_replica (int): batch size on each replica, > 0
         shuffle (bool): a new order every epoch; ``use_shuffle`` in a config
         transform (callable, optional): of a sample; ``transforms`` in a config, a list as
             Classy Vision's ``build_transforms`` reads it (default: None; in a config
             ``generic_image_transform`` with ``ToTensor``)
         num_samples (int, optional): only the first so many (default: None, all)
+        num_validation (int): how many of the last training images are the split ``validation``;
+            the split ``train`` then lacks them (default: 0)
+        random_subset (bool): draw the ``num_samples`` at random instead of taking the first. The
+            seed of torch decides which, so ``classy-gc train --seed`` and the seeds of
+            ``classy-gc compare`` do (default: False)
         num_workers (int): processes that load data (default: 0, the training's own)
         drop_last (bool): leave out the last batch of an epoch where it is not full, for batch
             normalization knows too little of a few images (default: False)
@@ -42,10 +50,12 @@ class ImageDataset(ClassyDataset):
     source_options: ClassVar[Mapping[str, tuple[Any, Rule]]] = {}
 
     _TABLE: ClassVar = {
-        "split": (None, Rule("'train' or 'test'", lambda v: v in _SPLITS)),
+        "split": (None, Rule("'train', 'validation' or 'test'", lambda v: v in _SPLITS)),
         "batchsize_per_replica": (None, COUNT),
         "use_shuffle": (None, BOOL),
-        "num_workers": (0, Rule("an integer >= 0", lambda v: is_integer(v) and v >= 0)),
+        "num_validation": (0, _NOT_NEGATIVE),
+        "random_subset": (False, BOOL),
+        "num_workers": (0, _NOT_NEGATIVE),
         "drop_last": (False, BOOL),
     }
 
@@ -58,6 +68,8 @@ class ImageDataset(ClassyDataset):
         num_samples: int | None = None,
         num_workers: int = 0,
         drop_last: bool = False,
+        num_validation: int = 0,
+        random_subset: bool = False,
         **source: Any,
     ) -> None:
         options = {
@@ -66,15 +78,34 @@ class ImageDataset(ClassyDataset):
             "use_shuffle": shuffle,
             "num_workers": num_workers,
             "drop_last": drop_last,
+            "num_validation": num_validation,
+            "random_subset": random_subset,
         }
         table = {**self._TABLE, **self.source_options}
         options = check_options({**options, **source}, table, self._label())
-        samples = self._samples(split, **{name: options[name] for name in self.source_options})
+        if (split == "validation" and not num_validation) or (split == "test" and num_validation):
+            raise ValueError(
+                f"{self._label()}: num_validation must be {'0' if num_validation else '> 0'} for "
+                f"the split {split!r}, not {num_validation}"
+            )
+        if random_subset and num_samples is None:
+            raise ValueError(f"{self._label()}: random_subset needs num_samples")
+        samples = self._samples(
+            "test" if split == "test" else "train",
+            **{name: options[name] for name in self.source_options},
+        )
+        if num_validation:
+            samples = self._without(samples, split, num_validation)
         rule = Rule(
             f"null or an integer from 1 to {len(samples)}",
             lambda v: v is None or (is_integer(v) and 0 < v <= len(samples)),
         )
         check_options({"num_samples": num_samples}, {"num_samples": (None, rule)}, self._label())
+        if random_subset:
+            # One of its own, so that the weights do not depend on the subset.
+            generator = torch.Generator().manual_seed(torch.initial_seed())
+            chosen = torch.randperm(len(samples), generator=generator)[:num_samples]
+            samples = Subset(samples, chosen.tolist())
         super().__init__(samples, batchsize_per_replica, shuffle, transform, num_samples)
         self.set_num_workers(num_workers)
         self.drop_last = drop_last
@@ -83,6 +114,18 @@ class ImageDataset(ClassyDataset):
                 f"{self._label()}: drop_last leaves no batch of {len(self)} images, with a batch "
                 f"size of {self.get_global_batchsize()}"
             )
+
+    def _without(
+        self, samples: Sequence[tuple[Any, int]], split: str, num_validation: int
+    ) -> Subset[tuple[Any, int]]:
+        """The training images of one of the two splits that share them."""
+        train = len(samples) - num_validation
+        if train < 1:
+            raise ValueError(
+                f"{self._label()}: num_validation must be an integer from 0 to "
+                f"{len(samples) - 1}, not {num_validation}"
+            )
+        return Subset(samples, range(train) if split == "train" else range(train, len(samples)))
 
     def iterator(self, *args: Any, **kwargs: Any) -> DataLoader:
         """As Classy Vision's, but for ``drop_last``."""
@@ -130,7 +173,7 @@ class ImageDataset(ClassyDataset):
             num_samples,
             **{
                 k: config[k]
-                for k in ("num_workers", "drop_last", *cls.source_options)
-                if k in config
+                for k in table
+                if k in config and k not in ("split", "batchsize_per_replica", "use_shuffle")
             },
         )

@@ -84,8 +84,8 @@ def test_config_is_left_as_it_was():
     [
         ({"use_shufle": True}, "unknown key 'use_shufle' .* did you mean 'use_shuffle'"),
         ({"root": "/data"}, "unknown key 'root' in dataset 'digits'"),
-        ({"split": "val"}, "split must be 'train' or 'test', not 'val'"),
-        ({"split": None}, "split must be 'train' or 'test', not None"),
+        ({"split": "val"}, "split must be 'train', 'validation' or 'test', not 'val'"),
+        ({"split": None}, "split must be 'train', 'validation' or 'test', not None"),
         ({"batchsize_per_replica": 0}, "batchsize_per_replica must be an integer > 0, not 0"),
         ({"batchsize_per_replica": "8"}, "batchsize_per_replica must be .* not '8'"),
         ({"use_shuffle": 1}, "use_shuffle must be true or false, not 1"),
