@@ -3,7 +3,8 @@
 import pytest
 import shapely
 
-from classy_gc.polygons import bubenec, measure, polygonize
+from classy_gc.polygons import measure, polygonize
+from tests.polygons import bubenec
 
 
 @pytest.mark.parametrize(("blocks", "count"), [(True, 28), (False, 144)])

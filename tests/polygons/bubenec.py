@@ -1,6 +1,6 @@
 """The example: real footprints, rasterized, degraded, and refined again.
 
-``python -m classy_gc.polygons.bubenec`` makes maps of the 144 buildings of momepy's ``bubenec``
+``python -m tests.polygons.bubenec`` makes maps of the 144 buildings of momepy's ``bubenec``
 (a part of Prague, from OpenStreetMap) at 0.3 m, as a network might put them out, turns them into
 polygons, prints how near these are to the footprints, and draws them.
 """
@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: the flags (default: None, those of the process).
     """
-    parser = argparse.ArgumentParser(prog="python -m classy_gc.polygons.bubenec")
+    parser = argparse.ArgumentParser(prog="python -m tests.polygons.bubenec")
     parser.add_argument(
         "--output_folder", default="output_bubenec", type=Path, help="(default output_bubenec)"
     )
