@@ -15,11 +15,15 @@ ALLOWED = {
     "optim": {"core", "optim"},
     "param_groups": {"core", "optim", "param_groups"},
     "tasks": {"core", "optim", "param_groups", "tasks"},
+    "configuration": {
+        *("core", "optim", "param_groups", "tasks", "hooks", "dataset", "configuration")
+    },
     "hooks": {"core", "hooks"},
     "dataset": {"dataset"},
     "polygons": {"core", "polygons"},
     "commands": {
-        *("core", "optim", "param_groups", "tasks", "hooks", "dataset", "polygons", "commands")
+        *("core", "optim", "param_groups", "tasks", "hooks", "dataset", "polygons"),
+        *("configuration", "commands"),
     },
     "mmengine": {"core"},
 }

@@ -6,7 +6,7 @@ import torch
 from classy_vision.tasks import build_task
 
 import classy_gc
-from classy_gc.commands.config import load_config
+from classy_gc.configuration.load import load_config
 from classy_gc.tasks.param_group_table import param_group_table
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.json"))

@@ -9,7 +9,7 @@ from classy_vision.tasks import build_task
 
 from classy_gc import param_groups
 from classy_gc.commands import main
-from classy_gc.commands.config import load_config
+from classy_gc.configuration.load import load_config
 
 RECIPE = Path(__file__).parents[1] / "configs" / "recipes" / "custom_imports.json"
 MODULE = """

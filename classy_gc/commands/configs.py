@@ -8,34 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import classy_gc
 from classy_gc.commands.checks import check_output_folder
 from classy_gc.commands.parser import command_parser
+from classy_gc.configuration.shipped import shipped_configs
 from classy_gc.options import check_known
 from classy_gc.table import aligned
-
-
-def shipped_configs() -> Path:
-    """The folder of the configs: inside an installed package, beside that of a clone."""
-    package = Path(classy_gc.__file__).parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
-def find_config(path: str) -> str:
-    """A config as a flag names it: a file, or else one that the package ships.
-
-    Args:
-        path: of a file, or its path in the package's ``configs``, with or without that folder.
-
-    Example:
-        >>> Path(find_config("digits_sgd_gc.json")).is_file()
-        True
-        >>> find_config("my.json")
-        'my.json'
-    """
-    inside = shipped_configs() / path.removeprefix("configs/")
-    return str(inside) if not Path(path).exists() and inside.is_file() else path
 
 
 def _about(path: Path) -> str:

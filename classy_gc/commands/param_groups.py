@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from classy_gc.commands.checked_task import build_checked_task
-from classy_gc.commands.config import load_config
-from classy_gc.commands.parser import command_parser
-from classy_gc.commands.user_errors import one_line_errors
+from classy_gc.commands.parser import command_parser, one_line_errors
+from classy_gc.configuration.build import build_checked_task
+from classy_gc.configuration.load import load_config
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.tasks.param_group_table import param_group_table
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
 from classy_gc.commands import flags
@@ -114,3 +115,24 @@ def command_tree(command: str = "") -> tuple[Parser, dict[str, Parser]]:
 def command_parser(command: str) -> Parser:
     """The parser of one command, with its flags."""
     return command_tree(command)[1][command]
+
+
+@contextmanager
+def one_line_errors(parser: Parser) -> Iterator[None]:
+    """Ends the command with one line where the config or a flag is at fault.
+
+    Args:
+        parser: of the command.
+
+    Example:
+        >>> with one_line_errors(Parser(prog="classy-gc")):
+        ...     raise ValueError("--batches must be an integer >= 1, not 0")
+        Traceback (most recent call last):
+        SystemExit: 2
+    """
+    try:
+        yield
+    except Exception as error:
+        from classy_gc.configuration.errors import user_error
+
+        parser.error(user_error(error))

@@ -13,9 +13,8 @@ from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.optim.param_scheduler import UpdateInterval
 
 from classy_gc.commands.checks import check_picture
-from classy_gc.commands.config import load_config
-from classy_gc.commands.parser import command_parser
-from classy_gc.commands.user_errors import one_line_errors
+from classy_gc.commands.parser import command_parser, one_line_errors
+from classy_gc.configuration.load import load_config
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import atomic_write
 from classy_gc.plots import new_figure, tidy

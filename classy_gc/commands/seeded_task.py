@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from classy_vision.tasks import ClassyTask
 
-from classy_gc.commands.checked_task import build_checked_task
 from classy_gc.commands.train_hooks import TENSORBOARD
+from classy_gc.configuration.build import build_checked_task
 
 # More epochs than anybody trains, so that no two seeds share the order of an epoch.
 _SHUFFLE_STRIDE = 1_000_000

@@ -31,7 +31,6 @@ from fvcore.common.file_io import PathManager
 from torchvision import set_image_backend, set_video_backend
 
 from classy_gc.commands.checks import check_least, check_seed
-from classy_gc.commands.config import load_config
 from classy_gc.commands.interrupts import delay_interrupts
 from classy_gc.commands.last_batch import warn_of_last_batch
 from classy_gc.commands.parser import command_parser
@@ -43,8 +42,9 @@ from classy_gc.commands.train_checkpoints import (
     set_checkpoints,
 )
 from classy_gc.commands.train_hooks import Output, set_hooks
-from classy_gc.commands.trial import try_batches
-from classy_gc.commands.user_errors import user_error
+from classy_gc.configuration.errors import user_error
+from classy_gc.configuration.load import load_config
+from classy_gc.configuration.trial import try_batches
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import no_room, no_room_text
 from classy_gc.hooks import JSONLogHook, RollingCheckpointHook, TrainingCurvesHook

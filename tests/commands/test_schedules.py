@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from classy_gc.commands import main
-from classy_gc.commands.config import load_config
 from classy_gc.commands.schedules import schedules
+from classy_gc.configuration.load import load_config
 from tests import forked
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -11,7 +11,7 @@ from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 
 from classy_gc import core, param_groups
-from classy_gc.commands.config import load_config
+from classy_gc.configuration.load import load_config
 from classy_gc.param_groups import ParamGroupBuilder
 
 RECIPES = Path(__file__).parents[2] / "configs" / "recipes"

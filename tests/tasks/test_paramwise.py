@@ -11,7 +11,7 @@ from classy_vision.tasks import FineTuningTask, build_task
 from classy_vision.trainer import LocalTrainer
 
 from classy_gc.commands import main
-from classy_gc.commands.config_schema import check_config
+from classy_gc.configuration.schema import check_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BUILDER = {"name": "paramwise", "custom_keys": {"blocks": {"lr_mult": 0.1, "decay_mult": 0.5}}}

@@ -38,10 +38,10 @@ from classy_gc.commands.bench.measure import measure_steps, steps_table
 from classy_gc.commands.bench.plot import plot_steps, plot_training
 from classy_gc.commands.bench.training import measure_training, training_table
 from classy_gc.commands.checks import check_least, check_output_folder, show_progress
-from classy_gc.commands.config import load_config
 from classy_gc.commands.flags import MIN_WARMUP, PEERS
 from classy_gc.commands.parser import command_parser
-from classy_gc.commands.user_errors import user_error
+from classy_gc.configuration.errors import user_error
+from classy_gc.configuration.load import load_config
 from classy_gc.options import check_known
 
 

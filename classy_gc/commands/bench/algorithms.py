@@ -13,7 +13,7 @@ from classy_vision.models import build_model
 from torch import Tensor
 
 from classy_gc import core
-from classy_gc.commands.user_errors import user_error
+from classy_gc.configuration.errors import user_error
 
 
 class Algorithm(NamedTuple):

@@ -12,7 +12,7 @@ import torch
 from classy_vision.generic.distributed_util import set_cpu_device, set_cuda_device_index
 from classy_vision.tasks import ClassificationTask
 
-from classy_gc.commands.checked_task import build_checked_task
+from classy_gc.configuration.build import build_checked_task
 from classy_gc.table import aligned
 
 

@@ -19,14 +19,14 @@ from classy_vision.models import MODEL_REGISTRY
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY
 
-from classy_gc.commands.checked_task import build_checked_task
 from classy_gc.commands.compare.axes import Choice
-from classy_gc.commands.config import load_config
-from classy_gc.commands.config_schema import check_config
 from classy_gc.commands.flags import Target
 from classy_gc.commands.train_checkpoints import loading
-from classy_gc.commands.trial import try_batches
-from classy_gc.commands.user_errors import user_error
+from classy_gc.configuration.build import build_checked_task
+from classy_gc.configuration.errors import user_error
+from classy_gc.configuration.load import load_config
+from classy_gc.configuration.schema import check_config
+from classy_gc.configuration.trial import try_batches
 from classy_gc.hooks.phase_record import flat_meters, meter_values
 from classy_gc.optim.stock import is_stock
 from classy_gc.options import check_known

@@ -10,7 +10,7 @@ import torch
 from classy_vision.heads import HEAD_REGISTRY, ClassyHead
 from classy_vision.models import MODEL_REGISTRY
 
-from classy_gc.commands.checked_task import build_checked_task
+from classy_gc.configuration.build import build_checked_task
 
 IMAGES = {
     "name": "synthetic_image",

@@ -8,7 +8,7 @@ from classy_vision.optim import build_optimizer
 from classy_vision.tasks import build_task
 
 from classy_gc.commands import main
-from classy_gc.commands.config import load_config
+from classy_gc.configuration.load import load_config
 from classy_gc.optim import SGDGC
 from classy_gc.options import without_comments
 from classy_gc.param_groups import build_param_group_builder

@@ -60,7 +60,7 @@ def build_checked_task(config: Mapping[str, Any]) -> ClassyTask:
     classes of somebody else read is theirs, and may come later.
 
     Args:
-        config: found good by :func:`classy_gc.commands.config_schema.check_config`; stays as it
+        config: found good by :func:`classy_gc.configuration.schema.check_config`; stays as it
             is.
 
     Raises:

@@ -6,7 +6,6 @@ import json
 import textwrap
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from classy_vision.dataset.transforms.mixup import MixupTransform
@@ -14,8 +13,6 @@ from classy_vision.heads import ClassyHead
 from classy_vision.hooks import HOOK_REGISTRY, ClassyHook
 from classy_vision.meters import METER_REGISTRY, ClassyMeter
 from classy_vision.tasks import ClassyTask
-
-from classy_gc.commands.parser import Parser
 
 Keys = tuple[Any, ...]
 
@@ -144,22 +141,3 @@ def _shown(config: Any, path: Keys) -> str:
             return text[1:]
     value = json.dumps(config, default=str) if path else ""
     return f"{text} {value}"[1:] if len(value) <= _LONGEST_VALUE else text[1:]
-
-
-@contextmanager
-def one_line_errors(parser: Parser) -> Iterator[None]:
-    """Ends the command with one line where the config or a flag is at fault.
-
-    Args:
-        parser: of the command.
-
-    Example:
-        >>> with one_line_errors(Parser(prog="classy-gc")):
-        ...     raise ValueError("--batches must be an integer >= 1, not 0")
-        Traceback (most recent call last):
-        SystemExit: 2
-    """
-    try:
-        yield
-    except Exception as error:
-        parser.error(user_error(error))

@@ -12,8 +12,9 @@ import torch
 from classy_vision.dataset import build_dataset
 from classy_vision.tasks import ClassificationTask, build_task
 
-from classy_gc.commands import main, trial
-from classy_gc.commands.trial import try_batches
+from classy_gc.commands import main
+from classy_gc.configuration import trial
+from classy_gc.configuration.trial import try_batches
 
 CONFIG = json.loads((Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json").read_text())
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from classy_gc.commands.config_schema import check_config, check_keys
-from classy_gc.commands.configs import find_config
+from classy_gc.configuration.schema import check_config, check_keys
+from classy_gc.configuration.shipped import find_config
 from classy_gc.custom_imports import import_custom, import_project
 from classy_gc.options import without_comments
 

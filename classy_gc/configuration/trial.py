@@ -17,7 +17,7 @@ from classy_vision.tasks import ClassificationTask, ClassyTask
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from classy_gc.commands.user_errors import user_error
+from classy_gc.configuration.errors import user_error
 
 
 def try_batches(task: ClassyTask) -> None:

@@ -1,0 +1,1 @@
+"""Configs: loaded, merged, checked, and built section by section."""
