@@ -123,6 +123,16 @@ known: lr, momentum
             raise ValueError(f"unknown {kind} {name!r} in {label}{hint} known: {', '.join(known)}")
 
 
+def registered_name(cls: type, registry: Mapping[str, type]) -> str:
+    """The name under which a class is registered, or that of the class itself.
+
+    Example:
+        >>> registered_name(int, {"integer": int}), registered_name(str, {"integer": int})
+        ('integer', 'str')
+    """
+    return next((name for name, c in registry.items() if c is cls), cls.__name__)
+
+
 def check_options(
     options: Mapping[str, Any], table: Mapping[str, tuple[Any, Rule]], label: str
 ) -> dict[str, Any]:

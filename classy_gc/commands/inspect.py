@@ -23,6 +23,7 @@ from classy_gc.core.measures import gradient_norms, ratios
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import atomic_write
 from classy_gc.hooks.gc_monitor import named_parameters
+from classy_gc.options import registered_name
 from classy_gc.param_groups import parameter_occurrences
 from classy_gc.param_groups.layer_weights import no_layer_weight_reason
 from classy_gc.plots import COLORS, GREY, new_figure, tidy
@@ -233,8 +234,7 @@ def _how_to_turn_on(task: ClassificationTask) -> str:
     """What GC needs to do what it would do."""
     if any("use_gc" in group for group in task.optimizer.param_groups):
         return "use_gc is off there"
-    names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is type(task.optimizer)]
-    name = (names or [type(task.optimizer).__name__])[0]
+    name = registered_name(type(task.optimizer), OPTIMIZER_REGISTRY)
     other = f"{name}_gc" if f"{name}_gc" in OPTIMIZER_REGISTRY else "gc"
     return f"optimizer {name!r} has no GC; {other!r} with use_gc true has"
 

@@ -10,7 +10,15 @@ from classy_vision.dataset import DATASET_REGISTRY, ClassyDataset
 from classy_vision.dataset.transforms import build_transforms
 from torch.utils.data import DataLoader, Subset
 
-from classy_gc.options import BOOL, COUNT, Rule, check_known, check_options, is_integer
+from classy_gc.options import (
+    BOOL,
+    COUNT,
+    Rule,
+    check_known,
+    check_options,
+    is_integer,
+    registered_name,
+)
 
 _SPLITS = ("train", "validation", "test")
 _DEFAULT_TRANSFORMS = ({"name": "generic_image_transform", "transforms": [{"name": "ToTensor"}]},)
@@ -21,8 +29,8 @@ _NOT_NEGATIVE = Rule("an integer >= 0", lambda v: is_integer(v) and v >= 0)
 class ImageDataset(ClassyDataset):
     """Base of datasets whose samples are ``(PIL image, int)``, as Classy Vision's CIFAR's are.
 
-    A subclass loads its images in ``_samples``, and lists in ``source_options`` what options of
-    its own that takes.
+    A subclass loads its images in ``_samples``, and adds to ``OPTIONS`` what
+    options of its own that takes.
 
     Args:
         split (str): ``train``, ``validation`` or ``test``
@@ -40,16 +48,14 @@ class ImageDataset(ClassyDataset):
         num_workers (int): processes that load data (default: 0, the training's own)
         drop_last (bool): leave out the last batch of an epoch where it is not full, for batch
             normalization knows too little of a few images (default: False)
-        **source: the ``source_options``.
+        **source: what the subclass adds to ``OPTIONS``.
 
     Raises:
         ValueError: an unknown or missing key, or a value that is not allowed.
     """
 
     #: option: (default, rule); without a default where that is None
-    source_options: ClassVar[Mapping[str, tuple[Any, Rule]]] = {}
-
-    _TABLE: ClassVar = {
+    OPTIONS: ClassVar[Mapping[str, tuple[Any, Rule]]] = {
         "split": (None, Rule("'train', 'validation' or 'test'", lambda v: v in _SPLITS)),
         "batchsize_per_replica": (None, COUNT),
         "use_shuffle": (None, BOOL),
@@ -72,7 +78,7 @@ class ImageDataset(ClassyDataset):
         random_subset: bool = False,
         **source: Any,
     ) -> None:
-        options = {
+        given = {
             "split": split,
             "batchsize_per_replica": batchsize_per_replica,
             "use_shuffle": shuffle,
@@ -81,8 +87,7 @@ class ImageDataset(ClassyDataset):
             "num_validation": num_validation,
             "random_subset": random_subset,
         }
-        table = {**self._TABLE, **self.source_options}
-        options = check_options({**options, **source}, table, self._label())
+        options = check_options({**given, **source}, self.OPTIONS, self._label())
         if (split == "validation" and not num_validation) or (split == "test" and num_validation):
             raise ValueError(
                 f"{self._label()}: num_validation must be {'0' if num_validation else '> 0'} for "
@@ -92,7 +97,7 @@ class ImageDataset(ClassyDataset):
             raise ValueError(f"{self._label()}: random_subset needs num_samples")
         samples = self._samples(
             "test" if split == "test" else "train",
-            **{name: options[name] for name in self.source_options},
+            **{k: v for k, v in options.items() if k not in given},
         )
         if num_validation:
             samples = self._without(samples, split, num_validation)
@@ -139,8 +144,7 @@ class ImageDataset(ClassyDataset):
 
     @classmethod
     def _label(cls) -> str:
-        names = [name for name, c in DATASET_REGISTRY.items() if c is cls]
-        return f"dataset {(names or [cls.__name__])[0]!r}"
+        return f"dataset {registered_name(cls, DATASET_REGISTRY)!r}"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ImageDataset:
@@ -152,9 +156,8 @@ class ImageDataset(ClassyDataset):
         Raises:
             ValueError: an unknown or missing key, or a value that is not allowed.
         """
-        table = {**cls._TABLE, **cls.source_options}
-        check_known(config, ["name", *table, "num_samples", "transforms"], cls._label())
-        for key, (default, _) in table.items():
+        check_known(config, ["name", *cls.OPTIONS, "num_samples", "transforms"], cls._label())
+        for key, (default, _) in cls.OPTIONS.items():
             if default is None and key not in config:
                 raise ValueError(f"missing key {key!r} in {cls._label()}")
         transforms, batchsize_per_replica, shuffle, num_samples = cls.parse_config(config)
@@ -173,7 +176,7 @@ class ImageDataset(ClassyDataset):
             num_samples,
             **{
                 k: config[k]
-                for k in table
+                for k in cls.OPTIONS
                 if k in config and k not in ("split", "batchsize_per_replica", "use_shuffle")
             },
         )

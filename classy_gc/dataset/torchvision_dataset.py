@@ -73,7 +73,8 @@ class TorchvisionDataset(ImageDataset):
         FileNotFoundError: files are not there; it names them, and where they come from.
     """
 
-    source_options: ClassVar = {
+    OPTIONS: ClassVar = {
+        **ImageDataset.OPTIONS,
         "root": (None, Rule("the path of a folder", lambda v: isinstance(v, str) and v != "")),
         "download": (False, BOOL),
     }

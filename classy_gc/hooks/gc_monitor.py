@@ -16,7 +16,7 @@ from classy_gc.core.measures import gradient_norms, ratios, row_mean_norms, row_
 from classy_gc.hooks.json_log import JSONLogHook
 from classy_gc.options import COUNT, check_options
 
-_OPTIONS = {"interval": (50, COUNT)}
+OPTIONS = {"interval": (50, COUNT)}
 
 
 def named_parameters(task: Any) -> Iterator[tuple[str, nn.Parameter]]:
@@ -84,7 +84,7 @@ class GCMonitorHook(ClassyHook):
 
     def __init__(self, interval: int = 50) -> None:
         super().__init__()
-        check_options({"interval": interval}, _OPTIONS, "hook 'gc_monitor'")
+        check_options({"interval": interval}, OPTIONS, "hook 'gc_monitor'")
         self.interval = interval
         self.state.step = 0
         self.state.row_sums = {}
@@ -95,7 +95,7 @@ class GCMonitorHook(ClassyHook):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> GCMonitorHook:
         """Instantiates the hook from a configuration: its arguments, by name."""
-        return cls(**check_options(config, _OPTIONS, "hook 'gc_monitor'"))
+        return cls(**check_options(config, OPTIONS, "hook 'gc_monitor'"))
 
     def on_phase_start(self, task: Any) -> None:
         """Watches the optimizer's steps, and notes the row means of weights not seen before."""

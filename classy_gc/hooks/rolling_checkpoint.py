@@ -23,7 +23,7 @@ from classy_gc.options import BOOL, COUNT, Rule, check_options, or_null
 BEST_FILE = "best.torch"
 
 _PHASES = COUNT._replace(allowed="an integer >= 1")
-_OPTIONS = {
+OPTIONS = {
     "folder": (None, Rule("a path", lambda v: v is None or isinstance(v, (str, Path)))),
     "interval": (1, _PHASES),
     "max_keep": (None, or_null(_PHASES)),
@@ -87,8 +87,8 @@ class RollingCheckpointHook(CheckpointHook):
         save_best: str | None = None,
         input_args: dict[str, Any] | None = None,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name in _OPTIONS}
-        check_options(given, _OPTIONS, "hook 'rolling_checkpoint'")
+        given = {name: value for name, value in locals().items() if name in OPTIONS}
+        check_options(given, OPTIONS, "hook 'rolling_checkpoint'")
         super().__init__(str(folder or "checkpoints"), input_args, checkpoint_period=interval)
         self.has_default_folder = folder is None
         self.max_keep = max_keep
@@ -102,7 +102,7 @@ class RollingCheckpointHook(CheckpointHook):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> RollingCheckpointHook:
         """Instantiates the hook from a configuration: its arguments, by name."""
-        return cls(**check_options(config, _OPTIONS, "hook 'rolling_checkpoint'"))
+        return cls(**check_options(config, OPTIONS, "hook 'rolling_checkpoint'"))
 
     def check(self, task: Any) -> None:
         """Refuses a ``save_best`` that nobody measures, and a folder that nobody can write to.

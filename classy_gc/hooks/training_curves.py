@@ -16,7 +16,7 @@ from classy_gc.plots import new_figure, tidy
 
 _COLORS = {"train": "#1f77b4", "test": "#d95f02"}
 _DASHES = ("-", "--", ":", "-.")
-_OPTIONS = {
+OPTIONS = {
     "folder": (".", FOLDER),
     "title": ("", Rule("a string", lambda v: isinstance(v, str))),
 }
@@ -53,7 +53,7 @@ class TrainingCurvesHook(PhaseRecordHook):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> TrainingCurvesHook:
         """Instantiates the hook from a configuration: its arguments, by name."""
-        return cls(**check_options(config, _OPTIONS, "hook 'training_curves'"))
+        return cls(**check_options(config, OPTIONS, "hook 'training_curves'"))
 
     def set_classy_state(self, state_dict: dict[str, Any]) -> None:
         """Takes the history of a checkpoint, also of one that knew no option but ``lr``."""

@@ -15,7 +15,7 @@ from fvcore.common.param_scheduler import ParamScheduler
 
 from classy_gc.optim.param_scheduler.checks import with_intervals
 from classy_gc.optim.resume import resumed_state
-from classy_gc.options import FRACTION, Rule
+from classy_gc.options import FRACTION, Rule, registered_name
 
 
 def log_baseline(label: str, options: Mapping[str, Any], groups: Iterable[Mapping]) -> None:
@@ -116,8 +116,7 @@ class ScheduledGC(ClassyOptimizer):
     @classmethod
     def label(cls) -> str:
         """For messages."""
-        names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is cls]
-        return f"optimizer {(names or [cls.__name__])[0]!r}"
+        return f"optimizer {registered_name(cls, OPTIMIZER_REGISTRY)!r}"
 
     @abstractmethod
     def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:

@@ -43,22 +43,22 @@ class ParamGroupBuilder(ABC):
     """Says which options of the optimizer differ for which parameter.
 
     Args:
-        **fields: by keyword; those of :attr:`fields`, each an attribute afterwards.
+        **options: by keyword; those of :attr:`OPTIONS`, each an attribute afterwards.
             ``bypass_duplicate`` (bool) is every builder's: leave out, with a warning, a shared
             parameter the second time, which is an error otherwise (default: False).
 
     Raises:
-        ValueError: an unknown field, or a value that its rule does not accept.
+        ValueError: an unknown option, or a value that its rule does not accept.
     """
 
-    #: field: (default, rule)
-    fields: ClassVar[dict[str, tuple[Any, Rule]]] = {"bypass_duplicate": (False, BOOL)}
+    #: option: (default, rule)
+    OPTIONS: ClassVar[dict[str, tuple[Any, Rule]]] = {"bypass_duplicate": (False, BOOL)}
     bypass_duplicate: bool
     #: under which it is registered
     name: ClassVar[str]
 
-    def __init__(self, **fields: Any) -> None:
-        vars(self).update(check_options(fields, self.fields, self.label()))
+    def __init__(self, **options: Any) -> None:
+        vars(self).update(check_options(options, self.OPTIONS, self.label()))
 
     @classmethod
     def label(cls) -> str:
@@ -70,7 +70,7 @@ class ParamGroupBuilder(ABC):
         """Instantiates the builder from a configuration, which stays as it is.
 
         Args:
-            config: ``name`` and the fields of the class.
+            config: ``name`` and the options of the class.
         """
         return cls(**{key: value for key, value in config.items() if key != "name"})
 

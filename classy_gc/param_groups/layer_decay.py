@@ -27,7 +27,7 @@ class LayerDecay(Paramwise):
 
     Args:
         decay (float): in (0, 1]; 1 is the same rate for all (default: 0.75)
-        **fields: all of :class:`Paramwise`; the factor of the layer comes on top of ``lr_mult``,
+        **options: all of :class:`Paramwise`; the factor of the layer comes on top of ``lr_mult``,
             and of an ``lr`` in ``custom_keys``.
 
     Raises:
@@ -47,7 +47,7 @@ class LayerDecay(Paramwise):
         [0.125, 0.25, 0.5]
     """
 
-    fields: ClassVar = {**Paramwise.fields, "decay": (0.75, _DECAY)}
+    OPTIONS: ClassVar = {**Paramwise.OPTIONS, "decay": (0.75, _DECAY)}
 
     def options(
         self,

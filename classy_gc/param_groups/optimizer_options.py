@@ -16,7 +16,7 @@ from classy_gc.optim.param_scheduler.checks import (
     check_schedulable,
     with_intervals,
 )
-from classy_gc.options import BOOL, NON_NEGATIVE, check_known
+from classy_gc.options import BOOL, NON_NEGATIVE, check_known, registered_name
 
 #: multiplier: the option that it multiplies
 MULTIPLIERS = {"lr_mult": "lr", "decay_mult": "weight_decay"}
@@ -69,8 +69,7 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
         schedules: Mapping[str, Any] | None = None,
         num_epochs: float = 1,
     ) -> None:
-        names = [name for name, c in OPTIMIZER_REGISTRY.items() if c is type(optimizer)]
-        self.label = f"optimizer {(names or [type(optimizer).__name__])[0]!r}"
+        self.label = f"optimizer {registered_name(type(optimizer), OPTIMIZER_REGISTRY)!r}"
         self.schedules = with_intervals(schedules or {})
         self.num_epochs = num_epochs
         self.values, self.rules = group_options(optimizer)

@@ -23,7 +23,7 @@ _MULTIPLIER = Rule("a number >= 0 or null", lambda v: v is None or NON_NEGATIVE.
 
 @register_param_group_builder("paramwise")
 class Paramwise(ParamGroupBuilder):
-    """``paramwise``: MMEngine's ``DefaultOptimWrapperConstructor``, and a field about GC.
+    """``paramwise``: MMEngine's ``DefaultOptimWrapperConstructor``, and an option for GC.
 
     Multipliers are numbers >= 0; null, the default of each, is no rule. Of the decay rules the
     first that applies decides: norm, depthwise, bias, flat.
@@ -69,8 +69,8 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mult, ...
     """
 
-    fields: ClassVar = {
-        **ParamGroupBuilder.fields,
+    OPTIONS: ClassVar = {
+        **ParamGroupBuilder.OPTIONS,
         "custom_keys": ({}, MAPPING),
         "bias_lr_mult": (None, _MULTIPLIER),
         "bias_decay_mult": (None, _MULTIPLIER),
@@ -81,22 +81,22 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
         "gc_layer_weights_only": (False, BOOL),
     }
 
-    def __init__(self, **fields: Any) -> None:
-        super().__init__(**fields)
-        for key, options in self.custom_keys.items():
-            if not isinstance(options, Mapping):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for key, value in self.custom_keys.items():
+            if not isinstance(value, Mapping):
                 raise ValueError(
-                    f"{self._key_label(key)} must be an object of options, not {options!r}"
+                    f"{self._key_label(key)} must be an object of options, not {value!r}"
                 )
 
     def _key_label(self, key: str) -> str:
         return f"custom_keys {key!r} of {self.label()}"
 
     def _check(self, parameters: Sequence[NamedParameter], optimizer: GroupOptions) -> None:
-        for field in self.fields:
+        for option in self.OPTIONS:
             for multiplier in MULTIPLIERS:
-                if field.endswith(multiplier) and getattr(self, field) is not None:
-                    optimizer.require(multiplier, f"{field} of {self.label()}")
+                if option.endswith(multiplier) and getattr(self, option) is not None:
+                    optimizer.require(multiplier, f"{option} of {self.label()}")
         if self.gc_layer_weights_only:
             optimizer.check({"use_gc": False}, f"gc_layer_weights_only of {self.label()}")
         names = [f"{p.prefix}.{p.name}" for p in parameters]

@@ -55,7 +55,7 @@ def build_param_group_builder(config: Mapping[str, Any]) -> ParamGroupBuilder:
     """Builds what the ``param_groups`` of an optimizer config describe.
 
     Args:
-        config: ``name``, the fields of the builder, and optionally ``module``, which is
+        config: ``name``, the options of the builder, and optionally ``module``, which is
             imported first, so that a builder of your own registers itself.
 
     Raises:

@@ -9,6 +9,7 @@ from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, Consta
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
+from classy_gc.options import registered_name
 from classy_gc.param_groups.kinds import kind
 from classy_gc.param_groups.optimizer_options import (
     MULTIPLIERS,
@@ -30,8 +31,8 @@ def _text(value: Any) -> str:
     if isinstance(value, ConstantParamScheduler):
         return _text(value(0))
     if isinstance(value, ParamScheduler):
-        names = [name for name, c in PARAM_SCHEDULER_REGISTRY.items() if c is type(value)]
-        return f"{(names or [type(value).__name__])[0]} from {value(0):g}"
+        name = registered_name(type(value), PARAM_SCHEDULER_REGISTRY)
+        return f"{name} from {value(0):g}"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -10,7 +10,7 @@ from classy_gc.param_groups import ParamGroupBuilder, register_param_group_build
 class MySlowStart(ParamGroupBuilder):
     """``my_slow_start``: multiplies the learning rate of the first block by ``factor``."""
 
-    fields: ClassVar = {**ParamGroupBuilder.fields, "factor": (0.1, FRACTION)}
+    OPTIONS: ClassVar = {**ParamGroupBuilder.OPTIONS, "factor": (0.1, FRACTION)}
 
     def options(self, model, parameters, optimizer):
         return [
