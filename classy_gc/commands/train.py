@@ -25,7 +25,7 @@ from classy_vision.generic.distributed_util import get_rank, is_primary
 from classy_vision.generic.opts import check_generic_args
 from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.hooks import CheckpointHook, ClassyHook
-from classy_vision.tasks import ClassyTask
+from classy_vision.tasks import ClassificationTask, ClassyTask
 from classy_vision.trainer import DistributedTrainer, LocalTrainer
 from fvcore.common.file_io import PathManager
 from torchvision import set_image_backend, set_video_backend
@@ -51,6 +51,7 @@ from classy_gc.hooks import JSONLogHook, RollingCheckpointHook, TrainingCurvesHo
 from classy_gc.hooks.phase_record import scheduled_options
 from classy_gc.hooks.rolling_checkpoint import BEST_FILE
 from classy_gc.options import check_known
+from classy_gc.tasks.catch_up import catch_up
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
 
@@ -102,6 +103,8 @@ def _start(task: ClassyTask, start_hooks: Callable[[], None]) -> None:
     if not getattr(task, "test_only", False):
         if task.checkpoint_dict:
             check_progress(task)
+            if isinstance(task, ClassificationTask):
+                catch_up(task)
         warn_of_last_batch(task)
     start_hooks()
 

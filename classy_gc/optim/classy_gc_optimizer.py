@@ -147,7 +147,9 @@ class ClassyGCOptimizer(ScheduledGC):
         check_no_param_groups(config, label)
         check_known(config, [*CLASSY_KEYS, *cls._table()], label)
         check_schedulers(config, label, cls._schedulable())
-        return cls(**{**cls.config_defaults, **options})
+        optimizer = cls(**{**cls.config_defaults, **options})
+        optimizer.num_epochs = config.get("num_epochs")
+        return optimizer
 
     @classmethod
     def _schedulable(cls) -> dict[str, Rule]:

@@ -140,7 +140,9 @@ class GC(ScheduledGC):
         check_schedulers(config, label, rules)
         options = {name: config[name] for name in cls._TABLE if name in config}
         # The stock from_config methods write their defaults into the config they are given.
-        return cls(build_optimizer(copy.deepcopy(dict(base))), **options)
+        optimizer = cls(build_optimizer(copy.deepcopy(dict(base))), **options)
+        optimizer.num_epochs = config.get("num_epochs")
+        return optimizer
 
     def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
         values, rules = stock_group_options(self.base_optimizer)
@@ -188,7 +190,7 @@ class GC(ScheduledGC):
     def step(
         self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None
     ) -> None:
-        self.refresh_schedules(where)
+        self.catch_up(where)
         self.base_optimizer.step(*args, closure=closure, where=where)
 
     def on_epoch(self, where: float) -> None:

@@ -100,13 +100,13 @@ def resumed_state(
     optimizer: ClassyOptimizer,
     torch_optimizer: torch.optim.Optimizer,
     label: str,
-) -> tuple[dict[str, Any], bool]:
+) -> dict[str, Any]:
     """The state that an optimizer is to load, with the options that it is to go on with.
 
     Of a state that was saved by another optimizer of its kind the group options that this one
     does not have are left out, and those that the other did not have are as configured. GC
-    options and speed switches are as configured; everything else is the checkpoint's, as with
-    the stock optimizers. One warning says where that makes a difference.
+    options, speed switches and what a group sets are as configured; everything else is the
+    checkpoint's, as with the stock optimizers. One warning says where that makes a difference.
 
     Args:
         state: what ``get_classy_state`` returned; stays as it is.
@@ -114,21 +114,17 @@ def resumed_state(
         torch_optimizer: which makes the steps.
         label: of the optimizer, for messages.
 
-    Returns:
-        The state, and whether it lacks an option that has a schedule.
-
     Raises:
         ValueError: the state is of another kind of optimizer.
     """
     saved = state["optim"]
     _check_kind(saved, torch_optimizer, label)
     schedules = optimizer._param_group_schedulers or [{} for _ in optimizer.param_groups]
-    groups, lacks_schedule, wins = [], False, _Wins({}, {})
+    groups, wins = [], _Wins({}, {})
     for current, schedule, was in zip(
         optimizer.param_groups, schedules, saved["param_groups"], strict=False
     ):
         driven = {k for k, v in schedule.items() if not isinstance(v, ConstantParamScheduler)}
-        lacks_schedule |= not driven & current.keys() <= was.keys()
         groups.append(_resumed_group(current, schedule, driven, was, wins))
     groups += saved["param_groups"][len(groups) :]
     parts = [
@@ -142,7 +138,7 @@ def resumed_state(
     ]
     if parts:
         logging.warning(f"{label}: {'; '.join(parts)}")
-    return {**state, "optim": {**saved, "param_groups": groups}}, lacks_schedule
+    return {**state, "optim": {**saved, "param_groups": groups}}
 
 
 class _Wins(NamedTuple):
@@ -165,19 +161,16 @@ def _resumed_group(
             group[name] = was["params"] if name == "params" else value
             continue
         old = was.get(name, value)
-        if name in _GC and name not in driven:
+        if (name in _GC or name in schedule) and name not in driven:
             group[name] = value
-            if bool(old) != bool(value):
+            if not (bool(old) == bool(value) if name in _GC else _equal(old, value)):
                 wins.config.setdefault(name, {})[f"{value} (was {old})"] = None
             continue
         group.setdefault(name, value)
         if name == "betas" and "momentum" in schedule:
             old, value = old[1:], value[1:]
         if name not in driven and not _equal(old, value):
-            # Classy Vision runs the constants of groups at each epoch, as it does schedules.
-            until = f"{old} until the end of the epoch, then {value}"
-            text = until if name in schedule else f"{old} (config: {value})"
-            wins.checkpoint.setdefault(name, {})[text] = None
+            wins.checkpoint.setdefault(name, {})[f"{old} (config: {value})"] = None
     if was.get("use_gc") and "use_gc" not in current:  # a stock optimizer
         wins.config.setdefault("use_gc", {})["False (was True)"] = None
     return group

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -111,7 +112,8 @@ class ScheduledGC(ClassyOptimizer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._resumed_without_schedule = False
+        self.num_epochs: float | None = None  # as the schedules count them, if a config says
+        self._resumed = False
 
     @classmethod
     def label(cls) -> str:
@@ -151,19 +153,22 @@ class ScheduledGC(ClassyOptimizer):
             if own is not None:
                 group["param_names"] = own
 
-    def refresh_schedules(
-        self, where: float | None, optimizer: ClassyOptimizer | None = None
-    ) -> None:
-        """Catches up with schedules of options that a resumed checkpoint knew nothing of.
+    def catch_up(self, where: float | None, optimizer: ClassyOptimizer | None = None) -> None:
+        """Sets the options of schedules that change by the epoch to what they are now.
+
+        Only the first time after a checkpoint was loaded, which may come from other schedules.
 
         Args:
-            where: the share of training done, in [0, 1).
+            where: the share of training done, in [0, 1); None does nothing.
             optimizer: the ``zero`` around this one (default: None, there is none).
         """
-        if self._resumed_without_schedule and where is not None:
+        if self._resumed and where is not None:
+            if self.num_epochs:  # with gradient accumulation the first step is not at the start
+                epochs = math.floor(where * self.num_epochs + ParamScheduler.WHERE_EPSILON)
+                where = epochs / self.num_epochs
             optimizer = optimizer or self
             optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.EPOCH))
-            self._resumed_without_schedule = False
+            self._resumed = False
 
     def step(
         self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None
@@ -174,15 +179,15 @@ class ScheduledGC(ClassyOptimizer):
             closure: reevaluates the model and returns the loss (default: None).
             where: the share of training done, in [0, 1); required.
         """
-        self.refresh_schedules(where)
+        self.catch_up(where)
         super().step(*args, closure=closure, where=where)
 
     def set_classy_state(self, state: dict[str, Any]) -> None:
         """Resumes from a checkpoint of any optimizer of its kind, stock, GC or ``gc`` around one.
 
-        Moments and options come from the checkpoint, as with the stock optimizers, but for the
-        GC options and the speed switches, which stay as configured. One warning names what
-        differs. A scheduled GC option goes on where it was.
+        Moments and options come from the checkpoint, as with the stock optimizers, but for
+        scheduled options, the GC options and the speed switches, which are as configured. One
+        warning names what differs.
 
         Args:
             state: what ``get_classy_state`` returned.
@@ -208,8 +213,5 @@ class ScheduledGC(ClassyOptimizer):
             state: what ``get_classy_state`` returned; stays as it is.
             optimizer: the ``zero`` around this one (default: None, there is none).
         """
-        resumed, lacks_schedule = resumed_state(
-            state, optimizer or self, self.optimizer, self.label()
-        )
-        self._resumed_without_schedule |= lacks_schedule
-        return resumed
+        self._resumed = True
+        return resumed_state(state, optimizer or self, self.optimizer, self.label())

@@ -16,7 +16,7 @@ from classy_gc.optim.scheduled_gc import ScheduledGC
 
 def _step(self: ZeRO, *args: Any, where: float | None = None, **kwargs: Any) -> None:
     if isinstance(self.base_optimizer, ScheduledGC):
-        self.base_optimizer.refresh_schedules(where, self)
+        self.base_optimizer.catch_up(where, self)
     ClassyOptimizer.step(self, *args, where=where, **kwargs)
 
 

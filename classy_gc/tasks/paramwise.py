@@ -20,6 +20,7 @@ from classy_gc.param_groups import (
     build_param_groups,
     short_table,
 )
+from classy_gc.tasks.catch_up import catch_up
 
 
 class _OptionsView(OptionsView):
@@ -79,6 +80,16 @@ class ParamwiseMixin:
         """
         self.param_group_builder = builder
         return self
+
+    def set_classy_state(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint, with the schedules of this config from the first step on.
+
+        Args:
+            state: what ``get_classy_state`` returned.
+        """
+        super().set_classy_state(state)
+        if not self.test_only:
+            catch_up(self)
 
     def prepare_optimizer(
         self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None = None

@@ -46,12 +46,12 @@ def inputs():
     return torch.randn(STEPS, 6, 12, generator=generator, dtype=torch.float64) + 0.5
 
 
-def prepared(name, net, wrap):
+def prepared(name, net, wrap, **changes):
     base = {"name": name.split()[0], **CASES[name]}
     optimizer = build_optimizer(wrap(base))
     names = {"scheduled": ["lr", "use_gc"], "momentum": ["lr", "momentum"]}
     names = names.get(name.split()[-1], ["lr"])
-    schedules = {n: build_param_scheduler(SCHEDULES[n]) for n in names}
+    schedules = {n: build_param_scheduler((SCHEDULES | changes)[n]) for n in names}
     optimizer.set_param_groups(list(net.parameters()), **schedules)
     return optimizer
 
@@ -97,6 +97,12 @@ def main(path):
             optimizer.set_classy_state(state["optimizer"])
             train(DistributedDataParallel(net), optimizer, range(STEPS_PER_EPOCH, STEPS), rank, 2)
             results["resumed", name] = gathered(weights(net))
+
+            changed = {"name": "step", "values": [0.2, 0.1], "num_epochs": 2}
+            optimizer = prepared(name, net, zero, lr=changed)
+            optimizer.set_classy_state(state["optimizer"])
+            optimizer.step(where=0.5)
+            results["lr", name] = optimizer.options_view.lr
             dist.barrier()
 
 
@@ -140,6 +146,11 @@ def test_primary_rank_has_the_whole_state(results, name):
 @pytest.mark.parametrize("name", CASES)
 def test_resumes(results, name):
     torch.testing.assert_close(results["resumed", name], results[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_changed_schedule_of_epochs_counts_from_the_first_step(results, name):
+    assert results["lr", name] == 0.1
 
 
 def test_gc_around_zero_is_refused():

@@ -276,17 +276,45 @@ def test_what_has_a_schedule_is_no_difference(caplog):
     assert not warnings_of(caplog)
 
 
-def test_the_constant_of_a_group_is_the_configs_from_the_next_epoch_on(caplog):
+def test_the_constant_of_a_group_is_the_configs(caplog):
     params, grads = problem(4)
     optimizer = build(config("sgd_gc"), params, lr=0.01)
     advance(optimizer, grads[:1], total=4)
     other = build(config("sgd_gc"), copies(params), lr=0.5)
     other.set_classy_state(saved(optimizer))
     (warning,) = warnings_of(caplog)
-    assert "lr stays 0.01 until the end of the epoch, then 0.5" in warning
-    assert other.options_view.lr == 0.01
+    assert "the config wins over the checkpoint: lr is 0.5 (was 0.01)" in warning
     advance(other, grads[1:], start=1, total=4)
     assert other.options_view.lr == 0.5
+
+
+def by_epochs(num_epochs, lr):
+    return {"num_epochs": num_epochs, "param_schedulers": {"lr": lr}}
+
+
+STEP = {"name": "step", "values": [0.08, 0.04]}
+LINEAR = {"name": "linear", "start_value": 0.8, "end_value": 0.0, "update_interval": "epoch"}
+
+
+@every_row
+@pytest.mark.parametrize(
+    ("before", "after", "where", "lr"),
+    [
+        (by_epochs(2, STEP), by_epochs(2, STEP | {"values": [0.008, 0.004]}), 0.5, 0.004),
+        (by_epochs(4, STEP), by_epochs(8, STEP), 0.25, 0.08),
+        (by_epochs(4, STEP), by_epochs(8, STEP), 0.5, 0.04),
+        # The second of two batches of a step.
+        (by_epochs(4, LINEAR), by_epochs(4, LINEAR), 0.375, 0.6),
+    ],
+)
+def test_a_changed_schedule_of_epochs_counts_from_the_first_step(row, before, after, where, lr):
+    params, grads = problem(1)
+    optimizer = build(config(row, **before), params)
+    advance(optimizer, grads)
+    optimizer.on_epoch(0.5)
+    other, _ = resumed(config(row, **after), params, saved(optimizer))
+    other.step(where=where)
+    assert other.options_view.lr == pytest.approx(lr, rel=1e-12)
 
 
 # Between the optimizers of one kind, and of two.
