@@ -16,7 +16,7 @@ from classy_vision.tasks import ClassificationTask
 from classy_gc.commands.checks import check_least, check_picture, check_seed, show_progress
 from classy_gc.commands.parser import command_parser, one_line_errors
 from classy_gc.commands.seeded_task import build_seeded_task
-from classy_gc.commands.train_checkpoints import loading, set_checkpoints
+from classy_gc.commands.train.checkpoints import loading, set_checkpoints
 from classy_gc.configuration.load import load_config
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.core.measures import gradient_norms, ratios

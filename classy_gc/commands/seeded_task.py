@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from classy_vision.tasks import ClassyTask
 
-from classy_gc.commands.train_hooks import TENSORBOARD
 from classy_gc.configuration.build import build_checked_task
+
+TENSORBOARD = "tensorboard_plot"
 
 # More epochs than anybody trains, so that no two seeds share the order of an epoch.
 _SHUFFLE_STRIDE = 1_000_000

@@ -21,7 +21,7 @@ from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY
 
 from classy_gc.commands.compare.axes import Choice
 from classy_gc.commands.flags import Target
-from classy_gc.commands.train_checkpoints import loading
+from classy_gc.commands.train.checkpoints import loading
 from classy_gc.configuration.build import build_checked_task
 from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 
 from classy_gc.commands import train
-from classy_gc.commands.interrupts import delay_interrupts
+from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.files import atomic_write
 
 _POLL_SECONDS = 0.5

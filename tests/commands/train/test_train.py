@@ -9,9 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import BIN, CONFIGS, DIGITS, checkpoint, flat, forked, run, short, train
 
 from classy_gc.commands import main
+from tests.commands.training import (
+    BIN,
+    CONFIGS,
+    DIGITS,
+    checkpoint,
+    flat,
+    forked,
+    run,
+    short,
+    train,
+)
 from tests.forked import command, start
 
 

@@ -31,17 +31,17 @@ from fvcore.common.file_io import PathManager
 from torchvision import set_image_backend, set_video_backend
 
 from classy_gc.commands.checks import check_least, check_seed
-from classy_gc.commands.interrupts import delay_interrupts
-from classy_gc.commands.last_batch import warn_of_last_batch
 from classy_gc.commands.parser import command_parser
 from classy_gc.commands.seeded_task import build_seeded_task
-from classy_gc.commands.train_checkpoints import (
+from classy_gc.commands.train.checkpoints import (
     check_optimizer,
     check_progress,
     loading,
     set_checkpoints,
 )
-from classy_gc.commands.train_hooks import Output, set_hooks
+from classy_gc.commands.train.hooks import Output, set_hooks
+from classy_gc.commands.train.interrupts import delay_interrupts
+from classy_gc.commands.train.last_batch import warn_of_last_batch
 from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config
 from classy_gc.configuration.trial import try_batches
@@ -249,7 +249,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -24,6 +24,7 @@ from classy_vision.hooks import (
 from classy_vision.tasks import ClassyTask
 from fvcore.common.file_io import PathManager
 
+from classy_gc.commands.seeded_task import TENSORBOARD
 from classy_gc.files import check_local, check_scheme, first_existing, has_scheme
 from classy_gc.hooks import (
     JSONLogHook,
@@ -33,8 +34,6 @@ from classy_gc.hooks import (
 )
 from classy_gc.hooks.progress_bar import FillingProgressBarHook
 from classy_gc.options import check_known
-
-TENSORBOARD = "tensorboard_plot"
 
 
 class Output(ClassyHook):

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from training import CONFIGS, checkpoint, flat, forked, short, train
 
 from classy_gc.commands import main
+from tests.commands.training import CONFIGS, checkpoint, flat, forked, short, train
 
 
 def test_a_bug_is_one_line_too_and_debug_shows_its_traceback(here, capsys, monkeypatch):

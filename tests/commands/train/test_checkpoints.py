@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from training import checkpoint, short, train
+
+from tests.commands.training import checkpoint, short, train
 
 HEAD_OF_OLD = "the checkpoint has model.heads.block1-0.default_head.fc.weight, "
 HEAD_OF_NEW = "; the config's model has model.heads.block1-0.other.fc.weight, "

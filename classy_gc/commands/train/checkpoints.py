@@ -17,7 +17,7 @@ from classy_vision.tasks import ClassificationTask, ClassyTask, FineTuningTask
 from fvcore.common.file_io import PathManager
 from torch import Tensor
 
-from classy_gc.commands.train_hooks import absolute
+from classy_gc.commands.train.hooks import absolute
 from classy_gc.files import check_scheme, has_scheme
 from classy_gc.optim.resume import resumed_state
 from classy_gc.optim.stock import is_stock

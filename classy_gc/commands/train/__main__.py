@@ -1,0 +1,8 @@
+"""``python -m classy_gc.commands.train``, which ``torchrun`` starts."""
+
+import sys
+
+from classy_gc.commands.train import main
+
+if __name__ == "__main__":
+    sys.exit(main())
