@@ -5,7 +5,7 @@ import pytest
 
 from classy_gc.commands import main
 
-DIGITS = json.loads((Path(__file__).parents[2] / "configs/digits_sgd_gc.json").read_text())
+DIGITS = json.loads((Path(__file__).parents[3] / "configs/digits_sgd_gc.json").read_text())
 MLP = {"name": "mlp", "input_dim": 192, "output_dim": 10, "hidden_dims": [4]}
 
 
