@@ -165,6 +165,7 @@ def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
         help="polygons: .geojson, .gpkg, .shp or .fgb, in the CRS of a GeoTIFF, else in pixels (x "
         "right, y down)",
     )
+    parser.add_argument("--band", type=int, help="of MAP, from 1 (default: the only one)")
     parser.add_argument("--edges", help="as MAP: probability of a wall; separates buildings")
     parser.add_argument(
         "--frame_field",

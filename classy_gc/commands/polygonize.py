@@ -82,11 +82,11 @@ def _run(args: argparse.Namespace) -> int:
     from classy_gc.polygons.picture import picture
     from classy_gc.polygons.tiles import polygonize_map
 
-    interior = maps.open_map(args.map)
+    interior = maps.open_map(args.map, args.band)
     files.check_output(args.output, interior)
     edges = maps.open_map(args.edges) if args.edges else None
     if edges:
-        maps.check_same_size(edges, interior)
+        maps.check_same_place(edges, interior)
     frame = maps.open_frame_field(args.frame_field, interior.shape) if args.frame_field else None
     truth = files.read_polygons(args.truth, interior) if args.truth else None
     options = {} if args.steps is None else {"steps": args.steps}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
+from classy_gc.polygons.arrays import InputError, as_frame, as_map, size_text
 from classy_gc.polygons.faces import faces
 from classy_gc.polygons.frame_field import FrameField, from_map
 from classy_gc.polygons.graph import Graph, resample
@@ -96,28 +97,28 @@ def polygonize(
         raise ValueError(f"the method must be one of {list(METHODS)}, not {method!r}")
     if method == "contours" and edges is not None:
         raise ValueError("a map of edges goes with the method 'skeleton', not 'contours'")
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold must lie between 0 and 1, not {threshold}")
-    for name, values in (("interior", interior), ("edges", edges)):
-        if values is None:
-            continue
-        if np.ndim(values) != 2 or values.shape != interior.shape:
-            raise ValueError(
-                f"{name} must have the shape [H, W] of interior, {list(interior.shape)}, "
-                f"not {list(values.shape)}"
+    ranges = {
+        "threshold": (0 < threshold < 1, "lie between 0 and 1"),
+        "tolerance": (0 < tolerance < math.inf, "be a number > 0"),
+        "min_area": (0 <= min_area < math.inf, "be a number >= 0"),
+    }
+    for name, (fine, rule) in ranges.items():
+        if not fine:
+            raise InputError(f"{name} must {rule}, not {locals()[name]}")
+    interior = as_map(interior)
+    if edges is not None:
+        edges = as_map(edges, "edges")
+        if edges.shape != interior.shape:
+            raise InputError(
+                f"edges is {size_text(edges.shape)}, interior {size_text(interior.shape)} pixels"
             )
-        if not (values.min() >= 0 and values.max() <= 1):  # nor NaN
-            raise ValueError(
-                f"{name} must lie in [0, 1], not from {values.min():g} to {values.max():g}"
-            )
-    frame = from_map(interior) if frame is None else frame
+    frame = from_map(interior) if frame is None else as_frame(frame, interior.shape)
     optimizer, outlines = METHODS[method]
     paths = outlines(interior, edges, threshold, min_area)
     graph = Graph.of(resample(paths), interior.shape)
     refine = optimizer(graph, interior, frame, edges, threshold=threshold, **options)
     positions = refine.optimize(progress)
-    arrays = FrameField(*(np.asarray(torch.as_tensor(c).cpu()) for c in frame))
-    lines = simplify(graph, positions, tolerance, arrays)
+    lines = simplify(graph, positions, tolerance, frame)
     found = faces(lines, interior, threshold, min_area)
     raw = None
     if before:

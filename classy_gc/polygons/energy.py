@@ -35,6 +35,7 @@ def sample(values: Tensor, positions: Tensor) -> Tensor:
     """
     last = positions.new_tensor(values.shape) - 1
     grid = (2 * positions / last.clamp(min=1) - 1).flip(1)
+    grid = grid.nan_to_num(0, 2, -2)  # at NaN grid_sample reads outside the map, and may crash
     return torch.nn.functional.grid_sample(
         values[None, None], grid[None, None], padding_mode="border", align_corners=True
     ).flatten()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 _GRADIENT_SIGMA = 2.0  # px
@@ -59,6 +60,10 @@ def from_channels(channels: Any) -> FrameField:
         >>> from_channels(np.array([-1.0, 0, 0, 0]).reshape(4, 1, 1)).c0.tolist()
         [[(-1+0j)]]
     """
+    if not isinstance(channels, torch.Tensor):
+        channels = np.asarray(channels)
+    elif channels.element_size() < 4:  # torch has no complex numbers of bfloat16
+        channels = channels.float()
     if len(channels.shape) != 3 or channels.shape[0] != 4 or "complex" in str(channels.dtype):
         raise ValueError(
             "the channels of a frame field must be real, of shape [4, height, width], not "

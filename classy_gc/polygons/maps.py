@@ -11,22 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 import rasterio
-import rasterio.warp
-from PIL import Image
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.transform import Affine
+from rasterio.transform import Affine, from_gcps
 from rasterio.windows import Window
 
+from classy_gc.polygons.arrays import InputError, as_frame, check_form, in_range, size_text
 from classy_gc.polygons.frame_field import FrameField, from_channels
 
-_MAPS = (".tif", ".tiff", ".png", ".npy", ".npz")
+_IMAGES = (".tif", ".tiff", ".png")
+_MAPS = (*_IMAGES, ".npy", ".npz")
 _PIXELS = Affine.identity()
 _UNREADABLE = (RasterioError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
-
-
-class InputError(ValueError):
-    """What a file or option is at fault for, in one line."""
+_BESIDE = 0.1  # px by which two transforms of the same pixels may differ
+_BENT = 0.5  # px by which ground control points may miss an affine transform
 
 
 class Map(NamedTuple):
@@ -38,6 +37,7 @@ class Map(NamedTuple):
         transform: from (x, y) in pixels, the corner of the first pixel at (0, 0), to the CRS.
         crs: of the file, or None: coordinates are pixels.
         read: ``read(rows, columns)``, two slices with a step, gives float32 in [0, 1].
+        scale: in words, which value of the file is a probability of 1.
     """
 
     path: Path
@@ -45,19 +45,22 @@ class Map(NamedTuple):
     transform: Affine
     crs: CRS | None
     read: Callable[[slice, slice], np.ndarray]
+    scale: str = "1 is taken for certain"
 
 
-def open_map(path: str | Path) -> Map:
+def open_map(path: str | Path, band: int | None = None) -> Map:
     """Opens a map of probabilities.
 
     Args:
-        path: of a GeoTIFF of one band (bytes 0–255, or floating point in [0, 1]; what is no data
-            is 0), a grey PNG (0–255), or an array of shape ``[H, W]`` in [0, 1], ``.npy`` or the
-            only one of an ``.npz``. GeoTIFF and ``.npy`` are never read as a whole.
+        path: of a GeoTIFF or PNG (bytes 0–255; 16-bit PNG 0–65535; other integers with a scale
+            that GDAL knows; floating point in [0, 1]; what is no data is 0), or an array of shape
+            ``[H, W]`` in [0, 1], ``.npy`` or the only one of an ``.npz``. GeoTIFF and ``.npy`` are
+            never read as a whole.
+        band: which one of an image, from 1 (default: None, the only one that is not alpha)
 
     Raises:
-        InputError: no such file, another format, several bands, or a transform without a CRS; and
-            at ``read``, values outside the range.
+        InputError: no such file, another format, several bands, integers without a scale, or a
+            place without a CRS; and at ``read``, values outside the range.
 
     Example:
         >>> import tempfile
@@ -73,23 +76,22 @@ def open_map(path: str | Path) -> Map:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     try:
-        if suffix in (".tif", ".tiff"):
-            return _open_tiff(path)
-        if suffix == ".png":
-            with Image.open(path) as image:
-                if image.mode not in ("1", "L"):
-                    raise InputError(
-                        f"{path}: a map has one band of bytes, this PNG has {image.mode}"
-                    )
-                array = np.asarray(image.convert("L"))
-            return _of_array(path, array, 255)
+        if suffix in _IMAGES:
+            return _open_image(path, band)
         # Unlike np.load it takes no other format of NumPy for a .npy.
         array = np.lib.format.open_memmap(path, "r") if suffix == ".npy" else _only_array(path)
+    except InputError:
+        raise
     except _UNREADABLE as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} cannot be read: {error}") from error
-    return _of_array(path, array, 1)
+    if band not in (None, 1):
+        raise InputError(f"{path} is one array and has no band {band}")
+    check_form(array, f"{path}: a map")
+
+    def read(rows: slice, columns: slice) -> np.ndarray:
+        return in_range(array[rows, columns], f"{path}: probabilities")
+
+    return Map(path, array.shape, _PIXELS, None, read)
 
 
 def _only_array(path: Path) -> np.ndarray:
@@ -107,56 +109,69 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def _of_array(path: Path, array: np.ndarray, scale: float) -> Map:
-    if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
-        raise InputError(
-            f"{path}: a map has the shape [height, width] and real numbers, not "
-            f"{list(array.shape)} and {array.dtype}"
-        )
-
-    def read(rows: slice, columns: slice) -> np.ndarray:
-        return _checked(path, np.float32(array[rows, columns]) / np.float32(scale))
-
-    return Map(path, array.shape, _PIXELS, None, read)
-
-
-def _open_tiff(path: Path) -> Map:
+def _open_image(path: Path, band: int | None) -> Map:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         source = rasterio.open(path)
-    if source.count != 1:
-        raise InputError(f"{path}: a map has one band, this GeoTIFF has {source.count}")
-    kind = np.dtype(source.dtypes[0])
-    if kind != np.uint8 and kind.kind != "f":
-        raise InputError(f"{path}: a map has bytes (0–255) or floating point (0–1), not {kind}")
-    if source.crs is None and source.transform != _PIXELS:
-        raise InputError(
-            f"{path} is georeferenced, but in no CRS, which the output needs; "
-            f"`rio edit-info --crs EPSG:… {path}` adds it"
-        )
-    scale = np.float32(255 if kind == np.uint8 else 1)
+    bands = [k for k in source.indexes if source.colorinterp[k - 1] != ColorInterp.alpha]
+    if band is None and len(bands) == 1:
+        band = bands[0]
+    if band not in bands:
+        chosen = "which one is the map?" if band is None else f"none is band {band}."
+        raise InputError(f"{path} has {len(bands)} bands, {chosen} --band 1 to {bands[-1]} says")
+    one, offset, words = _scale(source, band)
+    transform, crs = _place(source)
+    masked = MaskFlags.alpha not in source.mask_flag_enums[band - 1]
 
     def read(rows: slice, columns: slice) -> np.ndarray:
         window = Window.from_slices((rows.start, rows.stop), (columns.start, columns.stop))
         size = tuple(len(range(s.start, s.stop, s.step or 1)) for s in (rows, columns))
         try:
-            values = source.read(1, window=window, out_shape=size, masked=True)
+            values = source.read(band, window=window, out_shape=size, masked=masked)
         except RasterioError as error:
             raise InputError(f"{path} cannot be read: {error}") from error
-        return _checked(path, np.float32(values.filled(0)) / scale)
+        values = np.ma.filled(values * np.float32(one) + np.float32(offset), 0)
+        return in_range(values, f"{path}: probabilities")
 
-    return Map(path, source.shape, source.transform, source.crs, read)
+    return Map(path, source.shape, transform, crs, read, words)
 
 
-def _checked(path: Path, values: np.ndarray) -> np.ndarray:
-    if np.isnan(values).any():
-        raise InputError(f"{path}: probabilities must lie in [0, 1], some are NaN")
-    if values.min(initial=0) < 0 or values.max(initial=0) > 1:
+def _scale(source: rasterio.DatasetReader, band: int) -> tuple[float, float, str]:
+    """What values are multiplied by, what is added, and both in words."""
+    kind = np.dtype(source.dtypes[band - 1])
+    scale, offset = source.scales[band - 1], source.offsets[band - 1]
+    if (scale, offset) != (1, 0):
+        return scale, offset, f"the file's scale is {scale:g}, its offset {offset:g}"
+    if kind.kind == "f":
+        return 1, 0, Map._field_defaults["scale"]
+    bits = int(source.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8 * kind.itemsize))
+    if kind != np.uint8 and source.driver != "PNG":
         raise InputError(
-            f"{path}: probabilities must lie in [0, 1], not from {values.min():g} to "
-            f"{values.max():g}"
+            f"{source.name} has {kind} without a scale; a map has bytes (0–255), floating point "
+            f"(0–1), or a scale: `gdal_edit.py -scale 0.0001 {source.name}` sets it"
         )
-    return values
+    return 1 / (2**bits - 1), 0, f"{2**bits - 1} is taken for certain"
+
+
+def _place(source: rasterio.DatasetReader) -> tuple[Affine, CRS | None]:
+    """The transform to the CRS, from ground control points where the file has no other."""
+    points, crs = source.gcps
+    if source.crs is not None or not points:
+        placed = source.transform != _PIXELS or source.rpcs is not None
+        if source.crs is None and placed:
+            raise InputError(
+                f"{source.name} is georeferenced, but in no CRS, which the output needs; "
+                f"`rio edit-info --crs EPSG:… {source.name}` adds it"
+            )
+        return source.transform, source.crs
+    transform = from_gcps(points)
+    missed = [np.hypot(*np.subtract(~transform * (p.x, p.y), (p.col, p.row))) for p in points]
+    if not max(missed) <= _BENT:
+        raise InputError(
+            f"{source.name} has ground control points that no affine transform joins (one is "
+            f"{max(missed):.1f} px beside); `gdalwarp` makes a raster that lies straight"
+        )
+    return transform, crs
 
 
 def open_frame_field(path: str | Path, shape: tuple[int, int]) -> FrameField:
@@ -181,40 +196,35 @@ def open_frame_field(path: str | Path, shape: tuple[int, int]) -> FrameField:
     try:
         arrays = _npz(path)
         if arrays.keys() == {"c0", "c2"}:
-            channels = (arrays["c0"], arrays["c2"])
+            frame = FrameField(**arrays)
         elif len(arrays) == 1:
-            channels = from_channels(arrays.popitem()[1])
+            frame = from_channels(arrays.popitem()[1])
         else:
             raise ValueError(f"it must hold c0 and c2, or four channels, not {list(arrays)}")
-        frame = FrameField(*(c.astype(np.complex64) for c in channels))
     except _UNREADABLE as error:
         raise InputError(f"the frame field {path} cannot be read: {error}") from error
-    for c in frame:
-        if c.shape != tuple(shape):
-            raise InputError(
-                f"the frame field {path} is {_size(c.shape)}, the map {_size(shape)} pixels"
-            )
-        if not np.isfinite(c).all():
-            raise InputError(f"the frame field {path} has values that are not finite")
-    return frame
+    return as_frame(frame, shape, f"the frame field {path}")
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
-
-
-def check_same_size(edges: Map, interior: Map) -> None:
+def check_same_place(edges: Map, interior: Map) -> None:
     """Refuses two maps that do not lie on each other.
 
     Raises:
-        InputError: naming both sizes, or both files where they are georeferenced otherwise.
+        InputError: naming both sizes, or by how many pixels they lie beside each other.
     """
     if edges.shape != interior.shape:
         raise InputError(
-            f"{edges.path} is {_size(edges.shape)}, {interior.path} {_size(interior.shape)} pixels"
+            f"{edges.path} is {size_text(edges.shape)}, {interior.path} "
+            f"{size_text(interior.shape)} pixels"
         )
-    both = edges.crs is not None and interior.crs is not None
-    if both and not (
-        edges.crs == interior.crs and edges.transform.almost_equals(interior.transform)
-    ):
-        raise InputError(f"{edges.path} and {interior.path} are georeferenced otherwise")
+    if edges.crs is None or interior.crs is None:
+        return
+    if edges.crs != interior.crs:
+        raise InputError(f"{edges.path} and {interior.path} are in different CRSs")
+    height, width = interior.shape
+    corners = [(0, 0), (width, 0), (0, height), (width, height)]
+    beside = max(
+        np.hypot(*np.subtract(~interior.transform * (edges.transform * xy), xy)) for xy in corners
+    )
+    if not beside <= _BESIDE:
+        raise InputError(f"{edges.path} lies {beside:.3g} px beside {interior.path}")

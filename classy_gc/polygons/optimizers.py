@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from classy_gc.core import SGD, Adam
 from classy_gc.polygons import energy
+from classy_gc.polygons.arrays import as_frame, as_map
 from classy_gc.polygons.energy import Weights
 from classy_gc.polygons.frame_field import FrameField
 from classy_gc.polygons.graph import Graph
@@ -70,20 +71,15 @@ class _VertexOptimizer:
         self.steps = self.STEPS if steps is None else steps
         self.lr = self.LR if lr is None else lr
         self.step_count = 0
-        self.interior = torch.as_tensor(interior, dtype=torch.float32, device=device)
-        self.frame = FrameField(
-            *(torch.as_tensor(c, dtype=torch.complex64, device=device) for c in frame)
-        )
-        self.edges = None if edges is None else torch.as_tensor(edges).to(self.interior)
+        interior = as_map(interior)
+        frame = as_frame(frame, interior.shape)
+        self.interior = torch.as_tensor(interior, device=device)
+        self.frame = FrameField(*(torch.as_tensor(c, device=device) for c in frame))
+        self.edges = None if edges is None else torch.as_tensor(as_map(edges, "edges")).to(device)
         if self.edges is not None and self.edges.shape != self.interior.shape:
             raise ValueError(
                 f"the map of edges has the shape {list(self.edges.shape)}, "
                 f"the map {list(self.interior.shape)}"
-            )
-        if not self.interior.shape == self.frame.c0.shape == self.frame.c2.shape:
-            raise ValueError(
-                f"the frame field has the shape {list(self.frame.c0.shape)} and "
-                f"{list(self.frame.c2.shape)}, the map {list(self.interior.shape)}"
             )
 
         def indices(x: np.ndarray) -> Tensor:
@@ -184,14 +180,17 @@ class _VertexOptimizer:
             bar = None if progress else True  # tqdm's None: where stderr is a terminal
             for _ in tqdm(range(self.steps), "refine", leave=False, delay=1, disable=bar):
                 self.step()
-        return self.positions.detach().cpu().double().numpy()
+        positions = self.positions.detach().cpu().double().numpy()
+        if not np.isfinite(positions).all():
+            raise ValueError(f"the positions are no longer finite with lr {self.lr:g}")
+        return positions
 
 
 def _lay_out(graph: Graph, layout: str) -> tuple[Tensor, list[tuple[int, int, tuple[int, int]]]]:
     """Where in a flat buffer each coordinate lies, and its blocks that are one tensor each."""
     n = len(graph.positions)
     if layout == "n2":
-        return torch.arange(2 * n).view(n, 2), [(0, 2 * n, (n, 2))][: n and None]
+        return torch.arange(2 * n).view(n, 2), [(0, 2 * n, (n, 2))] if n else []
     # Parts of one size are rows of one tensor, so that there are few tensors.
     size = np.bincount(graph.parts)
     order = np.lexsort((np.arange(n), graph.parts, size[graph.parts]))

@@ -81,6 +81,8 @@ def simplify(
         >>> shapely.get_num_coordinates(line)
         np.int32(5)
     """
+    if not np.isfinite(positions).all():
+        raise ValueError("positions must be finite: GEOS crashes on others")
     if not len(graph.edges):
         return np.array([], object)
     vertices, ring = _rotated(graph, positions)

@@ -137,8 +137,8 @@ def _something(
 ) -> Buildings:
     if not len(found.polygons):
         raise InputError(
-            f"{interior.path}: no buildings found; the highest probability is {highest:.3g}, the "
-            f"threshold {threshold:g}, the smallest area {min_area:g} px²"
+            f"{interior.path}: no buildings found; the highest probability is {highest:.3g} "
+            f"({interior.scale}), the threshold {threshold:g}, the smallest area {min_area:g} px²"
         )
     return found
 

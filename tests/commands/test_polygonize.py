@@ -93,7 +93,7 @@ def test_tiles(files):
     [
         (["no.tif"], ["no.tif", "no such file"]),
         (["map.jpg"], ["map.jpg", "one of .tif"]),
-        (["rgb.png"], ["rgb.png", "RGB"]),
+        (["rgb.png"], ["rgb.png has 3 bands", "--band 1 to 3"]),
         (["map.npy", "--output", "out.kml"], ["--output", ".fgb", "out.kml"]),
         (["map.npy", "--output", "no/out.gpkg"], ["no writable folder no"]),
         (["map.npy", "--edges", "small.npy"], ["small.npy is 3×4, map.npy 120×160"]),

@@ -3,11 +3,22 @@
 import numpy as np
 import pytest
 import shapely
+import torch
 
-from classy_gc.polygons import FrameField, Graph, from_directions, from_map, polygonize, resample
+from classy_gc.polygons import (
+    FrameField,
+    Graph,
+    TensorPolyOptimizer,
+    from_directions,
+    from_map,
+    polygonize,
+    resample,
+)
 from classy_gc.polygons.faces import faces
 from classy_gc.polygons.simplify import simplify
 from tests.polygons.shapes import ROOMS, SHAPE, rectangle, rendered, rooms
+
+GRAPH = Graph.of(resample([np.array([[0.0, 0], [0, 9], [9, 9], [0, 0]])]))
 
 
 def hausdorff(a, b):
@@ -61,17 +72,66 @@ def test_contours_with_edges_and_other_bad_arguments():
         polygonize(interior, edges, method="contours")
     with pytest.raises(ValueError, match=r"one of \['contours', 'skeleton'\], not 'outlines'"):
         polygonize(interior, method="outlines")
-    with pytest.raises(ValueError, match=r"\[2, 2\]"):
+    with pytest.raises(ValueError, match="2×2, the map 120×160"):
         polygonize(interior, frame=FrameField(*np.zeros((2, 2, 2), complex)))
-    with pytest.raises(ValueError, match=r"edges must have the shape .*not \[2, 2\]"):
+    with pytest.raises(ValueError, match="edges is 2×2, interior 120×160"):
         polygonize(interior, np.zeros((2, 2)))
-    with pytest.raises(ValueError, match=r"interior must have the shape \[H, W\]"):
+    with pytest.raises(ValueError, match=r"interior must have the shape .*not \[1, 120, 160\]"):
         polygonize(interior[None])
     for values in (np.uint8(interior * 255), interior - 0.1, np.where(interior < 0.5, 0, np.nan)):
         with pytest.raises(ValueError, match=r"interior must lie in \[0, 1\]"):
             polygonize(values)
-    with pytest.raises(ValueError, match="threshold must lie between 0 and 1, not 2"):
-        polygonize(interior, threshold=2)
+    for option, value in [("threshold", 2), ("tolerance", np.nan), ("min_area", -1)]:
+        with pytest.raises(ValueError, match=rf"{option} must .*, not {value}"):
+            polygonize(interior, **{option: value})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_one_value_that_is_not_finite_is_refused(value):
+    """It ended in a segmentation fault of GEOS."""
+    interior = rendered(rectangle(20))
+    frame = from_map(interior)
+    frame.c0[60, 80] = value
+    for call in (
+        lambda: polygonize(interior, frame=frame),
+        lambda: TensorPolyOptimizer(Graph.of([]), interior, frame),
+        lambda: simplify(GRAPH, np.full(GRAPH.positions.shape, value)),
+    ):
+        with pytest.raises(ValueError, match="finite"):
+            call()
+
+
+def test_steps_that_lead_nowhere_are_told():
+    interior = rendered(rectangle(20))
+    with pytest.raises(ValueError, match=r"no longer finite with lr 1e\+39"):
+        polygonize(interior, lr=1e39)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda x: x[::-1, ::-1][::-1, ::-1].tolist(),
+        lambda x: x[::-1][::-1],
+        lambda x: torch.tensor(x, requires_grad=True),
+        lambda x: torch.tensor(x, dtype=torch.bfloat16),
+        lambda x: np.where(x == x.max(), np.nextafter(np.float64(1), 2), x),
+        lambda x: np.where(x == 0, -1e-9, x),
+        lambda x: np.ma.masked_array(np.where(x < 0.01, 7, x), x < 0.01),
+    ],
+    ids=["lists", "strides", "requires_grad", "bfloat16", "above", "below", "masked"],
+)
+def test_maps_of_every_kind(given):
+    interior = rendered(rectangle(20))
+    (found,), (expected,) = (polygonize(x).polygons for x in (given(interior), interior))
+    assert hausdorff(found, expected) < 0.05
+
+
+def test_what_is_masked_is_no_building():
+    interior = rendered([rectangle(0, 20, 20, (40, 60)), rectangle(0, 20, 20, (120, 60))])
+    mask = np.zeros(interior.shape, bool)
+    mask[:, :80] = True
+    (polygon,) = polygonize(np.ma.masked_array(interior, mask)).polygons
+    assert polygon.centroid.x == pytest.approx(120, abs=0.5)
 
 
 @pytest.mark.parametrize("method", ["contours", "skeleton"])

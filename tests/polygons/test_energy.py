@@ -92,3 +92,11 @@ def test_weights():
         Weights([0], lenght=[1])
     with pytest.raises(ValueError, match=r"level must have 2 weights"):
         Weights([0, 1], level=[1])
+
+
+def test_positions_that_are_not_finite_read_no_other_memory():
+    """``grid_sample`` ends in a segmentation fault at some of them."""
+    points = torch.tensor([[1.0, np.nan], [np.inf, 2], [-np.inf, 3], [1e38, -1e38]] * 999)
+    frame = FrameField(*(c.to(torch.complex64) for c in FRAME))
+    assert terms.sample(MAP.float(), points).abs().max() <= MAP.max()
+    assert torch.isfinite(terms.sample_nearest(frame, points).c0).all()

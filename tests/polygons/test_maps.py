@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+import rasterio
+from PIL import Image
+from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
 
 from classy_gc.polygons.maps import (
     InputError,
-    check_same_size,
+    check_same_place,
     open_frame_field,
     open_map,
 )
@@ -44,6 +47,54 @@ def test_no_data_is_no_building(tmp_path):
     assert not opened.read(*ALL)[0].any()
 
 
+def scaled(path, values, **options):
+    tiff(path, values)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = [0.0001], [0.5]
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "values", "expected", "scale"),
+    [
+        ("a.tif", scaled, np.int16([[-5000, 0, 5000]]), [0, 0.5, 1], "scale is 0.0001"),
+        ("a.tif", scaled, np.uint16([[0, 5000]]), [0.5, 1], "its offset 0.5"),
+        ("a.png", png, np.uint16([[0, 13107, 65535]]), [0, 0.2, 1], "65535 is taken"),
+        ("a.png", png, np.array([[False, True]]), [0, 1], "taken for certain"),
+        ("a.tif", lambda p, x: tiff(p, x, nbits=1), np.uint8([[0, 1]]), [0, 1], "1 is taken"),
+        ("a.tif", tiff, np.uint8([[0, 100]]), [0, 100 / 255], "255 is taken for certain"),
+        ("a.tif", tiff, np.float32([[-9e-4, 1.0009]]), [0, 1], "1 is taken"),
+    ],
+)
+def test_scales(name, write, values, expected, scale, tmp_path):
+    opened = open_map(write(tmp_path / name, values))
+    assert opened.read(slice(0, 1), slice(0, values.shape[1]))[0] == pytest.approx(expected)
+    assert scale in opened.scale
+
+
+def test_bands(tmp_path):
+    values = np.stack([BYTES, BYTES // 2, 255 - BYTES])
+    tiff(tmp_path / "a.tif", values)
+    assert np.allclose(open_map(tmp_path / "a.tif", 2).read(*ALL), values[1] / 255)
+    with pytest.raises(InputError, match=r"none is band 4\. --band 1 to 3"):
+        open_map(tmp_path / "a.tif", 4)
+    tiff(tmp_path / "alpha.tif", np.stack([BYTES, 0 * BYTES]), alpha="yes")
+    Image.fromarray(np.stack([BYTES, 0 * BYTES], axis=2)).save(tmp_path / "alpha.png")
+    for name in ("alpha.tif", "alpha.png"):
+        assert np.allclose(open_map(tmp_path / name).read(*ALL), BYTES / 255)
+
+
+def test_ground_control_points(tmp_path):
+    at = [(0, 0), (0, 4), (3, 0), (3, 4)]
+    points = [GroundControlPoint(r, c, *(PLACE * (c, r))) for r, c in at]
+    opened = open_map(tiff(tmp_path / "a.tif", gcps=points, crs=UTM, transform=None))
+    assert opened.crs == UTM
+    assert opened.transform.almost_equals(PLACE)
+    points[3].x += 9
+    with pytest.raises(InputError, match=r"no affine transform joins .* px beside"):
+        open_map(tiff(tmp_path / "b.tif", gcps=points, crs=UTM, transform=None))
+
+
 RGB = np.zeros((3, 4, 3), np.uint8)
 
 
@@ -51,15 +102,14 @@ RGB = np.zeros((3, 4, 3), np.uint8)
     ("name", "write", "args", "match"),
     [
         ("map.jpg", png, (BYTES,), r"one of \.tif"),
-        ("map.png", png, (RGB,), "this PNG has RGB"),
-        ("map.png", png, (BYTES, "P"), "this PNG has P"),
-        ("map.tif", tiff, (np.zeros((3, 3, 4), np.uint8),), "this GeoTIFF has 3"),
-        ("map.tif", tiff, (BYTES.astype(np.int16),), "not int16"),
+        ("map.png", png, (RGB,), "has 3 bands, .* --band 1 to 3"),
+        ("map.tif", tiff, (np.zeros((3, 3, 4), np.uint8),), "has 3 bands, .* --band 1 to 3"),
+        ("map.tif", tiff, (BYTES.astype(np.int16),), "int16 without a scale"),
         ("map.tif", tiff, (VALUES, None), "in no CRS, which the output needs"),
         ("map.tif", tiff, (VALUES * 2,), r"\[0, 1\], not from 0 to 2"),
         ("map.npy", saved, (BYTES,), r"\[0, 1\], not from 0 to 255"),
         ("map.npy", saved, (VALUES - 0.1,), r"not from -0.1 to 0.9"),
-        ("map.npy", saved, (np.full((3, 4), np.nan),), "some are NaN"),
+        ("map.npy", saved, (np.full((3, 4), np.nan),), "some values are NaN"),
         ("map.npy", saved, (RGB,), r"\[3, 4, 3\] and uint8"),
         ("map.npy", saved, (VALUES * 1j,), "complex64"),
         ("map.npz", lambda path, x: saved(path, x, other=x), (VALUES,), "one array, .*other"),
@@ -118,8 +168,16 @@ def test_a_frame_field_that_is_no_whole_npz(write, tmp_path):
 def test_maps_that_do_not_lie_on_each_other(tmp_path):
     one = open_map(tiff(tmp_path / "one.tif"))
     with pytest.raises(InputError, match=r"4×3, .* 3×4 pixels"):
-        check_same_size(open_map(saved(tmp_path / "b.npy", VALUES.T)), one)
+        check_same_place(open_map(saved(tmp_path / "b.npy", VALUES.T)), one)
+    degrees = [Affine(a, 0, 14, 0, -a, 50) for a in (2.7e-6, 5.4e-6)]
+    a, b = (open_map(tiff(tmp_path / f"{t.a}.tif", VALUES, 4326, t)) for t in degrees)
+    with pytest.raises(InputError, match=r"lies .* px beside"):
+        check_same_place(a, b)
+    nearly = degrees[0] * Affine.translation(1e-3, 0)
+    check_same_place(a, open_map(tiff(tmp_path / "n.tif", VALUES, 4326, nearly)))
+    with pytest.raises(InputError, match="in different CRSs"):
+        check_same_place(a, one)
     moved = open_map(tiff(tmp_path / "c.tif", transform=Affine(0.5, 0, 458001, 0, -0.5, 5551000)))
-    with pytest.raises(InputError, match="georeferenced otherwise"):
-        check_same_size(moved, one)
-    check_same_size(open_map(saved(tmp_path / "d.npy", VALUES)), one)
+    with pytest.raises(InputError, match="lies 2 px beside"):
+        check_same_place(moved, one)
+    check_same_place(open_map(saved(tmp_path / "d.npy", VALUES)), one)
