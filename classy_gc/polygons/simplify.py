@@ -36,8 +36,7 @@ class _Walls(NamedTuple):
 
     def neighbours(self) -> tuple[np.ndarray, np.ndarray]:
         """The wall before and after each along its path; −1 where there is none."""
-        n = len(self.path)
-        k = np.arange(n)
+        k = np.arange(len(self.path))
         first = np.diff(self.path, prepend=-1) != 0
         last = np.diff(self.path, append=-1) != 0
         starts, ends = k[first], k[last]
@@ -241,7 +240,6 @@ def _without_bevels(walls: _Walls, tolerance: float) -> _Walls:
     """Leaves out short walls beside whose middle those before and after them meet."""
     while True:
         before, after = walls.neighbours()
-        n = len(walls.path)
         a, b = walls.take(before), walls.take(after)
         sine = _cross(a.direction, b.direction)
         gap = b.centre - a.centre
@@ -254,7 +252,7 @@ def _without_bevels(walls: _Walls, tolerance: float) -> _Walls:
         )
         bevel &= np.bincount(walls.path, minlength=walls.path.max() + 1)[walls.path] > 4
         # Of bevels side by side the shortest first; the others are looked at again.
-        rank = np.where(bevel, walls.length, np.inf) + 1e-9 * np.arange(n)
+        rank = np.where(bevel, walls.length, np.inf) + 1e-9 * np.arange(len(bevel))
         bevel &= (rank < rank[before]) & (rank < rank[after])
         if not bevel.any():
             return walls
