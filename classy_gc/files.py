@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import functools
+import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,28 +77,31 @@ def check_local(path: str | Path, label: str) -> None:
         raise ValueError(f"{label} must be a local folder, not {text!r}")
 
 
-def no_room(error: BaseException | None) -> OSError | None:
-    """What says that a disk is full, among an error and those that led to it; None if nothing.
+def no_room(error: BaseException | None) -> str:
+    """What a full disk says, among an error and those that led to it; empty if none does.
+
+    Args:
+        error: caught while files were written.
+
+    Returns:
+        The reason, and the file where it is known.
 
     Example:
-        >>> no_room(ValueError()) is None, no_room(OSError(errno.ENOSPC, "No space left"))
-        (True, OSError(28, 'No space left'))
+        >>> no_room(ValueError())
+        ''
+        >>> no_room(OSError(errno.ENOSPC, "No space left on device", "log.jsonl"))
+        'No space left on device: log.jsonl'
     """
+    full = _no_room(error)
+    return ": ".join(text for text in (full.strerror, full.filename) if text) if full else ""
+
+
+def _no_room(error: BaseException | None) -> OSError | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return error
         error = error.__cause__ or error.__context__
     return None
-
-
-def no_room_text(error: OSError) -> str:
-    """What :func:`no_room` found, and the file where it is known.
-
-    Example:
-        >>> no_room_text(OSError(errno.ENOSPC, "No space left on device", "log.jsonl"))
-        'No space left on device: log.jsonl'
-    """
-    return ": ".join(text for text in (error.strerror, error.filename) if text)
 
 
 @contextmanager
@@ -113,20 +120,77 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        full = no_room(error)
-        if full is not None and full.filename is None:
+        full = _no_room(error)
+        if full and full.filename is None:
             full.filename = os.fspath(path)
         raise
 
 
-def first_existing(path: Path) -> Path:
-    """The path itself if it is there, else the nearest folder above it that is.
+def check_folder(folder: Path, label: str) -> None:
+    """Refuses a folder that cannot be made or written into. It leaves no trace.
+
+    Args:
+        folder: on a local disk; it need not be there.
+        label: who gives it, for the message.
+
+    Raises:
+        ValueError: naming the folder, and the nearest one above it that is there.
 
     Example:
-        >>> first_existing(Path("/no/such/folder"))
-        PosixPath('/')
+        >>> check_folder(Path("/dev/null/results"), "--output_folder")
+        Traceback (most recent call last):
+        ValueError: --output_folder /dev/null/results: /dev/null is no writable folder (Not a
+        directory)
     """
-    return next(p for p in (path, *path.parents) if p.exists())
+    there = folder
+    try:
+        there = next(p for p in (folder, *folder.parents) if p.exists())
+        with tempfile.TemporaryFile(dir=there):  # root may write anywhere, and yet cannot
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{label} {folder}: {there} is no writable folder ({error.strerror})"
+        ) from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps every other process out of a folder that locks it too; a kill gives it free.
+
+    Where the file system has no locks, a warning says so.
+
+    Args:
+        path: of a folder or a file that is there.
+
+    Raises:
+        ValueError: another process has it.
+
+    Source: https://man7.org/linux/man-pages/man2/flock.2.html
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with locked(folder), locked(folder):
+        ...     pass
+        Traceback (most recent call last):
+        ValueError: /tmp/...: another run writes there now
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ValueError(f"{path}: another run writes there now") from None
+    except OSError as error:
+        _warn_once(f"{path} cannot be locked ({error.strerror}): let one run at a time write there")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    logging.warning(text)
 
 
 def temporary(path: Path) -> Path:
@@ -161,7 +225,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with writing(path), new.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno(), path.parent)
         new.replace(path)
     except BaseException:
         new.unlink(missing_ok=True)
@@ -170,9 +234,21 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk."""
+    """Waits until the names in a folder are on the disk.
+
+    Where the file system cannot tell, a warning says so.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor, folder)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int, folder: Path) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno == errno.EIO or _no_room(error):
+            raise
+        _warn_once(f"{folder}: a crash of the machine may lose what is written ({error.strerror})")

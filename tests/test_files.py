@@ -1,6 +1,9 @@
 """Files that are complete whenever somebody looks, and folders to write into."""
 
 import errno
+import fcntl
+import logging
+import os
 import signal
 from pathlib import Path
 
@@ -8,10 +11,11 @@ import pytest
 
 from classy_gc.files import (
     atomic_write,
+    check_folder,
     check_local,
     check_scheme,
-    first_existing,
     has_scheme,
+    locked,
     no_room,
     temporary,
     writing,
@@ -79,16 +83,16 @@ def test_a_full_disk_names_the_file():
     ):
         f.write("x")
     assert caught.value.filename == "/dev/full"
-    assert no_room(caught.value) is caught.value
+    assert no_room(caught.value) == "No space left on device: /dev/full"
 
 
 def test_no_room_is_found_below_other_errors():
     full = OSError(errno.EDQUOT, "Disk quota exceeded")
     broken = RuntimeError("the archive is broken")
     broken.__cause__ = full
-    assert no_room(broken) is full
-    assert no_room(OSError(errno.ENOENT, "No such file")) is None
-    assert no_room(None) is None
+    assert no_room(broken) == "Disk quota exceeded"
+    assert not no_room(OSError(errno.ENOENT, "No such file"))
+    assert not no_room(None)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,63 @@ def test_schemes(path, scheme):
         check_scheme(path, "--to")
 
 
-def test_the_first_folder_that_exists(tmp_path):
-    assert first_existing(tmp_path / "a" / "b") == tmp_path
-    (tmp_path / "a").touch()
-    assert first_existing(tmp_path / "a") == tmp_path / "a"
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("file/below", "file is no writable folder (Not a directory)"),
+        ("file", "file is no writable folder (Not a directory)"),
+        ("x" * 300, "x is no writable folder (File name too long)"),
+        ("/proc/run", "/proc is no writable folder ("),
+    ],
+    ids=["below a file", "file", "long", "proc"],
+)
+def test_folders_that_cannot_be_written(tmp_path, path, reason):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"^--to ") as caught:
+        check_folder(tmp_path / path, "--to")
+    assert reason in str(caught.value)
+    check_folder(tmp_path / "a" / "b", "--to")
+    assert [*tmp_path.iterdir()] == [tmp_path / "file"]
+
+
+def refusing(code):
+    def refuse(*args):
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+# As Lustre, NFS and FUSE say that they cannot.
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
+def test_a_file_system_without_locks_is_told_once(tmp_path, monkeypatch, caplog, code):
+    monkeypatch.setattr(fcntl, "flock", refusing(code))
+    for _ in range(2):
+        with locked(tmp_path):
+            pass
+    (record,) = caplog.records
+    assert f"{tmp_path} cannot be locked ({os.strerror(code)})" in record.getMessage()
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_fsync_is_told_once(tmp_path, monkeypatch, caplog, code):
+    monkeypatch.setattr(os, "fsync", refusing(code))
+    for text in (b"first", b"second"):
+        with atomic_write(tmp_path / "file") as file:
+            file.write(text)
+        assert (tmp_path / "file").read_bytes() == text
+    (record,) = caplog.records
+    assert (record.levelno, str(tmp_path) in record.getMessage()) == (logging.WARNING, True)
+
+
+def test_a_disk_that_fails_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"), atomic_write(tmp_path / "file") as f:
+        f.write(b"lost")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_lock_is_free_again_after_its_context(tmp_path):
+    with locked(tmp_path), pytest.raises(ValueError, match="another run"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        assert not [*tmp_path.iterdir()]

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from classy_gc.files import check_local, first_existing
+from classy_gc.files import check_folder, check_local
 
 
 def show_progress(text: str) -> None:
@@ -74,12 +74,11 @@ def check_output_folder(folder: Path) -> None:
     Example:
         >>> check_output_folder(Path("/dev/null/results"))
         Traceback (most recent call last):
-        ValueError: --output_folder /dev/null/results: /dev/null is no writable folder
+        ValueError: --output_folder /dev/null/results: /dev/null is no writable folder (Not a
+        directory)
     """
     check_local(folder, "--output_folder")
-    there = first_existing(folder)
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise ValueError(f"--output_folder {folder}: {there} is no writable folder")
+    check_folder(folder, "--output_folder")
 
 
 def check_picture(path: str, flag: str = "--output") -> None:

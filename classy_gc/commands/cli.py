@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from classy_gc.commands.parser import command_parser, command_tree
-from classy_gc.files import no_room, no_room_text
+from classy_gc.files import no_room
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,5 +49,5 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
         if full:
-            parser.exit(1, f"{parser.prog} {command}: error: {no_room_text(full)}\n")
+            parser.exit(1, f"{parser.prog} {command}: error: {full}\n")
         return 0

@@ -46,7 +46,7 @@ from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config
 from classy_gc.configuration.trial import try_batches
 from classy_gc.custom_imports import import_from_current_folder
-from classy_gc.files import no_room, no_room_text
+from classy_gc.files import no_room
 from classy_gc.hooks import JSONLogHook, RollingCheckpointHook, TrainingCurvesHook
 from classy_gc.hooks.phase_record import scheduled_options
 from classy_gc.hooks.rolling_checkpoint import BEST_FILE
@@ -163,7 +163,7 @@ def _ending(error: BaseException, task: ClassyTask, output: Output) -> str | Non
     texts = []
     full = no_room(error)
     if full:
-        texts = [no_room_text(full)]
+        texts = [full]
     elif isinstance(error, FloatingPointError):
         step = task.num_updates // task.get_global_batchsize() + 1
         epoch = task.train_phase_idx // (task.train_phases_per_epoch or 1) + 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import logging
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +24,7 @@ from classy_vision.tasks import ClassyTask
 from fvcore.common.file_io import PathManager
 
 from classy_gc.commands.seeded_task import TENSORBOARD
-from classy_gc.files import check_local, check_scheme, first_existing, has_scheme
+from classy_gc.files import check_folder, check_local, check_scheme, has_scheme
 from classy_gc.hooks import (
     JSONLogHook,
     PhaseSeedHook,
@@ -71,7 +70,7 @@ class Output(ClassyHook):
             folders = [self.folder, *self.logs]
             local = [Path(folder) for folder in checkpoints if not has_scheme(folder)]
             for folder in (*local, *folders):
-                _check_folder(folder)
+                check_folder(folder, "folder")
             for folder in (*checkpoints, *map(str, folders)):
                 PathManager.mkdirs(folder)
             if self.tensorboard:
@@ -84,14 +83,6 @@ class Output(ClassyHook):
 def absolute(path: str | Path) -> str:
     """A path that means the same in every folder; one with a scheme does already."""
     return str(path) if has_scheme(path) else str(Path(path).absolute())
-
-
-def _check_folder(folder: Path) -> None:
-    there = first_existing(folder)
-    if not there.is_dir():
-        raise NotADirectoryError(f"folder {folder} cannot be made: {there} is a file")
-    if not os.access(there, os.W_OK):
-        raise PermissionError(f"folder {folder} is not writable")
 
 
 def _tensorboard(
