@@ -6,6 +6,7 @@ Classy Vision's ResNet has batch normalization only, and weights of float32.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,12 +24,29 @@ class ResNetGroupNorm(ResNet):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for module in list(self.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, nn.BatchNorm2d):
-                    norm = nn.GroupNorm(child.num_features // 8, child.num_features)
-                    nn.init.constant_(norm.weight, float(child.weight[0]))  # zero_init_residual
-                    setattr(module, name, norm)
+        _replace_norms(self, _group_norm)
+
+
+def _group_norm(norm: nn.BatchNorm2d) -> nn.GroupNorm:
+    groups = nn.GroupNorm(norm.num_features // 8, norm.num_features)
+    nn.init.constant_(groups.weight, float(norm.weight[0]))  # zero_init_residual
+    return groups
+
+
+def _replace_norms(model: nn.Module, new: Callable[[nn.BatchNorm2d], nn.Module]) -> None:
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, new(child))
+
+
+@register_model("resnet_without_norm")
+class ResNetWithoutNorm(ResNet):
+    """``resnet_without_norm``: Classy Vision's ``resnet`` with nothing in place of its norms."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _replace_norms(self, lambda _: nn.Identity())
 
 
 @register_model("resnet_bfloat16")
