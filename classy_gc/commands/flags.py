@@ -21,16 +21,34 @@ class Target(NamedTuple):
 
     meter: str
     value: float
+    lower: bool = False  #: less of the meter is better
 
 
 def _target(flag: str) -> Target:
     meter, _, value = flag.rpartition("=")
     try:
-        if not meter or not math.isfinite(float(value)):
+        lower = meter.endswith("<")
+        target = Target(meter.removesuffix("<").removesuffix(">"), float(value), lower)
+        if not target.meter or not math.isfinite(target.value):
             raise ValueError
-        return Target(meter, float(value))
+        return target
     except ValueError:
-        message = f"{flag!r} must be METER=NUMBER, such as accuracy/top_1=0.97"
+        message = (
+            f"{flag!r} must be METER=NUMBER, such as accuracy/top_1=0.97, or METER<=NUMBER where "
+            "lower is better"
+        )
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _seeds(flag: str) -> range:
+    first, dash, last = flag.partition("-")
+    try:
+        seeds = range(int(first), int(last) + 1) if dash else range(int(first))
+        if not seeds or not (flag.replace("-", "", 1).isdigit() and seeds[-1] < 2**32):
+            raise ValueError
+        return seeds
+    except ValueError:
+        message = f"{flag!r} must be a number of seeds >= 1, or a range such as 100-102"
         raise argparse.ArgumentTypeError(message) from None
 
 
@@ -94,14 +112,35 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
         help="a key of --vary: compare only arms that differ in it alone, not all with "
         "the first of their config file",
     )
-    add("--seeds", type=int, default=5, metavar="N", help="train with 0 … N-1 (default 5)")
+    add(
+        "--seeds",
+        type=_seeds,
+        default=range(5),
+        metavar="N",
+        help="train with 0 … N-1, or with a range such as 100-102 (default 5)",
+    )
+    add(
+        "--sweep",
+        metavar="KEY=LOW:HIGH:COUNT",
+        help="train every arm at so many values of a key, each the same number of times the one "
+        "before, and tell the best by validation images (num_validation of the data set); of a "
+        "schedule the whole curve is scaled",
+    )
+    add(
+        "--confirm",
+        type=_seeds,
+        metavar="SEEDS",
+        help="then train with these fresh seeds at the best value of each arm, and compare on the "
+        "test images",
+    )
     add("--output_folder", type=Path, required=True, help="of the runs and the results")
     add(
         "--target",
         type=_target,
         metavar="METER=VALUE",
         help="also count the epochs until a test meter has this value, such as "
-        "accuracy/top_1=0.97; the meter is then the one that is compared",
+        "accuracy/top_1=0.97; the meter is then the one that is compared. METER<=VALUE where lower "
+        "is better",
     )
     add(
         "--power",

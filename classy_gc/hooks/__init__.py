@@ -5,6 +5,7 @@ from classy_gc.hooks.gc_monitor import GCMonitorHook
 from classy_gc.hooks.json_log import JSONLogHook
 from classy_gc.hooks.phase_seed import PhaseSeedHook
 from classy_gc.hooks.predictions import PredictionsHook
+from classy_gc.hooks.provenance import ProvenanceHook
 from classy_gc.hooks.rolling_checkpoint import RollingCheckpointHook
 from classy_gc.hooks.training_curves import TrainingCurvesHook
 
@@ -14,6 +15,7 @@ __all__ = [
     "JSONLogHook",
     "PhaseSeedHook",
     "PredictionsHook",
+    "ProvenanceHook",
     "RollingCheckpointHook",
     "TrainingCurvesHook",
 ]

@@ -232,7 +232,10 @@ def test_damaged_files_are_refused(name, tmp_path, monkeypatch):
         ({"rot": "/data"}, "unknown key 'rot' in dataset 'cifar10', did you mean 'root'"),
         ({"root": None}, "dataset 'cifar10': root must be the path of a folder, not None"),
         ({"download": 1}, "dataset 'cifar10': download must be true or false, not 1"),
-        ({"split": "val"}, "dataset 'cifar10': split must be 'train', 'validation' or 'test', not 'val'"),
+        (
+            {"split": "val"},
+            "dataset 'cifar10': split must be 'train', 'validation' or 'test', not 'val'",
+        ),
         ({"num_samples": 11}, "num_samples must be null or an integer from 1 to 10, not 11"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import re
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,7 @@ class Arm(NamedTuple):
     file: str  #: the config's, without .json
     settings: dict[str, Any]  #: dotted key: value
     config: dict[str, Any]
+    folder: str = ""  #: of its runs
 
 
 def build_arms(
@@ -107,23 +109,35 @@ def build_arms(
                 label=", ".join(own) or stem,
                 file=stem,
                 settings=settings,
-                config=_with(config, settings),
+                config=with_settings(config, settings),
             )
             for other in arms:
                 if arm.name == other.name or arm.config == other.config:
                     raise ValueError(f"arms {other.name!r} and {arm.name!r} are the same")
             arms.append(arm)
+    folders = folder_names([arm.name for arm in arms])
+    arms = [arm._replace(folder=name) for arm, name in zip(arms, folders, strict=True)]
     if len(arms) < 2:
         raise ValueError("there is one arm only; give --vary, --arm or another config")
     for arm in arms:
-        try:
-            _check(arm, target)
-        except Exception as error:
-            raise ValueError(f"arm {arm.name!r}: {user_error(error)}") from error
+        check_arm(arm, target)
     return arms
 
 
-def _with(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def check_arm(arm: Arm, target: Target | None) -> None:
+    """Builds an arm and tries a batch.
+
+    Raises:
+        ValueError: naming the arm and what is wrong with it.
+    """
+    try:
+        _check(arm, target)
+    except Exception as error:
+        raise ValueError(f"arm {arm.name!r}: {user_error(error)}") from error
+
+
+def with_settings(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a config with values at dotted keys, which it has or could have."""
     config = copy.deepcopy(config)
     for dotted, value in settings.items():
         section, (*path, last) = config, dotted.split(".")
@@ -226,3 +240,30 @@ def families(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
     for arm in arms:
         by_family.setdefault(arm.family, []).append(arm)
     return by_family if len(by_family) < len(arms) else {"": list(arms)}
+
+
+def folder_names(names: Sequence[str]) -> list[str]:
+    """A folder name for each of several names, whatever they are: all in one folder, none hidden.
+
+    Args:
+        names: all different.
+
+    Returns:
+        Different ones, also where a file system does not tell capitals from small letters.
+
+    Example:
+        >>> folder_names(["use_gc=true", "..", "a/b", "a b", "A b"])
+        ['use_gc=true', '_', 'a_b_2', 'a_b_3', 'A_b_4']
+    """
+    slugs = [re.sub(r"^\.+|[^\w.=+-]+", "_", name) for name in names]
+    # Most file systems allow 255 bytes.
+    slugs = [slug.encode()[:100].decode(errors="ignore") for slug in slugs]
+    folded = [slug.casefold() for slug in slugs]
+    result: list[str] = []
+    for i, slug in enumerate(slugs):
+        if folded.count(folded[i]) > 1:
+            slug += f"_{i}"
+            while slug.casefold() in [*folded, *map(str.casefold, result)]:
+                slug += "_"
+        result.append(slug)
+    return result

@@ -87,7 +87,7 @@ def parse_axes(
         raise ValueError("--vary: a key is there twice")
     axes = [named] if named else []
     for key, values in varied.items():
-        short = _short(key, keys)
+        short = short_name(key, keys)
         labels = [value_text(value) for value in values]
         names = [
             value_text(v.get("name", v)) if isinstance(v, Mapping) else value_text(v)
@@ -101,7 +101,7 @@ def parse_axes(
     return axes
 
 
-def _short(key: str, keys: Sequence[str]) -> str:
+def short_name(key: str, keys: Sequence[str]) -> str:
     """The end of a dotted key that no other one has."""
     parts = key.split(".")
     for n in range(1, len(parts)):

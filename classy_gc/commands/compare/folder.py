@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -58,44 +57,16 @@ def opened(folder: Path, arms: Sequence[Arm]) -> Iterator[None]:
         yield
 
 
-def folder_names(names: Sequence[str]) -> list[str]:
-    """A folder name for each of several names, whatever they are: all in one folder, none hidden.
-
-    Args:
-        names: all different.
-
-    Returns:
-        Different ones, also where a file system does not tell capitals from small letters.
-
-    Example:
-        >>> folder_names(["use_gc=true", "..", "a/b", "a b", "A b"])
-        ['use_gc=true', '_', 'a_b_2', 'a_b_3', 'A_b_4']
-    """
-    slugs = [re.sub(r"^\.+|[^\w.=+-]+", "_", name) for name in names]
-    # Most file systems allow 255 bytes.
-    slugs = [slug.encode()[:100].decode(errors="ignore") for slug in slugs]
-    folded = [slug.casefold() for slug in slugs]
-    result: list[str] = []
-    for i, slug in enumerate(slugs):
-        if folded.count(folded[i]) > 1:
-            slug += f"_{i}"
-            while slug.casefold() in [*folded, *map(str.casefold, result)]:
-                slug += "_"
-        result.append(slug)
-    return result
-
-
-def runs_in(folder: Path, arms: Sequence[Arm], seeds: int) -> list[Run]:
+def runs_in(folder: Path, arms: Sequence[Arm], seeds: Sequence[int]) -> list[Run]:
     """Every arm with every seed, in an order in which each pair is complete early.
 
     Args:
-        folder: of the comparison.
+        folder: of the arms' folders.
         arms: all of them.
-        seeds: how many.
+        seeds: of each.
     """
-    names = folder_names([arm.name for arm in arms])
     return [
-        Run(arm.name, seed, folder / "runs" / name / f"seed_{seed}")
-        for seed in range(seeds)
-        for arm, name in zip(arms, names, strict=True)
+        Run(arm.name, seed, folder / arm.folder / f"seed_{seed}", arm.config)
+        for seed in seeds
+        for arm in arms
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from statistics import median
 from types import MappingProxyType
@@ -39,7 +40,7 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
         target: (default: None)
 
     Returns:
-        ``final test METER`` and ``best test METER`` (the highest), ``final test loss``,
+        ``final test METER`` and ``best test METER`` of all epochs, ``final test loss``,
         ``final train loss``, ``seconds``, and with a target ``epochs to target``,
         infinite where the run never gets there. What the log does not have is left out.
 
@@ -61,13 +62,27 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
     tests = [(p["epoch"], flat_meters(p["meters"])) for p in phases if p["phase"] == "test"]
     for meter in tests[-1][1] if tests else ():
         values = [meters[meter] for _, meters in tests]
-        best = float(np.fmax.reduce(values))  # not NaN where there is a number
-        metrics |= {f"final test {meter}": values[-1], f"best test {meter}": best}
+        lower = lower_is_better(f"best test {meter}", target)
+        best = (np.fmin if lower else np.fmax).reduce(values)  # not NaN where there is a number
+        metrics |= {f"final test {meter}": values[-1], f"best test {meter}": float(best)}
     if target:
         check_known([target.meter], tests[-1][1] if tests else (), "--target", "meter")
-        reached = (epoch for epoch, meters in tests if meters[target.meter] >= target.value)
+        there = operator.le if target.lower else operator.ge
+        reached = (epoch for epoch, m in tests if there(m[target.meter], target.value))
         metrics[EPOCHS] = next(reached, math.inf)
     return metrics
+
+
+def lower_is_better(metric: str, target: Target | None = None) -> bool:
+    """Whether less of a metric is more: of losses, and of the meter of a target ``METER<=VALUE``.
+
+    Example:
+        >>> lower_is_better("final test loss"), lower_is_better("final test accuracy/top_1")
+        (True, False)
+    """
+    return "/" not in metric or bool(
+        target and target.lower and metric.endswith(f" test {target.meter}")
+    )
 
 
 class Scale(NamedTuple):
@@ -194,7 +209,7 @@ def evaluate(
         for arm in baselines
     }
     metrics = list(dict.fromkeys(m for logs in runs.values() for run in logs.values() for m in run))
-    headline = _headline(metrics, target)
+    headline = headline_of(metrics, target)
 
     def values(arm: str, metric: str) -> dict[int, float]:
         return {seed: run[metric] for seed, run in runs[arm].items() if metric in run}
@@ -238,7 +253,8 @@ def evaluate(
     )
 
 
-def _headline(metrics: Sequence[str], target: Target | None) -> str:
+def headline_of(metrics: Sequence[str], target: Target | None) -> str:
+    """What is compared: the target's meter, else the first test meter, else a loss."""
     if target:
         return f"final test {target.meter}"
     meters = [m for m in metrics if m.startswith("final ") and "/" in m]

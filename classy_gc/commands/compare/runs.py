@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import math
@@ -20,11 +21,11 @@ import textwrap
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -41,41 +42,71 @@ _ALSO_PRELOADED = ("matplotlib.figure", "sklearn.datasets")
 _CHECKPOINTS = "checkpoints"
 _NEVER = 1_000_000_000
 
-# For the test that compares runs image by image.
-_PREDICTIONS = {"name": "predictions"}
+# What Classy Vision says of a loss that is no number, and train repeats.
+_DIVERGED = "Loss is infinity or NaN"
+
+# For the test that compares runs image by image, and to tell results of different machines.
+_HOOKS = ("predictions", "provenance")
 
 
-class Run(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
     """One arm trained with one seed."""
 
     arm: str
     seed: int
     folder: Path
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended well, in this comparison or before it was interrupted."""
-        return self._mark.is_file() and (self.folder / "log.jsonl").is_file()
-
-    def mark_finished(self) -> None:
-        """So that the same comparison does not train it again."""
-        with atomic_write(self._mark):
-            pass
+        """Whether this config was trained to its end here, or until it diverged."""
+        mark = self._mark()
+        log, config = self.folder / "log.jsonl", self.folder / "config.json"
+        return (
+            mark is not None
+            and log.is_file()
+            and log.stat().st_size == mark["log_bytes"]
+            and read_json(config) == self.written_config
+        )
 
     @property
-    def _mark(self) -> Path:
-        return self.folder / "finished"
+    def diverged(self) -> str | None:
+        """How its training ended if that was with a loss that is no number."""
+        return (self._mark() or {}).get("diverged")
+
+    def mark_finished(self, diverged: str | None = None) -> None:
+        """So that the same comparison does not train it again."""
+        mark = {"log_bytes": (self.folder / "log.jsonl").stat().st_size, "diverged": diverged}
+        with atomic_write(self.folder / "finished") as file:
+            file.write(json.dumps(mark).encode())
+
+    def _mark(self) -> dict[str, Any] | None:
+        mark = read_json(self.folder / "finished")
+        return mark if isinstance(mark, dict) and {"log_bytes", "diverged"} <= {*mark} else None
+
+    @property
+    def written_config(self) -> dict[str, Any]:
+        """The config, with the hooks that write what the comparison wants to know."""
+        hooks = self.config.get("hooks") or []
+        there = [hook["name"] for hook in hooks]
+        more = [{"name": name} for name in _HOOKS if name not in there]
+        return {**self.config, "hooks": [*hooks, *more]}
 
     def phases(self) -> list[dict[str, Any]]:
         """What its log says of each phase so far; what JSON cannot say was null, and is NaN."""
-        return [_with_nan(record) for record in self._log() if record["kind"] == "phase"]
+        return [_with_nan(record) for record in self._log("phase")]
 
     def correct(self) -> str | None:
         """Which test samples it got right at its end, a digit each, where its log says so."""
-        found = [x["correct"] for x in self._log() if x["kind"] == "predictions"]
+        found = [record["correct"] for record in self._log("predictions")]
         return found[-1] if found else None
 
-    def _log(self) -> list[dict[str, Any]]:
+    def provenance(self) -> list[dict[str, Any]]:
+        """What it was computed with: more than one where it was interrupted and went on."""
+        return [{k: x[k] for k in x if k != "kind"} for x in self._log("provenance")]
+
+    def _log(self, kind: str) -> list[dict[str, Any]]:
         try:
             lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -84,7 +115,15 @@ class Run(NamedTuple):
         for line in lines:
             with contextlib.suppress(ValueError):  # a line that is being written
                 records.append(json.loads(line))
-        return records
+        return [record for record in records if record["kind"] == kind]
+
+
+def read_json(path: Path) -> Any:
+    """What a file says; None where it is not there, or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _with_nan(value: Any) -> Any:
@@ -93,19 +132,23 @@ def _with_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
+def _epochs(run: Run) -> float:
+    return run.config.get("num_epochs", 1)
+
+
 class Progress:
     """A bar on a terminal, a line a run elsewhere."""
 
-    def __init__(self, runs: Sequence[Run], total: int, epochs: Mapping[str, float]) -> None:
+    def __init__(self, runs: Sequence[Run], total: int) -> None:
         self.failed: dict[Run, str] = {}
-        self._todo, self._total, self._epochs = runs, total, epochs
+        self._todo, self._total = runs, total
         self._ended, self._trained = 0, 0.0
         self._bar = None
         if runs and sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
             import progressbar
 
             self._bar = progressbar.ProgressBar(
-                max_value=sum(epochs[run.arm] for run in runs),
+                max_value=sum(map(_epochs, runs)),
                 widgets=[
                     progressbar.Variable("runs", format="{formatted_value} runs "),
                     progressbar.Percentage(),
@@ -119,7 +162,7 @@ class Progress:
     def on_end(self, run: Run, reason: str | None) -> None:
         """Counts a run that has ended; ``reason`` says why it failed, None that it did not."""
         self._ended += 1
-        self._trained += self._epochs[run.arm]
+        self._trained += _epochs(run)
         if reason:
             self.failed[run] = reason
         if self._bar is None:
@@ -147,7 +190,6 @@ class Progress:
 
 def train_runs(
     runs: Iterable[Run],
-    configs: dict[str, dict[str, Any]],
     jobs: int,
     on_end: Callable[[Run, str | None], None],
     on_poll: Callable[[Sequence[Run]], None],
@@ -158,7 +200,6 @@ def train_runs(
 
     Args:
         runs: not finished yet.
-        configs: arm: Classy Vision config.
         jobs: how many at a time; with more than one, each has one torch thread.
         on_end: called with each run that has ended and the reason why it failed, or None.
         on_poll: called about twice a second with those that are being trained.
@@ -174,8 +215,8 @@ def train_runs(
                 run = waiting.popleft()
                 shutil.rmtree(run.folder, ignore_errors=True)
                 run.folder.mkdir(parents=True)
-                config = _with_predictions(configs[run.arm])
-                (run.folder / "config.json").write_text(json.dumps(config, indent=2))
+                config = json.dumps(run.written_config, indent=2)
+                (run.folder / "config.json").write_text(config, encoding="utf-8")
                 process = context.Process(target=_train, args=(run, 1 if jobs > 1 else None))
                 process.start()
                 training[process] = run
@@ -183,11 +224,12 @@ def train_runs(
             for process in [p for p in training if p.exitcode is not None]:
                 run = training.pop(process)
                 reason = _failure(run, process.exitcode)
-                if reason is None:
-                    hooks = configs[run.arm].get("hooks") or []
+                diverged = reason if reason and _DIVERGED in reason else None
+                if reason is None or diverged:
+                    hooks = run.config.get("hooks") or []
                     if not any(hook["name"].endswith("checkpoint") for hook in hooks):
                         shutil.rmtree(run.folder / _CHECKPOINTS, ignore_errors=True)
-                    run.mark_finished()
+                    run.mark_finished(diverged)
                 on_end(run, reason)
             on_poll(list(training.values()))
     finally:
@@ -195,12 +237,6 @@ def train_runs(
             process.terminate()
         for process in training:
             process.join()
-
-
-def _with_predictions(config: dict[str, Any]) -> dict[str, Any]:
-    hooks = config.get("hooks") or []
-    there = any(hook["name"] == _PREDICTIONS["name"] for hook in hooks)
-    return config if there else {**config, "hooks": [*hooks, _PREDICTIONS]}
 
 
 def _train(run: Run, threads: int | None) -> None:

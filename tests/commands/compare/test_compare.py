@@ -17,9 +17,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from classy_gc.commands import main
-from classy_gc.commands.compare.arms import build_arms, families
+from classy_gc.commands.compare.arms import build_arms, families, folder_names
 from classy_gc.commands.compare.axes import Choice, parse_axes, parse_values
-from classy_gc.commands.compare.folder import folder_names
 from classy_gc.commands.compare.plot import picture
 from tests import forked
 
@@ -381,7 +380,7 @@ SYNTHETIC = {"train": {"name": "synthetic_image"}}
         (tiny(), [*GC, "--target", "accuracy/top_5=0.9"], "'accuracy/top_5' in --target.*top_1"),
         (tiny(), [*GC, "--target", "0.9"], "'0.9' must be METER=NUMBER"),
         (tiny(), [*GC, "--target", "accuracy/top_1=nan"], "must be METER=NUMBER"),
-        (tiny(), [*GC, "--seeds", "0"], "--seeds must be an integer >= 1, not 0"),
+        (tiny(), [*GC, "--seeds", "0"], "--seeds: '0' must be a number of seeds >= 1"),
         (tiny(), [*GC, "--jobs", "0"], "--jobs must be an integer >= 1, not 0"),
         (tiny(), [*GC, "--output_folder", "tiny.json/x"], "tiny.json is no writable folder"),
         (tiny(), [*GC, "--output_folder", "."], "holds something else than a comparison"),

@@ -14,8 +14,9 @@ CONFIG = json.loads((Path(__file__).parents[3] / "configs" / "digits_sgd_gc.json
 
 
 def run_of(folder, *lines, arm="a", seed=0):
-    run = Run(arm, seed, folder / f"{arm}_{seed}")
+    run = Run(arm, seed, folder / f"{arm}_{seed}", {"num_epochs": 1})
     run.folder.mkdir(parents=True)
+    (run.folder / "config.json").write_text(json.dumps(run.written_config))
     (run.folder / "log.jsonl").write_text("".join(f"{line}\n" for line in lines))
     return run
 
@@ -37,17 +38,31 @@ def test_a_log_is_read_while_it_is_written(tmp_path):
     assert Run("b", 0, tmp_path / "none").correct() is None
 
 
-def test_a_mark_says_that_a_run_is_finished(tmp_path):
-    run = run_of(tmp_path)
+def test_a_run_is_finished_where_mark_config_and_log_are_whole(tmp_path):
+    run = run_of(tmp_path, '{"kind": "phase"}')
     assert not run.finished
     run.mark_finished()
-    assert Run("a", 0, run.folder).finished
+    assert run.finished
+    assert run.diverged is None
+    assert not Run("a", 0, run.folder, {"num_epochs": 2}).finished  # another config
+    log = run.folder / "log.jsonl"
+    text = log.read_text()
+    for broken in (text[:-1], text[:-5], ""):
+        log.write_text(broken)
+        assert not run.finished
+    log.unlink()
+    assert not run.finished
+    log.write_text(text)
+    assert run.finished
+    for mark in ("", "null", "[]", "{}", '{"log_bytes"'):
+        (run.folder / "finished").write_text(mark)
+        assert not run.finished
 
 
 def test_progress_is_a_line_a_run_where_there_is_no_terminal(tmp_path, capsys):
     phase = json.dumps({"kind": "phase", "epoch": 1.0, "loss": 1.0, "seconds": 2.0})
     runs = [run_of(tmp_path, phase, seed=seed) for seed in (1, 2)]
-    progress = Progress(runs, 3, {"a": 1})  # one of the three was finished before
+    progress = Progress(runs, 3)  # one of the three was finished before
     progress.on_poll(runs)
     progress.on_end(runs[0], None)
     progress.on_end(runs[1], "exit code 1: no memory")
@@ -66,20 +81,17 @@ def test_runs_end_well_or_say_why_not(tmp_path):
     }
     bad = good | {"optimizer": {**good["optimizer"], "lr": 1e30}, "num_epochs": 3}
     bad["optimizer"].pop("param_schedulers", None)
-    runs = [Run(arm, 3, tmp_path / arm) for arm in ("good", "bad")]
+    runs = [Run(n, 3, tmp_path / n, config) for n, config in (("good", good), ("bad", bad))]
     (tmp_path / "good").mkdir()
     (tmp_path / "good" / "left.over").touch()  # by a run that was killed
     ended, polled = {}, []
-    train_runs(
-        runs,
-        {"good": good, "bad": bad},
-        1,
-        lambda r, why: ended.update({r.arm: why}),
-        polled.append,
-    )
+    train_runs(runs, 1, lambda r, why: ended.update({r.arm: why}), polled.append)
     assert ended["good"] is None
     assert "exit code 1" in ended["bad"]
-    assert [run.finished for run in runs] == [True, False]
+    assert [run.finished for run in runs] == [True, True]
+    assert [run.diverged for run in runs] == [None, ended["bad"]]
+    assert "infinity or NaN" in ended["bad"]
+    assert runs[0].provenance()[0]["classy_gc"]
     assert [p["phase"] for p in runs[0].phases()] == ["train", "test"]
     assert set(runs[0].correct()) <= {"0", "1"}
     assert not (tmp_path / "good" / "left.over").exists()

@@ -1,0 +1,298 @@
+"""``--sweep``: every arm at every value of a key, the best by validation, fresh seeds at that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from classy_gc.commands.compare.arms import Arm, check_arm, with_settings
+from classy_gc.commands.compare.axes import short_name
+from classy_gc.commands.compare.folder import runs_in
+from classy_gc.commands.compare.results import Scale, headline_of, lower_is_better, run_metrics
+from classy_gc.commands.compare.runs import Run
+from classy_gc.commands.compare.statistics import Spread, spread
+from classy_gc.commands.flags import Target
+from classy_gc.table import aligned
+
+_MAX_EXTENSIONS = 6
+
+# What a schedule's numbers are called that are values of the option, and neither epochs nor shares.
+_VALUES = ("value", "values", "start_value", "peak_value", "end_value", "base_value")
+
+
+class Sweep(NamedTuple):
+    """A key, and the values that every arm is tried at."""
+
+    key: str
+    short: str  #: name of the key in names of arms
+    values: list[float]
+
+
+class Point(NamedTuple):
+    """One arm at one value."""
+
+    results: dict[int, float]  #: seed: what it has reached on the validation data
+    failed: dict[int, str]  #: seed: why it has not
+
+    @property
+    def spread(self) -> Spread:
+        """Of the seeds that have a result."""
+        return spread(list(self.results.values()))
+
+    def text(self, form: Scale) -> str:
+        """Mean and standard deviation, and how many runs diverged or failed."""
+        count = f"{len(self.failed)} of {len(self.results) + len(self.failed)} failed"
+        cells = [form.spread(self.spread)] * bool(self.results) + [count] * bool(self.failed)
+        return ", ".join(cells)
+
+
+Curves = dict[str, dict[float, Point]]  #: arm: value: what came out
+
+
+def parse_sweep(flag: str, other_keys: Sequence[str]) -> Sweep:
+    """The values of ``KEY=LOW:HIGH:COUNT``, each the same number of times the one before.
+
+    Args:
+        flag: what ``--sweep`` gives.
+        other_keys: that vary too.
+
+    Raises:
+        ValueError: something else, or values that are not positive and rising.
+
+    Example:
+        >>> parse_sweep("optimizer.lr=0.1:0.8:4", [])
+        Sweep(key='optimizer.lr', short='lr', values=[0.1, 0.2, 0.4, 0.8])
+    """
+    key, _, values = flag.partition("=")
+    try:
+        low, high, count = values.split(":")
+        ends, number = (float(low), float(high)), int(count)
+        if not (key and 0 < ends[0] < ends[1] < math.inf and 2 <= number <= 1000):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"--sweep must be KEY=LOW:HIGH:COUNT with 0 < LOW < HIGH and COUNT >= 2, such as "
+            f"optimizer.lr=0.0125:0.8:7, not {flag!r}"
+        ) from None
+    if key in other_keys:
+        raise ValueError(f"--sweep: {key} is varied too")
+    grid = [float(f"{x:.6g}") for x in np.geomspace(*ends, number)]
+    return Sweep(key, short_name(key, [key, *other_keys]), grid)
+
+
+def at(arm: Arm, sweep: Sweep, value: float) -> Arm:
+    """The arm with the swept key at a value; of a schedule, the whole curve scaled.
+
+    Args:
+        arm: of the comparison.
+        sweep: names the key.
+        value: of it; of a schedule the largest of its values.
+
+    Raises:
+        ValueError: the arm can have no such key, or its schedule has no positive value.
+    """
+    path, _, option = sweep.key.rpartition(".")
+    schedules = f"{path}.param_schedulers"
+    schedule = arm.config.get("optimizer", {}).get("param_schedulers", {}).get(option)
+    if path == "optimizer" and schedule is not None:
+        largest = max(_values(schedule), default=0)
+        if not largest > 0:
+            raise ValueError(f"--sweep: {schedules}.{option} has no value > 0 to scale")
+        settings = {f"{schedules}.{option}": _scaled(schedule, value, largest)}
+    else:
+        settings = {sweep.key: value}
+    label = f"{sweep.short}={value:g}"
+    return arm._replace(
+        name=f"{arm.name}, {label}",
+        label=f"{arm.label}, {label}",
+        folder=f"{arm.folder}/{label}",
+        settings={**arm.settings, sweep.key: value},
+        config=with_settings(arm.config, settings),
+    )
+
+
+def _values(schedule: Any, key: str = "") -> list[float]:
+    """All numbers of a schedule that are values of the option."""
+    if isinstance(schedule, (Mapping, list)):
+        items = schedule.items() if isinstance(schedule, Mapping) else ((key, x) for x in schedule)
+        return [value for k, x in items for value in _values(x, k)]
+    return [schedule] if key in _VALUES else []
+
+
+def _scaled(schedule: Any, value: float, largest: float, key: str = "") -> Any:
+    """The schedule with its largest value at ``value``, and all others in proportion."""
+    if isinstance(schedule, Mapping):
+        return {k: _scaled(x, value, largest, k) for k, x in schedule.items()}
+    if isinstance(schedule, list):
+        return [_scaled(x, value, largest, key) for x in schedule]
+    return schedule / largest * value if key in _VALUES else schedule
+
+
+def on_validation(arm: Arm) -> Arm:
+    """The arm, tested on the validation split of its training data.
+
+    Raises:
+        ValueError: its training data have none, or its test data are others.
+    """
+    train, test = (arm.config["dataset"].get(split, {}) for split in ("train", "test"))
+    number = train.get("num_validation", 0)
+    if not number or test.get("name") != train["name"]:
+        raise ValueError(
+            "--sweep chooses by images that are neither trained on nor tested: dataset.train must "
+            "say how many of its last images those are (num_validation), and dataset.test must "
+            "be of the same name"
+        )
+    split = {**test, "split": "validation", "num_validation": number}
+    return arm._replace(config={**arm.config, "dataset": {**arm.config["dataset"], "test": split}})
+
+
+def check_sweep(arms: Sequence[Arm], sweep: Sweep, target: Target | None) -> None:
+    """Builds every arm at the first value, with its validation data.
+
+    Raises:
+        ValueError: naming the arm and what is wrong with it.
+    """
+    for arm in arms:  # whose own settings are checked already
+        first = at(arm._replace(settings={}), sweep, sweep.values[0])
+        check_arm(on_validation(first)._replace(settings={}), target)
+
+
+def response_curves(
+    arms: Sequence[Arm],
+    sweep: Sweep,
+    seeds: Sequence[int],
+    folder: Path,
+    train: Callable[[Sequence[Run]], Mapping[Run, str]],
+    target: Target | None,
+) -> tuple[str, Curves, dict[Run, str]]:
+    """Trains each arm at each value, and beyond where the best is the smallest or largest.
+
+    Args:
+        arms: of the comparison.
+        sweep: what they are tried at.
+        seeds: of each.
+        folder: of the runs.
+        train: trains what is not finished, and says which runs failed and why.
+        target: (default: None)
+
+    Returns:
+        The metric, the curves, and the runs that failed otherwise than by diverging.
+    """
+    values = {arm.name: list(sweep.values) for arm in arms}
+    for _ in range(_MAX_EXTENSIONS + 1):
+        tried = {at(arm, sweep, v).name: (arm, v) for arm in arms for v in values[arm.name]}
+        swept = [on_validation(at(arm, sweep, v)) for arm, v in tried.values()]
+        runs = runs_in(folder, swept, seeds)
+        failed = train(runs)
+        metrics = {run: run_metrics(run.phases(), target) for run in runs if run not in failed}
+        headline = headline_of([m for found in metrics.values() for m in found], target)
+        curves: Curves = {arm.name: {} for arm in arms}
+        for run in runs:
+            arm, value = tried[run.arm]
+            point = curves[arm.name].setdefault(value, Point({}, {}))
+            result = metrics.get(run, {}).get(headline, math.nan)
+            if math.isfinite(result):
+                point.results[run.seed] = result
+            else:
+                point.failed[run.seed] = failed.get(run, f"{headline} is no number")
+        beyond = {arm.name: _beyond(curves[arm.name], headline, target) for arm in arms}
+        if not any(beyond.values()) or any(not run.diverged for run in failed):
+            break
+        for name, more in beyond.items():
+            values[name] += [] if more is None else [more]
+    return headline, curves, {run: why for run, why in failed.items() if not run.diverged}
+
+
+def best_value(
+    curve: Mapping[float, Point], headline: str, target: Target | None = None
+) -> float | None:
+    """The value with the best mean; None where a run has failed at every one.
+
+    A value at which any run has failed is not chosen: its mean would be over survivors.
+
+    Args:
+        curve: of an arm.
+        headline: the metric.
+        target: says whether lower is better (default: None)
+
+    Example:
+        >>> curve = {0.1: Point({0: 0.8, 1: 0.9}, {}), 0.2: Point({0: 0.99}, {1: "diverged"})}
+        >>> best_value(curve, "final test accuracy/top_1")
+        0.1
+    """
+    sign = -1 if lower_is_better(headline, target) else 1
+    means = {v: sign * p.spread.mean for v, p in sorted(curve.items()) if not p.failed}
+    return max(means, key=means.__getitem__) if means else None
+
+
+def _beyond(curve: Mapping[float, Point], headline: str, target: Target | None) -> float | None:
+    """The value to try next, where the best one is the smallest or the largest of all."""
+    best = best_value(curve, headline, target)
+    if best is None or best == min(curve):
+        return min(curve) / 2
+    return 2 * best if best == max(curve) else None
+
+
+def confirmed_arms(
+    families: Mapping[str, Sequence[Arm]], sweep: Sweep, best: Mapping[str, float]
+) -> dict[str, list[Arm]]:
+    """Of each family its baseline at its best value, and each other arm at its own and at that.
+
+    Args:
+        families: family: its arms, the baseline first.
+        sweep: names the key.
+        best: arm: value.
+    """
+    confirmed: dict[str, list[Arm]] = {}
+    for family, (baseline, *others) in families.items():
+        base = best[baseline.name]
+        arms = [(baseline, base)]
+        arms += [(arm, v) for arm in others for v in dict.fromkeys((best[arm.name], base))]
+        confirmed[family] = [at(arm, sweep, value) for arm, value in arms]
+    return confirmed
+
+
+def sweep_entry(
+    sweep: Sweep, headline: str, curves: Curves, target: Target | None
+) -> dict[str, Any]:
+    """As ``results.json`` has it."""
+    return {
+        "key": sweep.key,
+        "metric": headline.replace("final test", "final validation"),
+        "arms": [
+            {
+                "name": name,
+                "best": best_value(curve, headline, target),
+                "at_edge": _beyond(curve, headline, target) is not None,
+                "points": [
+                    {
+                        "value": value,
+                        "spread": point.spread._asdict(),
+                        "runs": [{"seed": k, "result": x} for k, x in point.results.items()],
+                        "failed": [{"seed": k, "reason": x} for k, x in point.failed.items()],
+                    }
+                    for value, point in sorted(curve.items())
+                ],
+            }
+            for name, curve in curves.items()
+        ],
+    }
+
+
+def sweep_text(
+    sweep: Sweep, headline: str, curves: Curves, form: Scale, target: Target | None
+) -> str:
+    """A line for each value, a column for each arm, and the best of each."""
+    values = sorted({value for curve in curves.values() for value in curve})
+    metric = headline.replace("final test", "validation")
+    lines = [[metric, *curves]]
+    for value in values:
+        cells = [curve[value].text(form) if value in curve else "" for curve in curves.values()]
+        lines.append([f"{sweep.short}={value:g}", *cells])
+    best = [best_value(curve, headline, target) for curve in curves.values()]
+    lines.append(["best", *("none" if b is None else f"{b:g}" for b in best)])
+    return aligned(lines, numbers=True)

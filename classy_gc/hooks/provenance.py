@@ -1,0 +1,99 @@
+"""``provenance``: what a run was computed with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from classy_vision.hooks import ClassyHook, register_hook
+
+from classy_gc.hooks.json_log import JSONLogHook
+from classy_gc.options import check_options
+
+_CHECKOUT = Path(__file__).parents[2]
+
+
+def provenance() -> dict[str, Any]:
+    """What the numbers of a run depend on beside its config and seed.
+
+    Returns:
+        ``torch`` and ``classy_gc`` (versions), ``commit`` of the package (with ``-dirty`` where
+        files differ from it; None where it is no checkout), ``processor``, ``vector_units``
+        (those that torch's kernels use: others round otherwise), ``gpu`` (None without one) and
+        ``threads`` of torch.
+
+    Example:
+        >>> sorted(provenance())
+        ['classy_gc', 'commit', 'gpu', 'processor', 'threads', 'torch', 'vector_units']
+    """
+    return {
+        "torch": torch.__version__,
+        "classy_gc": sys.modules["classy_gc"].__version__,
+        "commit": _commit(),
+        "processor": _processor(),
+        "vector_units": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _commit() -> str | None:
+    if not (_CHECKOUT / ".git").exists():  # or it would be of what the package is installed in
+        return None
+    command = ["git", "-C", str(_CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40"]
+    command += ["--exclude", "*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), None)
+
+
+@register_hook("provenance")
+class ProvenanceHook(ClassyHook):
+    """``provenance``: a line of ``log.jsonl`` says what the run is computed with.
+
+    .. code-block:: json
+
+        {"kind": "provenance", "torch": "2.9.0", "vector_units": "AVX2", "threads": 1}
+
+    A run that is resumed has another line. Nothing is written where the task has no ``json_log``
+    hook; ``classy-gc train`` always has one.
+
+    Raises:
+        ValueError: an unknown key.
+
+    Source: :func:`provenance` has all of its fields.
+
+    Example:
+        >>> from classy_vision.hooks import build_hook
+        >>> type(build_hook({"name": "provenance"})).__name__
+        'ProvenanceHook'
+    """
+
+    on_phase_start = ClassyHook._noop
+    on_step = ClassyHook._noop
+    on_phase_end = ClassyHook._noop
+    on_end = ClassyHook._noop
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ProvenanceHook:
+        """Instantiates the hook from a configuration, which has its name alone."""
+        return cls(**check_options(config, {}, "hook 'provenance'"))
+
+    def on_start(self, task: Any) -> None:
+        """Writes the line."""
+        log = next((hook for hook in task.hooks if isinstance(hook, JSONLogHook)), None)
+        if log:
+            log.write("provenance", **provenance())

@@ -1,0 +1,209 @@
+"""``--sweep`` and ``--confirm``: on small trainings, and on curves written by hand."""
+
+import json
+import os
+import re
+import signal
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from classy_gc.commands import main
+from classy_gc.commands.compare.arms import Arm
+from classy_gc.commands.compare.sweep import Point, Sweep, at, best_value, parse_sweep
+from tests import forked
+from tests.commands.compare.test_compare import arguments, tiny
+
+GC = ["--vary", "optimizer.use_gc=false,true"]
+ACCURACY = "final test accuracy/top_1"
+
+
+def swept(**options):
+    config = tiny(**options)
+    config["dataset"]["train"] |= {"num_validation": 200, "random_subset": True}
+    return config
+
+
+def final(pattern):
+    """(arm, value): seed: the last test accuracy of the runs there."""
+    found = {}
+    for log in Path().glob(pattern):
+        arm, value, seed = log.parts[-4:-1]
+        *_, last = [x for x in map(json.loads, log.open()) if x.get("phase") == "test"] or [None]
+        if last:
+            runs = found.setdefault((arm, float(value.removeprefix("lr="))), {})
+            runs[int(seed.removeprefix("seed_"))] = last["meters"]["accuracy"]["top_1"]
+    return found
+
+
+def test_killed_and_resumed_to_its_end(here, capsys):
+    """Beyond 1e20 every run diverges; the best is looked for below the smallest value too."""
+    command = arguments(swept(), *GC, "--sweep", "optimizer.lr=0.4:4e29:2", "--jobs", 2)
+    command += ["--seeds", "100-101", "--confirm", "200-202"]
+    process = forked.start(forked.command, *command, cwd=here, output=(os.devnull, os.devnull))
+    deadline = time.monotonic() + 120
+    while len(list(Path().rglob("finished"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    time.sleep(0.5)
+    before = {mark: mark.stat().st_mtime_ns for mark in Path().rglob("finished")}
+    assert len(before) >= 3
+    assert main(command) == 0
+    assert before.items() <= {m: m.stat().st_mtime_ns for m in before}.items()
+
+    results = json.loads(Path("out/results.json").read_text())
+    validation, test = final("out/sweep/*/*/*/log.jsonl"), final("out/runs/*/*/*/log.jsonl")
+    best = {}
+    for arm in results["sweep"]["arms"]:
+        means = {
+            value: statistics.mean(runs.values())
+            for (name, value), runs in validation.items()
+            if name == arm["name"] and len(runs) == 2
+        }
+        best[arm["name"]] = max(sorted(means), key=means.get)
+        assert arm["best"] == best[arm["name"]]
+        *_, largest = points = arm["points"]
+        assert largest["value"] == 4e29
+        assert [x["seed"] for x in largest["failed"]] == [100, 101]
+        assert all("infinity or NaN" in x["reason"] for x in largest["failed"])
+        assert points[0]["value"] < arm["best"] or len(points) == 8  # of the last extension
+    off, on = best["use_gc=false"], best["use_gc=true"]
+    assert set(test) == {("use_gc=false", off), ("use_gc=true", on), ("use_gc=true", off)}
+    assert all(set(runs) == {200, 201, 202} for runs in test.values())
+    first, *others = results["arms"]
+    assert (first["name"], first["baseline"]) == (f"use_gc=false, lr={off:g}", None)
+    assert {arm["baseline"] for arm in others} == {first["name"]}
+    printed = capsys.readouterr().out
+    assert "\nlr=4e+29 " in printed
+    assert "2 of 2 failed" in printed
+
+    # Trained without the validation images, tested on those or on the test images.
+    (tuning,) = Path("out/sweep/use_gc=true/lr=0.4/seed_100").glob("config.json")
+    (confirming,) = Path(f"out/runs/use_gc=false/lr={off:g}/seed_200").glob("config.json")
+    tuning, confirming = (json.loads(x.read_text())["dataset"] for x in (tuning, confirming))
+    assert tuning["train"] == confirming["train"]
+    assert tuning["test"] == {**confirming["test"], "split": "validation", "num_validation": 200}
+    assert confirming["test"]["split"] == "test"
+
+
+def arm(**optimizer):
+    return Arm("a", "", "a", "c", {}, {"optimizer": {"name": "sgd_gc", **optimizer}}, "a")
+
+
+def schedule(lr, **options):
+    return {"param_schedulers": {"lr": {"name": lr, **options}}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"lr": 0.1}, {"lr": 0.4}),
+        ({}, {"lr": 0.4}),
+        (
+            schedule("cosine", start_value=0.1, end_value=0.01),
+            schedule("cosine", start_value=0.4, end_value=0.04),
+        ),
+        (
+            schedule("multistep", values=[0.05, 0.1, 0.02], milestones=[3, 5]),
+            schedule("multistep", values=[0.2, 0.4, 0.08], milestones=[3, 5]),
+        ),
+        (
+            schedule("one_cycle", start_value=0.01, peak_value=0.1, end_value=0, pct_start=0.2),
+            schedule("one_cycle", start_value=0.04, peak_value=0.4, end_value=0, pct_start=0.2),
+        ),
+        (
+            schedule(
+                "composite",
+                schedulers=[
+                    {"name": "linear", "start_value": 0.05, "end_value": 0.1},
+                    {"name": "polynomial", "base_value": 0.1, "power": 2},
+                ],
+                lengths=[0.1, 0.9],
+            ),
+            schedule(
+                "composite",
+                schedulers=[
+                    {"name": "linear", "start_value": 0.2, "end_value": 0.4},
+                    {"name": "polynomial", "base_value": 0.4, "power": 2},
+                ],
+                lengths=[0.1, 0.9],
+            ),
+        ),
+    ],
+)
+def test_of_a_schedule_the_whole_curve_is_scaled(before, after):
+    swept = at(arm(**before), Sweep("optimizer.lr", "lr", []), 0.4)
+    assert swept.name == "a, lr=0.4"
+    assert swept.settings == {"optimizer.lr": 0.4}
+
+    def rounded(value):
+        if isinstance(value, dict):
+            return {k: rounded(x) for k, x in value.items()}
+        if isinstance(value, list):
+            return list(map(rounded, value))
+        return pytest.approx(value) if isinstance(value, float) else value
+
+    assert swept.config["optimizer"] == rounded({"name": "sgd_gc", **after})
+
+
+def test_values_are_a_factor_apart():
+    sweep = parse_sweep("optimizer.lr=0.0125:0.8:7", ["optimizer.use_gc"])
+    assert sweep == ("optimizer.lr", "lr", [0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("curve", "metric", "best"),
+    [
+        ({1: [0.5, 0.7], 2: [0.6, 0.7]}, ACCURACY, 2),
+        ({1: [0.5, 0.7], 2: [0.6, 0.7]}, "final test loss", 1),
+        ({1: [0.5, 0.7], 2: [0.99, None]}, ACCURACY, 1),  # not the mean of survivors
+        ({2: [0.5, 0.5], 1: [0.5, 0.5]}, ACCURACY, 1),
+        ({1: [None], 2: [None]}, ACCURACY, None),
+    ],
+)
+def test_the_best_has_the_best_mean_of_all_its_seeds(curve, metric, best):
+    points = {
+        value: Point(
+            {k: x for k, x in enumerate(results) if x is not None},
+            {k: "diverged" for k, x in enumerate(results) if x is None},
+        )
+        for value, results in curve.items()
+    }
+    assert best_value(points, metric) == best
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "message"),
+    [
+        (tiny(), ["--sweep", "optimizer.lr=0.1:0.2:2"], "dataset.train must say how many"),
+        (swept(), ["--sweep", "optimizer.lr=0.2:0.1:2"], "must be KEY=LOW:HIGH:COUNT"),
+        (swept(), ["--sweep", "optimizer.lr=0.1,0.2"], "must be KEY=LOW:HIGH:COUNT"),
+        (swept(), ["--sweep", "optimizer.lr=0.1:0.2:1"], "COUNT >= 2"),
+        (swept(), ["--sweep", "optimizer.use_gc=0.1:1:3"], "optimizer.use_gc is varied too"),
+        (swept(), ["--sweep", "optimizer.lrr=0.1:1:3"], "arm 'use_gc=false, lrr=0.1'.* mean 'lr'"),
+        (swept(), ["--confirm", "5"], "--confirm needs --sweep"),
+        (
+            swept(),
+            ["--sweep", "optimizer.lr=0.1:1:3", "--seeds", "3", "--confirm", "2-4"],
+            "--confirm must be fresh seeds",
+        ),
+        (swept(), ["--seeds", "0"], "'0' must be a number of seeds"),
+        (swept(), ["--seeds", "5-4"], "'5-4' must be a number of seeds"),
+        (swept(), ["--seeds", "1-2-3"], "'1-2-3' must be a number of seeds"),
+        (
+            swept(param_schedulers={"lr": {"name": "constant", "value": 0}}),
+            ["--sweep", "optimizer.lr=0.1:1:3"],
+            "optimizer.param_schedulers.lr has no value > 0 to scale",
+        ),
+    ],
+)
+def test_bad_flags_are_one_line_before_anything_is_written(config, flags, message, here, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments(config, *GC, *flags))
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert len(error.splitlines()) == 1
+    assert not Path("out").exists()
