@@ -41,6 +41,7 @@ def _betas(value: Any) -> bool:
 NUMBER = Rule("a number", _number)
 POSITIVE = Rule("a number > 0", lambda v: _number(v) and v > 0)
 NON_NEGATIVE = Rule("a number >= 0", lambda v: _number(v) and v >= 0)
+SHARE = Rule("a number in [0, 1]", lambda v: _number(v) and 0 <= v <= 1)
 FRACTION = Rule("a number in [0, 1)", lambda v: _number(v) and 0 <= v < 1)
 BETAS = Rule("a list of two numbers in [0, 1)", _betas, schedulable=False)
 BOOL = Rule("true or false", lambda v: isinstance(v, bool), schedulable=False)

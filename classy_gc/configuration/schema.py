@@ -23,17 +23,16 @@ import classy_gc.dataset
 import classy_gc.hooks  # noqa: F401  with the imports below, what registers the names of configs
 from classy_gc.optim.check import check_optimizer
 from classy_gc.options import (
-    BOOL,
     COUNT,
     MAPPING,
     NON_NEGATIVE,
     POSITIVE,
-    SWITCH,
     Rule,
     check_known,
     or_null,
 )
 from classy_gc.tasks import ParamwiseClassificationTask, ParamwiseFineTuning
+from classy_gc.tasks.values import check_values
 
 # What the `from_config` of Classy Vision's own tasks reads, and what this reads here.
 _TASK_KEYS = (
@@ -98,10 +97,6 @@ _RULES = {
     "test_phase_period": COUNT,
     "clip_grad_norm": or_null(POSITIVE),
     "simulated_global_batchsize": or_null(COUNT),
-    "test_only": BOOL,
-    "bn_weight_decay": BOOL,
-    "use_gpu": SWITCH,
-    "use_sharded_ddp": BOOL,
     "distributed": MAPPING,
     "hooks": or_null(_LIST),
     "amp_args": or_null(MAPPING),
@@ -149,6 +144,7 @@ def check_config(config: Any) -> None:
 'classification_task'? known: classification_task, fine_tuning...
     """
     _check_section(config, "the config", TASK_REGISTRY)
+    check_values(config)
     task = TASK_REGISTRY[config["name"]]
     if not issubclass(task, ClassificationTask):
         return  # another task, another config

@@ -21,6 +21,7 @@ from classy_gc.param_groups import (
     short_table,
 )
 from classy_gc.tasks.catch_up import catch_up
+from classy_gc.tasks.values import check_values
 
 
 class _OptionsView(OptionsView):
@@ -53,11 +54,13 @@ class ParamwiseMixin:
                 ``custom_imports`` are imported, and keys that begin with ``_`` are comments.
 
         Raises:
-            ValueError: what the builder refuses, a module that cannot be imported, or a GC option
-                that a stock optimizer would ignore.
+            ValueError: what the builder refuses, a module that cannot be imported, a GC option
+                that a stock optimizer would ignore, or a value of no meaning, such as a string
+                where true or false is meant.
         """
         import_custom(config)
         config = without_comments(config)
+        check_values(config)
         if "optimizer" not in config or config.get("test_only", False):
             return super().from_config(config)
         optimizer = dict(config["optimizer"])
