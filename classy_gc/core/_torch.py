@@ -6,13 +6,14 @@ Nothing else in the core reads a name of torch that begins with an underscore.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._dynamo.guards import TensorGuards
 from torch.nn.parameter import UninitializedParameter
 from torch.optim.optimizer import Optimizer, _device_dtype_check_for_fused
 
@@ -23,6 +24,26 @@ OWN_TYPES = (Tensor, torch.nn.Parameter)
 #: torch's multi-tensor operators, which its documentation has as "Foreach Operations"
 _FOREACH = "add add_ addcdiv_ addcmul addcmul_ lerp_ mul_ neg sqrt_"
 foreach = SimpleNamespace(**{x: getattr(torch, f"_foreach_{x}") for x in _FOREACH.split()})
+
+
+def sameness(tensors: Sequence[Tensor]) -> Callable[..., bool]:
+    """A quick test of whether as many tensors are the same but for their values and addresses.
+
+    Of the same class, type, device, layout, shape and strides, and as lazy: it is torch.compile's
+    own. Of a tensor that is given twice it always says no.
+    """
+    return TensorGuards(
+        *tensors,
+        dynamic_dims_sizes=[list(x.shape) for x in tensors],
+        dynamic_dims_strides=[list(x.stride()) for x in tensors],
+    ).check
+
+
+def materialized(x: Tensor) -> Tensor:
+    """``x`` as memory that shows its values: not the negative of it, and no lazy zeros."""
+    if torch._is_zerotensor(x):
+        return torch.zeros(x.shape, dtype=x.dtype, device=x.device)
+    return x.resolve_neg()
 
 
 class ScaledGradientsRefused:

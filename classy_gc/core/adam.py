@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels import Update, state_of
+from classy_gc.core.kernels.update import Update, state_of
 from classy_gc.core.options import given
 
 

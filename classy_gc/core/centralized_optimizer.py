@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from classy_gc.core import kernels
 from classy_gc.core._torch import check_fused, is_flattened, is_uninitialized, unhooked
 from classy_gc.core.around_update import check_gradients, update_around
+from classy_gc.core.kernels.pick import pick
+from classy_gc.core.kernels.plan import plans_of
 from classy_gc.core.memory import check_dense, lay_out_state
 from classy_gc.core.options import (
     check_closure,
@@ -76,8 +77,6 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     #: whether ``fused`` means those kernels with GC off too: torch has none for the class
     kernel_without_gc: ClassVar[bool] = False
 
-    #: whether the step is the parent's where no group has GC on: torch.compile traces it then
-    _steps_as_parent: ClassVar[bool] = True
     #: the optimizer class around whose methods GC is written
     _parent: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Optimizer
 
@@ -119,7 +118,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             RuntimeError: FSDP1 has flattened rows away, or no fused kernel takes a parameter.
         """
         self._check_options(group)
-        kernels.pick(self, group)  # which refuses a CLASSY_GC_KERNELS that there is not
+        pick(self, group)  # which refuses a CLASSY_GC_KERNELS that there is not
         if group["use_gc"]:
             self._check_rows(group["params"])
         if group.get("fused"):
@@ -190,7 +189,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         """
         paths = []
         for group in self.param_groups:
-            _, reason = kernels.pick(self, group)
+            _, reason = pick(self, group)
             around = f"GC around torch's own step: {reason}" if reason else "one pass"
             paths.append(around if group["use_gc"] or not reason else "torch's own step")
         return paths
@@ -211,29 +210,37 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             if closure is not None:
                 with torch.enable_grad():
                     loss = closure()
-            # Everything that can be refused is refused before any value is changed.
-            for group in self.param_groups:
-                self._check_options(group)
-            kernels_or_gc = any(g["use_gc"] or g.get("fused") for g in self.param_groups)
-            if kernels_or_gc or not self._steps_as_parent:
-                self._update_groups()
-            else:
-                self.update_without_gc(self.param_groups)
+            if not self._update_groups():
+                self.update_without_gc(self.param_groups)  # which torch.compile traces
             return loss
         finally:
             torch.set_grad_enabled(grad_enabled)
 
     @torch.compiler.disable
-    def _update_groups(self) -> None:
-        found = [(group, kernels.find(self, group)) for group in self.param_groups]
-        around = [group for group, parts in found if parts is None]
+    def _update_groups(self) -> bool:
+        """Steps all groups, or returns False where that is only the parent's own step.
+
+        Everything that can be refused is refused before any value is changed.
+        """
+        groups, plans = self.param_groups, plans_of(self, self._check_options)
+        if not any(group["use_gc"] or group.get("fused") for group in groups):
+            return False
+        pairs = [plan.pairs(group) for group, plan in zip(groups, plans, strict=True)]
+        around = [group for group, found in zip(groups, pairs, strict=True) if found is None]
         for group in around:
             check_gradients(self, group)
-        for group, parts in found:
-            for part in parts or ():
-                kernels.step(self, group, part)
+        steps: dict[Any, list[Any]] = {}
+        for group, plan, found in zip(groups, plans, pairs, strict=True):
+            update = found and plan.update(self, group, found[0])
+            if update:
+                steps.setdefault(plan.kernel, []).append((update, plan.table))
+        for kernel, its_steps in steps.items():
+            kernel.launch(its_steps)
+            for update, _ in its_steps:
+                torch.autograd.graph.increment_version(update.params)
         if around:
             update_around(self, around)
+        return True
 
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
         """The parent's own step on these groups, without the hooks, which run around ``step``."""

@@ -65,7 +65,6 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
         "eps": 1e-8,
         **SGD.added_defaults,
     }
-    _steps_as_parent: ClassVar = False
 
     def __init__(
         self,
@@ -99,8 +98,10 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
         self._check_rows(group["params"], "needs the norms of whole weights", "")
 
     @torch.compiler.disable
-    def _update_groups(self) -> None:
+    def _update_groups(self) -> bool:
         """SGD's, of ``λ·(g + wd·p)`` in place of the gradients and their decay."""
+        for group in self.param_groups:
+            self._check_options(group)
         grads = [(p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None]
         for _, g in grads:
             if g.layout != torch.strided:
@@ -115,7 +116,9 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
                     if p.grad is not None:
                         p.grad = self._scaled_gradient(group, p)
                 group["weight_decay"] = 0
-            super()._update_groups()
+            if not super()._update_groups():
+                self.update_without_gc(self.param_groups)
+            return True
         finally:
             for p, g in grads:
                 p.grad = g

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classy_gc.core._torch import OWN_TYPES, is_uninitialized, local_tensor
+from classy_gc.core._torch import OWN_TYPES, is_uninitialized, local_tensor, materialized
 
 
 @lru_cache(maxsize=4096)
@@ -21,6 +21,14 @@ def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
             return 0 in shape
         filled *= size
     return True
+
+
+def has_memory(x: Tensor) -> bool:
+    """Whether the elements of ``x`` lie somewhere: not in a wrapper of ``torch.func``."""
+    try:
+        return x.numel() == 0 or x.data_ptr() != 0
+    except RuntimeError:
+        return False
 
 
 def check_dense(params: Iterable[Tensor]) -> None:
@@ -57,6 +65,8 @@ def lay_out_gradient(p: Tensor, fused: bool) -> None:
     g = p.grad
     if g.layout != torch.strided:
         return
+    if materialized(g) is not g:
+        g = p.grad = materialized(g)
     if type(g) not in OWN_TYPES and getattr(g, "placements", None) != getattr(
         p, "placements", None
     ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels import Update, state_of
+from classy_gc.core.kernels.update import Update, state_of
 from classy_gc.core.options import given
 
 
@@ -38,9 +37,6 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
     GC acts as in :class:`Adam`: on ``u``, ``p −= lr·C(u)``, with ``gc_loc=False``; on the
     gradient, ``d = C(g + wd·p)``, with ``gc_loc=True``. With ``use_gc=False`` it gives the
     numbers of torch's RAdam, to rounding.
-
-    The scalars of a step are kept in a small cache, shared by all parameters that are at the
-    same step; :class:`PlainRAdam` computes them anew.
 
     Args:
         params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of a parameter group each
@@ -84,8 +80,6 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
         "fused": None,
     }
     kernel_without_gc: ClassVar = True
-    _cached: ClassVar = True
-    _rectified = staticmethod(lru_cache(maxsize=64)(rectified))
 
     def __init__(
         self,
@@ -127,9 +121,17 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
             "eps_outside": group["eps"],
             "radam": True,
             "waits": not group["degenerated_to_sgd"],
-            "cached": self._cached,
         }
         return Update("adam", params, moments, steps, set(), numbers)
+
+    @torch.compiler.disable
+    def _update_groups(self) -> bool:
+        if super()._update_groups():
+            return True
+        if all(group["degenerated_to_sgd"] for group in self.param_groups):
+            return False
+        self.update_without_gc(self.param_groups)  # torch.compile would do it anew for each step
+        return True
 
     def _parts(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
         # Torch's step knows all but ``degenerated_to_sgd=False``.
@@ -139,14 +141,14 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
         waits: dict[bool, list[Tensor]] = {True: [], False: []}
         for p in group["params"]:
             t = int(self.state[p].get("step", 0)) + 1 if p.grad is not None else 1
-            waits[not self._rectified(t, group["betas"][1])].append(p)
+            waits[not rectified(t, group["betas"][1])].append(p)
         yield {**group, "params": waits[False]}
         # The moments advance and the weights stay where they are.
         yield {**group, "params": waits[True], "lr": 0.0}
 
 
 class PlainRAdam(RAdam):
-    """:class:`RAdam`, the same numbers, with the scalars of a step computed anew each time.
+    """:class:`RAdam` by the name that the published code has for one of its two versions.
 
     Args:
         params (iterable): as for :class:`RAdam`, and so are all options and their defaults.
@@ -161,6 +163,3 @@ class PlainRAdam(RAdam):
         >>> weight.tolist()
         [[1.5, 0.5]]
     """
-
-    _cached: ClassVar = False
-    _rectified = staticmethod(rectified)

@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from classy_gc.core._torch import foreach
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels import Update, state_of
+from classy_gc.core.kernels.update import Update, state_of
 from classy_gc.core.options import given
 
 

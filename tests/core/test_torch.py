@@ -87,6 +87,37 @@ def test_fused_optimizers_unscale_gradients(cls):
     assert found_inf.item() == 0, "kernels skip the step where found_inf is set"
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: torch.ones(3, 4).t(),
+        lambda: torch.ones(2, 3),
+        lambda: torch.ones(4, 3, dtype=torch.float64),
+        lambda: torch.ones(4, 3, device="meta"),
+        lambda: torch.ones(4, 3).to_sparse(),
+        lambda: torch.ones(4, 3)._neg_view(),
+        lambda: torch._efficientzerotensor((4, 3)),
+        lambda: Parameter(torch.ones(4, 3)),
+    ],
+)
+def test_guards_of_tensors(other):
+    x = torch.ones(4, 3)
+    same = _torch.sameness([x, torch.ones(2)])
+    message = "kernels are told addresses of tensors that this guard has seen"
+    assert same(torch.zeros(4, 3), torch.ones(2)), message
+    assert not same(other(), torch.ones(2)), message
+    assert not same(torch.vmap(lambda y: y)(x), other()), message
+
+
+def test_lazy_tensors_are_materialized():
+    x = torch.ones(4, 3)
+    assert _torch.materialized(x) is x
+    for lazy in (x._neg_view(), torch._efficientzerotensor((4, 3))):
+        y = _torch.materialized(lazy)
+        assert y.data_ptr(), "its memory is read"
+        assert torch.equal(y, lazy + 0)
+
+
 def test_local_tensors():
     from torch.distributed.tensor import DTensor
 

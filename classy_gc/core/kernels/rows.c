@@ -2,9 +2,9 @@
  * is still in the cache when it is updated. update.h has the maths; here are the types of element,
  * the scalars of a step, and the threads.
  *
- * Plain C, called with addresses: no header of Python or torch. Each row is worked on by one
- * thread in one order, and nothing is contracted (-ffp-contract=off), so that the results are the
- * same bits for every number of threads.
+ * Plain C, called with addresses: no header of Python or torch. One thread works on a row, or on a
+ * chunk of a long row whose sums are added in order, and nothing is contracted
+ * (-ffp-contract=off): the results are the same bits for every number of threads.
  */
 #include <math.h>
 #include <stdint.h>
@@ -36,8 +36,10 @@
 
 #define STATES 3
 #define TASK (1 << 15) /* elements that a thread takes at once, if a row is not longer */
+#define LONG (1 << 18) /* elements of the longest row that one thread takes alone */
 
 enum { SGD, ADAM, RMSPROP };
+enum { F32, F64, BF16, F16 };
 enum {
     MOMENTUM = 1,    /* SGD, RMSprop: there is a momentum buffer */
     NESTEROV = 2,    /* SGD */
@@ -50,6 +52,9 @@ enum {
     DECOUPLED = 256, /* Adam: weight decay is part of the update, if it is not 0 */
 };
 
+/* The columns of a group's table, which has an entry for each parameter; as in table.py. */
+enum { P, G, STEP, STATE, SIZE = STATE + STATES, LENGTH, TYPE, NEW };
+
 /* What a parameter group says; rows.py has the same fields in the same order. */
 typedef struct {
     double lr, beta1, beta2, momentum, dampening;
@@ -57,8 +62,10 @@ typedef struct {
     double l2, decoupled;           /* weight decay of either kind */
     double sign;                    /* of the gradient, over the scale of GradScaler */
     double buffer_gain;             /* of what enters RMSprop's buffer: 1, or lr */
-    int64_t family, type, flags;
-    int64_t radam, waits, cached; /* RAdam, degenerated_to_sgd off, not PlainRAdam */
+    int64_t family, flags;
+    int64_t radam, waits; /* RAdam, degenerated_to_sgd off */
+    int64_t count;
+    const int64_t *table;
 } Options;
 
 /* What depends on the step of a tensor. */
@@ -68,13 +75,40 @@ typedef struct {
     double step, scale;    /* Adam: of m, and of √v */
 } Scalars;
 
-/* A parameter: where it lies, its rows (of any length where GC leaves it alone), and the tasks that
- * they are worked on in, from `first_task` on, `at_once` rows each. */
+/* Of what GC acts on, less `origin`. */
 typedef struct {
+    double sum, origin;
+} Sum;
+
+enum { SUM = 1, UPDATE = 2 };
+
+/* The elements from `at` to `end`, in rows or chunks of `length`: their sum, the update by their
+ * mean, or both; `u` is scratch memory for the longest of them. */
+typedef struct {
+    int64_t at, end, length;
+    int passes;
+    Sum sum;
+    double mean;
+    void *u;
+} Work;
+
+/* A parameter: where it lies, its rows (of any length where GC leaves it alone), and the tasks that
+ * they are worked on in, from `first_task` on, `at_once` rows each. Rows of more than LONG elements
+ * are no tasks: threads share their chunks, of `at_once` rows. */
+typedef struct Tensor {
     char *p, *g, *state[STATES];
-    int64_t size, length, at_once, first_task;
+    int64_t size, length, width, at_once, first_task, tasks, chunks;
+    const Options *options;
+    void (*rows)(int64_t, const Options *, const struct Tensor *, Work *);
     Scalars scalars;
 } Tensor;
+
+/* What is in work of long rows: u of all elements, sums of all chunks, means of all rows. */
+typedef struct {
+    char *u;
+    Sum *sums;
+    double *means;
+} LongRows;
 
 #define SGD_CASES \
     GC(sgd, 0) GC(sgd, MOMENTUM) GC(sgd, MOMENTUM | NESTEROV)
@@ -156,7 +190,7 @@ INLINE uint16_t store_f16(float f) {
 #define NAME(x) x##_f16
 #include "update.h"
 
-typedef void Rows(int64_t, const Options *, const Tensor *, int64_t, int64_t, void *);
+typedef void Rows(int64_t, const Options *, const Tensor *, Work *);
 
 static Rows *const ROWS[3][4] = {
     {sgd_rows_f32, sgd_rows_f64, sgd_rows_bf16, sgd_rows_f16},
@@ -182,67 +216,129 @@ static Scalars adam_scalars(const Options *o, double t) {
     return k;
 }
 
-/* One step of `count` parameters of one group and type.
- *   addresses  p, g, three tensors of state and the step (float32), 0 where there is none;
- *              `count` of each
- *   shapes     number of elements, length of a row or 0 where GC leaves the parameter alone,
- *              whether it is the first step of its momentum; `count` of each
- * Returns 0, or 1 where there is no memory for the scratch rows, and nothing has changed. */
-int classy_gc_step(void *const *addresses, const int64_t *shapes, int64_t count, const Options *o,
-                   int threads) {
-    int64_t tasks = 0, total = 0, longest = 1;
-    Tensor *tensors = malloc((count + 1) * sizeof *tensors);
-    if (!tensors) return 1;
-    for (int64_t j = 0; j < count; j++) {
-        Tensor *x = tensors + j;
-        x->size = shapes[j];
-        x->length = shapes[count + j];
-        if (x->length > longest) longest = x->length;
-        if (!x->length) x->length = TASK;
-        x->at_once = x->length < TASK ? TASK / x->length : 1;
-        x->first_task = tasks;
-        tasks += (x->size + x->length * x->at_once - 1) / (x->length * x->at_once);
-        total += x->size;
-    }
-    if (total <= TASK) threads = 1;
-    double *scratch = malloc(threads * longest * sizeof *scratch);
-    if (!scratch) {
-        free(tensors);
-        return 1;
-    }
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Advances the step counts of a group, and sets what depends on them. */
+static void set_scalars(const Options *o, Tensor *tensors) {
     double last_t = 0;
     Scalars k = {o->flags, o->momentum, o->family == SGD ? 1 - o->dampening : o->buffer_gain, 0, 0};
-    for (int64_t j = 0; j < count; j++) {
-        Tensor *x = tensors + j;
-        void *const *address = addresses + j;
-        x->p = address[0];
-        x->g = address[count];
-        for (int s = 0; s < STATES; s++) x->state[s] = address[(2 + s) * count];
-        float *t = address[(2 + STATES) * count];
+    for (int64_t j = 0; j < o->count; j++) {
+        float *t = (float *)o->table[STEP * o->count + j];
         if (t) ++*t;
-        if (o->family == ADAM && !(o->cached && *t == last_t)) k = adam_scalars(o, last_t = *t);
-        x->scalars = k;
-        if (!shapes[count + j]) x->scalars.flags &= ~(BEFORE | AFTER);
-        if (shapes[2 * count + j]) x->scalars.momentum = 0, x->scalars.gain = 1;
+        if (o->family == ADAM && *t != last_t) k = adam_scalars(o, last_t = *t);
+        Scalars *own = &tensors[j].scalars;
+        *own = k;
+        if (!o->table[LENGTH * o->count + j]) own->flags &= ~(BEFORE | AFTER);
+        if (o->table[NEW * o->count + j]) own->momentum = 0, own->gain = 1;
     }
+}
 
-    Rows *rows = ROWS[o->family][o->type];
-    PARALLEL(num_threads(threads)) {
-        double *u = scratch + THREAD * longest;
+/* Parameter j of a group: where it lies, and how it is cut into tasks. */
+static Tensor tensor_of(const Options *o, int64_t j, int threads) {
+    const int64_t *column = o->table + j, count = o->count, type = column[TYPE * count];
+    Tensor x = {.p = (char *)column[P * count], .g = (char *)column[G * count], .options = o};
+    for (int s = 0; s < STATES; s++) x.state[s] = (char *)column[(STATE + s) * count];
+    x.rows = ROWS[o->family][type];
+    x.size = column[SIZE * count];
+    x.length = column[LENGTH * count];
+    x.width = type == F64 ? 8 : 4;
+    if (x.length > LONG) {
+        x.at_once = least(1 + threads * (LONG / x.length), x.size / x.length);
+        x.chunks = (x.length + TASK - 1) / TASK;
+        return x;
+    }
+    if (!x.length) x.length = TASK;
+    x.at_once = most(TASK / x.length, 1);
+    x.tasks = (x.size + x.length * x.at_once - 1) / (x.length * x.at_once);
+    return x;
+}
+
+/* Task `task` of those that are left when the tensors before x have taken theirs. */
+static void some_rows(const Tensor *x, int64_t task, void *u) {
+    int64_t each = x->length * x->at_once, at = task * each;
+    Work work = {at, least(at + each, x->size), x->length, SUM | UPDATE, {0, 0}, 0, u};
+    x->rows(x->scalars.flags, x->options, x, &work);
+}
+
+/* Chunk `i` of the rows of x from `row` on, which are in work together. */
+static void chunk(const Tensor *x, int64_t row, int64_t i, int passes, LongRows *all) {
+    int64_t r = i / x->chunks, from = i % x->chunks * TASK, at = (row + r) * x->length + from;
+    int64_t end = least(at + TASK, (row + r + 1) * x->length);
+    char *u = all->u + (r * x->length + from) * x->width;
+    Work work = {at, end, TASK, passes, {0, 0}, all->means[r], u};
+    x->rows(x->scalars.flags, x->options, x, &work);
+    if (passes & SUM) all->sums[i] = work.sum;
+}
+
+/* The mean of a row from the sums of its chunks, always in the same order. */
+static double mean_of_chunks(const Tensor *x, const Sum *sums) {
+    double sum = 0, origin = sums[0].origin;
+    for (int64_t i = 0; i < x->chunks; i++) {
+        int64_t n = least(TASK, x->length - i * TASK);
+        sum += sums[i].sum + (double)n * (sums[i].origin - origin);
+    }
+    return origin + sum / (double)x->length;
+}
+
+/* One step of `count` parameter groups.
+ * Returns 0, or 1 where there is no memory to work in, and nothing has changed. */
+int classy_gc_step(const Options *groups, int64_t count, int threads) {
+    int64_t all = 0, tasks = 0, total = 0, bytes = 1, chunks = 1, rows = 1, longest = 1;
+    for (int64_t i = 0; i < count; i++) all += groups[i].count;
+    Tensor *tensors = malloc((all + 1) * sizeof *tensors), *next = tensors;
+    if (!tensors) return 1;
+    for (const Options *o = groups; o < groups + count; o++) {
+        for (int64_t j = 0; j < o->count; j++, next++) {
+            *next = tensor_of(o, j, threads);
+            next->first_task = tasks;
+            tasks += next->tasks;
+            total += next->size;
+            if (!next->chunks) {
+                longest = most(longest, next->length);
+                continue;
+            }
+            chunks = most(chunks, next->at_once * next->chunks);
+            rows = most(rows, next->at_once);
+            /* Of pages that are never touched the system allocates none. */
+            bytes = most(bytes, next->at_once * next->length * next->width);
+        }
+    }
+    if (total <= TASK) threads = 1;
+    bytes = most(bytes, threads * longest * (int64_t)sizeof(double));
+    LongRows together = {malloc(bytes), malloc(chunks * sizeof(Sum)), malloc(rows * sizeof(double))};
+    int failed = !together.u || !together.sums || !together.means;
+    if (failed) goto end;
+    next = tensors;
+    for (const Options *o = groups; o < groups + count; next += o->count, o++) set_scalars(o, next);
+
+    PARALLEL(num_threads(threads) if (threads > 1)) {
+        char *u = together.u + THREAD * longest * sizeof(double);
         DYNAMIC for (int64_t task = 0; task < tasks; task++) {
-            int64_t j = 0, end = count; /* the last tensor whose first task is not a later one */
+            int64_t j = 0, end = all; /* the last tensor whose first task is not a later one */
             while (end - j > 1) {
                 int64_t middle = (j + end) / 2;
                 if (tensors[middle].first_task <= task) j = middle;
                 else end = middle;
             }
-            const Tensor *x = tensors + j;
-            int64_t all = (x->size + x->length - 1) / x->length;
-            int64_t first = (task - x->first_task) * x->at_once, last = first + x->at_once;
-            rows(x->scalars.flags, o, x, first, last < all ? last : all, u);
+            some_rows(tensors + j, task - tensors[j].first_task, u);
+        }
+        for (const Tensor *x = tensors; x < tensors + all; x++) {
+            if (!x->chunks) continue;
+            for (int64_t row = 0, all_rows = x->size / x->length; row < all_rows;
+                 row += x->at_once) {
+                int64_t here = least(x->at_once, all_rows - row), pieces = here * x->chunks;
+                DYNAMIC for (int64_t i = 0; i < pieces; i++) chunk(x, row, i, SUM, &together);
+                DYNAMIC for (int64_t r = 0; r < here; r++)
+                    together.means[r] = mean_of_chunks(x, together.sums + r * x->chunks);
+                DYNAMIC for (int64_t i = 0; i < pieces; i++) chunk(x, row, i, UPDATE, &together);
+            }
         }
     }
-    free(scratch);
+end:
+    free(together.u);
+    free(together.sums);
+    free(together.means);
     free(tensors);
-    return 0;
+    return failed;
 }

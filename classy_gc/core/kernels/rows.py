@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from array import array
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from classy_gc.core.kernels import Update, local
+from classy_gc.core.kernels.plan import local
+from classy_gc.core.kernels.table import TYPES, Table
+from classy_gc.core.kernels.update import Update
 
 # As rows.c has them.
-_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _FAMILIES = {"sgd": 0, "adam": 1, "rmsprop": 2}
 _FLAGS = {"momentum": 1, "nesterov": 2, "amsgrad": 4, "centered": 32, "before": 64, "after": 128}
-_DOUBLES = "lr beta1 beta2 momentum dampening eps_outside eps_inside l2 decoupled sign buffer_gain"
-_INTEGERS = "family type flags radam waits cached"
-_STEP, _SIZE = 5, 6  # columns of the table
-
-
-class _Options(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_double) for name in _DOUBLES.split()),
-        *((name, ctypes.c_int64) for name in _INTEGERS.split()),
-    )
+_NUMBERS = (
+    *("lr", "beta1", "beta2", "momentum", "dampening", "eps_outside", "eps_inside"),
+    *("l2", "decoupled", "sign", "buffer_gain"),
+)
+_OPTIONS = Struct(f"{len(_NUMBERS)}d6q")
 
 
 @cache
@@ -45,49 +42,48 @@ def missing() -> str | None:
 @cache
 def library() -> Any:
     """What was compiled of ``rows.c``; an OSError or AttributeError where nothing was."""
-    found = ctypes.CDLL(str(next(Path(__file__).parent.glob("_rows.*"), "_rows")))
-    found.classy_gc_step  # noqa: B018
-    return found
+    kernels = ctypes.CDLL(str(next(Path(__file__).parent.glob("_rows.*"), "_rows")))
+    kernels.classy_gc_step.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_int)
+    return kernels
 
 
 def usable(tensors: list[Tensor]) -> bool:
     """Whether the kernel can reach tensors and knows their types."""
-    return all(x.is_cpu and x.dtype in _TYPES for x in tensors)
+    return all(x.is_cpu and x.dtype in TYPES for x in tensors)
 
 
-def launch(update: Update, table: array[int]) -> None:
-    """One step of parameters of one type.
+def launch(steps: Sequence[tuple[Update, Table]]) -> None:
+    """One step of parameter groups.
 
     Args:
-        update: what is to be done, its numbers and flags complete.
-        table: of :mod:`classy_gc.core.kernels`.
+        steps: of each group what is to be done, its numbers and flags complete, and its table.
 
     Raises:
-        MemoryError: there is none for a row of each thread.
+        MemoryError: there is none to work in; nothing has changed.
     """
-    count, threads = len(update.params), torch.get_num_threads()
-    # A step count may have come from another device, or be a float64.
-    own = local(update.steps)
-    steps = own
-    if not {(t.dtype, t.is_cpu) for t in own} <= {(torch.float32, True)}:
-        steps = [t.to("cpu", torch.float32) for t in own]
-    if steps:
-        table[_STEP * count : _SIZE * count] = array("q", [t.data_ptr() for t in steps])
-    options = _Options(
-        family=_FAMILIES[update.family],
-        type=_TYPES[update.params[0].dtype],
-        flags=sum(_FLAGS[flag] for flag in update.flags),
-        **update.numbers,
-    )
-    address = table.buffer_info()[0]
-    failed = library().classy_gc_step(
-        ctypes.c_void_p(address),
-        ctypes.c_void_p(address + table.itemsize * count * _SIZE),
-        ctypes.c_int64(count),
-        ctypes.byref(options),
-        threads,
-    )
+    options, advanced = [], []
+    for update, table in steps:
+        if update.steps and 0 in table["step"]:  # which are no float32 on the CPU
+            copies = [t.to("cpu", torch.float32, copy=True) for t in local(update.steps)]
+            table["step"] = [t.data_ptr() for t in copies]
+            advanced.append((update, table, copies))
+        numbers = update.numbers
+        options.append(
+            _OPTIONS.pack(
+                *[numbers.get(name, 0.0) for name in _NUMBERS],
+                _FAMILIES[update.family],
+                sum([_FLAGS[flag] for flag in update.flags]),
+                numbers.get("radam", False),
+                numbers.get("waits", False),
+                table.count,
+                table.address,
+            )
+        )
+    failed = library().classy_gc_step(b"".join(options), len(steps), torch.get_num_threads())
+    for update, table, _ in advanced:
+        table["step"] = [0] * table.count
+        if not failed:
+            for t in local(update.steps):
+                t.add_(1)
     if failed:
-        raise MemoryError(f"no memory for a row of each of {threads} threads")
-    for t, advanced in zip(own, steps, strict=True) if steps is not own else ():
-        t.copy_(advanced)
+        raise MemoryError("no memory for the rows that a step works on")

@@ -6,9 +6,8 @@ its speed. So it is opt-in: the environment variable ``CLASSY_GC_KERNELS=triton`
 
 from __future__ import annotations
 
-from array import array
 from collections import namedtuple
-from itertools import accumulate
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -16,7 +15,9 @@ import triton.language as tl
 from torch import Tensor
 
 from classy_gc.core._torch import foreach
-from classy_gc.core.kernels import Update, local
+from classy_gc.core.kernels.plan import local
+from classy_gc.core.kernels.table import COLUMNS, TYPES, Table
+from classy_gc.core.kernels.update import Update
 
 _TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 _BLOCK = tl.constexpr(1024)  # elements that a program takes at once
@@ -26,6 +27,8 @@ _COMPILED = {"num_warps": 8, "enable_fp_fusion": False}
 
 # As in update.h, what is constant where it is compiled, and the rest.
 _C = namedtuple("_C", "family dtype momentum nesterov amsgrad radam waits centered before after")
+_Columns = namedtuple("_Columns", COLUMNS)
+_COLUMNS = _Columns(*map(tl.constexpr, range(len(COLUMNS))))
 _O = namedtuple("_O", "lr momentum rise1 beta2 rise2 eps_outside eps_inside l2 decoupled")
 
 
@@ -69,24 +72,31 @@ def store(c, address, at, value):
     tl.store(x + at[1], value.to(c.dtype), mask=at[2] & (address != 0))
 
 
+@triton.jit
+def decay(rate, w):
+    return tl.where(rate == 0, 0.0, rate * w)  # not 0·inf = NaN
+
+
 # A row, or a chunk of a tensor that GC leaves alone.
 @triton.jit(do_not_specialize=["count"])
-def row(c, o, sign, scalars, table, count):
+def row(c, o, column, sign, scalars, first_tasks, table, count):
     task = tl.program_id(0)
     j, end = 0, count  # the last tensor whose first task is not a later one
     while end - j > 1:
         middle = (j + end) // 2
-        later = tl.load(table + 5 * count + middle) > task
+        later = tl.load(first_tasks + middle) > task
         j, end = tl.where(later, j, middle), tl.where(later, middle, end)
-    x, y, z = table + j, table + j + 3 * count, table + j + 6 * count
-    p, g, s0 = tl.load(x), tl.load(x + count), tl.load(x + 2 * count)
-    s1, s2, begin = tl.load(y), tl.load(y + count), tl.load(y + 2 * count)
-    size, length = tl.load(z), tl.load(z + count)
+    p, g = tl.load(table + column.p * count + j), tl.load(table + column.g * count + j)
+    s0 = tl.load(table + column.state0 * count + j)
+    s1 = tl.load(table + column.state1 * count + j)
+    s2 = tl.load(table + column.state2 * count + j)
+    size = tl.load(table + column.size * count + j)
+    length = tl.load(table + column.length * count + j)
     a, b, sign = tl.load(scalars + 2 * j), tl.load(scalars + 2 * j + 1), tl.load(sign)
     if sign == 0:
         return
     n = tl.where(length > 0, length, _CHUNK)
-    start = (task - begin) * n
+    start = (task - tl.load(first_tasks + j)) * n
     end = tl.minimum(n, size - start).to(tl.int32)
     total, mu = tl.zeros([_BLOCK], tl.float64), 0.0
     # Once for μ, whose sum waits for all threads to have read, and once more, out of the cache.
@@ -95,10 +105,10 @@ def row(c, o, sign, scalars, table, count):
             i = first + tl.arange(0, _BLOCK)
             at = (start, i, i < end)
             w = load(c, p, at)
-            d = sign * load(c, g, at) + o.l2 * w - (mu if c.before else 0.0)
+            d = sign * load(c, g, at) + decay(o.l2, w) - (mu if c.before else 0.0)
             m0, m1, m2 = load(c, s0, at), load(c, s1, at), load(c, s2, at)
             u, m0, m1, m2 = c.family(c, o, a, b, d, m0, m1, m2)
-            u += o.decoupled * w
+            u += decay(o.decoupled, w)
             if stores:
                 store(c, s0, at, m0)
                 store(c, s1, at, m1)
@@ -120,25 +130,37 @@ def usable(tensors: list[Tensor]) -> bool:
     return fit and len({x.device for x in tensors}) == 1
 
 
-def launch(update: Update, table: array[int]) -> None:
-    """One step of parameters of one type; ``sign`` may be a tensor: where it is 0 none changes."""
-    params, steps, n = local(update.params), local(update.steps), len(update.params)
-    device, sign = params[0].device, torch.as_tensor(update.numbers["sign"])
-    sizes, lengths = table[6 * n : 7 * n], (x or _CHUNK.value for x in table[7 * n : 8 * n])
-    *first, tasks = accumulate(map(triton.cdiv, sizes, lengths), initial=0)
-    table[5 * n : 6 * n] = array("q", first)
+def launch(steps: Sequence[tuple[Update, Table]]) -> None:
+    """One step of groups; their ``sign`` may be a tensor: where it is 0 nothing changes."""
+    for update, table in steps:
+        counts, sign = local(update.steps), torch.as_tensor(update.numbers["sign"])
+        scalars = _scalars(update, counts)
+        memory = torch.frombuffer(table.memory, dtype=torch.int64).view(len(COLUMNS), -1)
+        types = memory[COLUMNS.index("type")]
+        for dtype in types.unique():
+            of_type = types == dtype
+            _launch(update, TYPES[dtype], sign, scalars[of_type], memory[:, of_type])
+        for place in {t.device for t in counts}:
+            one = _to(place, (sign != 0).float())
+            foreach.add_([t for t in counts if t.device == place], one)
+
+
+def _launch(
+    update: Update, dtype: torch.dtype, sign: Tensor, scalars: Tensor, memory: Tensor
+) -> None:
+    p, count = local(update.params)[0], memory.shape[1]
+    size, length = (memory[COLUMNS.index(name)] for name in ("size", "length"))
+    length = torch.where(length > 0, length, _CHUNK.value)
+    tasks = (size + length - 1) // length
+    first = tasks.cumsum(0) - tasks
     numbers = {f"rise{i}": 1 - update.numbers.get(f"beta{i}", 0) for i in (1, 2)} | update.numbers
     flags = update.flags | {k for k in ("radam", "waits") if numbers.get(k)}
     family = {"sgd": sgd, "adam": adam, "rmsprop": rmsprop}[update.family]
-    case = family, _TYPES[params[0].dtype], *(k in flags for k in _C._fields[2:])
+    case = family, _TYPES[dtype], *(k in flags for k in _C._fields[2:])
     c, o = _C(*map(tl.constexpr, case)), _O(*(float(numbers.get(k, 0)) for k in _O._fields))
-    with torch.cuda.device_of(params[0]):
-        table = _to(device, torch.frombuffer(table, dtype=torch.int64))
-        scalars = (_to(device, x.float()) for x in (sign, _scalars(update, steps)))
-        row[(max(tasks, 1),)](c, o, *scalars, table, n, **_COMPILED)
-    for place in {t.device for t in steps}:
-        one = _to(place, (sign != 0).float())
-        foreach.add_([t for t in steps if t.device == place], one)
+    with torch.cuda.device_of(p):
+        args = (_to(p.device, x) for x in (sign.float(), scalars.float(), first, memory))
+        row[(max(int(tasks.sum()), 1),)](c, o, _COLUMNS, *args, count, **_COMPILED)
 
 
 def _to(place: torch.device, x: Tensor) -> Tensor:

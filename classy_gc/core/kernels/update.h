@@ -12,9 +12,12 @@
  * loop, and the loops vectorize.
  */
 
+/* rate·x, and 0 at rate 0 whatever x is: weights of −inf are masks, and 0·inf would be NaN. */
+INLINE A NAME(decay)(A rate, A x) { return rate != 0 ? rate * x : 0; }
+
 /* The gradient that the moments see, but for C. */
 INLINE A NAME(gradient)(const Options *o, const T *p, const T *g, int64_t i) {
-    return (A)o->sign * LOAD(g[i]) + (A)o->l2 * LOAD(p[i]);
+    return (A)o->sign * LOAD(g[i]) + NAME(decay)((A)o->l2, LOAD(p[i]));
 }
 
 /* m ← momentum·m + (1 − dampening)·d; u = m, or Nesterov's d + momentum·m. */
@@ -61,43 +64,43 @@ INLINE A NAME(rmsprop)(const int c, const Options *o, const Scalars *k, A d, T *
     return b;
 }
 
-/* μ of n values of x, by a sum in double. Of equal elements it is what each of them is: in float32
- * since their sum is exact, in float64 since what is summed is the distance from the first. */
-#define MEAN(mean, x, origin)                                                                     \
-    A mean;                                                                                       \
-    {                                                                                             \
-        double sum = 0;                                                                           \
-        SIMD(reduction(+ : sum)) for (int64_t i = 0; i < n; i++) sum += (double)(x) - (origin);    \
-        mean = (A)((origin) + sum / (double)n);                                                   \
+/* The sum of n values of x, in double. The mean of equal elements is what each of them is: in
+ * float32 since their sum is exact, in float64 since what is summed is the distance from the first. */
+#define SUM_OF(x, from)                                                                        \
+    {                                                                                          \
+        const double from_ = (from);                                                           \
+        double total = 0;                                                                      \
+        SIMD(reduction(+ : total)) for (int64_t i = 0; i < n; i++) total += (double)(x)-from_;  \
+        sum = (Sum){total, from_};                                                             \
     }
 
 /* The same, and the values stay in u: where arithmetic is float32 in one loop. */
-#define MEAN_KEPT(mean, x)                                                     \
-    if (sizeof(A) == sizeof(double)) {                                         \
-        SIMD() for (int64_t i = 0; i < n; i++) u[i] = (x);                     \
-    }                                                                          \
-    const double mean##_origin = sizeof(A) == sizeof(double) ? u[0] : 0;       \
-    MEAN(mean, sizeof(A) == sizeof(double) ? u[i] : (u[i] = (x)), mean##_origin)
+#define SUM_KEPT(x)                                                 \
+    if (sizeof(A) == sizeof(double)) {                              \
+        SIMD() for (int64_t i = 0; i < n; i++) u[i] = (x);          \
+        SUM_OF(u[i], u[0]);                                         \
+    } else {                                                        \
+        SUM_OF(u[i] = (x), 0);                                      \
+    }
 
-/* μ of the gradient; in half precision that stays in u, for what it takes to convert it twice. */
-INLINE A NAME(mean_gradient)(const Options *o, const T *restrict p, const T *restrict g,
-                             A *restrict u, int64_t n) {
-    if (sizeof(T) < sizeof(A)) {
-        MEAN_KEPT(mean, NAME(gradient)(o, p, g, i));
-        return mean;
-    }
+/* The sum of the gradient. In half precision the gradient stays in u: to convert it is slow. */
+INLINE Sum NAME(sum_gradient)(const Options *o, const T *restrict p, const T *restrict g,
+                              A *restrict u, int64_t n) {
+    Sum sum;
     const double origin = sizeof(A) == sizeof(double) ? NAME(gradient)(o, p, g, 0) : 0;
-    if (o->l2 != 0) {
-        MEAN(mean, NAME(gradient)(o, p, g, i), origin);
-        return mean;
+    if (sizeof(T) < sizeof(A)) {
+        SUM_KEPT(NAME(gradient)(o, p, g, i));
+    } else if (o->l2 != 0) {
+        SUM_OF(NAME(gradient)(o, p, g, i), origin);
+    } else {
+        SUM_OF((A)o->sign * LOAD(g[i]), origin);
     }
-    MEAN(mean, (A)o->sign * LOAD(g[i]), origin);
-    return mean;
+    return sum;
 }
 
 /* The direction of element i, decoupled decay included; x is the weight. */
 #define DIRECTION(x)                                                                          \
-    ((c & DECOUPLED ? wd * (x) : 0) +                                                         \
+    ((c & DECOUPLED ? NAME(decay)(wd, x) : 0) +                                               \
      family(c, o, k,                                                                          \
             (c & BEFORE && sizeof(T) < sizeof(A) ? u[i] : NAME(gradient)(o, p, g, i)) - mu_g, \
             s, i))
@@ -105,13 +108,24 @@ INLINE A NAME(mean_gradient)(const Options *o, const T *restrict p, const T *res
 typedef A NAME(Family)(int, const Options *, const Scalars *, A, T *const *, int64_t);
 
 INLINE void NAME(row)(NAME(Family) *const family, const int c, const Options *o, const Scalars *k,
-                      T *restrict p, const T *restrict g, T *const *s, A *restrict u, int64_t n) {
+                      T *restrict p, const T *restrict g, T *const *s, A *restrict u, int64_t n,
+                      Work *work) {
     const A lr = (A)o->lr, wd = (A)o->decoupled;
-    const A mu_g = c & BEFORE ? NAME(mean_gradient)(o, p, g, u, n) : 0;
+    A mu_g = 0;
+    Sum sum = {0, 0};
+    if (c & BEFORE && work->passes & SUM) sum = NAME(sum_gradient)(o, p, g, u, n);
+    if (c & AFTER && work->passes & SUM) {
+        SUM_KEPT(DIRECTION(LOAD(p[i])));
+    }
+    if (work->passes == SUM) {
+        work->sum = sum;
+        return;
+    }
+    const A mu = (A)(work->passes & SUM ? sum.origin + sum.sum / (double)n : work->mean);
+    if (c & BEFORE) mu_g = mu;
     if (c & WAITS) {
         SIMD() for (int64_t i = 0; i < n; i++) (void)DIRECTION(0);
     } else if (c & AFTER) {
-        MEAN_KEPT(mu, DIRECTION(LOAD(p[i])));
         SIMD() for (int64_t i = 0; i < n; i++) p[i] = STORE(LOAD(p[i]) - lr * (u[i] - mu));
     } else {
         SIMD() for (int64_t i = 0; i < n; i++) {
@@ -122,23 +136,23 @@ INLINE void NAME(row)(NAME(Family) *const family, const int c, const Options *o,
 }
 
 #undef DIRECTION
-#undef MEAN_KEPT
-#undef MEAN
+#undef SUM_KEPT
+#undef SUM_OF
 
-/* Rows `first` to `last` of x, in the case that its flags say. */
+/* What is to be done of x, in the case that its flags say. */
 #define CASE(family, c)                                                                          \
     case c:                                                                                      \
-        for (int64_t r = first; r < last; r++) {                                                 \
-            int64_t at = r * x->length, n = x->size - at < x->length ? x->size - at : x->length; \
+        for (int64_t at = work->at; at < work->end; at += work->length) {                        \
+            int64_t n = work->end - at < work->length ? work->end - at : work->length;           \
             T *s[STATES];                                                                        \
             for (int j = 0; j < STATES; j++) s[j] = (T *)x->state[j] + at;                       \
             NAME(row)(NAME(family), c, o, &x->scalars, (T *)x->p + at, (const T *)x->g + at, s,  \
-                      u, n);                                                                     \
+                      (A *)work->u, n, work);                                                    \
         }                                                                                        \
         return;
 #define ROWS_OF(family, cases)                                                                \
     CLONES static void NAME(family##_rows)(int64_t c, const Options *o, const Tensor *x,      \
-                                           int64_t first, int64_t last, void *u) {            \
+                                           Work *work) {                                      \
         switch (c) { cases }                                                                  \
     }
 

@@ -54,7 +54,7 @@ def test_ragged_rows(cls, options):
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=FUSED))
 def test_long_rows_and_unaligned_memory(cls, options):
     options = options | ({"eps": 1e-2} if accepts(cls, "eps") else {})
-    weights, grads = problem([(2, 10**6), (5, 7)], steps=2)
+    weights, grads = problem([(2, 10**6), (5, 7), (1, 2**18 + 1)], steps=2)
     whole = [torch.zeros(w.numel() + 3) for w in weights]
     params = []
     for memory, w in zip(whole, weights, strict=True):
@@ -69,7 +69,8 @@ def test_long_rows_and_unaligned_memory(cls, options):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=FUSED))
 def test_results_are_the_same_bits_for_every_number_of_threads(cls, options, dtype, two_threads):
-    weights, grads = problem([(40, 3001), (70000,), (3, 5), (64, 8, 3, 3)], steps=3, dtype=dtype)
+    shapes = [(40, 3001), (70000,), (3, 5), (64, 8, 3, 3), (3, 300_001)]  # whose rows are shared
+    weights, grads = problem(shapes, steps=2, dtype=dtype)
     results = []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
@@ -89,8 +90,8 @@ def test_a_row_of_equal_elements_ends_where_it_was(cls, options, dtype):
         options.pop("decoupled_weight_decay", None)
         options |= {"weight_decay": 0.0} if cls is core.AdamW else {}
     row = torch.tensor([0.1, -0.7, 3e-3], dtype=dtype)[:, None]
-    weights = [row.expand(3, n).clone() for n in (7, 1001, 30011)]
-    grads = [[row.expand_as(w) * (t / 3 - 1.3) for w in weights] for t in range(10)]
+    weights = [row.expand(3, n).clone() for n in (7, 1001, 300_011)]
+    grads = [[row.expand_as(w) * (t / 3 - 1.3) for w in weights] for t in range(4)]
     params, optimizer = train(cls, weights, grads, **options, use_gc=True)
     assert optimizer.step_paths() == ["one pass"]
     assert_same(params, weights)
@@ -260,6 +261,15 @@ def test_state_on_another_device_is_refused_at_the_step(cls):
     state[name] = state[name].to("meta")
     with pytest.raises(ValueError, match=r"on cpu, and its state .* on meta"):
         optimizer.step()
+
+
+def test_step_counts_in_float64_go_on_where_float32_ends():
+    p = Parameter(torch.ones(2, 3))
+    optimizer = core.Adam([p], use_gc=True)
+    advance(optimizer, [[torch.ones(2, 3)]])
+    optimizer.state[p]["step"] = torch.tensor(2.0**24, dtype=torch.float64)
+    advance(optimizer, [[torch.ones(2, 3)]] * 2)
+    assert optimizer.state[p]["step"] == 2**24 + 2
 
 
 @pytest.mark.parametrize("default", [torch.float64, torch.float32], ids=str)

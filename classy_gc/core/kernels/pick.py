@@ -1,0 +1,49 @@
+"""Which kernel steps a parameter group."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+
+from classy_gc.core.kernels.update import KernelOptimizer
+
+
+def pick(optimizer: KernelOptimizer, group: dict[str, Any]) -> tuple[Any, str | None]:
+    """The kernel that steps a group, as far as its options tell.
+
+    Args:
+        optimizer: whose class the kernels may know.
+        group: one of its parameter groups.
+
+    Returns:
+        The kernel's module and None, or None and why there is none.
+
+    Raises:
+        ValueError: ``CLASSY_GC_KERNELS`` has a value that it cannot have.
+    """
+    choice = os.environ.get("CLASSY_GC_KERNELS", "")
+    if choice not in ("", "0", "triton"):
+        raise ValueError(f"Invalid CLASSY_GC_KERNELS: {choice!r}, must be 0, triton, or unset")
+    if choice == "0":
+        return None, "CLASSY_GC_KERNELS is 0"
+    if optimizer.kernel_update is None:
+        return None, f"there is no kernel for {type(optimizer).__name__}"
+    if not group["use_gc"] and not (group["fused"] and optimizer.kernel_without_gc):
+        return None, "use_gc is off"
+    if group["fused"] is None and group["foreach"] is not None:
+        return None, "foreach is set"
+    if group["fused"] is not None and not group["fused"]:
+        return None, "fused is off"
+    for name in ("differentiable", "capturable"):
+        if group.get(name):
+            return None, f"{name} is on"
+    device = group["params"][0].device.type if group["params"] else "cpu"
+    name = "rows"
+    if choice == "triton" and (device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"):
+        name = "triton_rows"
+    elif device != "cpu":
+        return None, f"there is no kernel for {device}"
+    kernel = import_module(f"classy_gc.core.kernels.{name}")
+    reason = kernel.missing()
+    return (None if reason else kernel), reason

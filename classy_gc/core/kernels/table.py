@@ -1,0 +1,44 @@
+"""The table of a parameter group, which tells a kernel where its tensors lie."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import torch
+
+#: Of each parameter: addresses of itself, its gradient, step count and state, or 0; the number of
+#: its elements; the length of its rows, or 0 where GC leaves it alone; its type; whether its
+#: momentum starts with this step. ``rows.c`` has the same order.
+COLUMNS = ("p", "g", "step", "state0", "state1", "state2", "size", "length", "type", "new")
+#: the types of elements, by their numbers in the table
+TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+class Table:
+    """Columns of integers, with an entry for each parameter of a group.
+
+    Args:
+        count: the number of parameters.
+
+    Example:
+        >>> table = Table(2)
+        >>> table["size"] = [3, 4]
+        >>> table["size"].tolist(), table["new"].tolist()
+        ([3, 4], [0, 0])
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.memory = array("q", bytes(8 * count * len(COLUMNS)))
+        self.address, _ = self.memory.buffer_info()
+
+    def _slice(self, column: str) -> slice:
+        start = COLUMNS.index(column) * self.count
+        return slice(start, start + self.count)
+
+    def __getitem__(self, column: str) -> array[int]:
+        return self.memory[self._slice(column)]
+
+    def __setitem__(self, column: str, values: Sequence[int]) -> None:
+        self.memory[self._slice(column)] = array("q", values)
