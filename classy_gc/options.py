@@ -1,10 +1,13 @@
-"""Options that people write in configs: what is allowed, and one clear error for the rest."""
+"""Options that people write in configs: what is allowed, and one clear error for the rest.
+
+A table of options is called ``OPTIONS`` everywhere, and maps names to ``(default, rule)``.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 
@@ -26,7 +29,13 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, and not true or false.
+
+    Example:
+        >>> is_number(0.5), is_number(math.nan)
+        (True, False)
+    """
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -34,21 +43,63 @@ def _betas(value: Any) -> bool:
     return (
         isinstance(value, (list, tuple))
         and len(value) == 2
-        and all(_number(b) and 0 <= b < 1 for b in value)
+        and all(is_number(b) and 0 <= b < 1 for b in value)
     )
 
 
-NUMBER = Rule("a number", _number)
-POSITIVE = Rule("a number > 0", lambda v: _number(v) and v > 0)
-NON_NEGATIVE = Rule("a number >= 0", lambda v: _number(v) and v >= 0)
-SHARE = Rule("a number in [0, 1]", lambda v: _number(v) and 0 <= v <= 1)
-FRACTION = Rule("a number in [0, 1)", lambda v: _number(v) and 0 <= v < 1)
+NUMBER = Rule("a number", is_number)
+POSITIVE = Rule("a number > 0", lambda v: is_number(v) and v > 0)
+NON_NEGATIVE = Rule("a number >= 0", lambda v: is_number(v) and v >= 0)
+SHARE = Rule("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)
+FRACTION = Rule("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
 BETAS = Rule("a list of two numbers in [0, 1)", _betas, schedulable=False)
 BOOL = Rule("true or false", lambda v: isinstance(v, bool), schedulable=False)
 SWITCH = Rule("true, false or null", lambda v: v is None or isinstance(v, bool), schedulable=False)
 GC_FLAG = Rule("true or false", lambda v: isinstance(v, bool))
 COUNT = Rule("an integer > 0", lambda v: is_integer(v) and v > 0)
+TEXT = Rule("a string", lambda v: isinstance(v, str), schedulable=False)
 MAPPING = Rule("an object", lambda v: isinstance(v, Mapping), schedulable=False)
+ANYTHING = Rule("anything", lambda v: True, schedulable=False)
+
+# Options that mean the same in every optimizer.
+_BY_NAME = {
+    **dict.fromkeys(("lr", "weight_decay", "eps"), NON_NEGATIVE),
+    **dict.fromkeys(("momentum", "alpha"), FRACTION),
+    **dict.fromkeys(("use_gc", "gc_conv_only", "gc_loc"), GC_FLAG),
+    **dict.fromkeys(("fused", "foreach"), SWITCH),
+    "betas": BETAS,
+    "initial_square_avg": NON_NEGATIVE._replace(schedulable=False),  # read once, at the start
+    "initial_accumulator_value": NON_NEGATIVE._replace(schedulable=False),
+}
+
+
+def rule_of(name: str, default: Any) -> Rule:
+    """What an option of an optimizer accepts, as far as its name and its default tell.
+
+    Args:
+        name: of the option.
+        default: of the option; of a list, the rule wants as many numbers.
+
+    Example:
+        >>> [rule_of(*option).allowed for option in (("lr", 0.1), ("d0", 1), ("etas", (0.5, 1.2)))]
+        ['a number >= 0', 'a number', 'a list of 2 numbers']
+    """
+    if name in _BY_NAME and _BY_NAME[name].accepts(default):
+        return _BY_NAME[name]
+    if isinstance(default, (list, tuple)):
+        return _numbers(default)
+    kinds = {bool: BOOL, int: NUMBER, float: NUMBER, str: TEXT}
+    return kinds.get(type(default), ANYTHING)
+
+
+def _numbers(default: Sequence[float | None]) -> Rule:
+    def accepts(value: Any) -> bool:
+        if not isinstance(value, (list, tuple)) or len(value) != len(default):
+            return False
+        return all(is_number(v) or v is d is None for v, d in zip(value, default, strict=True))
+
+    null = ", the first may be null" if None in default else ""
+    return Rule(f"a list of {len(default)} numbers{null}", accepts, schedulable=False)
 
 
 def or_null(rule: Rule) -> Rule:

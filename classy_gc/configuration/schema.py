@@ -21,7 +21,7 @@ from classy_vision.tasks.classification_task import BatchNormSyncMode, Broadcast
 
 import classy_gc.dataset
 import classy_gc.hooks  # noqa: F401  with the imports below, what registers the names of configs
-from classy_gc.optim.check import check_optimizer
+from classy_gc.optim.stock import check_stock_optimizer
 from classy_gc.options import (
     COUNT,
     MAPPING,
@@ -184,7 +184,7 @@ def check_config(config: Any) -> None:
         _check_section(head, f"model.heads[{i}]", HEAD_REGISTRY)
     if trained:
         _check_section(config["optimizer"], "optimizer", OPTIMIZER_REGISTRY)
-        check_optimizer(config["optimizer"])
+        check_stock_optimizer(config["optimizer"])
         if task in _PARAMWISE and "param_groups" in config["optimizer"]:
             raise ValueError(
                 f"unknown key 'param_groups' in optimizer of task {config['name']!r}; the task "

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from classy_vision.optim import register_optimizer
+from classy_vision.optim import Adam, register_optimizer
 
 from classy_gc import core
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
-from classy_gc.options import BETAS, BOOL, NON_NEGATIVE
 
 
 @register_optimizer("adam_gc")
@@ -37,10 +34,4 @@ class AdamGC(ClassyGCOptimizer):
     """
 
     core_class = core.Adam
-    options: ClassVar = {
-        "lr": (0.1, NON_NEGATIVE),
-        "betas": ((0.9, 0.999), BETAS),
-        "eps": (1e-8, NON_NEGATIVE),
-        "weight_decay": (0.0, NON_NEGATIVE),
-        "amsgrad": (False, BOOL),
-    }
+    stands_for = Adam

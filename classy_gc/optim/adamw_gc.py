@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from classy_vision.optim import register_optimizer
+from classy_vision.optim import AdamW, register_optimizer
 
 from classy_gc import core
-from classy_gc.optim.adam_gc import AdamGC
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
-from classy_gc.options import NON_NEGATIVE
 
 
 @register_optimizer("adamw_gc")
@@ -39,9 +37,5 @@ class AdamWGC(ClassyGCOptimizer):
     """
 
     core_class = core.AdamW
-    options: ClassVar = {
-        **AdamGC.options,
-        "lr": (0.001, NON_NEGATIVE),
-        "weight_decay": (0.01, NON_NEGATIVE),
-    }
+    stands_for = AdamW
     config_defaults: ClassVar = {"lr": 0.01}

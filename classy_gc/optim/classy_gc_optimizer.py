@@ -10,31 +10,23 @@ import torch
 
 from classy_gc.core import CentralizedOptimizer, RMSprop
 from classy_gc.optim.fused import fused_supported
-from classy_gc.optim.param_scheduler.checks import check_schedulable, check_schedulers
 from classy_gc.optim.scheduled_gc import (
     ScheduledGC,
     as_groups,
-    log_baseline,
+    check_no_param_groups,
+    label_of,
     momentum_drives_betas,
     with_momentum,
 )
-from classy_gc.options import (
-    FRACTION,
-    GC_FLAG,
-    SWITCH,
-    Rule,
-    check_known,
-    check_options,
-    without_comments,
-)
+from classy_gc.optim.stock import CLASSY_KEYS
+from classy_gc.options import Rule, check_known, check_options, rule_of, without_comments
 
-#: what every GC optimizer accepts besides its own options: (default, rule)
-GC_OPTIONS = {"use_gc": (False, GC_FLAG), "gc_conv_only": (False, GC_FLAG)}
-SPEED_OPTIONS = {"fused": (None, SWITCH), "foreach": (None, SWITCH)}
+REQUIRED = inspect.Parameter.empty
 
-#: keys of an optimizer config that are Classy Vision's own
-CLASSY_KEYS = ("name", "num_epochs", "param_schedulers")
-
+# Of no use where Classy Vision trains: CUDA graphs, and autograd through the step.
+LEFT_OUT = ("params", "capturable", "differentiable")
+_SPEED = ("fused", "foreach")
+_IN_JSON = (bool, int, float, str, type(None), list, tuple, Mapping)
 
 _GC_DOC = """use_gc (bool): centralize gradients row by row; a row is what the first index of a
             tensor selects, whatever module holds it (default: False)
@@ -46,29 +38,64 @@ _SPEED_DOC = """fused (bool, optional): torch's fused kernels (default: None, wh
 _RAISES_DOC = """ValueError: an unknown key, or a value out of its range."""
 
 
-def check_no_param_groups(config: Mapping[str, Any], label: str) -> None:
-    """Says which tasks read ``param_groups``: one that does has taken them out of the config.
+def constructor_options(constructor: type) -> dict[str, tuple[Any, Rule]]:
+    """What a constructor takes that a config can say: option: (default, rule).
 
     Args:
-        config: of the optimizer.
-        label: whose it is, for the message.
+        constructor: a class; options without a default have :data:`REQUIRED`.
 
-    Raises:
-        ValueError: they are there.
+    Example:
+        >>> default, rule = constructor_options(torch.optim.Adagrad)["lr_decay"]
+        >>> default, rule.allowed
+        (0, 'a number')
     """
-    if "param_groups" in config:
-        raise ValueError(
-            f"{label}: param_groups needs the task 'paramwise_classification_task' or "
-            "'paramwise_fine_tuning', which read it beside the name of their optimizer"
+    if constructor.__init__ is CentralizedOptimizer.__init__:  # the parent's is behind it
+        constructor = next(
+            c for c in constructor.__mro__ if not issubclass(c, CentralizedOptimizer)
         )
+    options = {}
+    for option in inspect.signature(constructor).parameters.values():
+        default = option.default
+        if repr(default) == "<required parameter>":  # of older versions of torch
+            default = REQUIRED
+        plain = option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)
+        if plain and (default is REQUIRED or isinstance(default, _IN_JSON)):
+            options[option.name] = (default, rule_of(option.name, default))
+    return options
+
+
+def options_table(
+    core_class: type, constructor: type | None = None, left_out: tuple[str, ...] = LEFT_OUT
+) -> dict[str, tuple[Any, Rule]]:
+    """The options of an optimizer, in the order of its positional arguments.
+
+    Args:
+        core_class: the optimizer of torch; its GC options and speed switches come last.
+        constructor: whose options the others are (default: None, those of ``core_class``).
+        left_out: options that are not offered.
+    """
+    of_class = constructor_options(core_class)
+    others = of_class if constructor is None else constructor_options(constructor)
+    # One of torch's own classes is centralized once it is built.
+    added = getattr(core_class, "added_defaults", CentralizedOptimizer.added_defaults)
+    gc = {name: (default, rule_of(name, default)) for name, default in added.items()}
+    speed = {name: of_class[name] for name in _SPEED if name in of_class}
+    left_out = {*left_out, *CentralizedOptimizer.added_defaults, *speed}
+    return {**{k: v for k, v in others.items() if k not in left_out}, **gc, **speed}
+
+
+def _signature(options: Mapping[str, tuple[Any, Rule]]) -> inspect.Signature:
+    return inspect.Signature(
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
+        for name, (default, _) in options.items()
+    )
 
 
 class ClassyGCOptimizer(ScheduledGC):
     """A Classy Vision optimizer around one of :mod:`classy_gc.core`.
 
-    A subclass names its ``core_class`` and its ``options``; everything else is here. What
-    ``__init__`` and ``from_config`` accept is that table, :data:`GC_OPTIONS` and
-    :data:`SPEED_OPTIONS`.
+    A subclass names its ``core_class``; its options, with their defaults and what they accept,
+    are read from the constructor of that class, or of the stock class that it ``stands_for``.
 
     ParamSchedulers drive every numeric option and the GC options; a scheduled ``use_gc`` is
     on while its value is not zero. Where the core optimizer has ``betas``, a schedule of
@@ -92,9 +119,11 @@ class ClassyGCOptimizer(ScheduledGC):
         ([[1.5, 0.5]], True)
     """
 
-    core_class: ClassVar[type[torch.optim.Optimizer]]
-    #: option: (default, rule), in the order of the core class
-    options: ClassVar[dict[str, tuple[Any, Rule]]] = {}
+    core_class: type[torch.optim.Optimizer]
+    #: Classy Vision's class whose options, defaults and positional arguments these are
+    stands_for: ClassVar[type | None] = None
+    #: option: (default, rule), of all options; a subclass gives those that differ
+    OPTIONS: Mapping[str, tuple[Any, Rule]] = {}
     #: defaults that differ between a JSON config and the constructor
     config_defaults: ClassVar[dict[str, Any]] = {}
 
@@ -103,31 +132,18 @@ class ClassyGCOptimizer(ScheduledGC):
         if cls.__doc__:
             for key, text in (("gc", _GC_DOC), ("speed", _SPEED_DOC), ("raises", _RAISES_DOC)):
                 cls.__doc__ = cls.__doc__.replace(f"{{{key}}}", text)
-        cls.__signature__ = inspect.Signature(
-            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
-            for name, (default, _) in cls._table().items()
-        )
-
-    @classmethod
-    def _added_defaults(cls) -> Mapping[str, Any]:
-        # One of torch's own classes is centralized once it is built.
-        return getattr(cls.core_class, "added_defaults", CentralizedOptimizer.added_defaults)
-
-    @classmethod
-    def _table(cls) -> dict[str, tuple[Any, Rule]]:
-        gc, added = dict(GC_OPTIONS), cls._added_defaults()
-        if "gc_loc" in added:
-            gc["gc_loc"] = (added["gc_loc"], GC_FLAG)
-        known = inspect.signature(cls.core_class).parameters
-        speed = {name: option for name, option in SPEED_OPTIONS.items() if name in known}
-        return {**cls.options, **gc, **speed}
+        if hasattr(cls, "core_class"):
+            left_out = (*LEFT_OUT, "maximize")
+            table = options_table(cls.core_class, cls.stands_for, left_out)
+            cls.OPTIONS = {**table, **vars(cls).get("OPTIONS", {})}
+            cls.__signature__ = _signature(cls.OPTIONS)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
-        given = dict(zip(self._table(), args, strict=False))
+        given = dict(zip(self.OPTIONS, args, strict=False))
         if len(args) > len(given) or given.keys() & options.keys():
-            inspect.signature(type(self)).bind(*args, **options)  # Python's own words
-        self._options = self._validated({**given, **options})
+            _signature(self.OPTIONS).bind(*args, **options)  # raises, in Python's own words
+        self._options = self._checked({**given, **options})
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ClassyGCOptimizer:
@@ -141,52 +157,44 @@ class ClassyGCOptimizer(ScheduledGC):
             ValueError: an unknown key, a value out of its range, or a schedule for what
                 cannot be scheduled.
         """
-        label = cls.label()
         config = without_comments(config)
+        check_no_param_groups(config, label_of(cls))
         options = {k: v for k, v in config.items() if k not in CLASSY_KEYS}
-        check_no_param_groups(config, label)
-        check_known(config, [*CLASSY_KEYS, *cls._table()], label)
-        check_schedulers(config, label, cls._schedulable())
         optimizer = cls(**{**cls.config_defaults, **options})
-        optimizer.num_epochs = config.get("num_epochs")
+        optimizer.keep_schedules(config, optimizer.group_options()[1])
         return optimizer
 
-    @classmethod
-    def _schedulable(cls) -> dict[str, Rule]:
-        rules = {name: rule for name, (_, rule) in cls._table().items() if rule.schedulable}
-        # As torch's OneCycleLR has it, the momentum of an Adam is its first beta.
-        return {**rules, "momentum": FRACTION} if "betas" in cls.options else rules
-
-    @classmethod
-    def _group_rules(cls) -> dict[str, Rule]:
-        """Of the options that can differ between groups."""
-        known = {*inspect.signature(cls.core_class).parameters, *cls._added_defaults()}
-        rules = {
-            name: rule
-            for name, (_, rule) in cls._table().items()
-            if name in known and name not in SPEED_OPTIONS
-        }
-        return {**rules, **cls._schedulable()}
-
-    def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
-        return with_momentum(dict(self._options), self._group_rules())
-
-    @classmethod
-    def _validated(cls, options: dict[str, Any]) -> dict[str, Any]:
-        options = check_options(options, cls._table(), cls.label())
-        if "betas" in options:
-            options["betas"] = tuple(map(float, options["betas"]))
+    def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The values of all options, once they are found to be allowed, alone and together."""
+        label = self.label()
+        theirs = constructor_options(self.core_class).keys() - {*self.OPTIONS, *LEFT_OUT}
+        for name in options:
+            if name in theirs:
+                raise ValueError(
+                    f"unknown key {name!r} in {label}; 'torch_gc' has it, with "
+                    f'"optimizer": {self.core_class.__name__!r}'
+                )
+        check_known(options, [*CLASSY_KEYS, *self.OPTIONS], label)
+        options = check_options(options, self.OPTIONS, label)
+        for name, value in options.items():
+            if value is REQUIRED:
+                raise ValueError(f"missing key {name!r} in {label}")
+            if isinstance(value, (list, tuple)):
+                options[name] = tuple(map(float, value)) if name == "betas" else tuple(value)
         try:  # what torch says of options that do not go together, before anything is built
-            cls._built([torch.zeros(1, 1)], options)
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{cls.label()}: {error}") from error
+            built = self._built([{"params": [torch.zeros(1, 1)]}], options)
+        except Exception as error:  # whatever a class raises
+            raise ValueError(f"{label}: {error or type(error).__name__}") from error
+        self._in_groups = built.param_groups[0].keys() - {"params", *_SPEED}
         return options
 
-    def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
-        groups = list(map(self._checked_group, as_groups(param_groups)))
-        for options in (self._checked_group(kwargs), *groups):
-            check_schedulable(options, self._group_rules(), self.label())
-        super().set_param_groups(groups, **kwargs)
+    def _built(self, params: list[Any], options: dict[str, Any]) -> torch.optim.Optimizer:
+        """The core optimizer."""
+        return self.core_class(params, **options)
+
+    def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
+        rules = {name: rule for name, (_, rule) in self.OPTIONS.items() if name in self._in_groups}
+        return with_momentum(dict(self._options), rules)
 
     def _checked_group(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """The group, once it is found to have no option that the optimizer lacks."""
@@ -194,13 +202,12 @@ class ClassyGCOptimizer(ScheduledGC):
         if "weight_decay" not in self._options and group.get("weight_decay") == 0:
             # Which Classy Vision's tasks give BatchNorm, whatever the optimizer.
             del group["weight_decay"]
-        check_known(group, ["params", "param_names", *self._group_rules()], self.label())
+        check_known(group, ["params", "param_names", *self.group_options()[1]], self.label())
         return group
 
-    @classmethod
-    def _built(cls, params: list[Any], options: dict[str, Any]) -> CentralizedOptimizer:
-        """The core optimizer."""
-        return cls.core_class(params, **options)
+    def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
+        groups = list(map(self._checked_group, as_groups(param_groups)))
+        super().set_param_groups(groups, **self._checked_group(kwargs))
 
     def prepare(self, param_groups: Any) -> None:
         """Builds the core optimizer; called by ``set_param_groups``.
@@ -208,14 +215,10 @@ class ClassyGCOptimizer(ScheduledGC):
         Args:
             param_groups: as for torch, once the model is on its device.
         """
-        groups = list(param_groups)
-        if groups and not isinstance(groups[0], Mapping):
-            groups = as_groups(groups)
-        groups = list(map(self._checked_group, groups))  # zero calls this alone
+        groups = list(map(self._checked_group, as_groups(param_groups)))  # zero calls this alone
         options = dict(self._options)
         if options.get("fused", True) is None and not options["foreach"]:
             options["fused"] = all(self._fuses(p) for g in groups for p in g["params"]) or None
-        log_baseline(self.label(), options, groups)  # before torch writes into the groups
         self.optimizer = self._built(groups, options)
         momentum_drives_betas(self.optimizer)
 

@@ -17,16 +17,15 @@ from classy_vision.optim.rmsprop_tf import RMSpropTFOptimizer
 from classy_vision.optim.zero import ZeRO
 
 from classy_gc.core import centralize_optimizer
-from classy_gc.optim.classy_gc_optimizer import CLASSY_KEYS, GC_OPTIONS, check_no_param_groups
-from classy_gc.optim.param_scheduler.checks import check_schedulers
 from classy_gc.optim.scheduled_gc import (
     ScheduledGC,
     as_groups,
-    log_baseline,
+    check_no_param_groups,
+    label_of,
     momentum_drives_betas,
     with_momentum,
 )
-from classy_gc.optim.stock import base_config, is_stock, stock_group_options
+from classy_gc.optim.stock import CLASSY_KEYS, base_config, is_stock, stock_group_options
 from classy_gc.options import (
     GC_FLAG,
     SWITCH,
@@ -79,9 +78,8 @@ class GC(ScheduledGC):
         [[1.5, 0.5]]
     """
 
-    _TABLE: ClassVar = {
-        **GC_OPTIONS,
-        "gc_loc": (False, GC_FLAG),
+    OPTIONS: ClassVar = {
+        **dict.fromkeys(("use_gc", "gc_conv_only", "gc_loc"), (False, GC_FLAG)),
         "decoupled_weight_decay": (None, SWITCH),
     }
 
@@ -111,7 +109,7 @@ class GC(ScheduledGC):
             "gc_loc": gc_loc,
             "decoupled_weight_decay": decoupled_weight_decay,
         }
-        self._options = check_options(options, self._TABLE, self.label())
+        self._options = check_options(options, self.OPTIONS, self.label())
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> GC:
@@ -124,34 +122,27 @@ class GC(ScheduledGC):
         Raises:
             ValueError: an unknown key or optimizer, or a value out of its range.
         """
-        label = cls.label()
+        label = label_of(cls)
         config = without_comments(config)
         check_no_param_groups(config, label)
-        check_known(config, [*CLASSY_KEYS, "base_optimizer", *cls._TABLE], label)
+        check_known(config, [*CLASSY_KEYS, "base_optimizer", *cls.OPTIONS], label)
         base = base_config(config, label)
         base_class = OPTIMIZER_REGISTRY[base["name"]]
-        rules = None  # of others we don't know the keys
-        if is_stock(base_class) and base_class is not ZeRO:
+        stock = is_stock(base_class)
+        if stock and base_class is not ZeRO:
             known = inspect.signature(base_class).parameters
             check_known(base, ["name", *known], f"base_optimizer of {label}")
-            values, rules = stock_group_options(base_class())
-            _, rules = with_momentum(values, {**rules, **cls._gc_rules()})
-            rules = {name: rule for name, rule in rules.items() if rule.schedulable}
-        check_schedulers(config, label, rules)
-        options = {name: config[name] for name in cls._TABLE if name in config}
+        options = {name: config[name] for name in cls.OPTIONS if name in config}
         # The stock from_config methods write their defaults into the config they are given.
         optimizer = cls(build_optimizer(copy.deepcopy(dict(base))), **options)
-        optimizer.num_epochs = config.get("num_epochs")
+        # Of others the options are not known before there are parameters.
+        optimizer.keep_schedules(config, optimizer.group_options()[1] if stock else None)
         return optimizer
 
     def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
         values, rules = stock_group_options(self.base_optimizer)
-        return with_momentum({**values, **self._options}, {**rules, **self._gc_rules()})
-
-    @classmethod
-    def _gc_rules(cls) -> dict[str, Rule]:
-        """Of the GC options, which can differ between groups."""
-        return {name: rule for name, (_, rule) in cls._TABLE.items() if rule.schedulable}
+        gc = {name: rule for name, (_, rule) in self.OPTIONS.items() if rule.schedulable}
+        return with_momentum({**values, **self._options}, {**rules, **gc})
 
     def prepare(self, param_groups: Any) -> None:
         """Builds the base optimizer and centralizes it; called by ``set_param_groups``.
@@ -162,17 +153,13 @@ class GC(ScheduledGC):
         Raises:
             ValueError: a group holds an option that the base optimizer does not have.
         """
-        groups = list(param_groups)
-        if groups and not isinstance(groups[0], Mapping):
-            groups = as_groups(groups)
-        # Before torch writes the defaults into the groups.
-        log_baseline(self.label(), self._options, groups)
+        groups = as_groups(param_groups)
         self.base_optimizer.prepare(groups)
         options = dict(self._options)
         optimizer = self.base_optimizer.optimizer
         if isinstance(optimizer, RMSpropTFOptimizer):
             options["decoupled_weight_decay"] = False
-        known = ["params", "param_names", *optimizer.defaults, *self._TABLE]
+        known = ["params", "param_names", *optimizer.defaults, *self.OPTIONS]
         known += ["momentum"] if "betas" in optimizer.defaults else []
         for group in groups:
             # Classy Vision's tasks give BatchNorm this one whether or not it is an option.

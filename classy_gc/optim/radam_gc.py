@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from classy_vision.optim import register_optimizer
 
 from classy_gc import core
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
-from classy_gc.options import BETAS, BOOL, NON_NEGATIVE
 
 
 @register_optimizer("radam_gc")
@@ -39,11 +36,3 @@ class RAdamGC(ClassyGCOptimizer):
     """
 
     core_class = core.RAdam
-    options: ClassVar = {
-        "lr": (0.001, NON_NEGATIVE),
-        "betas": ((0.9, 0.999), BETAS),
-        "eps": (1e-8, NON_NEGATIVE),
-        "weight_decay": (0.0, NON_NEGATIVE),
-        "decoupled_weight_decay": (False, BOOL),
-        "degenerated_to_sgd": (True, BOOL),
-    }

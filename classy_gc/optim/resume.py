@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import logging
@@ -12,21 +13,21 @@ import torch
 from classy_vision.optim import ClassyOptimizer
 from classy_vision.optim.rmsprop_tf import RMSpropTFOptimizer
 from fvcore.common.param_scheduler import ConstantParamScheduler
+from torch import nn
 
 from classy_gc import core
+from classy_gc.optim.stock import group_options
+from classy_gc.options import is_number
 
 _GC = ("use_gc", "gc_conv_only", "gc_loc")
 _SPEED = ("fused", "foreach")
 _PARAMS = ("params", "param_names")
 
-# What says nothing of the algorithm whose state a group belongs to: other versions of torch
-# lack some of these, and the optimizers of this package have some more.
+# Options that do not tell algorithms apart: other versions of torch lack some of them, and the
+# optimizers of this package have some more.
 _TELLS_NOTHING = {
-    *_PARAMS,
-    *_GC,
-    *_SPEED,
-    *("capturable", "differentiable", "maximize", "initial_lr", "decoupled_weight_decay"),
-    *("degenerated_to_sgd", "initial_square_avg", "lr_in_momentum"),
+    *(*_PARAMS, *_GC, *_SPEED, "capturable", "differentiable", "maximize", "initial_lr"),
+    *("decoupled_weight_decay", "degenerated_to_sgd", "initial_square_avg", "lr_in_momentum"),
 }
 _LARC = ("trust_coefficient", "clip", "eps")
 # What another optimizer of the kind may have in its groups, and one that lacks it would refuse.
@@ -34,6 +35,7 @@ _OF_OTHERS = {*_TELLS_NOTHING, *_LARC, "momentum"}
 
 
 def _telling(group: Mapping[str, Any]) -> frozenset[str]:
+    """The options of a group that tell whose it is."""
     names = set(group) - _TELLS_NOTHING
     if "trust_coefficient" in names:  # SGD's state, which has no eps
         names -= {*_LARC}
@@ -42,31 +44,65 @@ def _telling(group: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(names)
 
 
+def _tensors(state: Mapping[Any, Mapping[str, Any]]) -> set[str]:
+    """The names of the tensors in a state, but for the step count, which older ones lack."""
+    return {k for own in state.values() for k, x in own.items() if torch.is_tensor(x)} - {"step"}
+
+
+def first_steps(
+    optimizer: ClassyOptimizer, options: Mapping[str, Any] | None = None
+) -> torch.optim.Optimizer:
+    """A torch optimizer like that of ``optimizer``, after its first steps on small weights.
+
+    Its state shows which tensors the optimizer keeps, under which names and with which shapes.
+
+    Args:
+        optimizer: stays as it is, and so do torch's random numbers.
+        options: of the only group, where they differ (default: None).
+    """
+    while hasattr(optimizer, "base_optimizer"):  # gc and zero keep no state of their own
+        optimizer = optimizer.base_optimizer
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        weights = [nn.Parameter(torch.rand(shape)) for shape in ((7,), (5, 7), (4, 2, 3, 3))]
+        probe = copy.copy(optimizer)
+        probe.prepare([{"params": weights}])
+        probe.optimizer.param_groups[0].update(options or {})
+        for _ in range(3):
+            for weight in weights:
+                weight.grad = torch.rand_like(weight)
+            probe.optimizer.step()
+    return probe.optimizer
+
+
 @functools.cache
-def _kinds() -> dict[frozenset[str], set[str]]:
-    """The classes of torch by their options; some have the same."""
-    kinds: dict[frozenset[str], set[str]] = {}
+def _known_kinds() -> dict[str, tuple[set[str], frozenset[str]]]:
+    """Torch's classes, with the tensors of their states and the options that tell them apart."""
+    kinds = {}
     for name, cls in inspect.getmembers(torch.optim, inspect.isclass):
         if issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer:
-            group = cls([torch.zeros(1, 1)], lr=0.1).param_groups[0]
-            kinds.setdefault(_telling(group), set()).add(name)
+            weight = nn.Parameter(torch.ones(2, 2))
+            weight.grad = torch.ones(2, 2)
+            optimizer = cls([weight], lr=0.1)
+            if name not in ("LBFGS", "SparseAdam"):  # which need a closure, and sparse gradients
+                optimizer.step()
+            kinds[name] = (_tensors(optimizer.state), _telling(optimizer.param_groups[0]))
     return kinds
 
 
 def _kinds_of_checkpoint(saved: Mapping[str, Any]) -> set[str]:
-    """The algorithms that the state may be of; none if it is of nobody's that torch ships."""
-    if not saved["param_groups"]:
-        return set()
-    group = saved["param_groups"][0]
-    found = set(_kinds().get(_telling(group), ()))
+    """The algorithms of torch, or of this package, that a state may be of."""
+    group, tensors = saved["param_groups"][0], _tensors(saved["state"])
+    found = {
+        name
+        for name, (own, options) in _known_kinds().items()
+        if options == _telling(group) and (own <= tensors or not tensors)
+    }
     if "RMSprop" in found and ("lr_in_momentum" in group or "maximize" not in group):
         return {"RMSpropTF"}
     decoupled = group.get("decoupled_weight_decay")  # older versions of torch do not say
     if "AdamW" in found and decoupled is not None:
         return {"AdamW" if decoupled else "Adam"}
-    if "Adamax" in found and any(saved["state"].values()):
-        inf = any("exp_inf" in state for state in saved["state"].values())
-        return {"Adamax" if inf else "RAdam"}
     return found
 
 
@@ -81,18 +117,74 @@ def _kind_of_class(optimizer: torch.optim.Optimizer) -> str | None:
     return None
 
 
-def _check_kind(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, label: str) -> None:
-    kind, kinds = _kind_of_class(optimizer), _kinds_of_checkpoint(saved)
-    if not saved["param_groups"] or kind in kinds:
-        return
-    theirs, own = (_telling(g["param_groups"][0]) for g in (saved, vars(optimizer)))
-    if not (kind and kinds) and (own <= theirs or not (kind or kinds)):
-        return  # one's own, which may add to its groups what it likes
-    whose = " or ".join(sorted(kinds)) or f"one with the options {', '.join(sorted(theirs))}"
-    raise ValueError(
-        f"{label} cannot resume: the state of the optimizer is that of {whose}, not of "
-        f"{kind or type(optimizer).__name__}"
-    )
+def _check_kind(
+    saved: Mapping[str, Any],
+    optimizer: ClassyOptimizer,
+    torch_optimizer: torch.optim.Optimizer,
+    label: str,
+) -> None:
+    """Refuses the state of another algorithm, or of another model."""
+    kind, kinds = _kind_of_class(torch_optimizer), _kinds_of_checkpoint(saved)
+    was, tensors = saved["param_groups"][0], _tensors(saved["state"])
+    theirs, own = _telling(was), _telling(torch_optimizer.param_groups[0])
+    current = torch_optimizer.param_groups[0].keys() - {*_PARAMS, *_SPEED}
+    probe = first_steps(optimizer, {k: v for k, v in was.items() if k in current})
+    own_tensors = _tensors(probe.state)
+    if kind and kinds:
+        fits = kind in kinds
+    else:  # some classes add tensors, and options, as training goes on
+        same = tensors == own_tensors or (own == theirs and own_tensors <= tensors)
+        fits = own <= theirs and (same or not tensors)
+    if not fits:
+        whose = " or ".join(sorted(kinds)) or (
+            f"one with the options {', '.join(sorted(theirs))} and the tensors "
+            f"{', '.join(sorted(tensors)) or 'of none'}"
+        )
+        raise ValueError(
+            f"{label} cannot resume: the state of the optimizer is that of {whose}, not of "
+            f"{kind or type(torch_optimizer).__name__}"
+        )
+    _check_shapes(saved, torch_optimizer, probe, label)
+
+
+def _check_shapes(
+    saved: Mapping[str, Any],
+    optimizer: ClassyOptimizer,
+    probe: torch.optim.Optimizer,
+    label: str,
+) -> None:
+    """Refuses tensors with another shape than their parameter's, where that is what they have."""
+    like_weight = {
+        (name, p.ndim)
+        for p, state in probe.state.items()
+        for name, x in state.items()
+        if torch.is_tensor(x) and x.shape == p.shape
+    }
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, p in enumerate(params):
+        for name, x in saved["state"].get(i, {}).items():
+            if (name, p.ndim) in like_weight and x.shape != p.shape:
+                raise ValueError(
+                    f"{label} cannot resume: {name} of parameter {i} has the shape "
+                    f"{list(x.shape)}, and the parameter {list(p.shape)}: it is the state of "
+                    "another model, or of parameters in another order"
+                )
+
+
+def _check_values(saved: Mapping[str, Any], optimizer: ClassyOptimizer, label: str) -> None:
+    """Refuses options of groups that no step could use."""
+    rules = group_options(optimizer)[1]
+    for group in saved["param_groups"]:
+        for name, value in group.items():
+            rule = rules.get(name)
+            if torch.is_tensor(value) or rule is None or name in _SPEED:
+                continue
+            # A scheduled GC option is a number.
+            if not rule.accepts(bool(value) if name in _GC and is_number(value) else value):
+                raise ValueError(
+                    f"{label} cannot resume: {name} of the checkpoint must be {rule.allowed}, not "
+                    f"{value!r}"
+                )
 
 
 def resumed_state(
@@ -115,10 +207,13 @@ def resumed_state(
         label: of the optimizer, for messages.
 
     Raises:
-        ValueError: the state is of another kind of optimizer.
+        ValueError: the state is of another kind of optimizer or of another model, or an option
+            has a value that is not allowed.
     """
     saved = state["optim"]
-    _check_kind(saved, torch_optimizer, label)
+    if saved["param_groups"]:
+        _check_values(saved, optimizer, label)
+        _check_kind(saved, optimizer, torch_optimizer, label)
     schedules = optimizer._param_group_schedulers or [{} for _ in optimizer.param_groups]
     groups, wins = [], _Wins({}, {})
     for current, schedule, was in zip(
@@ -162,7 +257,8 @@ def _resumed_group(
             continue
         old = was.get(name, value)
         if (name in _GC or name in schedule) and name not in driven:
-            group[name] = value
+            # The constants of groups are set with the first step, as Classy Vision sets schedules.
+            group[name] = value if name in _GC else old
             if not (bool(old) == bool(value) if name in _GC else _equal(old, value)):
                 wins.config.setdefault(name, {})[f"{value} (was {old})"] = None
             continue

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from classy_vision.optim import register_optimizer
+from classy_vision.optim import RMSProp, register_optimizer
 
 from classy_gc import core
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
-from classy_gc.options import BOOL, FRACTION, NON_NEGATIVE
 
 
 @register_optimizer("rmsprop_gc")
@@ -38,11 +35,4 @@ class RMSPropGC(ClassyGCOptimizer):
     """
 
     core_class = core.RMSprop
-    options: ClassVar = {
-        "lr": (0.1, NON_NEGATIVE),
-        "momentum": (0.0, FRACTION),
-        "weight_decay": (0.0, NON_NEGATIVE),
-        "alpha": (0.99, FRACTION),
-        "eps": (1e-8, NON_NEGATIVE),
-        "centered": (False, BOOL),
-    }
+    stands_for = RMSProp

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from classy_vision.optim import register_optimizer
+from classy_vision.optim import RMSPropTF, register_optimizer
 
 from classy_gc import core
-from classy_gc.optim.rmsprop_gc import RMSPropGC
-from classy_gc.options import BOOL, NON_NEGATIVE
+from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer, constructor_options
 
 
 @register_optimizer("rmsprop_tf_gc")
-class RMSPropTFGC(RMSPropGC):
+class RMSPropTFGC(ClassyGCOptimizer):
     """``rmsprop_tf_gc``: :class:`classy_gc.core.RMSpropTF`, keys and defaults of ``rmsprop_tf``.
 
     The stock ``rmsprop_tf`` overwrites its second moment with the square root of it at every
@@ -47,8 +46,8 @@ class RMSPropTFGC(RMSPropGC):
     """
 
     core_class = core.RMSpropTF
-    options: ClassVar = {
-        **RMSPropGC.options,
-        "initial_square_avg": (0.0, NON_NEGATIVE._replace(schedulable=False)),
-        "lr_in_momentum": (False, BOOL),
+    stands_for = RMSPropTF
+    OPTIONS: ClassVar = {
+        name: constructor_options(core.RMSpropTF)[name]
+        for name in ("initial_square_avg", "lr_in_momentum")
     }

@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
-from classy_vision.optim.param_scheduler import ConstantParamScheduler, UpdateInterval
+from classy_vision.optim.param_scheduler import (
+    ConstantParamScheduler,
+    UpdateInterval,
+    build_param_scheduler,
+)
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.param_scheduler.checks import with_intervals
+from classy_gc.optim.param_scheduler.checks import (
+    check_schedulable,
+    check_schedulers,
+    with_intervals,
+)
 from classy_gc.optim.resume import resumed_state
 from classy_gc.options import FRACTION, Rule, registered_name
 
 
-def log_baseline(label: str, options: Mapping[str, Any], groups: Iterable[Mapping]) -> None:
-    """Says once that an optimizer runs without GC, unless a group or a schedule turns it on."""
-    if not options["use_gc"] and not any("use_gc" in group for group in groups):
+def label_of(cls: type) -> str:
+    """The name of an optimizer, for messages.
+
+    Example:
+        >>> from classy_gc.optim import SGDGC
+        >>> label_of(SGDGC)
+        "optimizer 'sgd_gc'"
+    """
+    return f"optimizer {registered_name(cls, OPTIMIZER_REGISTRY)!r}"
+
+
+def check_no_param_groups(config: Mapping[str, Any], label: str) -> None:
+    """Says which tasks read ``param_groups``: one that does has taken them out of the config.
+
+    Args:
+        config: of the optimizer.
+        label: whose it is, for the message.
+
+    Raises:
+        ValueError: they are there.
+    """
+    if "param_groups" in config:
+        raise ValueError(
+            f"{label}: param_groups needs the task 'paramwise_classification_task' or "
+            "'paramwise_fine_tuning', which read it beside the name of their optimizer"
+        )
+
+
+def log_baseline(label: str, optimizer: ClassyOptimizer) -> None:
+    """Says that an optimizer runs without GC, unless a group or a schedule turns it on.
+
+    Args:
+        label: of the optimizer.
+        optimizer: with its parameters; ``zero`` where that is around it.
+    """
+    scheduled = any("use_gc" in group for group in optimizer._param_group_schedulers)
+    if not scheduled and not optimizer.param_groups[0]["use_gc"]:
         logging.info(f"{label}: use_gc is off, a baseline without GC")
 
 
@@ -56,8 +99,17 @@ def _as_group(group: Mapping[str, Any]) -> dict[str, Any]:
     return {**group, "params": params}
 
 
-def _schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What Classy Vision takes for the values of a group, which are numbers there."""
+def as_schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a group as Classy Vision takes them, whatever their values are.
+
+    Args:
+        options: numbers, which stay as they are, other values, or ParamSchedulers, also fvcore's
+            own, which are updated at every step.
+
+    Example:
+        >>> as_schedulers({"lr": 0.1, "betas": [0.9, 0.99]})["betas"](where=0.5)
+        (0.9, 0.99)
+    """
     result = with_intervals(options)
     for name, value in options.items():
         if name != "params" and not isinstance(value, (int, float, ParamScheduler)):
@@ -79,12 +131,12 @@ def with_momentum(
         Both, as they were where there are no ``betas``.
 
     Example:
-        >>> with_momentum({"betas": (0.9, 0.99)}, {})[0]["momentum"]
+        >>> with_momentum({"betas": (0.9, 0.99)}, {"betas": BETAS})[0]["momentum"]
         0.9
     """
-    if "betas" in values:
-        values = {**values, "momentum": values.get("momentum", values["betas"][0])}
-        rules = {**rules, "momentum": rules.get("momentum", FRACTION)}
+    if isinstance(values.get("betas"), tuple) and "betas" in rules and "momentum" not in values:
+        values = {**values, "momentum": values["betas"][0]}
+        rules = {**rules, "momentum": FRACTION}
     return values, rules
 
 
@@ -95,16 +147,16 @@ def momentum_drives_betas(optimizer: torch.optim.Optimizer) -> None:
     optimizer itself, ``gc`` around it, or ``zero``.
 
     Args:
-        optimizer: one without betas stays as it is.
+        optimizer: one without betas, or with a momentum besides, stays as it is.
     """
-    if "betas" in optimizer.defaults:
+    if "betas" in optimizer.defaults and "momentum" not in optimizer.defaults:
         optimizer.register_step_pre_hook(_drive_betas)
 
 
 def _drive_betas(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
     for group in optimizer.param_groups:
         if "momentum" in group:
-            group["betas"] = (group["momentum"], group["betas"][1])
+            group["betas"] = (group["momentum"], *group["betas"][1:])
 
 
 class ScheduledGC(ClassyOptimizer):
@@ -113,12 +165,12 @@ class ScheduledGC(ClassyOptimizer):
     def __init__(self) -> None:
         super().__init__()
         self.num_epochs: float | None = None  # as the schedules count them, if a config says
+        self._schedules: Mapping[str, Any] = {}  # of the config
         self._resumed = False
 
-    @classmethod
-    def label(cls) -> str:
+    def label(self) -> str:
         """For messages."""
-        return f"optimizer {registered_name(cls, OPTIMIZER_REGISTRY)!r}"
+        return label_of(type(self))
 
     @abstractmethod
     def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
@@ -135,20 +187,55 @@ class ScheduledGC(ClassyOptimizer):
             (0.5, 0.9, 'a number >= 0')
         """
 
+    def keep_schedules(self, config: Mapping[str, Any], rules: Mapping[str, Rule] | None) -> None:
+        """Keeps the schedules of a config, for options that ``set_param_groups`` is not given.
+
+        Args:
+            config: of the optimizer, perhaps with ``param_schedulers`` and ``num_epochs``.
+            rules: of the options of a group; None if they are not known.
+
+        Raises:
+            ValueError: a schedule that nobody would read, or that leaves the range of its option.
+        """
+        if rules is not None:
+            rules = {name: rule for name, rule in rules.items() if rule.schedulable}
+        check_schedulers(config, self.label(), rules)
+        self.num_epochs = config.get("num_epochs")
+        self._schedules = config.get("param_schedulers", {})
+
+    def _kept_schedule(self, name: str) -> ParamScheduler:
+        epochs = {} if self.num_epochs is None else {"num_epochs": self.num_epochs}
+        try:
+            return build_param_scheduler({**copy.deepcopy(self._schedules[name]), **epochs})
+        except Exception as error:  # whatever a scheduler raises
+            advice = "" if epochs else "; it may need num_epochs beside param_schedulers"
+            raise ValueError(
+                f"{self.label()}: param_schedulers.{name}: {error or type(error).__name__}{advice}"
+            ) from error
+
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
         """As Classy Vision's, for fvcore's own ParamSchedulers too (updated at every step).
 
         Args:
             param_groups: tensors, ``(name, tensor)`` pairs, or dicts with ``params`` and, for
                 the group, values or ParamSchedulers of options.
-            **kwargs: values or ParamSchedulers of options for all groups.
+            **kwargs: values or ParamSchedulers of options for all groups. An option that neither
+                has follows the schedule of the config, if there is one.
 
         Raises:
             ValueError: an option that the optimizer does not have or cannot schedule.
         """
         groups = as_groups(param_groups)
+        for options in (*groups, kwargs):
+            check_schedulable(options, self.group_options()[1], self.label())
+        for name in self._schedules.keys() - kwargs.keys():
+            missing = [group for group in groups if name not in group]
+            schedule = self._kept_schedule(name) if missing else None
+            for group in missing:
+                group[name] = schedule
         names = [group.pop("param_names", None) for group in groups]
-        super().set_param_groups([_schedulers(group) for group in groups], **_schedulers(kwargs))
+        super().set_param_groups(list(map(as_schedulers, groups)), **as_schedulers(kwargs))
+        log_baseline(self.label(), self)
         for group, own in zip(self.optimizer.param_groups, names, strict=True):
             if own is not None:
                 group["param_names"] = own

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from classy_vision.optim import register_optimizer
+from classy_vision.optim import SGD, register_optimizer
 
 from classy_gc import core
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
-from classy_gc.options import BOOL, FRACTION, MAPPING, NON_NEGATIVE, check_options
+from classy_gc.options import BOOL, MAPPING, NON_NEGATIVE, check_options
 
 _LARC_OPTIONS = {
     "clip": (True, BOOL),
@@ -49,14 +49,8 @@ class SGDGC(ClassyGCOptimizer):
     """
 
     core_class = core.SGD
-    options: ClassVar = {
-        "larc_config": ({}, MAPPING),
-        "lr": (0.1, NON_NEGATIVE),
-        "momentum": (0.0, FRACTION),
-        "weight_decay": (0.0, NON_NEGATIVE),
-        "nesterov": (False, BOOL),
-        "use_larc": (False, BOOL),
-    }
+    stands_for = SGD
+    OPTIONS: ClassVar = {"larc_config": ({}, MAPPING)}
 
     def __init__(self, *args: Any, **options: Any) -> None:
         if args and not isinstance(args[0], Mapping):  # None is the stock default
@@ -65,12 +59,9 @@ class SGDGC(ClassyGCOptimizer):
         if self._options["larc_config"] and not self._options["use_larc"]:
             logging.warning(f"{self.label()}: larc_config is not used, use_larc is false")
 
-    @classmethod
-    def _built(cls, params: list[Any], options: dict[str, Any]) -> core.SGD:
-        options = dict(options)
+    def _built(self, params: list[Any], options: dict[str, Any]) -> core.SGD:
+        sgd = {k: v for k, v in options.items() if k not in ("larc_config", "use_larc")}
         larc = check_options(
-            options.pop("larc_config"), _LARC_OPTIONS, f"larc_config of {cls.label()}"
+            options["larc_config"], _LARC_OPTIONS, f"larc_config of {self.label()}"
         )
-        if options.pop("use_larc"):
-            return core.LARC(params, **options, **larc)
-        return core.SGD(params, **options)
+        return core.LARC(params, **sgd, **larc) if options["use_larc"] else core.SGD(params, **sgd)

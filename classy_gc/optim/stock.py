@@ -1,25 +1,26 @@
-"""What Classy Vision's own optimizers read, and what they would ignore."""
+"""What Classy Vision's own optimizers read, and what they would ignore.
+
+An optimizer's config is checked as a whole here, whatever the optimizer, before anything is built.
+"""
 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
+from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer, build_optimizer
 from classy_vision.optim.zero import ZeRO
 from torch import nn
 
-from classy_gc.options import BETAS, BOOL, FRACTION, NON_NEGATIVE, NUMBER, SWITCH, Rule, check_known
+from classy_gc.optim.param_scheduler.checks import check_schedulers
+from classy_gc.options import Rule, check_known, rule_of
 
+#: keys of an optimizer config that are Classy Vision's own
+CLASSY_KEYS = ("name", "num_epochs", "param_schedulers")
 _GC_KEYS = ("use_gc", "gc_conv_only", "gc_loc")
-
-_RULES = {
-    **dict.fromkeys(("lr", "weight_decay", "eps"), NON_NEGATIVE),
-    **dict.fromkeys(("momentum", "alpha"), FRACTION),
-    "betas": BETAS,
-}
 
 
 def is_stock(cls: type) -> bool:
@@ -73,12 +74,29 @@ def stock_group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dic
     probe = copy.copy(optimizer)
     probe.prepare([{"params": [nn.Parameter(torch.zeros(1))]}])
     values = {k: v for k, v in probe.param_groups[0].items() if k != "params"}
-    return values, {name: _rule(name, value) for name, value in values.items()}
+    return values, {name: rule_of(name, value) for name, value in values.items()}
 
 
-def _rule(name: str, value: Any) -> Rule:
-    kind = SWITCH if value is None else BOOL if isinstance(value, bool) else NUMBER
-    return _RULES.get(name, kind)
+def group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
+    """The options that a parameter group of any optimizer can have.
+
+    Args:
+        optimizer: not yet given its parameters.
+
+    Returns:
+        The values that a group has where it does not say, and what each option accepts.
+
+    Example:
+        >>> from classy_vision.optim import build_optimizer
+        >>> values, rules = group_options(build_optimizer({"name": "adam_gc", "lr": 0.5}))
+        >>> values["lr"], values["momentum"], "gc_loc" in rules
+        (0.5, 0.9, True)
+    """
+    if isinstance(optimizer, ZeRO):
+        return group_options(optimizer.base_optimizer)
+    if hasattr(optimizer, "group_options"):  # a ScheduledGC, which stands on this module
+        return optimizer.group_options()
+    return stock_group_options(optimizer)
 
 
 def check_no_gc_keys(config: Mapping[str, Any]) -> None:
@@ -115,3 +133,36 @@ centralization is 'sgd_gc'
         advice = f"put 'gc' around it: its base_optimizer is {name!r}"
     for key, value in {**given, **scheduled}.items():
         raise ValueError(f"optimizer {name!r} would ignore {key} ({value!r}); {advice}")
+
+
+def check_stock_optimizer(config: Mapping[str, Any]) -> None:
+    """Refuses keys and schedules that a stock optimizer, or ``zero`` around one, would ignore.
+
+    The GC optimizers refuse them themselves, and what your own optimizers read is not known.
+
+    Args:
+        config: of an optimizer with a registered ``name``.
+
+    Raises:
+        ValueError: naming the key, its value, and what is allowed.
+
+    Example:
+        >>> check_stock_optimizer({"name": "sgd", "momentun": 0.9})
+        Traceback (most recent call last):
+        ValueError: unknown key 'momentun' in optimizer 'sgd', did you mean 'momentum'? known: ...
+    """
+    check_no_gc_keys(config)
+    cls = OPTIMIZER_REGISTRY[config["name"]]
+    if not is_stock(cls):
+        return
+    label = f"optimizer {config['name']!r}"
+    known = inspect.signature(cls).parameters
+    check_known(config, [*CLASSY_KEYS, "param_groups", *known], label)
+    if cls is ZeRO:
+        base = base_config(config, label)
+        check_stock_optimizer(base)
+    if "param_schedulers" in config:
+        # The stock from_config methods write into what they are given.
+        optimizer = build_optimizer(copy.deepcopy(dict(base))) if cls is ZeRO else cls()
+        rules = group_options(optimizer)[1]
+        check_schedulers(config, label, {k: rule for k, rule in rules.items() if rule.schedulable})

@@ -1,84 +1,70 @@
-"""``torch_gc``: any ``torch.optim`` optimizer by name, with gradient centralization."""
+"""``torch_gc``: any PyTorch optimizer by its name or path, with gradient centralization."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Mapping
-from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from classy_vision.optim import register_optimizer
 
 from classy_gc import core
 from classy_gc.core import CentralizedOptimizer, centralize_optimizer
-from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
-from classy_gc.options import BETAS, BOOL, NUMBER, Rule, check_known
-
-# Of no use where Classy Vision trains: CUDA graphs, and autograd through the step.
-_LEFT_OUT = ("params", "capturable", "differentiable", *CentralizedOptimizer.added_defaults)
+from classy_gc.custom_imports import import_from_current_folder
+from classy_gc.optim.classy_gc_optimizer import REQUIRED, ClassyGCOptimizer, options_table
+from classy_gc.optim.resume import first_steps
+from classy_gc.options import NUMBER, SWITCH, Rule, check_known
 
 _UNFIT = {
     "LBFGS": "takes several gradients in a step, from a closure",
     "Muon": "takes weights of two dimensions alone: a model has biases, norms and convolutions too",
     "SparseAdam": "takes sparse gradients alone, which have no rows to centralize",
 }
+_CLASSES = {
+    name: cls
+    for name, cls in inspect.getmembers(torch.optim, inspect.isclass)
+    if issubclass(cls, torch.optim.Optimizer) and name not in ("Optimizer", *_UNFIT)
+}
 
-# Read when the optimizer starts, and never again.
-_READ_ONCE = {("Adagrad", "initial_accumulator_value"), ("Rprop", "lr")}
-
-
-def _numbers(default: tuple[float | None, ...]) -> Rule:
-    def accepts(value: Any) -> bool:
-        return (
-            isinstance(value, (list, tuple))
-            and len(value) == len(default)
-            and all(
-                NUMBER.accepts(v) or (v is None and d is None)
-                for v, d in zip(value, default, strict=True)
-            )
-        )
-
-    null = ", the first may be null" if None in default else ""
-    return Rule(f"a list of {len(default)} numbers{null}", accepts, schedulable=False)
-
-
-def _rule(name: str, option: inspect.Parameter) -> Rule:
-    """What torch's signature says of an option; its range is left to the class of that name."""
-    if option.name == "betas":
-        return BETAS
-    if isinstance(option.default, bool):
-        return BOOL
-    if isinstance(option.default, tuple):
-        return _numbers(option.default)
-    return NUMBER._replace(schedulable=(name, option.name) not in _READ_ONCE)
+# What other packages call ``decoupled_weight_decay``.
+_DECOUPLED = ("decoupled_weight_decay", "weight_decouple", "decoupled_decay", "decouple_wd")
 
 
 @register_optimizer("torch_gc")
 class TorchGC(ClassyGCOptimizer):
-    """``torch_gc``: the optimizer of that name in :mod:`torch.optim`, with its defaults.
+    """``torch_gc``: any optimizer class, with the options and defaults of its constructor.
 
-    Written with the name of the class, options as torch's documentation has them::
+    Written with the name of a class of :mod:`torch.optim`, or with the path of any other, which
+    may lie in the current folder::
 
         {"name": "torch_gc", "optimizer": "NAdam", "lr": 2e-3, "momentum_decay": 4e-3,
          "use_gc": true}
+        {"name": "torch_gc", "optimizer": "timm.optim.Lion", "lr": 1e-4, "use_gc": true}
 
     Names that :mod:`classy_gc.core` has (SGD, Adam, AdamW, RAdam, RMSprop) are its classes.
-    ParamSchedulers drive every option that is a number, such as the ``momentum_decay`` of
-    NAdam, and ``momentum`` drives the first of ``betas``. Only two are read once, and cannot be
-    scheduled, but may differ between groups: ``initial_accumulator_value`` of Adagrad, and ``lr``
-    of Rprop, the first step size.
+    ParamSchedulers drive every number of the parameter groups, such as the ``momentum_decay`` of
+    NAdam, and ``momentum`` drives the first of ``betas``. Only two numbers of torch's are read
+    once, and cannot be scheduled, but may differ between groups: ``initial_accumulator_value`` of
+    Adagrad, and ``lr`` of Rprop, the first step size.
+
+    Refused, with the reason, is a class that cannot train under Classy Vision's tasks: one that
+    needs a closure or second derivatives, is built from a model or another optimizer, or wants
+    ``train()`` and ``eval()`` called. A class that is not torch's takes a few steps on small
+    weights to find out.
 
     Args:
-        optimizer (str): a class of :mod:`torch.optim`, but for LBFGS, which takes several
-            gradients in a step, SparseAdam, whose gradients have no rows, and Muon, which takes
-            weights of two dimensions alone (in Python there is
-            :func:`classy_gc.core.centralize_optimizer` for it)
-        **options: of that class, with its defaults, but for ``capturable`` and
-            ``differentiable``; lists where it takes tuples
+        optimizer (str): the class; of torch's not LBFGS, which takes several gradients in a step,
+            SparseAdam, whose gradients have no rows, and Muon, which takes weights of two
+            dimensions alone (in Python :func:`classy_gc.core.centralize_optimizer` takes it)
+        **options: of that class, with its defaults, but for ``capturable``, ``differentiable``
+            and what JSON cannot say; lists where it takes tuples
         {gc}
         gc_loc (bool): centralize the gradient, with its L2 decay, not the update (default:
             False; AdamW: True; SGD has no such option)
+        decoupled_weight_decay (bool, optional): whether the ``weight_decay`` of a class that is
+            not torch's acts on the weights and not through the gradient; only needed with
+            ``gc_loc`` (default: None, what the class says in its groups)
         {speed}
 
     Raises:
@@ -98,92 +84,111 @@ class TorchGC(ClassyGCOptimizer):
         [[1.5, 0.5]]
     """
 
-    core_class: ClassVar = CentralizedOptimizer
-
-    def __new__(cls, optimizer: str | None = None, *args: Any, **options: Any) -> TorchGC:
-        return super().__new__(_named(optimizer) if cls is TorchGC else cls)
-
     def __init__(self, optimizer: str | None = None, *args: Any, **options: Any) -> None:
+        self.core_class = _named(optimizer)
+        self.OPTIONS = options_table(self.core_class)
+        torchs = issubclass(self.core_class, CentralizedOptimizer) or optimizer in _CLASSES
+        if not torchs:
+            self.OPTIONS.setdefault("decoupled_weight_decay", (None, SWITCH))
+        if self.core_class is torch.optim.Rprop:  # which reads it once, at the start
+            default, rule = self.OPTIONS["lr"]
+            self.OPTIONS["lr"] = (default, rule._replace(schedulable=False))
         super().__init__(*args, **options)
+        if not torchs:
+            try:
+                first_steps(self)
+            except Exception as error:  # whatever a class raises
+                raise ValueError(
+                    f"{self.label()} cannot step under Classy Vision's tasks: "
+                    f"{error or type(error).__name__}"
+                ) from error
 
-    @classmethod
-    def _built(cls, params: list[Any], options: dict[str, Any]) -> torch.optim.Optimizer:
-        if issubclass(cls.core_class, CentralizedOptimizer):
+    def label(self) -> str:
+        return f"optimizer 'torch_gc' ({self.core_class.__name__})"
+
+    def _built(self, params: list[Any], options: dict[str, Any]) -> torch.optim.Optimizer:
+        if issubclass(self.core_class, CentralizedOptimizer):
             return super()._built(params, options)
-        gc = {name: options[name] for name in cls._added_defaults()}
-        others = {name: value for name, value in options.items() if name not in gc}
-        return centralize_optimizer(cls.core_class(params, **others), **gc)
+        known = inspect.signature(self.core_class).parameters
+        own = {name: value for name, value in options.items() if name in known}
+        gc = {name: options[name] for name in CentralizedOptimizer.added_defaults}
+        # A class that centralizes by itself must not do so a second time.
+        own |= {name: False for name in gc if name in known}
+        optimizer = self.core_class(params, **own)
+        decoupled = options.get("decoupled_weight_decay")
+        if decoupled is None:
+            group = optimizer.param_groups[0]
+            decoupled = next((group[name] for name in _DECOUPLED if name in group), None)
+        return centralize_optimizer(optimizer, **gc, decoupled_weight_decay=decoupled)
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> TorchGC:
-        """Instantiates the optimizer from a configuration, which stays as it is.
-
-        Args:
-            config: ``name``, ``optimizer``, the options of that class, the GC options, and
-                optionally ``param_schedulers`` (option: ParamScheduler config) and
-                ``num_epochs``, which the task adds.
-
-        Raises:
-            ValueError: an unknown class or key, a value that the class refuses, or a schedule
-                for what cannot be scheduled.
-        """
-        if cls is not TorchGC:
-            return super().from_config(config)
-        options = {k: v for k, v in config.items() if k != "optimizer"}
-        return _named(config.get("optimizer")).from_config(options)
-
-    @classmethod
-    def label(cls) -> str:
-        return f"optimizer 'torch_gc' ({cls.core_class.__name__})"
-
-    @classmethod
-    def _schedulable(cls) -> dict[str, Rule]:
-        def rule_of_torch(name: str, rule: Rule) -> Rule:
-            def accepts(value: Any) -> bool:
-                if not rule.accepts(value):
-                    return False
-                try:
-                    cls.core_class([torch.zeros(1, 1)], **{name: value})
-                except ValueError:
-                    return False
-                return True
-
-            return Rule(f"{rule.allowed} that {cls.core_class.__name__} accepts", accepts)
-
-        return {
-            name: rule_of_torch(name, rule) if rule.accepts is NUMBER.accepts else rule
-            for name, rule in super()._schedulable().items()
+    def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
+        values, rules = super().group_options()
+        return values, {
+            name: self._rule_of_class(name, rule) if rule is NUMBER else rule
+            for name, rule in rules.items()
         }
 
-    @classmethod
-    def _validated(cls, options: dict[str, Any]) -> dict[str, Any]:
-        options = super()._validated(options)
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    def _rule_of_class(self, name: str, rule: Rule) -> Rule:
+        """The rule of a number whose range only the class itself knows."""
+
+        def accepts(value: Any) -> bool:
+            if not rule.accepts(value):
+                return False
+            try:
+                self._built([{"params": [torch.zeros(1, 1)]}], {**self._options, name: value})
+            except Exception:  # whatever a class raises
+                return False
+            return True
+
+        return Rule(f"{rule.allowed} that {self.core_class.__name__} accepts", accepts)
 
 
-del TorchGC.__signature__  # it has no ``optimizer``, which ``__new__`` has
-
-_CLASSES = {
-    name: parent
-    for name, parent in inspect.getmembers(torch.optim, inspect.isclass)
-    if issubclass(parent, torch.optim.Optimizer) and name not in ("Optimizer", *_UNFIT)
-}
-
-
-@cache
-def _class_of(name: str) -> type[TorchGC]:
-    core_class = getattr(core, name, _CLASSES[name])
-    options = inspect.signature(core_class).parameters
-    options = {k: (o.default, _rule(name, o)) for k, o in options.items() if k not in _LEFT_OUT}
-    body = {"core_class": core_class, "options": options, "__doc__": None}
-    return type(TorchGC)(f"{name}GC", (TorchGC,), body)
-
-
-def _named(name: Any) -> type[TorchGC]:
+def _named(name: Any) -> type[torch.optim.Optimizer]:
+    """The class of a name or path, once it is found to be one that a config can use."""
     label = "optimizer 'torch_gc'"
     if name is None:
-        raise ValueError(f"missing key 'optimizer' in {label}; known: {', '.join(_CLASSES)}")
+        raise ValueError(
+            f"missing key 'optimizer' in {label}; known: {', '.join(_CLASSES)}, and the path of "
+            "any other class"
+        )
     if isinstance(name, str) and name in _UNFIT:
         raise ValueError(f"{label}: optimizer must not be {name!r}, which {_UNFIT[name]}")
-    check_known([name], _CLASSES, label, "optimizer")
-    return _class_of(name)
+    if not isinstance(name, str) or "." not in name:
+        check_known([name], _CLASSES, label, "optimizer")
+        return getattr(core, name, _CLASSES[name])
+    module, _, class_name = name.rpartition(".")
+    import_from_current_folder()
+    try:
+        found = vars(importlib.import_module(module))
+    except Exception as error:  # whatever the code of a module raises
+        raise ValueError(
+            f"{label}: optimizer {name!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    classes = {
+        n: c
+        for n, c in found.items()
+        if inspect.isclass(c) and issubclass(c, torch.optim.Optimizer)
+    }
+    check_known([class_name], classes, f"{label}, module {module!r}", "optimizer")
+    reason = _unfit_reason(classes[class_name])
+    if reason:
+        raise ValueError(f"{label}: optimizer must not be {name!r}, which {reason}")
+    return classes[class_name]
+
+
+def _unfit_reason(cls: type[torch.optim.Optimizer]) -> str | None:
+    """Why a class cannot be built from parameters and stepped by a task; None if it can."""
+    first, *options = inspect.signature(cls).parameters.values()
+    if first.name != "params":
+        return f"is built from {first.name!r}, not from parameters"
+    if hasattr(cls, "train") and hasattr(cls, "eval"):
+        return "wants train() and eval() called between phases, which Classy Vision's tasks do not"
+    closure = inspect.signature(cls.step).parameters.get("closure")
+    if closure is not None and closure.default is REQUIRED:
+        return _UNFIT["LBFGS"]
+    for option in options:
+        named = option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)
+        wanted = any(kind in str(option.annotation) for kind in ("float", "int", "bool"))
+        if named and option.default is REQUIRED and not wanted and option.name != "lr":
+            return f"needs {option.name!r}, which a config cannot say"
+    return None

@@ -1,7 +1,9 @@
-"""Classy Vision's ``zero`` around a GC optimizer, which then decides what is resumed.
+"""Classy Vision's ``zero`` around a GC optimizer: what it is given, schedules and resumes.
 
-``zero`` runs the schedules and loads the checkpoints itself, and never asks the optimizer that
-it wraps, so the two methods in question are extended here.
+``zero`` runs the schedules and loads the checkpoints itself and never asks the optimizer that it
+wraps. So this module replaces three methods of Classy Vision's class ``ZeRO``:
+``set_param_groups``, ``step`` and ``set_classy_state``. Around any other optimizer they do what
+they did.
 """
 
 from __future__ import annotations
@@ -11,7 +13,17 @@ from typing import Any
 from classy_vision.optim.classy_optimizer import ClassyOptimizer
 from classy_vision.optim.zero import ZeRO
 
-from classy_gc.optim.scheduled_gc import ScheduledGC
+from classy_gc.optim.scheduled_gc import ScheduledGC, as_groups, as_schedulers, log_baseline
+
+
+def _set_param_groups(self: ZeRO, param_groups: Any, **kwargs: Any) -> None:
+    if not isinstance(self.base_optimizer, ScheduledGC):
+        return ClassyOptimizer.set_param_groups(self, param_groups, **kwargs)
+    groups = list(map(as_schedulers, as_groups(param_groups)))
+    for group in groups:
+        group.pop("param_names", None)
+    ClassyOptimizer.set_param_groups(self, groups, **as_schedulers(kwargs))
+    log_baseline(self.base_optimizer.label(), self)
 
 
 def _step(self: ZeRO, *args: Any, where: float | None = None, **kwargs: Any) -> None:
@@ -26,5 +38,6 @@ def _set_classy_state(self: ZeRO, state: dict[str, Any]) -> None:
     ClassyOptimizer.set_classy_state(self, state)
 
 
+ZeRO.set_param_groups = _set_param_groups
 ZeRO.step = _step
 ZeRO.set_classy_state = _set_classy_state

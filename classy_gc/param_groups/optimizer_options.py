@@ -10,12 +10,12 @@ from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
 from classy_vision.optim.param_scheduler import ConstantParamScheduler, UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.check import group_options
 from classy_gc.optim.param_scheduler.checks import (
     build_scheduler,
     check_schedulable,
     with_intervals,
 )
+from classy_gc.optim.stock import group_options
 from classy_gc.options import BOOL, NON_NEGATIVE, check_known, registered_name
 
 #: multiplier: the option that it multiplies

@@ -451,7 +451,7 @@ def test_a_checkpoint_of_other_shapes_is_refused(row, shapes):
     state = saved(optimizer)
     params, grads = problem(1, [(300, 300), (5,)])
     optimizer = build(config(row, use_gc=True), params)
-    with pytest.raises(ValueError, match=r"parameter 0 has shape .*the parameter \[300, 300\]"):
+    with pytest.raises(ValueError, match=r"parameter 0 has the shape .*the parameter \[300, 300\]"):
         optimizer.set_classy_state(state)
     advance(optimizer, grads)  # and goes on as it was
 

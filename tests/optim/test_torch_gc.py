@@ -171,14 +171,15 @@ REFUSED = [
     (config("NAdam", amsgrad=True), ["'amsgrad'", "NAdam", "momentum_decay"]),
     (config("SGD", gc_loc=True), ["'gc_loc'", "SGD"]),
     (config("SGD", differentiable=True), ["'differentiable'"]),
-    (config("NAdam", lr="1"), ["lr must be a number, not '1'"]),
-    (config("NAdam", lr=None), ["lr must be a number, not None"]),
+    (config("NAdam", lr="1"), ["lr must be a number >= 0, not '1'"]),
+    (config("NAdam", lr=None), ["lr must be a number >= 0, not None"]),
     (config("NAdam", betas=[0.9]), ["betas", "[0.9]"]),
     (config("Rprop", etas=0.5), ["etas must be a list of 2 numbers, not 0.5"]),
     (config("Adafactor", eps=[None, None]), ["eps", "the first may be null", "[None, None]"]),
     (config("NAdam", use_gc="yes"), ["use_gc must be true or false, not 'yes'"]),
+    (config("NAdam", lr=-1), ["lr must be a number >= 0, not -1"]),
     # in torch's words
-    (config("NAdam", lr=-1), ["Invalid learning rate: -1"]),
+    (config("NAdam", momentum_decay=-1), ["Invalid momentum_decay value: -1"]),
     (config("Rprop", etas=[2, 3]), ["Invalid eta values: 2, 3"]),
     (config("SGD", nesterov=True), ["Nesterov momentum requires a momentum"]),
     (config("Adam", fused=True, foreach=True), ["`fused` and `foreach` cannot be `True`"]),
@@ -186,7 +187,7 @@ REFUSED = [
     (scheduled("NAdam", "lr", "x"), ["param_schedulers.lr"]),
     (
         config("NAdam", num_epochs=2, param_schedulers={"lr": {"name": "constant", "value": "x"}}),
-        ["param_schedulers.lr is 'x'", "a number that NAdam accepts"],
+        ["param_schedulers.lr is 'x'", "a number >= 0"],
     ),
     (scheduled("Adagrad", "initial_accumulator_value", 3), ["initial_accumulator_value"]),
     (scheduled("Rprop", "lr", 1), ["unknown key 'lr' in param_schedulers"]),
@@ -249,7 +250,7 @@ def test_lr_of_rprop_by_name():
     assert [g["lr"] for g in optimizer.param_groups] == [0.05, 0.7]
     schedule = {"lr": {"name": "linear", "start_value": 1, "end_value": 0}}
     builder = build_param_group_builder({"name": "paramwise", "custom_keys": {"slow": schedule}})
-    with pytest.raises(ValueError, match=r"lr must be a number, not \{'name'"):
+    with pytest.raises(ValueError, match=r"lr must be a number >= 0, not \{'name'"):
         build_param_groups(builder, model, optimizer)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from classy_vision.optim import register_optimizer
 
 from classy_gc.core import CentralizedOptimizer
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
-from classy_gc.options import NON_NEGATIVE
 
 
 class Sign(torch.optim.Optimizer):
@@ -33,10 +32,6 @@ class CentralizedSign(CentralizedOptimizer, Sign):
 
 @register_optimizer("my_sign_gc")
 class MySignGC(ClassyGCOptimizer):
-    """What a config may say: these options, schedules of them, and the GC options."""
+    """A config may say the options of ``Sign``, schedules of them, and the GC options."""
 
     core_class = CentralizedSign
-    options: ClassVar = {
-        "lr": (1e-3, NON_NEGATIVE),
-        "weight_decay": (0.0, NON_NEGATIVE),
-    }

@@ -11,7 +11,7 @@ from classy_vision.optim import OPTIMIZER_REGISTRY, build_optimizer
 from classy_vision.tasks import build_task
 
 from classy_gc.commands import main
-from classy_gc.optim.check import check_optimizer, group_options
+from classy_gc.optim.stock import check_stock_optimizer, group_options
 
 from .cases import CONFIGS, STOCK, config
 
@@ -71,7 +71,7 @@ OTHERS = [
 def test_what_it_would_ignore_is_refused(given, what, advice):
     before = copy.deepcopy(given)
     with pytest.raises(ValueError, match=re.escape(what)) as caught:
-        check_optimizer(given)
+        check_stock_optimizer(given)
     assert advice in str(caught.value)
     assert given == before
 
@@ -88,14 +88,14 @@ def test_paramwise_tasks_refuse_gc_keys_too(given, what, advice):
 def test_every_key_and_schedule_that_it_reads_passes(name):
     written = {"name": name}
     OPTIMIZER_REGISTRY[name].from_config(written)  # which writes all of them
-    check_optimizer({**written, "num_epochs": 2, "param_groups": {"name": "paramwise"}})
+    check_stock_optimizer({**written, "num_epochs": 2, "param_groups": {"name": "paramwise"}})
     numbers = ["momentum"] if "momentum" in written else ["eps"]
-    check_optimizer({**written, "num_epochs": 2, **scheduled("lr", "weight_decay", *numbers)})
+    check_stock_optimizer({**written, "num_epochs": 2, **scheduled("lr", "weight_decay", *numbers)})
 
 
 @pytest.mark.parametrize("row", CONFIGS)
 def test_under_zero_schedules_are_those_of_its_base(row):
-    check_optimizer(zero(config(row), num_epochs=2, **scheduled("lr", "use_gc", "momentum")))
+    check_stock_optimizer(zero(config(row), num_epochs=2, **scheduled("lr", "use_gc", "momentum")))
     rules = group_options(build_optimizer(zero(config(row))))[1]
     assert {"lr", "use_gc", "momentum"} <= {
         name for name, rule in rules.items() if rule.schedulable
@@ -108,7 +108,7 @@ def test_ones_own_optimizers_read_what_they_like():
     own = type("TestCheckOwn", (OPTIMIZER_REGISTRY["sgd"],), {"__module__": "own"})
     OPTIMIZER_REGISTRY["test_check_own"] = own
     try:
-        check_optimizer({"name": "test_check_own", "use_gc": True, **scheduled("anything")})
+        check_stock_optimizer({"name": "test_check_own", "use_gc": True, **scheduled("anything")})
     finally:
         del OPTIMIZER_REGISTRY["test_check_own"]
 
