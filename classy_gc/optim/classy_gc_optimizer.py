@@ -10,14 +10,8 @@ import torch
 
 from classy_gc.core import CentralizedOptimizer, RMSprop
 from classy_gc.optim.fused import fused_supported
-from classy_gc.optim.scheduled_gc import (
-    ScheduledGC,
-    as_groups,
-    check_no_param_groups,
-    label_of,
-    momentum_drives_betas,
-    with_momentum,
-)
+from classy_gc.optim.groups import as_groups, momentum_drives_betas, with_momentum
+from classy_gc.optim.scheduled_gc import ScheduledGC, check_no_param_groups, label_of
 from classy_gc.optim.stock import CLASSY_KEYS
 from classy_gc.options import Rule, check_known, check_options, rule_of, without_comments
 
@@ -122,8 +116,10 @@ class ClassyGCOptimizer(ScheduledGC):
     core_class: type[torch.optim.Optimizer]
     #: Classy Vision's class whose options, defaults and positional arguments these are
     stands_for: ClassVar[type | None] = None
-    #: option: (default, rule), of all options; a subclass gives those that differ
-    OPTIONS: Mapping[str, tuple[Any, Rule]] = {}
+    #: option: (default, rule), where they are not what those constructors say
+    more_options: ClassVar[Mapping[str, tuple[Any, Rule]]] = {}
+    #: option: (default, rule), of all options
+    OPTIONS: Mapping[str, tuple[Any, Rule]]
     #: defaults that differ between a JSON config and the constructor
     config_defaults: ClassVar[dict[str, Any]] = {}
 
@@ -135,7 +131,7 @@ class ClassyGCOptimizer(ScheduledGC):
         if hasattr(cls, "core_class"):
             left_out = (*LEFT_OUT, "maximize")
             table = options_table(cls.core_class, cls.stands_for, left_out)
-            cls.OPTIONS = {**table, **vars(cls).get("OPTIONS", {})}
+            cls.OPTIONS = {**table, **cls.more_options}
             cls.__signature__ = _signature(cls.OPTIONS)
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -17,14 +17,8 @@ from classy_vision.optim.rmsprop_tf import RMSpropTFOptimizer
 from classy_vision.optim.zero import ZeRO
 
 from classy_gc.core import centralize_optimizer
-from classy_gc.optim.scheduled_gc import (
-    ScheduledGC,
-    as_groups,
-    check_no_param_groups,
-    label_of,
-    momentum_drives_betas,
-    with_momentum,
-)
+from classy_gc.optim.groups import as_groups, momentum_drives_betas, with_momentum
+from classy_gc.optim.scheduled_gc import ScheduledGC, check_no_param_groups, label_of
 from classy_gc.optim.stock import CLASSY_KEYS, base_config, is_stock, stock_group_options
 from classy_gc.options import (
     GC_FLAG,

@@ -47,7 +47,7 @@ class RMSPropTFGC(ClassyGCOptimizer):
 
     core_class = core.RMSpropTF
     stands_for = RMSPropTF
-    OPTIONS: ClassVar = {
+    more_options: ClassVar = {
         name: constructor_options(core.RMSpropTF)[name]
         for name in ("initial_square_avg", "lr_in_momentum")
     }

@@ -10,22 +10,20 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
 from classy_vision.optim.param_scheduler import (
-    ConstantParamScheduler,
     UpdateInterval,
     build_param_scheduler,
 )
 from fvcore.common.param_scheduler import ParamScheduler
 
+from classy_gc.optim.groups import as_groups, as_schedulers
 from classy_gc.optim.param_scheduler.checks import (
     check_schedulable,
     check_schedulers,
-    with_intervals,
 )
 from classy_gc.optim.resume import resumed_state
-from classy_gc.options import FRACTION, Rule, registered_name
+from classy_gc.options import Rule, registered_name
 
 
 def label_of(cls: type) -> str:
@@ -66,97 +64,6 @@ def log_baseline(label: str, optimizer: ClassyOptimizer) -> None:
     scheduled = any("use_gc" in group for group in optimizer._param_group_schedulers)
     if not scheduled and not optimizer.param_groups[0]["use_gc"]:
         logging.info(f"{label}: use_gc is off, a baseline without GC")
-
-
-def as_groups(param_groups: Any) -> list[dict[str, Any]]:
-    """Parameter groups in one form: dicts with lists of tensors, and ``param_names`` if named.
-
-    Args:
-        param_groups: tensors, ``(name, tensor)`` pairs as ``named_parameters()`` gives them, or
-            a dict or dicts whose ``params`` are either.
-
-    Raises:
-        ValueError: there are none.
-
-    Example:
-        >>> as_groups(torch.nn.Linear(2, 1).named_parameters())[0]["param_names"]
-        ['weight', 'bias']
-    """
-    groups = [param_groups] if isinstance(param_groups, Mapping) else list(param_groups)
-    if not groups:
-        raise ValueError("optimizer got an empty parameter list")
-    if not isinstance(groups[0], Mapping):
-        groups = [{"params": groups}]
-    return [_as_group(group) for group in groups]
-
-
-def _as_group(group: Mapping[str, Any]) -> dict[str, Any]:
-    params = group["params"]
-    params = [params] if isinstance(params, torch.Tensor) else list(params)
-    if params and all(isinstance(p, tuple) for p in params):
-        names, params = map(list, zip(*params, strict=True))
-        return {**group, "params": params, "param_names": names}
-    return {**group, "params": params}
-
-
-def as_schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a group as Classy Vision takes them, whatever their values are.
-
-    Args:
-        options: numbers, which stay as they are, other values, or ParamSchedulers, also fvcore's
-            own, which are updated at every step.
-
-    Example:
-        >>> as_schedulers({"lr": 0.1, "betas": [0.9, 0.99]})["betas"](where=0.5)
-        (0.9, 0.99)
-    """
-    result = with_intervals(options)
-    for name, value in options.items():
-        if name != "params" and not isinstance(value, (int, float, ParamScheduler)):
-            constant = tuple(value) if isinstance(value, list) else value
-            result[name] = ConstantParamScheduler(constant)
-    return result
-
-
-def with_momentum(
-    values: dict[str, Any], rules: dict[str, Rule]
-) -> tuple[dict[str, Any], dict[str, Rule]]:
-    """Values and rules of options, with the ``momentum`` that drives the first of ``betas``.
-
-    Args:
-        values: of the options of a group.
-        rules: of the same options.
-
-    Returns:
-        Both, as they were where there are no ``betas``.
-
-    Example:
-        >>> with_momentum({"betas": (0.9, 0.99)}, {"betas": BETAS})[0]["momentum"]
-        0.9
-    """
-    if isinstance(values.get("betas"), tuple) and "betas" in rules and "momentum" not in values:
-        values = {**values, "momentum": values["betas"][0]}
-        rules = {**rules, "momentum": FRACTION}
-    return values, rules
-
-
-def momentum_drives_betas(optimizer: torch.optim.Optimizer) -> None:
-    """Lets the ``momentum`` of a group, where it has one, be the first of its ``betas``.
-
-    As in torch's ``OneCycleLR``. Schedules write the ``momentum``, whoever runs them: the
-    optimizer itself, ``gc`` around it, or ``zero``.
-
-    Args:
-        optimizer: one without betas, or with a momentum besides, stays as it is.
-    """
-    if "betas" in optimizer.defaults and "momentum" not in optimizer.defaults:
-        optimizer.register_step_pre_hook(_drive_betas)
-
-
-def _drive_betas(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    for group in optimizer.param_groups:
-        if "momentum" in group:
-            group["betas"] = (group["momentum"], *group["betas"][1:])
 
 
 class ScheduledGC(ClassyOptimizer):

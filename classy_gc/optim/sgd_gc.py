@@ -50,7 +50,7 @@ class SGDGC(ClassyGCOptimizer):
 
     core_class = core.SGD
     stands_for = SGD
-    OPTIONS: ClassVar = {"larc_config": ({}, MAPPING)}
+    more_options: ClassVar = {"larc_config": ({}, MAPPING)}
 
     def __init__(self, *args: Any, **options: Any) -> None:
         if args and not isinstance(args[0], Mapping):  # None is the stock default

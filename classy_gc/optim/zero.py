@@ -13,7 +13,8 @@ from typing import Any
 from classy_vision.optim.classy_optimizer import ClassyOptimizer
 from classy_vision.optim.zero import ZeRO
 
-from classy_gc.optim.scheduled_gc import ScheduledGC, as_groups, as_schedulers, log_baseline
+from classy_gc.optim.groups import as_groups, as_schedulers
+from classy_gc.optim.scheduled_gc import ScheduledGC, log_baseline
 
 
 def _set_param_groups(self: ZeRO, param_groups: Any, **kwargs: Any) -> None:

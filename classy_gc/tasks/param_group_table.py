@@ -6,7 +6,7 @@ from typing import Any
 
 from classy_vision.tasks import ClassyTask, FineTuningTask
 
-from classy_gc.optim.scheduled_gc import as_groups
+from classy_gc.optim.groups import as_groups
 from classy_gc.param_groups import OptimizerOptions, full_table, parameter_occurrences
 from classy_gc.tasks.paramwise_fine_tuning import freeze_trunk
 
