@@ -11,6 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 
+class OptionError(ValueError):
+    """An option that is refused; ``keys`` lead to it, so that its file can be named."""
+
+    def __init__(self, message: str, *keys: Any) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
 class Rule(NamedTuple):
     """What an option accepts."""
 
@@ -123,6 +131,9 @@ def without_comments(config: Any) -> Any:
     Args:
         config: an object, a list, or a value, which stays as it is.
 
+    Raises:
+        ValueError: ``_base_`` or ``_delete_``, which only ``classy-gc`` resolves.
+
     Example:
         >>> without_comments({"lr": 0.1, "_lr": "0.2 diverges", "hooks": [{"_": 1, "a": 2}]})
         {'lr': 0.1, 'hooks': [{'a': 2}]}
@@ -139,6 +150,12 @@ def without_comments(config: Any) -> Any:
                 for name, options in value.items()
                 if isinstance(options, Mapping) or not _is_comment(name)
             }
+        elif key in ("_base_", "_delete_"):
+            raise OptionError(
+                f"{key} is resolved at the top of a file that classy-gc reads, and nowhere else; "
+                "classy-gc configs --flatten FILE prints the merged config",
+                key,
+            )
         elif not _is_comment(key):
             result[key] = without_comments(value)
     return result
@@ -146,6 +163,16 @@ def without_comments(config: Any) -> Any:
 
 def _is_comment(key: Any) -> bool:
     return isinstance(key, str) and key.startswith("_")
+
+
+def dotted(path: tuple[Any, ...]) -> str:
+    """Keys as a person would write them.
+
+    Example:
+        >>> dotted(("model", "heads", 0, "num_classes"))
+        'model.heads[0].num_classes'
+    """
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)[1:]
 
 
 def check_known(names: Iterable[Any], known: Iterable[str], label: str, kind: str = "key") -> None:
@@ -172,7 +199,8 @@ known: lr, momentum
             by_case = {k.lower(): k for k in known}
             nearest = difflib.get_close_matches(str(name).lower(), by_case, n=1)
             hint = f", did you mean {by_case[nearest[0]]!r}?" if nearest else ";"
-            raise ValueError(f"unknown {kind} {name!r} in {label}{hint} known: {', '.join(known)}")
+            text = f"unknown {kind} {name!r} in {label}{hint} known: {', '.join(known)}"
+            raise OptionError(text, name)
 
 
 def registered_name(cls: type, registry: Mapping[str, type]) -> str:
@@ -209,5 +237,5 @@ def check_options(
     for name, value in options.items():
         rule = table[name][1]
         if not rule.accepts(value):
-            raise ValueError(f"{label}: {name} must be {rule.allowed}, not {value!r}")
+            raise OptionError(f"{label}: {name} must be {rule.allowed}, not {value!r}", name)
     return {name: options.get(name, default) for name, (default, _) in table.items()}

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from classy_gc.configuration.settings import Setting, parse_setting
+
 #: names of ``--optimizers`` of bench, and of what may be compared with them
 ALGORITHMS = ("sgd", "adam", "adamw", "radam", "plain_radam", "rmsprop", "rmsprop_tf")
 PEERS = {"optimi": "torch-optimi", "pytorch_optimizer": "pytorch-optimizer"}
@@ -54,6 +56,26 @@ def _seeds(flag: str) -> range:
 
 def _config_file(parser: argparse.ArgumentParser, help: str, **options: str) -> None:
     parser.add_argument("--config_file", required=True, help=help, **options)
+    _set(parser)
+
+
+def _setting(text: str) -> Setting:
+    try:
+        return parse_setting(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a dotted key of the config (optimizer.lr) and its value, JSON or a word; can be "
+        "repeated",
+    )
 
 
 def _picture(parser: argparse.ArgumentParser, file: str) -> None:
@@ -89,7 +111,7 @@ def add_compare_summary_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--config_file", nargs="+", required=True, metavar="FILE", help="Classy Vision configs")
+    _config_file(parser, "Classy Vision configs", nargs="+", metavar="FILE")
     add(
         "--vary",
         action="append",
@@ -240,7 +262,7 @@ def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_inspect_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config_file", required=True, help="of a classification task")
+    _config_file(parser, "of a classification task")
     parser.add_argument(
         "--batches", type=int, default=8, help="the mean is over these (default 8; > 0)"
     )
@@ -259,6 +281,7 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     from classy_vision.generic.opts import add_generic_args
 
     add_generic_args(parser)
+    _set(parser)
     parser.add_argument(
         "--seed",
         default=0,

@@ -63,7 +63,7 @@ def _check_args(args: argparse.Namespace) -> None:
 
 
 def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
-    config = load_config(args.config_file)
+    config = load_config(args.config_file, args.set)
     if config.get("test_only", False):
         raise ValueError(f"{args.config_file}: test_only is true, so there are no gradients")
     # No hook may write anything, and the test data need not be there.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from classy_gc.commands.parser import command_parser, one_line_errors
-from classy_gc.configuration.build import build_checked_task
+from classy_gc.configuration.build import build_task
 from classy_gc.configuration.load import load_config
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.tasks.param_group_table import param_group_table
@@ -38,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()
     with one_line_errors(parser):
-        config = load_config(args.config_file)
+        config = load_config(args.config_file, args.set)
         train = dict(_NO_DATA)
         train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)
         config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
         config |= {"use_gpu": False, "amp_args": None}
-        table = param_group_table(build_checked_task(config))
+        table = param_group_table(build_task(config))
     print(table)
     return 0

@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_line_errors(parser):
         check_picture(args.output)
         for path in args.config_file:
-            config = load_config(path)
+            config = load_config(path, args.set)
             try:
                 curves.append((Path(path).stem, schedules(config)))
             except ValueError as error:

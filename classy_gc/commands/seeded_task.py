@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from classy_vision.tasks import ClassyTask
 
-from classy_gc.configuration.build import build_checked_task
+from classy_gc.configuration.build import build_task
 
 TENSORBOARD = "tensorboard_plot"
 
@@ -49,7 +49,7 @@ def build_seeded_task(args: argparse.Namespace, config: Mapping[str, Any]) -> Cl
     _seed(args.seed)
     # Classy Vision would make the folder of this one at once, and on every rank.
     hooks = [h for h in config.get("hooks") or [] if h["name"] != TENSORBOARD]
-    task = build_checked_task({**config, "hooks": hooks})
+    task = build_task({**config, "hooks": hooks})
     if getattr(task, "test_only", False):
         # Classy Vision would test num_epochs times, and compare the batch size of the test
         # with the one that training simulates.

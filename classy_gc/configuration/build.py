@@ -1,4 +1,4 @@
-"""Tells which keys of a config nobody reads: Classy Vision passes over one that is misspelled."""
+"""Builds the task of a config, and knows the section that an error or an unread key is in."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from classy_vision.dataset import DATASET_REGISTRY
-from classy_vision.heads import HEAD_REGISTRY
-from classy_vision.losses import LOSS_REGISTRY
-from classy_vision.models import MODEL_REGISTRY
-from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, ClassyTask, build_task
+from classy_vision import tasks
+from classy_vision.dataset import DATASET_REGISTRY, build_dataset
+from classy_vision.heads import HEAD_REGISTRY, build_head
+from classy_vision.hooks import HOOK_REGISTRY, build_hooks
+from classy_vision.losses import LOSS_REGISTRY, build_loss
+from classy_vision.meters import build_meters
+from classy_vision.models import MODEL_REGISTRY, build_model
+from classy_vision.optim import build_optimizer, build_optimizer_schedulers
+from classy_vision.tasks import ClassificationTask, ClassyTask
+
+from classy_gc.configuration.errors import section
+from classy_gc.options import registered_name
+from classy_gc.param_groups import build_param_group_builder
 
 
 class _Section(dict[str, Any]):
@@ -52,26 +60,28 @@ class _Section(dict[str, Any]):
         return _Section({k: copy.deepcopy(v, memo) for k, v in super().items()}, self.asked)
 
 
-def build_checked_task(config: Mapping[str, Any]) -> ClassyTask:
-    """Classy Vision's ``build_task``, with a warning for each section with keys that are not read.
+def build_task(config: Mapping[str, Any]) -> ClassyTask:
+    """Classy Vision's ``build_task``, which puts an error down to the section that it is in.
 
-    Its own models, heads, losses and datasets take what they know out of their section, and leave
-    the rest, which may be misspelled, or of no use as in a few of its example configs. What
-    classes of somebody else read is theirs, and may come later.
+    It also warns of each section with keys that are not read. Classy Vision's own models, heads,
+    losses and datasets take what they know out of their section, and leave the rest, which may be
+    misspelled, or of no use as in a few of its example configs. What classes of somebody else
+    read is theirs, and may come later.
 
     Args:
         config: found good by :func:`classy_gc.configuration.schema.check_config`; stays as it
             is.
 
     Raises:
-        Exception: whatever the class of a section says of it.
+        Exception: whatever the class of a section says of it, in the
+            :func:`classy_gc.configuration.errors.section`.
 
     Source: https://classyvision.ai/api/tasks.html, *build_task*.
 
     Example:
         >>> digits = {"name": "digits", "split": "test", "batchsize_per_replica": 32}
         >>> model = {"name": "mlp", "input_dim": 192, "hidden_dims": [9], "output_dim": 10}
-        >>> task = build_checked_task({
+        >>> task = build_task({
         ...     "name": "classification_task",
         ...     "num_epochs": 1,
         ...     "test_only": True,
@@ -80,31 +90,94 @@ def build_checked_task(config: Mapping[str, Any]) -> ClassyTask:
         ...     "model": {**model, "dropuot": 0.5},
         ... })  # warns that model 'mlp' does not read 'dropuot', and of what it does
     """
-    config = copy.deepcopy(dict(config))
-    places = []
-    if issubclass(TASK_REGISTRY[config["name"]], ClassificationTask):
-        heads, datasets = config["model"].get("heads", []), config["dataset"]
-        places += [(datasets, x, f"dataset.{x}", DATASET_REGISTRY) for x in datasets]
-        places += [
-            (config, "loss", "loss", LOSS_REGISTRY),
-            (config, "model", "model", MODEL_REGISTRY),
-        ]
-        places += [(heads, i, f"model.heads[{i}]", HEAD_REGISTRY) for i in range(len(heads))]
-    sections = []
-    for parent, key, label, registry in places:
-        cls = registry.get(parent[key]["name"])
-        if cls is not None and cls.__module__.startswith("classy_vision."):
-            section = parent[key] = _Section(parent[key])
-            sections.append((parent, key, label, section))
-    task = build_task(config)
-    for parent, key, label, section in sections:
+    kept = copy.deepcopy(dict(config))
+    watched = _watch(kept)
+    try:
+        with section():
+            task = tasks.build_task(kept)
+    except Exception:
+        if issubclass(tasks.TASK_REGISTRY[config["name"]], ClassificationTask):
+            _build_sections(copy.deepcopy(dict(config)))
+        raise  # it is in no section, or in how they go together
+    for parent, key, label, noted in watched:
         # A training config with ``test_only`` has this key, of no use now, too.
-        known = [*section.asked, *["phases_per_epoch"] * (label == "dataset.train")]
-        unread = [repr(name) for name in dict.keys(section) if name not in known]
-        parent[key] = dict(section)  # for the task, which keeps its config
+        known = [*noted.asked, *["phases_per_epoch"] * (label == "dataset.train")]
+        unread = [repr(name) for name in dict.keys(noted) if name not in known]
+        parent[key] = dict(noted)  # for the task, which keeps its config
         if unread:
             name = repr(parent[key]["name"])
             logging.warning(
                 f"{label}: {name} does not read {', '.join(unread)}; it reads {', '.join(known)}"
             )
+    for method in ("prepare_optimizer", "build_param_groups"):
+        if hasattr(task, method):
+            setattr(task, method, section("optimizer")(getattr(task, method)))
     return task
+
+
+def _watch(config: dict[str, Any]) -> list[tuple[Any, Any, str, _Section]]:
+    """Puts sections that note what they are asked for into a config: where, and which."""
+    if not issubclass(tasks.TASK_REGISTRY[config["name"]], ClassificationTask):
+        return []
+    heads, datasets = config["model"].get("heads", []), config["dataset"]
+    places = [
+        *((datasets, phase, f"dataset.{phase}", DATASET_REGISTRY) for phase in datasets),
+        (config, "loss", "loss", LOSS_REGISTRY),
+        (config, "model", "model", MODEL_REGISTRY),
+        *((heads, i, f"model.heads[{i}]", HEAD_REGISTRY) for i in range(len(heads))),
+    ]
+    watched = []
+    for parent, key, label, registry in places:
+        cls = registry.get(parent[key]["name"])
+        if cls is not None and cls.__module__.startswith("classy_vision."):
+            noted = parent[key] = _Section(parent[key])
+            watched.append((parent, key, label, noted))
+    return watched
+
+
+def _build_sections(config: dict[str, Any]) -> None:
+    """Builds each section on its own, the data last, so that the one at fault says so itself."""
+    task = ClassificationTask()
+    if not config.get("test_only"):
+        optimizer = config["optimizer"]
+        phases = config["dataset"]["train"].get("phases_per_epoch", 1)
+        optimizer["num_epochs"] = config["num_epochs"] * phases
+        if "param_groups" in optimizer:
+            with section("optimizer", "param_groups"):
+                build_param_group_builder(optimizer.pop("param_groups"))
+        with section("optimizer"):
+            build_optimizer(optimizer)
+            build_optimizer_schedulers(optimizer)
+    with section("loss"):
+        build_loss(config["loss"])
+    for name, meter in config.get("meters", {}).items():
+        with section("meters", name):
+            build_meters({name: meter})
+    for i, head in enumerate(config["model"].get("heads", [])):
+        with section("model", "heads", i):
+            build_head({key: value for key, value in head.items() if key != "fork_block"})
+    with section("model"):
+        build_model(config["model"])
+    for i, hook in enumerate(config.get("hooks") or []):
+        with section("hooks", i):
+            build_hooks([hook])
+    for key, setter in (("use_gpu", task.set_use_gpu), ("amp_args", task.set_amp_args)):
+        with section(key):
+            setter(config.get(key))
+    for phase, dataset in config["dataset"].items():
+        with section("dataset", phase):
+            build_dataset(dataset)
+
+
+def label_hooks(task: ClassyTask, config: Mapping[str, Any]) -> None:
+    """Puts what a hook refuses at the start down to its section.
+
+    Args:
+        task: with all of its hooks.
+        config: of the task. It may lack some of them, those that the command adds.
+    """
+    names = [hook["name"] for hook in config.get("hooks") or []]
+    for hook in task.hooks:
+        name = registered_name(type(hook), HOOK_REGISTRY)
+        path = ("hooks", names.index(name)) if name in names else (f"hook {name!r}",)
+        hook.on_start = section(*path)(hook.on_start)

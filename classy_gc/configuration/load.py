@@ -1,56 +1,225 @@
-"""Reads Classy Vision configs, and has them checked."""
+"""Reads configs and merges them with their bases; nothing here imports torch before it checks."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classy_gc.configuration.schema import check_config, check_keys
+from classy_gc.configuration.errors import section, user_error
+from classy_gc.configuration.settings import Setting
 from classy_gc.configuration.shipped import find_config
 from classy_gc.custom_imports import import_custom, import_project
-from classy_gc.options import without_comments
+from classy_gc.options import dotted, without_comments
+
+Keys = tuple[Any, ...]
+
+_MOST_LEVELS = 50
+_MOST_DIGITS = 300  # that a float can hold
 
 
-def load_config(path: str | Path) -> dict[str, Any]:
-    """Reads a config, imports what may register its names, and checks them.
+class Config(dict[str, Any]):
+    """A merged config, which knows the file that each of its values came from.
 
-    That are its ``custom_imports``, and the packages of a ``classy-project``.
+    Args:
+        file: that was read, as it was given.
+
+    Example:
+        >>> config = read_config("digits_adam_gc.json")
+        >>> config["optimizer"]["name"], config.origin("optimizer", "name")
+        ('adam_gc', 'digits_adam_gc.json')
+    """
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.file = file
+        self.sources: dict[Keys, str] = {}
+
+    def origin(self, *path: Any) -> str:
+        """The file that a value came from; of an object that several wrote, all of them.
+
+        Args:
+            *path: the keys that lead to it. One that is missing stands for what is above it.
+        """
+        files: list[str] = []
+        while not files:
+            files = [file for at, file in self.sources.items() if at[: len(path)] == path]
+            if not path:
+                break
+            path = path[:-1]
+        return " and ".join(dict.fromkeys(files)) or self.file
+
+    def set_source(self, path: Keys, file: str = "") -> None:
+        """Forgets where a value that is replaced, and all below it, came from.
+
+        Args:
+            path: the keys that lead to it.
+            file: where the new value comes from (default: its keys will say it).
+        """
+        for at in [at for at in self.sources if at[: len(path)] == path]:
+            del self.sources[at]
+        if file:
+            self.sources[path] = file
+
+
+def load_config(path: str | Path, settings: Sequence[Setting] = ()) -> Config:
+    """Reads a config, imports what may register its names, changes it, and checks it.
+
+    Imported are its ``custom_imports``, and the packages of a ``classy-project``.
+
+    Args:
+        path: of a JSON file, or of one that the package ships.
+        settings: dotted keys with their values, those of ``--set`` (default: none).
+
+    Returns:
+        The config, merged and without comments.
+
+    Raises:
+        ValueError: what :func:`read_config` or :func:`classy_gc.configuration.schema.check_config`
+            refuses, a module that cannot be imported, or a setting that leads nowhere.
+    """
+    config = read_config(path)
+    from classy_gc.configuration.override import with_settings
+    from classy_gc.configuration.schema import check_config, check_keys
+
+    try:
+        with section():
+            check_keys(config, "the config")
+            import_project()
+            import_custom(config)
+        config = with_settings(config, dict(settings), "--set")
+        with section():
+            check_config(config)
+    except ValueError as error:
+        raise ValueError(user_error(error, config)) from error
+    return config
+
+
+def read_config(path: str | Path) -> Config:
+    """Reads a JSON config, merged onto its bases, without comments.
+
+    ``_base_`` names a file, or a list of files, relative to the one that names them, or configs
+    that the package ships. Objects merge key by key, anything else replaces; a later base wins
+    over an earlier one, and the file over its bases. ``"_delete_": true`` in an object has it
+    replace what the bases have there.
 
     Args:
         path: of a JSON file, or of one that the package ships.
 
-    Returns:
-        The config.
-
     Raises:
-        ValueError: there is no such file, it is not JSON, a module cannot be imported, or
-            :func:`check_config` refuses it.
+        ValueError: naming the chain of files and what is wrong.
+
+    Source: https://mmengine.readthedocs.io/en/latest/advanced_tutorials/config.html.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp(), "mine.json")
+        >>> _ = file.write_text('{"_base_": "digits_sgd_gc.json", "optimizer": {"use_gc": false}}')
+        >>> read_config(file)["optimizer"]["use_gc"], read_config(file)["num_epochs"]
+        (False, 20)
     """
-    try:
-        text = Path(find_config(str(path))).read_text(encoding="utf-8")
-        config = without_comments(json.loads(text, object_pairs_hook=_without_duplicates))
-    except OSError as error:
-        raise ValueError(f"--config_file {path}: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config_file {path} is not valid JSON: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    try:
-        check_keys(config, "the config")
-        import_project()
-        import_custom(config)
-        check_config(config)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    config = Config(str(path))
+    if not str(path):
+        raise ValueError("--config_file must name a file, not ''")
+    _read_onto(config, find_config(str(path)), str(path), {})
+    merged = without_comments(dict(config))
+    _check_values(config, merged, ())
+    config.clear()
+    config.update(merged)
     return config
+
+
+def _read_onto(config: Config, path: str, name: str, above: Mapping[str, str]) -> None:
+    """Merges a file, its bases first, onto what was read before.
+
+    ``above`` has the real path and the name of each file on the way to it.
+    """
+    files = {**above, os.path.realpath(path): name}
+    chain = " → ".join(files.values())
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")  # Windows writes a byte order mark
+        data = json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_integer)
+    except OSError as error:
+        raise ValueError(f"--config_file {chain}: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config_file {chain} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{chain}: {_too_deep(())}") from error
+    except ValueError as error:
+        raise ValueError(f"{chain}: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{chain}: the config must be an object with keys, not {data!r}")
+    bases = data.pop("_base_", [])
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str) or not base:
+            raise ValueError(f"{chain}: _base_ must be a file or a list of files, not {base!r}")
+        found = find_config(base, Path(path).parent)
+        if os.path.realpath(found) in files:
+            raise ValueError(f"{chain} → {base}: a circle of _base_")
+        _read_onto(config, found, base, files)
+    _merge(config, config, data, (), chain)
+
+
+def _merge(
+    config: Config, below: dict[str, Any], new: dict[str, Any], path: Keys, chain: str
+) -> None:
+    """Merges an object of a file, at ``path``, into what its bases have there."""
+    file = chain.rpartition(" → ")[2]
+    delete = new.pop("_delete_", False)
+    if not isinstance(delete, bool):
+        raise ValueError(f"{chain}: {dotted((*path, '_delete_'))} must be true, not {delete!r}")
+    if delete and not below:
+        raise ValueError(f"{chain}: {dotted((*path, '_delete_'))}: there is nothing to delete")
+    if delete:
+        below.clear()
+        config.set_source(path)
+    for key, value in new.items():
+        at = (*path, key)
+        if isinstance(value, dict) and value:
+            if not isinstance(below.get(key), dict):
+                below[key] = {}
+                config.set_source(at)
+            _merge(config, below[key], value, at, chain)
+        elif value != {} or not isinstance(below.get(key), dict):
+            below[key] = value
+            config.set_source(at, file)
+
+
+def _check_values(config: Config, value: Any, path: Keys) -> None:
+    """Refuses what no option can be, wherever it stands."""
+    fault = ""
+    if len(path) > _MOST_LEVELS:
+        fault = _too_deep(path[:3])
+    elif isinstance(value, float) and not math.isfinite(value):
+        fault = f"{dotted(path)} must be a number that a float can hold, not {value}"
+    if fault:
+        raise ValueError(f"{config.origin(*path)}: {fault}")
+    if isinstance(value, (dict, list)):
+        for key, x in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_values(config, x, (*path, key))
+
+
+def _too_deep(path: Keys) -> str:
+    return f"{dotted(path) or 'the config'} is nested more than {_MOST_LEVELS} levels deep"
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of a JSON file, of which json would keep the last of equal keys."""
     result: dict[str, Any] = {}
     for key, value in pairs:
-        if key in result and not key.startswith("_"):
+        if key in result and (not key.startswith("_") or key in ("_base_", "_delete_")):
             raise ValueError(f"key {key!r} is there twice, as {result[key]!r} and as {value!r}")
         result[key] = value
     return result
+
+
+def dumps(config: Mapping[str, Any]) -> str:
+    """A merged config as the text of a file, with which ``classy_train.py`` runs too."""
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"

@@ -21,14 +21,18 @@ from classy_vision.tasks.classification_task import BatchNormSyncMode, Broadcast
 
 import classy_gc.dataset
 import classy_gc.hooks  # noqa: F401  with the imports below, what registers the names of configs
+from classy_gc.configuration.errors import section
 from classy_gc.optim.stock import check_stock_optimizer
 from classy_gc.options import (
     COUNT,
     MAPPING,
     NON_NEGATIVE,
     POSITIVE,
+    OptionError,
     Rule,
     check_known,
+    dotted,
+    is_integer,
     or_null,
 )
 from classy_gc.tasks import ParamwiseClassificationTask, ParamwiseFineTuning
@@ -113,6 +117,8 @@ _MIXUP_RULES = {
     "num_classes": or_null(COUNT),
     "mode": Rule(f"one of {', '.join(_MIXUP_MODES)}", lambda v: v in _MIXUP_MODES),
 }
+_SECTION_RULES = {"distributed": _DISTRIBUTED_RULES, "mixup": _MIXUP_RULES}
+_DATASET_RULES = {"batchsize_per_replica": COUNT}
 _HOOK_RULES = {
     "loss_lr_meter_logging": {"log_freq": or_null(COUNT)},
     "tensorboard_plot": {"log_period": COUNT, "summary_writer": MAPPING},
@@ -143,7 +149,7 @@ def check_config(config: Any) -> None:
         ValueError: unknown name 'clasification_task' in the config, did you mean \
 'classification_task'? known: classification_task, fine_tuning...
     """
-    _check_section(config, "the config", TASK_REGISTRY)
+    _check_name(config, (), TASK_REGISTRY)
     check_values(config)
     task = TASK_REGISTRY[config["name"]]
     if not issubclass(task, ClassificationTask):
@@ -151,67 +157,82 @@ def check_config(config: Any) -> None:
     if task in _TASKS:
         extra = _FINE_TUNING_KEYS if issubclass(task, FineTuningTask) else ()
         check_known(config, [*_TASK_KEYS, *extra], "the config")
-        for section, known in _SECTION_KEYS.items():
-            if config.get(section) is not None:
-                check_keys(config[section], section)
-                check_known(config[section], known, section)
-    _check_values(config, "", _RULES)
-    _check_values(config.get("distributed", {}), "distributed.", _DISTRIBUTED_RULES)
-    _check_values(config.get("mixup") or {}, "mixup.", _MIXUP_RULES)
+    for name, rules in _SECTION_RULES.items():
+        if config.get(name) is not None:
+            _check_values(config, (), {name: MAPPING})
+            with section(name):
+                if task in _TASKS:
+                    check_known(config[name], _SECTION_KEYS[name], name)
+                _check_values(config[name], (name,), rules)
+    if config.get("mixup") is not None:
+        with section("mixup"):
+            check_keys(config["mixup"], "mixup", ["alpha"])
+    _check_values(config, (), _RULES)
     trained = not config.get("test_only", False)
     required = ["num_epochs", "dataset", "loss", "model", *["optimizer"] * trained]
     check_keys(config, "the config", required)
+    _check_datasets(config, trained)
+    torch_losses = [name for name in dir(torch.nn.modules.loss) if name.endswith("Loss")]
+    _check_name(config, ("loss",), [*LOSS_REGISTRY, *torch_losses])
+    _check_name(config, ("model",), MODEL_REGISTRY)
+    _check_values(config["model"], ("model",), {"heads": _LIST})
+    heads = config["model"].get("heads", [])
+    for i in range(len(heads)):
+        _check_name(config, ("model", "heads", i), HEAD_REGISTRY)
+    if trained:
+        _check_name(config, ("optimizer",), OPTIMIZER_REGISTRY)
+        with section("optimizer"):
+            check_stock_optimizer(config["optimizer"])
+            if task in _PARAMWISE and "param_groups" in config["optimizer"]:
+                raise OptionError(
+                    f"unknown key 'param_groups' in optimizer of task {config['name']!r}; the "
+                    f"task that reads it is {_PARAMWISE[task]!r}",
+                    "param_groups",
+                )
+    with section("meters"):
+        _check_meters(config.get("meters", {}), heads)
+    for i, hook in enumerate(config.get("hooks") or []):
+        _check_name(config, ("hooks", i), HOOK_REGISTRY)
+        _check_values(hook, ("hooks", i), _HOOK_RULES.get(hook["name"], {}))
 
+
+def _check_datasets(config: Mapping[str, Any], trained: bool) -> None:
     phases = ["train", "test"]
-    check_keys(config["dataset"], "dataset", phases[:1] if trained else phases[1:])
-    check_known(config["dataset"], phases, "dataset")
+    with section("dataset"):
+        check_keys(config["dataset"], "dataset", phases[:1] if trained else phases[1:])
+        check_known(config["dataset"], phases, "dataset")
     for phase, dataset in config["dataset"].items():
-        _check_section(dataset, f"dataset.{phase}", DATASET_REGISTRY)
-        _check_values(dataset, f"dataset.{phase}.", {"batchsize_per_replica": COUNT})
+        _check_name(config, ("dataset", phase), DATASET_REGISTRY)
+        _check_values(dataset, ("dataset", phase), _DATASET_RULES)
     per_epoch = config["dataset"].get("train", {}).get("phases_per_epoch") or 1
     if trained and isinstance(per_epoch, int) and config["num_epochs"] * per_epoch % 1:
         # Classy Vision would train the rest of the last phase too.
-        raise ValueError(
+        raise OptionError(
             f"num_epochs must be whole phases, of which phases_per_epoch gives {per_epoch} an "
-            f"epoch, not {config['num_epochs']}"
+            f"epoch, not {config['num_epochs']}",
+            "num_epochs",
         )
-    torch_losses = [name for name in dir(torch.nn.modules.loss) if name.endswith("Loss")]
-    _check_section(config["loss"], "loss", [*LOSS_REGISTRY, *torch_losses])
-    _check_section(config["model"], "model", MODEL_REGISTRY)
-    _check_values(config["model"], "model.", {"heads": _LIST})
-    heads = config["model"].get("heads", [])
-    for i, head in enumerate(heads):
-        _check_section(head, f"model.heads[{i}]", HEAD_REGISTRY)
-    if trained:
-        _check_section(config["optimizer"], "optimizer", OPTIMIZER_REGISTRY)
-        check_stock_optimizer(config["optimizer"])
-        if task in _PARAMWISE and "param_groups" in config["optimizer"]:
-            raise ValueError(
-                f"unknown key 'param_groups' in optimizer of task {config['name']!r}; the task "
-                f"that reads it is {_PARAMWISE[task]!r}"
-            )
-    _check_meters(config.get("meters", {}), heads)
-    for i, hook in enumerate(config.get("hooks") or []):
-        _check_section(hook, f"hooks[{i}]", HOOK_REGISTRY)
-        _check_values(hook, f"hooks[{i}].", _HOOK_RULES.get(hook["name"], {}))
 
 
 def _check_meters(meters: Any, heads: Iterable[Mapping[str, Any]]) -> None:
     check_keys(meters, "meters")
     check_known(meters, METER_REGISTRY, "meters", "meter")
-    classes = [head["num_classes"] for head in heads if type(head.get("num_classes")) is int]
+    classes = [head["num_classes"] for head in heads if is_integer(head.get("num_classes"))]
     most = max(classes, default=math.inf)
     allowed = f"integers from 1 to {most}, the num_classes" if classes else "integers > 0"
     topk = Rule(
         f"a list of {allowed}",
-        lambda v: isinstance(v, list) and v and all(type(k) is int and 0 < k <= most for k in v),
+        lambda v: (
+            isinstance(v, list) and v != [] and all(is_integer(k) and 0 < k <= most for k in v)
+        ),
     )
     for name, meter in meters.items():
-        check_keys(meter, f"meters.{name}")
-        cls = METER_REGISTRY[name]
-        if cls.__module__.startswith("classy_vision."):  # of others we don't know the keys
-            check_known(meter, inspect.signature(cls).parameters, f"meter {name!r}")
-            _check_values(meter, f"meters.{name}.", {"topk": topk})
+        with section("meters", name):
+            check_keys(meter, f"meters.{name}")
+            cls = METER_REGISTRY[name]
+            if cls.__module__.startswith("classy_vision."):  # of others we don't know the keys
+                check_known(meter, inspect.signature(cls).parameters, f"meter {name!r}")
+                _check_values(meter, ("meters", name), {"topk": topk})
 
 
 def check_keys(section: Any, label: str, required: Iterable[str] = ()) -> None:
@@ -229,12 +250,22 @@ def check_keys(section: Any, label: str, required: Iterable[str] = ()) -> None:
             raise ValueError(f"missing key {key!r} in {label}")
 
 
-def _check_section(section: Any, label: str, known: Iterable[str]) -> None:
-    check_keys(section, label, ["name"])
-    check_known([section["name"]], sorted(known), label, "name")
+def _check_name(config: Any, path: tuple[Any, ...], known: Iterable[str]) -> None:
+    """Refuses a section without a name, or with one that nobody registered."""
+    label = dotted(path) or "the config"
+    with section(*path):
+        for key in path:
+            config = config[key]
+        check_keys(config, label, ["name"])
+        with section(*path, "name"):
+            check_known([config["name"]], sorted(known), label, "name")
 
 
-def _check_values(section: Mapping[str, Any], prefix: str, rules: Mapping[str, Rule]) -> None:
-    for key, rule in rules.items():
-        if key in section and not rule.accepts(section[key]):
-            raise ValueError(f"{prefix}{key} must be {rule.allowed}, not {section[key]!r}")
+def _check_values(
+    config: Mapping[str, Any], path: tuple[Any, ...], rules: Mapping[str, Rule]
+) -> None:
+    with section(*path):
+        for key, rule in rules.items():
+            if key in config and not rule.accepts(config[key]):
+                text = f"{dotted((*path, key))} must be {rule.allowed}, not {config[key]!r}"
+                raise OptionError(text, key)

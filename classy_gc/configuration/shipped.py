@@ -14,17 +14,18 @@ def shipped_configs() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def find_config(path: str) -> str:
-    """A config as a flag names it: a file, or else one that the package ships.
+def find_config(path: str, folder: str | Path = "") -> str:
+    """A config as a person names it: a file, or else one that the package ships.
 
     Args:
         path: of a file, or its path in the package's ``configs``, with or without that folder.
+        folder: that the path of a file is relative to (default: the current one).
 
     Example:
         >>> Path(find_config("digits_sgd_gc.json")).is_file()
         True
-        >>> find_config("my.json")
-        'my.json'
+        >>> find_config("my.json", "experiments")
+        'experiments/my.json'
     """
-    inside = shipped_configs() / path.removeprefix("configs/")
-    return str(inside) if not Path(path).exists() and inside.is_file() else path
+    file, inside = Path(folder, path), shipped_configs() / path.removeprefix("configs/")
+    return str(inside if not file.exists() and inside.is_file() else file)

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from classy_vision.generic.distributed_util import is_distributed_training_run
+from classy_vision.heads import ClassyHead
+from classy_vision.meters import METER_REGISTRY
 from classy_vision.tasks import ClassificationTask, ClassyTask
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from classy_gc.configuration.errors import user_error
+from classy_gc.configuration.errors import section, user_error
+from classy_gc.options import OptionError, registered_name
 
 
 def try_batches(task: ClassyTask) -> None:
@@ -108,6 +111,7 @@ def _try_batches(task: ClassificationTask) -> None:
     task.run_optimizer = run_optimizer
     task._should_do_step = lambda: True
     task._broadcast_buffers = lambda: None
+    label_steps(task)
     first = task.phase_idx + 1
     for train, phase in ((True, "train"), (False, "test")):
         indices = [i for i, p in enumerate(task.phases) if i >= first and p["train"] is train]
@@ -115,8 +119,10 @@ def _try_batches(task: ClassificationTask) -> None:
             continue
         task.phase_idx, task.train, task.losses = indices[0], train, []
         task.train_phase_idx += train
-        batch = first_batch(task, datasets[phase], phase)
+        with section("dataset", phase):
+            batch = _first_batch(task, datasets[phase], phase)
         if batch is not None:
+            _check_mixup(task, batch)
             task.data_iterator = iter([batch])
             task._set_model_train_mode()
             (task.train_step if train else task.eval_step)()
@@ -130,17 +136,42 @@ def _copied(dataset: Any) -> Any:
     return dataset
 
 
-def first_batch(task: ClassificationTask, dataset: Any, phase: str) -> Any:
-    """The first batch of the next phase, loaded in this process; None of a stream.
+def label_steps(task: ClassificationTask) -> None:
+    """Puts what fails in a step down to the model, its head, the loss, the meter or mixup.
 
     Args:
-        task: in that phase.
-        dataset: of that phase.
-        phase: ``train`` or ``test``, which an error is put down to.
-
-    Raises:
-        ValueError: there is no batch.
+        task: whose attributes are replaced, and the ``forward`` of its heads.
     """
+    for method, key in (("compute_model", "model"), ("compute_loss", "loss")):
+        setattr(task, method, section(key)(getattr(task, method)))
+    task.check_inf_nan = section("loss")(task.check_inf_nan)
+    for meter in task.meters:
+        name = registered_name(type(meter), METER_REGISTRY)
+        meter.update = section("meters", name)(meter.update)
+    if task.mixup_transform is not None:
+        task.mixup_transform = section("mixup")(task.mixup_transform)
+    sections = (getattr(task, "_config", None) or {}).get("model", {}).get("heads", [])
+    names = [head.get("unique_id") for head in sections]
+    for module in task.base_model.modules():
+        if isinstance(module, ClassyHead) and module.unique_id in names:
+            i = names.index(module.unique_id)
+            module.forward = section("model", "heads", i)(module.forward)
+
+
+def _check_mixup(task: ClassificationTask, batch: Any) -> None:
+    target = batch.get("target") if isinstance(batch, dict) else None
+    missing = getattr(task.mixup_transform, "num_classes", 1) is None
+    if task.train and missing and getattr(target, "ndim", 2) == 1:
+        with section("mixup"):
+            raise OptionError(
+                "missing key 'num_classes' in mixup, which the numbers of classes that are the "
+                "targets here cannot be mixed without",
+                "num_classes",
+            )
+
+
+def _first_batch(task: ClassificationTask, dataset: Any, phase: str) -> Any:
+    """The first batch of the next phase, loaded in this process; None of a stream."""
     loader = task.build_dataloader_from_dataset(dataset)
     stream = not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset)
     if stream or loader.batch_sampler is None:

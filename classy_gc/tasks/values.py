@@ -18,7 +18,7 @@ from classy_vision.tasks import TASK_REGISTRY
 from torch.nn.modules import loss
 from torchvision import transforms
 
-from classy_gc.options import BOOL, SHARE, SWITCH, or_null
+from classy_gc.options import BOOL, SHARE, SWITCH, OptionError, dotted, or_null
 
 _DATA = (DATASET_REGISTRY, TRANSFORM_REGISTRY, vars(transforms))
 _MODELS = (MODEL_REGISTRY, HEAD_REGISTRY, LOSS_REGISTRY, vars(loss))
@@ -52,13 +52,13 @@ _RULES = {
 }
 
 
-def check_values(section: Any, path: str = "") -> None:
+def check_values(section: Any, path: tuple[Any, ...] = ()) -> None:
     """Refuses what Classy Vision would take for true, or for a share of something.
 
     Args:
         section: a config of a task, or a section of one. A class of one's own may mean something
             else by the same keys, and its own are left to it.
-        path: of the section in the config, for messages (default: none)
+        path: the keys that lead to the section, for messages (default: none)
 
     Raises:
         ValueError: naming the key, its value, and what is allowed.
@@ -70,16 +70,16 @@ def check_values(section: Any, path: str = "") -> None:
     """
     if isinstance(section, list):
         for i, entry in enumerate(section):
-            check_values(entry, f"{path}[{i}]")
+            check_values(entry, (*path, i))
     if not isinstance(section, Mapping):
         return
     name = section.get("name")
     cls = _CLASSES.get(name) if isinstance(name, str) else None
     known = cls is None or cls.__module__.startswith((*_THEIRS, "classy_gc."))
     for key, value in section.items():
-        label = f"{path}.{key}" if path else key
+        here = (*path, key)
         rule = _RULES.get(key)
         if known and rule and not rule.accepts(value):
-            raise ValueError(f"{label} must be {rule.allowed}, not {value!r}")
+            raise OptionError(f"{dotted(here)} must be {rule.allowed}, not {value!r}", *here)
         if key not in ("param_groups", "param_schedulers"):  # left to what reads them
-            check_values(value, label)
+            check_values(value, here)

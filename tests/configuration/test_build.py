@@ -10,7 +10,7 @@ import torch
 from classy_vision.heads import HEAD_REGISTRY, ClassyHead
 from classy_vision.models import MODEL_REGISTRY
 
-from classy_gc.configuration.build import build_checked_task
+from classy_gc.configuration.build import build_task
 
 IMAGES = {
     "name": "synthetic_image",
@@ -71,12 +71,12 @@ def test_every_kind_of_model_is_here():
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model["name"])
 def test_a_key_that_a_model_does_not_read(model, caplog):
-    task = build_checked_task(config(model=model))
+    task = build_task(config(model=model))
     assert isinstance(task.base_model, MODEL_REGISTRY[model["name"]])
     assert not caplog.messages
     refused = pytest.raises(TypeError, match="'fly'")
     with refused if model["name"] in CONSTRUCTED else contextlib.nullcontext():
-        build_checked_task(config(model=model | {"fly": 1}))
+        build_task(config(model=model | {"fly": 1}))
     for message in caplog.messages:
         assert re.match(f"model: '{model['name']}' does not read 'fly'; it reads name, ", message)
         assert all(key in message for key in model)
@@ -100,7 +100,7 @@ HEADS = [RESNET["heads"][0] | {"num_clases": 3, "fly": 1}]
     ],
 )
 def test_a_key_that_nobody_reads(sections, message, caplog):
-    build_checked_task(config(**sections))
+    build_task(config(**sections))
     (told,) = caplog.messages
     assert re.match(message, told)
 
@@ -113,7 +113,7 @@ def test_classy_visions_own_configs(path, caplog):
         if not dataset["name"].startswith("synthetic"):
             dataset.clear()
             dataset.update(IMAGES)
-    build_checked_task(given)
+    build_task(given)
     unread = {x for message in caplog.messages for x in re.findall(r"'(\w+)'", message)[1:]}
     assert unread <= {"num_classes"}
 
@@ -122,7 +122,7 @@ def test_a_training_config_that_tests_only(caplog):
     datasets = {"train": IMAGES | {"phases_per_epoch": 2}, "test": IMAGES}
     given = config(dataset=datasets, loss=LABEL_SMOOTHING)
     before = copy.deepcopy(given)
-    task = build_checked_task(given)
+    task = build_task(given)
     assert not caplog.messages
     assert given == before
     assert json.loads(json.dumps(task._config)) == before
@@ -146,5 +146,5 @@ def test_what_classes_of_others_read_is_theirs(caplog, monkeypatch):
 
     monkeypatch.setitem(HEAD_REGISTRY, "own", Head)
     head = {"name": "own", "unique_id": "h", "fork_block": "block0-0", "later": 2}
-    build_checked_task(config(model=RESNET | {"heads": [head]}))
+    build_task(config(model=RESNET | {"heads": [head]}))
     assert not caplog.messages

@@ -8,7 +8,7 @@ from classy_vision.optim import build_optimizer
 from classy_vision.tasks import build_task
 
 from classy_gc.commands import main
-from classy_gc.configuration.load import load_config
+from classy_gc.configuration.load import load_config, read_config
 from classy_gc.optim import SGDGC
 from classy_gc.options import without_comments
 from classy_gc.param_groups import build_param_group_builder
@@ -77,3 +77,154 @@ def test_tasks_and_optimizers_leave_comments_out_too():
     keys = {"_heads": {"lr_mult": 2, "_why": "new"}, "_why": "new"}
     builder = build_param_group_builder({"name": "paramwise", "_": 1, "custom_keys": keys})
     assert builder.custom_keys == {"_heads": {"lr_mult": 2}}
+
+
+def write(**files):
+    for name, config in files.items():
+        Path(f"{name}.json").write_text(config if isinstance(config, str) else json.dumps(config))
+
+
+def test_objects_merge_and_all_else_replaces(here):
+    write(
+        first={"a": {"x": 1, "y": [1, 2]}, "b": 1},
+        second={"a": {"y": {"z": 3}}, "b": {"c": 2}},
+        mine={"_base_": ["first.json", "second.json"], "a": {"x": 5, "w": None}, "d": []},
+    )
+    merged = read_config("mine.json")
+    assert merged == {"a": {"x": 5, "y": {"z": 3}, "w": None}, "b": {"c": 2}, "d": []}
+    origins = {("a", "x"): "mine.json", ("a", "y", "z"): "second.json", ("b", "c"): "second.json"}
+    assert {path: merged.origin(*path) for path in origins} == origins
+    assert merged.origin("a") == "second.json and mine.json"
+    assert merged.origin() == merged.origin("nowhere") == "second.json and mine.json"
+
+
+def test_bases_lie_beside_the_file_that_names_them_or_ship_with_the_package(here):
+    (here / "parts").mkdir()
+    write(
+        **{"parts/lr": {"_base_": "more.json", "optimizer": {"lr": 0.2}}},
+        **{"parts/more": {"_base_": "recipes/logs.json", "num_epochs": 7}},
+        mine={"_base_": "parts/lr.json"},
+    )
+    merged, shipped = read_config("mine.json"), read_config(DIGITS.parent / "recipes/logs.json")
+    assert merged["num_epochs"] == 7
+    assert merged["optimizer"]["lr"] == 0.2
+    assert merged["hooks"] == shipped["hooks"]
+    assert merged.origin("num_epochs") == "more.json"
+
+
+def test_delete_replaces_what_the_bases_have(here):
+    write(
+        base={"optimizer": {"name": "sgd_gc", "nesterov": True}, "hooks": [1]},
+        mine={"_base_": "base.json", "optimizer": {"_delete_": True, "name": "adam_gc"}},
+        same={"_base_": "base.json", "optimizer": {"_delete_": False, "name": "adam_gc"}},
+        alone={"_base_": "base.json", "_delete_": True, "hooks": [2]},
+    )
+    assert read_config("mine.json") == {"optimizer": {"name": "adam_gc"}, "hooks": [1]}
+    assert read_config("mine.json").origin("optimizer") == "mine.json"
+    assert read_config("same.json")["optimizer"] == {"name": "adam_gc", "nesterov": True}
+    assert read_config("alone.json") == {"hooks": [2]}
+
+
+DEEP = 2000
+NESTED = json.dumps([0])[:-1].replace("0", "") * 60 + "0" + "]" * 60
+
+
+@pytest.mark.parametrize(
+    ("mine", "message"),
+    [
+        ({"_base_": "mine.json"}, "mine.json → mine.json: a circle of _base_"),
+        ({"_base_": "circle.json"}, "mine.json → circle.json → mine.json: a circle of _base_"),
+        ({"_base_": "no.json"}, "--config_file mine.json → no.json: No such file or directory"),
+        ({"_base_": ["digits_sgd_gc.json", 1]}, "mine.json: _base_ must be a file or a list .* 1$"),
+        ({"_base_": ""}, "mine.json: _base_ must be a file or a list of files, not ''"),
+        ({"_base_": "list.json"}, r"mine.json → list.json: the config must be an object .* \[1\]"),
+        ({"_base_": "bad.json"}, "--config_file mine.json → bad.json is not valid JSON: .* line 1"),
+        ({"_base_": "twice.json"}, "mine.json → twice.json: key 'a' is there twice, as 1 and as 2"),
+        ({"a": {"_delete_": True}}, "mine.json: a._delete_: there is nothing to delete"),
+        (
+            {"_base_": "deletes.json"},
+            "mine.json → deletes.json: a.b._delete_: there is nothing to delete",
+        ),
+        ({"a": {"_delete_": 1}}, "mine.json: a._delete_ must be true, not 1"),
+        ({"a": {"_base_": "b.json"}}, "_base_ is resolved at the top of a file"),
+        ({"a": [{"_delete_": True}]}, "_delete_ is resolved at the top of a file"),
+        ('{"_base_": "a", "_base_": "b"}', "mine.json: key '_base_' is there twice"),
+        ("[" * DEEP + "]" * DEEP, "mine.json: the config is nested more than 50 levels deep"),
+        ('{"a": ' * DEEP + "1" + "}" * DEEP, "mine.json: .* is nested more than 50 levels deep"),
+        ('{"a": {"b": ' + NESTED + "}}", "mine.json: a.b.* is nested more than 50 levels deep"),
+        ('{"a": {"b": [1, ' + "9" * 400 + "]}}", r"mine.json: a.b\[1\] must be a number that a fl"),
+        ('{"a": {"b": [1, ' + "9" * 5000 + "]}}", r"mine.json: a.b\[1\] must be a number that a f"),
+        ({"_base_": "large.json"}, "^large.json: a must be a number that a float can hold"),
+    ],
+)
+def test_bad_files_are_one_line_with_their_chain(here, mine, message):
+    write(
+        circle={"_base_": "mine.json"},
+        list=[1],
+        bad="{'a': 1}",
+        twice='{"a": 1, "a": 2}',
+        deletes={"a": {"b": {"_delete_": True}}},
+        large='{"a": 1e400}',
+        mine=mine,
+    )
+    with pytest.raises(ValueError, match=message) as error:
+        read_config("mine.json")
+    assert len(str(error.value)) < 300
+
+
+def test_no_file_and_a_byte_order_mark(here):
+    with pytest.raises(ValueError, match="--config_file must name a file, not ''"):
+        read_config("")
+    Path("mine.json").write_bytes(b"\xef\xbb\xbf" + DIGITS.read_bytes())
+    assert load_config("mine.json") == load_config(DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("mine", "message"),
+    [
+        ({"num_epochs": "x"}, "^mine.json: num_epochs must be a number > 0, not 'x'"),
+        ({"num_epoch": 3}, "^mine.json: unknown key 'num_epoch' in the config"),
+        ({"clip_grad_norm": 1}, "^base.json: test_phase_period must be an integer > 0, not 0"),
+        ({"test_phase_period": 1, "model": {"heads": 1}}, "^mine.json: model.heads must be a list"),
+    ],
+)
+def test_an_error_names_the_file_that_the_value_came_from(here, mine, message):
+    write(
+        base={"_base_": "digits_sgd_gc.json", "test_phase_period": 0},
+        mine={"_base_": "base.json", **mine},
+    )
+    with pytest.raises(ValueError, match=message):
+        load_config("mine.json")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (("optimizr.lr", 1), "^unknown key 'optimizr' in the config, .* 'optimizer'"),
+        (("num_epochs.x", 1), "^num_epochs is 20, so it has no key 'x'"),
+        (("model.heads.1.num_classes", 1), "unknown index '1' in model.heads; known: 0"),
+        (("num_epochs", -1), "^--set num_epochs=-1: num_epochs must be a number > 0, not -1"),
+        (("model.name", "resnett"), "^--set model.name=resnett: unknown name 'resnett' in model"),
+    ],
+)
+def test_settings_that_lead_nowhere(here, setting, message):
+    write(mine={"_base_": "digits_sgd_gc.json"})
+    with pytest.raises(ValueError, match=message):
+        load_config("mine.json", [setting])
+
+
+def test_settings_change_single_values():
+    settings = [("optimizer.lr", 0.2), ("optimizer.gc_loc", True), ("model.heads.0.num_classes", 3)]
+    config = load_config(DIGITS, [*settings, ("meters.accuracy.topk", [1])])
+    assert (config["optimizer"]["lr"], config["optimizer"]["gc_loc"]) == (0.2, True)
+    assert config["model"]["heads"][0]["num_classes"] == 3
+    assert config.origin("optimizer", "lr") == "--set optimizer.lr=0.2"
+
+
+@pytest.mark.parametrize("build", [build_task, lambda config: build_optimizer(config["optimizer"])])
+def test_tasks_and_optimizers_refuse_a_config_that_is_not_merged(build):
+    config = json.loads(DIGITS.read_text()) | {"name": "paramwise_classification_task"}
+    for section in (config, config["optimizer"]):
+        section["_base_"] = "digits_sgd_gc.json"
+    with pytest.raises(ValueError, match=r"_base_ is resolved .* classy-gc configs --flatten FILE"):
+        build(config)

@@ -12,7 +12,7 @@ import torch
 from classy_vision.generic.distributed_util import set_cpu_device, set_cuda_device_index
 from classy_vision.tasks import ClassificationTask
 
-from classy_gc.configuration.build import build_checked_task
+from classy_gc.configuration.build import build_task
 from classy_gc.table import aligned
 
 
@@ -83,7 +83,7 @@ def _prepared(config: dict[str, Any]) -> ClassificationTask:
     if config.get("test_only"):
         raise ValueError("--training needs a config that trains, and test_only is true")
     dataset = {phase: x for phase, x in config["dataset"].items() if phase != "test"}
-    task = build_checked_task({**config, "dataset": dataset})
+    task = build_task({**config, "dataset": dataset})
     if not isinstance(task, ClassificationTask):
         raise ValueError(f"--training needs a classification task, not {config['name']!r}")
     if task.use_gpu:

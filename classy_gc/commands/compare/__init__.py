@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             varied = [flag.partition("=")[0] for flag in args.vary]
             if args.effect_of:
                 check_known([args.effect_of], varied, "--effect_of", "key of --vary")
-            arms = build_arms(args.config_file, axes, args.effect_of, args.target)
+            arms = build_arms(args.config_file, axes, args.effect_of, args.target, args.set)
             groups, sweep = families(arms), None
             if args.sweep:
                 keys = [key for axis in axes for choice in axis for key in choice.settings]

@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import itertools
 import re
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from classy_vision.dataset import DATASET_REGISTRY
-from classy_vision.heads import HEAD_REGISTRY
-from classy_vision.hooks import HOOK_REGISTRY
-from classy_vision.losses import LOSS_REGISTRY
-from classy_vision.models import MODEL_REGISTRY
-from classy_vision.optim import OPTIMIZER_REGISTRY
-from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY
-
 from classy_gc.commands.compare.axes import Choice
 from classy_gc.commands.flags import Target
 from classy_gc.commands.train.checkpoints import loading
-from classy_gc.configuration.build import build_checked_task
+from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config
+from classy_gc.configuration.override import with_settings
 from classy_gc.configuration.schema import check_config
+from classy_gc.configuration.settings import Setting
 from classy_gc.configuration.trial import try_batches
 from classy_gc.hooks.phase_record import flat_meters, meter_values
-from classy_gc.optim.stock import is_stock
 from classy_gc.options import check_known
-from classy_gc.param_groups import PARAM_GROUP_BUILDER_REGISTRY
-
-# Where the class of a section is registered, by the last key on the way to it that is here.
-_REGISTRIES = {
-    "optimizer": OPTIMIZER_REGISTRY,
-    "base_optimizer": OPTIMIZER_REGISTRY,
-    "param_schedulers": PARAM_SCHEDULER_REGISTRY,
-    "param_groups": PARAM_GROUP_BUILDER_REGISTRY,
-    "model": MODEL_REGISTRY,
-    "heads": HEAD_REGISTRY,
-    "loss": ChainMap(LOSS_REGISTRY, vars(torch.nn)),
-    "train": DATASET_REGISTRY,
-    "test": DATASET_REGISTRY,
-    "hooks": HOOK_REGISTRY,
-}
-
-# Arguments that `from_config` reads under another name, or (None) from elsewhere.
-_IN_CONFIGS = {
-    "shuffle": "use_shuffle",
-    "transform": "transforms",
-    "metadata_filepath": "metadata_file",
-    "num_updates": None,
-}
 
 # All runs would write into the one folder that the config names.
 _HOOKS_WITH_A_FOLDER = ("json_log", "training_curves", "tensorboard_plot", "model_tensorboard")
@@ -76,6 +42,7 @@ def build_arms(
     axes: Sequence[Sequence[Choice]],
     effect_of: str | None = None,
     target: Target | None = None,
+    overrides: Sequence[Setting] = (),
 ) -> list[Arm]:
     """Every config with every combination, each checked and built.
 
@@ -85,11 +52,12 @@ def build_arms(
         effect_of: a varied key. Only arms that differ in it alone are then compared (default:
             None, all arms of a config file).
         target: of which every arm must have the meter (default: None).
+        overrides: what --set changes in every config (default: nothing).
 
     Raises:
         ValueError: naming the arm and what is wrong with it.
     """
-    configs = {file: load_config(file) for file in files}
+    configs = {file: load_config(file, overrides) for file in files}
     if len(configs) < len(files):
         raise ValueError("--config_file: a file is there twice")
     stems = [Path(file).stem for file in files]
@@ -133,58 +101,7 @@ def check_arm(arm: Arm, target: Target | None) -> None:
     try:
         _check(arm, target)
     except Exception as error:
-        raise ValueError(f"arm {arm.name!r}: {user_error(error)}") from error
-
-
-def with_settings(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a config with values at dotted keys, which it has or could have."""
-    config = copy.deepcopy(config)
-    for dotted, value in settings.items():
-        section, (*path, last) = config, dotted.split(".")
-        owner = section
-        if path == ["optimizer", "param_schedulers"] and "optimizer" in config:
-            config["optimizer"].setdefault("param_schedulers", {})
-        for i, key in enumerate(path):
-            owner, section = section, section[_key(section, key, path[:i])]
-        new: Sequence[str] | None = ()
-        if isinstance(section, Mapping):
-            # Whatever the optimizer takes can have a schedule.
-            scheduled = path[-1:] == ["param_schedulers"]
-            new = _new_keys(owner, path[:-1]) if scheduled else _new_keys(section, path)
-        section[_key(section, last, path, new)] = copy.deepcopy(value)
-    return config
-
-
-def _key(section: Any, key: str, path: Sequence[str], new: Sequence[str] | None = ()) -> str | int:
-    """The key as its section has it, or could have it: any where ``new`` is None."""
-    label = ".".join(path) or "the config"
-    if isinstance(section, list):
-        check_known([key], map(str, range(len(section))), label, "index")
-        return int(key)
-    if not isinstance(section, Mapping):
-        raise ValueError(f"{label} is {section!r}, so it has no key {key!r}")
-    if new is not None:
-        check_known([key], [*section, *new], label)
-    return key
-
-
-def _new_keys(section: Mapping[str, Any], path: Sequence[str]) -> list[str] | None:
-    """What a section may have though its author did not write it: arguments of its class.
-
-    None where they are checked later: check_config refuses what the config cannot have, and our
-    own classes do so too.
-    """
-    registry = next((_REGISTRIES[key] for key in reversed(path) if key in _REGISTRIES), {})
-    cls = registry.get(section.get("name"), object)
-    checked = registry is OPTIMIZER_REGISTRY and is_stock(cls)
-    if not path or checked or cls.__module__.startswith("classy_gc."):
-        return None
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
-    names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    names = [key for name in names if (key := _IN_CONFIGS.get(name, name))]
-    if hasattr(cls, "update_interval"):
-        names.append("update_interval")
-    return [*names, *(["param_schedulers", "param_groups"] if path == ["optimizer"] else [])]
+        raise ValueError(f"arm {arm.name!r}: {user_error(error, arm.config)}") from error
 
 
 def _check(arm: Arm, target: Target | None) -> None:
@@ -208,7 +125,7 @@ def _check(arm: Arm, target: Target | None) -> None:
                 f"{key} does nothing, because the schedule {root} drives {option}; vary "
                 + " or ".join(_numbers(schedules[option], root))
             )
-    task = build_checked_task(config)
+    task = build_task(config)
     if not task.use_gpu:  # or it would take memory of the GPU from the runs
         with loading(task, arm.file):
             task.prepare()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from classy_gc.configuration.settings import parse_settings, value_text
 
 
 class Choice(NamedTuple):
@@ -12,45 +13,6 @@ class Choice(NamedTuple):
 
     label: str
     settings: dict[str, Any]
-
-
-def parse_values(text: str) -> list[Any]:
-    """JSON values between commas; what is not JSON is a string.
-
-    Args:
-        text: of the flag.
-
-    Raises:
-        ValueError: a value is empty, or a list, an object or a string is not JSON.
-
-    Example:
-        >>> parse_values("false,0.1,cosine,[0.9,0.99]")
-        [False, 0.1, 'cosine', [0.9, 0.99]]
-    """
-    decoder, values, at = json.JSONDecoder(), [], 0
-    while at <= len(text):
-        try:
-            value, end = decoder.raw_decode(text, at)
-            if text[end : end + 1] not in ("", ","):
-                raise ValueError
-        except ValueError:
-            end = text.find(",", at) if "," in text[at:] else len(text)
-            value = text[at:end]
-            if not value or value[0] in '[{"':
-                raise ValueError(f"{text[at:]!r} is neither JSON nor a word") from None
-        values.append(value)
-        at = end + 1
-    return values
-
-
-def _settings(text: str) -> tuple[str, list[Any]]:
-    key, equals, values = text.partition("=")
-    if not key or not equals:
-        raise ValueError(f"{text!r} must be KEY=VALUE")
-    try:
-        return key, parse_values(values)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
 
 
 def parse_axes(
@@ -74,14 +36,14 @@ def parse_axes(
     for name, *settings in named_arms:
         if not name:
             raise ValueError("--arm must have a name, not ''")
-        parsed = dict(map(_settings, settings))
+        parsed = dict(map(parse_settings, settings))
         if len(parsed) < len(settings):
             raise ValueError(f"--arm {name}: a key is there twice")
         for key, values in parsed.items():
             if len(values) > 1:
                 raise ValueError(f"--arm {name}: {key} must have one value, not {len(values)}")
         named.append(Choice(name, {key: values[0] for key, values in parsed.items()}))
-    varied = dict(map(_settings, varied_keys))
+    varied = dict(map(parse_settings, varied_keys))
     keys = [*varied, *{key for choice in named for key in choice.settings}]
     if len(varied) < len(varied_keys) or len(set(keys)) < len(keys):
         raise ValueError("--vary: a key is there twice")
@@ -112,8 +74,3 @@ def short_name(key: str, keys: Sequence[str]) -> str:
         ):
             return short
     return key
-
-
-def value_text(value: Any) -> str:
-    """A value as a flag has it: a word as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from classy_gc.commands.compare.arms import Arm, check_arm, with_settings
+from classy_gc.commands.compare.arms import Arm, check_arm
 from classy_gc.commands.compare.axes import short_name
 from classy_gc.commands.compare.folder import runs_in
 from classy_gc.commands.compare.results import Scale, headline_of, lower_is_better, run_metrics
 from classy_gc.commands.compare.runs import Run
 from classy_gc.commands.compare.statistics import Spread, spread
 from classy_gc.commands.flags import Target
+from classy_gc.configuration.override import with_settings
 from classy_gc.table import aligned
 
 _MAX_EXTENSIONS = 6

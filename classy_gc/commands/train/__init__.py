@@ -42,6 +42,7 @@ from classy_gc.commands.train.checkpoints import (
 from classy_gc.commands.train.hooks import Output, set_hooks
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.commands.train.last_batch import warn_of_last_batch
+from classy_gc.configuration.build import label_hooks
 from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config
 from classy_gc.configuration.trial import try_batches
@@ -209,17 +210,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     import_from_current_folder()
 
-    task = output = None
+    task = output = config = None
     try:
         output = Output(args)
         _check_args(args)
-        config = load_config(args.config_file)
+        config = load_config(args.config_file, args.set)
         set_image_backend(args.image_backend)
         set_video_backend(args.video_backend)
         if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
             args.show_progress = True
         task = build_seeded_task(args, config)
         hooks = set_hooks(args, config, task, output)
+        label_hooks(task, config)
         set_checkpoints(args, config, task, output.checkpoints)
         prepare = loading(task, args.config_file)(task.prepare)
         task.prepare, task.on_start = prepare, functools.partial(_start, task, task.on_start)
@@ -243,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.exit(1, f"{parser.prog}: error: {rank}{reason}\n")
         if not primary:
             return 2
-        parser.error(user_error(error))
+        parser.error(user_error(error, config))
     if is_primary():
         print(_summary(task, hooks, output, time.perf_counter() - start))
     if torch.distributed.is_initialized():

@@ -138,7 +138,7 @@ def set_hooks(
         raise ValueError(f"hooks: one of them can save checkpoints, not {names}")
     checkpoint = next(iter(own_checkpoints), None)
     if checkpoint is None:
-        args_dict = {**vars(args), "config": config, "checkpoint_folder": output.checkpoints}
+        args_dict = {**vars(args), "config": dict(config), "checkpoint_folder": output.checkpoints}
         checkpoint = RollingCheckpointHook(
             interval=args.checkpoint_period or 1, input_args=args_dict
         )

@@ -18,8 +18,9 @@ from matplotlib.image import imread
 
 from classy_gc.commands import main
 from classy_gc.commands.compare.arms import build_arms, families, folder_names
-from classy_gc.commands.compare.axes import Choice, parse_axes, parse_values
+from classy_gc.commands.compare.axes import Choice, parse_axes
 from classy_gc.commands.compare.plot import picture
+from classy_gc.configuration.settings import parse_values
 from tests import forked
 
 DIGITS = json.loads((Path(__file__).parents[3] / "configs/digits_sgd_gc.json").read_text())
@@ -341,9 +342,13 @@ SYNTHETIC = {"train": {"name": "synthetic_image"}}
         (
             tiny(),
             ["--vary", "model.hidden_dims.0=8,x"],
-            "arm 'hidden_dims.0=x': model {.*}: TypeError",
+            "arm 'hidden_dims.0=x': tiny.json and .*: model {.*}: TypeError",
         ),
-        (tiny(), ["--vary", "model.output_dim=10,3"], "arm 'output_dim=3': loss {.*}: IndexError"),
+        (
+            tiny(),
+            ["--vary", "model.output_dim=10,3"],
+            "arm 'output_dim=3': tiny.json: loss {.*}: IndexError",
+        ),
         (tiny(), [*GC, "--output_folder", "s3://a/b"], "must be a local folder, not 's3://a/b'"),
         (tiny(), ["--vary", "optimizer.lr.x=1,2"], "optimizer.lr is 0.1, so it has no key 'x'"),
         (

@@ -187,12 +187,13 @@ def test_flags_are_those_of_classy_train():
 
     stock, ours = flags(get_parser()), flags(command_parser("train"))
     assert {k: v for k, v in ours.items() if k in stock} == stock
-    assert set(ours) - set(stock) == {"--seed", "--output_folder"}
+    assert set(ours) - set(stock) == {"--seed", "--output_folder", "--set"}
     stock, ours = (p.parse_args(["--config", "x"]) for p in (get_parser(), command_parser("train")))
     assert vars(ours) == {
         **vars(stock),
         "seed": 0,
         "output_folder": "",
+        "set": [],
         "log_freq": None,
         "checkpoint_period": None,
     }
@@ -321,18 +322,50 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("mixup", {"alpha": 1, "cutmix": 1}), [], "unknown key 'cutmix' in mixup"),
         (("mixup", {"alpha": -1}), [], "mixup.alpha must be a number >= 0, not -1"),
         (("mixup", {"alpha": 1, "mode": "x"}), [], "mixup.mode must be one of batch, .* not 'x'"),
-        (("mixup", {"alpha": 1}), [], r'error: mixup {"alpha": 1}: TypeError: .*NoneType'),
-        (("mixup", {"alpha": 1, "num_classes": 3}), [], r"error: mixup {.*}: index \d is out of"),
+        (("mixup", {"alpha": 1}), [], "config.json: missing key 'num_classes' in mixup"),
+        (
+            ("mixup", {"alpha": 1, "num_classes": 3}),
+            [],
+            r"error: config.json: mixup {.*}: index \d is out of",
+        ),
         (("model.heads.0.in_plane", 31), [], r"model.heads\[0\] {.*31}: mat1 and mat2 shapes"),
-        (("model.heads.0.num_classes", 3), [], "error: loss {.*}: IndexError: Target . is out of"),
-        (("model.heads.0.fork_block", "x"), [], "error: model: x not found in the model"),
-        (("model.num_blocks", []), [], "error: model: IndexError: list index out of range"),
-        (("loss", {"name": "MSELoss"}), [], 'error: loss {"name": "MSELoss"}: The size of tensor'),
-        (("loss.weight", [1, 2]), [], r"error: loss {.*\[1, 2\]}: weight tensor should be defined"),
-        (("meters", VIDEO), [], "error: meters.video_accuracy {.*}: all clips from the same"),
+        (
+            ("model.heads.0.num_classes", 3),
+            [],
+            "error: config.json: loss {.*}: IndexError: Target . is out of",
+        ),
+        (
+            ("model.heads.0.fork_block", "x"),
+            [],
+            "error: config.json: model: x not found in the model",
+        ),
+        (
+            ("model.num_blocks", []),
+            [],
+            "error: config.json: model: IndexError: list index out of range",
+        ),
+        (
+            ("loss", {"name": "MSELoss"}),
+            [],
+            'error: config.json: loss {"name": "MSELoss"}: The size of tensor',
+        ),
+        (
+            ("loss.weight", [1, 2]),
+            [],
+            r"error: config.json: loss {.*\[1, 2\]}: weight tensor should be defined",
+        ),
+        (
+            ("meters", VIDEO),
+            [],
+            "error: config.json: meters.video_accuracy {.*}: all clips from the same",
+        ),
         (("amp_args", True), [], "amp_args must be an object or null, not True"),
-        (("amp_args", {"amp_type": "pytorch"}), [], "error: amp_args {.*}: AMP is required but"),
-        (("hooks", [EMA]), [], r"error: hooks\[0\] {.*}: .*(NVIDIA|CUDA)"),
+        (
+            ("amp_args", {"amp_type": "pytorch"}),
+            [],
+            "error: config.json: amp_args {.*}: AMP is required but",
+        ),
+        (("hooks", [EMA]), [], r"error: config.json: hooks\[0\] {.*}: .*(NVIDIA|CUDA)"),
         (
             ("hooks", [{"name": "checkpoint"}]),
             [],
@@ -341,18 +374,22 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (
             ("hooks", [SCRIPT]),
             [],
-            r"error: hooks\[0\] {.*}: Torchscript folder 'no' does not exist",
+            r"error: config.json: hooks\[0\] {.*}: Torchscript folder 'no' does not exist",
         ),
         (
             ("hooks", [SCRIPT | {"use_traces": 1}]),
             [],
             r"hooks\[0\] {.*}: TypeError: .*'use_traces'",
         ),
-        (("dataset.train", SYNTHETIC), [], r"error: dataset.train: there is no sample"),
+        (
+            ("dataset.train", SYNTHETIC),
+            [],
+            r"error: config.json: dataset.train: there is no sample",
+        ),
         (
             ("dataset.train", SYNTHETIC | {"num_samples": None}),
             [],
-            r"error: dataset.train: TypeErr",
+            r"error: config.json: dataset.train: TypeErr",
         ),
         (("dataset.train.transforms.0.transforms.0.size", 99), [], "dataset.train: Required crop"),
         (("dataset.train.transforms.0.transforms.0.size", "x"), [], "dataset.train: TypeError"),
