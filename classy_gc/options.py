@@ -63,7 +63,10 @@ FRACTION = Rule("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
 BETAS = Rule("a list of two numbers in [0, 1)", _betas, schedulable=False)
 BOOL = Rule("true or false", lambda v: isinstance(v, bool), schedulable=False)
 SWITCH = Rule("true, false or null", lambda v: v is None or isinstance(v, bool), schedulable=False)
-GC_FLAG = Rule("true or false", lambda v: isinstance(v, bool))
+GC_FLAG = Rule(
+    "true or false, or a number (0 is false)",
+    lambda v: isinstance(v, bool) or is_number(v),
+)
 COUNT = Rule("an integer > 0", lambda v: is_integer(v) and v > 0)
 TEXT = Rule("a string", lambda v: isinstance(v, str), schedulable=False)
 MAPPING = Rule("an object", lambda v: isinstance(v, Mapping), schedulable=False)

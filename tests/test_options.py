@@ -11,6 +11,7 @@ from classy_gc.options import (
     GC_FLAG,
     MAPPING,
     NON_NEGATIVE,
+    SHARE,
     SWITCH,
     check_known,
     check_options,
@@ -22,8 +23,9 @@ RULES = [
     (NON_NEGATIVE, [0, 0.0, 1, 0.1, 1e300], [*ODD, True, False, -1, -1e-9]),
     (FRACTION, [0, 0.0, 0.9, 0.999999], [*ODD, True, False, -0.1, 1, 1.0]),
     (BETAS, [[0, 0.9], (0.9, 0.999), [0, 0]], [*ODD, 0.9, [0.9], [0.9] * 3, [0.9, 1], [True, 0]]),
+    (SHARE, [0, 0.5, 1], [*ODD, True, -0.1, 1.1]),
     (BOOL, [True, False], [*ODD, 0, 1, 0.5, "true"]),
-    (GC_FLAG, [True, False], [*ODD, 0, 1, 0.5, "true"]),
+    (GC_FLAG, [True, False, 0, 1, 0.5], [*ODD, "true"]),
     (SWITCH, [True, False, None], [*ODD[1:], 0, 1, "true"]),
     (MAPPING, [{}, {"clip": True}], [*(x for x in ODD if x != {}), 1, [("clip", True)]]),
 ]

@@ -263,6 +263,10 @@ def _resumed_group(
                 wins.config.setdefault(name, {})[f"{value} (was {old})"] = None
             continue
         group.setdefault(name, value)
+        if name in schedule and name not in driven:  # as the schedules, from the first step on
+            if not _equal(old, value):
+                wins.config.setdefault(name, {})[f"{value} (was {old})"] = None
+            continue
         if name == "betas" and "momentum" in schedule:
             old, value = old[1:], value[1:]
         if name not in driven and not _equal(old, value):

@@ -18,10 +18,8 @@ from classy_vision.optim.param_scheduler import (
 from fvcore.common.param_scheduler import ParamScheduler
 
 from classy_gc.optim.groups import as_groups, as_schedulers
-from classy_gc.optim.param_scheduler.checks import (
-    check_schedulable,
-    check_schedulers,
-)
+from classy_gc.optim.param_scheduler.arguments import check_scheduler
+from classy_gc.optim.param_scheduler.checks import check_schedulable, check_schedulers
 from classy_gc.optim.resume import resumed_state
 from classy_gc.options import Rule, registered_name
 
@@ -112,13 +110,13 @@ class ScheduledGC(ClassyOptimizer):
 
     def _kept_schedule(self, name: str) -> ParamScheduler:
         epochs = {} if self.num_epochs is None else {"num_epochs": self.num_epochs}
+        label = f"{self.label()}: param_schedulers.{name}"
+        check_scheduler(self._schedules[name], label, in_steps=False)
         try:
             return build_param_scheduler({**copy.deepcopy(self._schedules[name]), **epochs})
         except Exception as error:  # whatever a scheduler raises
             advice = "" if epochs else "; it may need num_epochs beside param_schedulers"
-            raise ValueError(
-                f"{self.label()}: param_schedulers.{name}: {error or type(error).__name__}{advice}"
-            ) from error
+            raise ValueError(f"{label}: {error or type(error).__name__}{advice}") from error
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
         """As Classy Vision's, for fvcore's own ParamSchedulers too (updated at every step).

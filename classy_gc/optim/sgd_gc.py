@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -56,8 +55,8 @@ class SGDGC(ClassyGCOptimizer):
         if args and not isinstance(args[0], Mapping):  # None is the stock default
             args = ({}, *(args[1:] if args[0] is None else args))
         super().__init__(*args, **options)
-        if self._options["larc_config"] and not self._options["use_larc"]:
-            logging.warning(f"{self.label()}: larc_config is not used, use_larc is false")
+        if options.get("larc_config") and "use_larc" not in options:
+            raise ValueError(f"{self.label()}: larc_config needs use_larc beside it")
 
     def _built(self, params: list[Any], options: dict[str, Any]) -> core.SGD:
         sgd = {k: v for k, v in options.items() if k not in ("larc_config", "use_larc")}

@@ -158,6 +158,8 @@ def check_stock_optimizer(config: Mapping[str, Any]) -> None:
     label = f"optimizer {config['name']!r}"
     known = inspect.signature(cls).parameters
     check_known(config, [*CLASSY_KEYS, "param_groups", *known], label)
+    if config.get("larc_config") and "use_larc" not in config:
+        raise ValueError(f"{label}: larc_config needs use_larc beside it")
     if cls is ZeRO:
         base = base_config(config, label)
         check_stock_optimizer(base)

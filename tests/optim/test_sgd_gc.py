@@ -8,6 +8,7 @@ from classy_vision.optim import build_optimizer
 from torch.nn import Parameter
 
 from classy_gc import core
+from classy_gc.optim.stock import check_stock_optimizer
 
 from .cases import (
     advance,
@@ -18,7 +19,6 @@ from .cases import (
     copies,
     problem,
     row_means,
-    train,
 )
 
 
@@ -142,15 +142,6 @@ def test_a_partial_larc_config_keeps_the_other_defaults(partial):
         assert group[key] == value
 
 
-def test_without_larc_its_config_does_nothing():
-    _, grads = problem(4)
-    options = {**SGD[2], "lr": 0.1, "name": "sgd_gc", "use_gc": True}
-    assert_same(
-        train({**options, "larc_config": LARC[0]}, grads)[0],
-        train(options, grads)[0],
-    )
-
-
 def test_weight_decay_is_still_in_the_groups_after_a_step():
     params, grads = problem(2)
     optimizer = build(config(SGD[1], {}, fused=False), params)
@@ -202,8 +193,8 @@ def test_larc_is_as_precise_as_its_weights():
     assert_close(params, wanted, 1e-12)
 
 
-def test_what_is_given_and_not_used_is_told(caplog):
-    build_optimizer({"name": "sgd_gc", "lr": 0.5, "larc_config": {"clip": False}})
-    assert [record.message for record in caplog.records] == [
-        "optimizer 'sgd_gc': larc_config is not used, use_larc is false",
-    ]
+def test_a_larc_config_without_use_larc_is_refused():
+    for name in ("sgd_gc", "sgd"):
+        given = {"name": name, "lr": 0.5, "larc_config": {"clip": False}}
+        with pytest.raises(ValueError, match=f"'{name}': larc_config needs use_larc beside it"):
+            check_stock_optimizer(given) if name == "sgd" else build_optimizer(given)

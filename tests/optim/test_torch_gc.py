@@ -176,7 +176,7 @@ REFUSED = [
     (config("NAdam", betas=[0.9]), ["betas", "[0.9]"]),
     (config("Rprop", etas=0.5), ["etas must be a list of 2 numbers, not 0.5"]),
     (config("Adafactor", eps=[None, None]), ["eps", "the first may be null", "[None, None]"]),
-    (config("NAdam", use_gc="yes"), ["use_gc must be true or false, not 'yes'"]),
+    (config("NAdam", use_gc="yes"), ["use_gc must be true or false, or a number", "not 'yes'"]),
     (config("NAdam", lr=-1), ["lr must be a number >= 0, not -1"]),
     # in torch's words
     (config("NAdam", momentum_decay=-1), ["Invalid momentum_decay value: -1"]),

@@ -26,6 +26,7 @@ BETAS = (
     ],
 )
 BOOL = ("true or false", [0, 1, 0.5, None, "true", "", [], [True]])
+GC_FLAG = ("true or false, or a number (0 is false)", [None, "true", "", [], [True], math.nan])
 SWITCH = ("true, false or null", [0, 1, "true", "", [True]])
 OBJECT = ("an object", [None, 1, "clip", [], True])
 KINDS = {
@@ -34,7 +35,7 @@ KINDS = {
     "betas": BETAS,
     **dict.fromkeys(["nesterov", "amsgrad", "centered", "use_larc", "lr_in_momentum"], BOOL),
     **dict.fromkeys(["decoupled_weight_decay", "degenerated_to_sgd"], BOOL),
-    **dict.fromkeys(["use_gc", "gc_conv_only", "gc_loc"], BOOL),
+    **dict.fromkeys(["use_gc", "gc_conv_only", "gc_loc"], GC_FLAG),
     **dict.fromkeys(["fused", "foreach"], SWITCH),
     "larc_config": OBJECT,
 }
@@ -293,8 +294,7 @@ def test_gc_refuses_misspelt_options_of_a_stock_base(name):
         ("sgd_gc", "lr", {"name": "linear", "start_value": 1}, ["end_value"]),
         ("adam_gc", "momentum", {"name": "constant", "value": 1.5}, ["1.5", "[0, 1)"]),
         ("sgd_gc", "lr", {"name": "composite", "schedulers": 3, "lengths": [1]}, ["3", "a list"]),
-        ("sgd_gc", "use_gc", {"name": "constant", "value": "yes"}, ["'yes'", "not 0"]),
-        ("sgd_gc", "use_gc", {"name": "step", "values": [True, False]}, ["True", "not 0"]),
+        ("sgd_gc", "use_gc", {"name": "constant", "value": "yes"}, ["'yes'", "0 is false"]),
         # Only between the ends of its periods.
         (
             "sgd_gc",

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from classy_vision.optim.param_scheduler import (
-    PARAM_SCHEDULER_REGISTRY,
-    UpdateInterval,
-    build_param_scheduler,
-)
+from classy_vision.optim.param_scheduler import UpdateInterval, build_param_scheduler
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
-from classy_gc.options import GC_FLAG, NUMBER, Rule, check_known
+from classy_gc.optim.param_scheduler.arguments import check_scheduler
+from classy_gc.options import NUMBER, Rule, check_known
 
 
 def with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,40 +87,19 @@ def build_scheduler(
     Raises:
         ValueError: naming the key, what it is, and what is allowed.
     """
-    _check_scheduler(config, label)
+    if num_epochs is not None and isinstance(config, Mapping):
+        config = {**config, "num_epochs": num_epochs}
+    check_scheduler(config, label, in_steps=num_epochs is None)
     if num_epochs is None:
         return None
     try:
-        built = build_param_scheduler(copy.deepcopy({**config, "num_epochs": num_epochs}))
+        built = build_param_scheduler(copy.deepcopy(config))
         values = {at: built(at) for at in (*(i / 100 for i in range(100)), 0.999)}
     except Exception as error:
         raise ValueError(f"{label}: {error or type(error).__name__}") from error
-    if rule is GC_FLAG:
-        rule = NUMBER._replace(allowed="a number, on where it is not 0")
     for at, value in values.items():
         if not rule.accepts(value):
             raise ValueError(
                 f"{label} is {value!r} at {at:.0%} of training, and {option} must be {rule.allowed}"
             )
     return built
-
-
-def _check_scheduler(config: Any, label: str) -> None:
-    """Refuses what Classy Vision's scheduler builders would ignore or stumble over."""
-    if not isinstance(config, Mapping) or "name" not in config:
-        raise ValueError(f"{label} must be a ParamScheduler config with a 'name', not {config!r}")
-    check_known([config["name"]], PARAM_SCHEDULER_REGISTRY, label, "scheduler")
-    cls = PARAM_SCHEDULER_REGISTRY[config["name"]]
-    if not cls.__module__.startswith(("classy_vision.", "classy_gc.")):
-        return  # we don't know its keys
-    known = set(inspect.signature(cls).parameters) - {"num_updates"}
-    check_known(config, ["name", "num_epochs", "update_interval", *sorted(known)], label)
-    if "scheduler" in config:
-        _check_scheduler(config["scheduler"], f"{label}.scheduler")
-    parts = config.get("schedulers", [])
-    if not isinstance(parts, list):
-        raise ValueError(
-            f"{label}.schedulers must be a list of ParamScheduler configs, not {parts!r}"
-        )
-    for i, part in enumerate(parts):
-        _check_scheduler(part, f"{label}.schedulers[{i}]")

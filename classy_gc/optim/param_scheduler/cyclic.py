@@ -6,23 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from classy_vision.optim.param_scheduler import (
-    PARAM_SCHEDULER_REGISTRY,
-    ClassyParamScheduler,
     UpdateInterval,
     build_param_scheduler,
     register_param_scheduler,
 )
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.param_scheduler.arguments import arguments
+from classy_gc.optim.param_scheduler.arguments import CheckedParamScheduler
 from classy_gc.optim.param_scheduler.one_cycle import OneCycleParamScheduler
-from classy_gc.options import COUNT, MAPPING, POSITIVE, check_known
-
-_PERIODS = COUNT._replace(allowed="an integer >= 1")
 
 
 @register_param_scheduler("cyclic")
-class CyclicParamScheduler(ClassyParamScheduler):
+class CyclicParamScheduler(CheckedParamScheduler):
     """``scheduler(periods · where − k)`` in period ``k`` = 0, 1, …, its peak ``decay^k`` as high.
 
     With ``decay`` what is above the base of a period shrinks. A ``one_cycle`` starts and ends as
@@ -75,16 +70,16 @@ class CyclicParamScheduler(ClassyParamScheduler):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> CyclicParamScheduler:
         """Instantiates the scheduler from a configuration: its arguments, by name."""
-        label = "scheduler 'cyclic'"
-        rules = {"scheduler": MAPPING, "periods": _PERIODS, "decay": POSITIVE}
-        given = arguments(cls, config, label, rules)
-        inner = dict(given["scheduler"])
-        check_known([inner.get("name")], PARAM_SCHEDULER_REGISTRY, label, "scheduler")
+        scheduler = super().from_config(config)
+        inner = dict(config["scheduler"])
         if "update_interval" in inner:
-            raise ValueError(f"{label}: update_interval belongs beside scheduler, not in it")
+            raise ValueError(
+                "scheduler 'cyclic': update_interval belongs beside scheduler, not in it"
+            )
         if "num_epochs" in config:  # as composite hands it on
             inner["num_epochs"] = config["num_epochs"]
-        return cls(**{**given, "scheduler": build_param_scheduler(inner)})
+        scheduler._scheduler = build_param_scheduler(inner)
+        return scheduler
 
     def __call__(self, where: float) -> float:
         period = int((where + self.WHERE_EPSILON) * self._periods)

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
-from typing import Any
 
-from classy_vision.optim.param_scheduler import (
-    ClassyParamScheduler,
-    UpdateInterval,
-    register_param_scheduler,
-)
+from classy_vision.optim.param_scheduler import UpdateInterval, register_param_scheduler
 
-from classy_gc.optim.param_scheduler.arguments import arguments
-from classy_gc.options import NUMBER, Rule
-
-_ANNEAL = {"cosine": lambda x: (1 - math.cos(math.pi * x)) / 2, "linear": lambda x: x}
-_RULES = {
-    **dict.fromkeys(["start_value", "peak_value", "end_value"], NUMBER),
-    "pct_start": Rule("a number in (0, 1)", lambda v: NUMBER.accepts(v) and 0 < v < 1),
-    "anneal": Rule(" or ".join(map(repr, _ANNEAL)), lambda v: v in list(_ANNEAL)),
-}
+from classy_gc.optim.param_scheduler.arguments import CheckedParamScheduler
 
 
 @register_param_scheduler("one_cycle")
-class OneCycleParamScheduler(ClassyParamScheduler):
+class OneCycleParamScheduler(CheckedParamScheduler):
     """From ``start_value`` to ``peak_value``, then to ``end_value``.
 
     With ``s = pct_start`` and ``a`` the annealing, ``(1 − cos πx)/2`` or ``x``:
@@ -69,7 +55,7 @@ class OneCycleParamScheduler(ClassyParamScheduler):
         self._peak_value = peak_value
         self._end_value = end_value
         self._pct_start = pct_start
-        self._anneal = _ANNEAL[anneal]
+        self._anneal = anneal
 
     def with_scaled_peak(self, factor: float) -> OneCycleParamScheduler:
         """The same but for the distance from ``start_value`` to ``peak_value``.
@@ -85,14 +71,11 @@ class OneCycleParamScheduler(ClassyParamScheduler):
         scaled._peak_value = self._start_value + factor * (self._peak_value - self._start_value)
         return scaled
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> OneCycleParamScheduler:
-        """Instantiates the scheduler from a configuration: its arguments, by name."""
-        return cls(**arguments(cls, config, "scheduler 'one_cycle'", _RULES))
-
     def __call__(self, where: float) -> float:
         start, end, x = self._start_value, self._peak_value, where / self._pct_start
         if x > 1:
             start, end = self._peak_value, self._end_value
             x = (where - self._pct_start) / (1 - self._pct_start)
-        return start + (end - start) * self._anneal(x)
+        if self._anneal == "cosine":
+            x = (1 - math.cos(math.pi * x)) / 2
+        return start + (end - start) * x

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from classy_vision.optim.param_scheduler import UpdateInterval, register_param_scheduler
 
-from classy_vision.optim.param_scheduler import (
-    ClassyParamScheduler,
-    UpdateInterval,
-    register_param_scheduler,
-)
-
-from classy_gc.optim.param_scheduler.arguments import arguments
-from classy_gc.options import NUMBER, POSITIVE
+from classy_gc.optim.param_scheduler.arguments import CheckedParamScheduler
 
 
 @register_param_scheduler("polynomial_floor")
-class PolynomialFloorParamScheduler(ClassyParamScheduler):
+class PolynomialFloorParamScheduler(CheckedParamScheduler):
     """``end_value + (start_value − end_value) · (1 − where)^power``.
 
     Args:
@@ -48,12 +40,6 @@ class PolynomialFloorParamScheduler(ClassyParamScheduler):
         self._start_value = start_value
         self._end_value = end_value
         self._power = power
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> PolynomialFloorParamScheduler:
-        """Instantiates the scheduler from a configuration: its arguments, by name."""
-        rules = {"start_value": NUMBER, "end_value": NUMBER, "power": POSITIVE}
-        return cls(**arguments(cls, config, "scheduler 'polynomial_floor'", rules))
 
     def __call__(self, where: float) -> float:
         return self._end_value + (self._start_value - self._end_value) * (1 - where) ** self._power
