@@ -99,8 +99,9 @@ def rule_of(name: str, default: Any) -> Rule:
         return _BY_NAME[name]
     if isinstance(default, (list, tuple)):
         return _numbers(default)
-    kinds = {bool: BOOL, int: NUMBER, float: NUMBER, str: TEXT}
-    return kinds.get(type(default), ANYTHING)
+    if is_number(default):
+        return NUMBER
+    return {bool: BOOL, str: TEXT}.get(type(default), ANYTHING)
 
 
 def _numbers(default: Sequence[float | None]) -> Rule:

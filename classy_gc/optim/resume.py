@@ -6,8 +6,8 @@ import copy
 import functools
 import inspect
 import logging
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from classy_vision.optim import ClassyOptimizer
@@ -16,37 +16,43 @@ from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
 
 from classy_gc import core
-from classy_gc.optim.stock import group_options
+from classy_gc.optim.stock import GC_KEYS, group_options
 from classy_gc.options import is_number
 
-_GC = ("use_gc", "gc_conv_only", "gc_loc")
 _SPEED = ("fused", "foreach")
-_PARAMS = ("params", "param_names")
 
 # Options that do not tell algorithms apart: other versions of torch lack some of them, and the
 # optimizers of this package have some more.
 _TELLS_NOTHING = {
-    *(*_PARAMS, *_GC, *_SPEED, "capturable", "differentiable", "maximize", "initial_lr"),
-    *("decoupled_weight_decay", "degenerated_to_sgd", "initial_square_avg", "lr_in_momentum"),
+    *("params", "param_names", "capturable", "differentiable", "maximize", "initial_lr"),
+    *(*GC_KEYS, *_SPEED, "decoupled_weight_decay"),
+    *("degenerated_to_sgd", "initial_square_avg", "lr_in_momentum"),
 }
-_LARC = ("trust_coefficient", "clip", "eps")
+_LARC = {"trust_coefficient", "clip", "eps"}
 # What another optimizer of the kind may have in its groups, and one that lacks it would refuse.
 _OF_OTHERS = {*_TELLS_NOTHING, *_LARC, "momentum"}
 
 
 def _telling(group: Mapping[str, Any]) -> frozenset[str]:
     """The options of a group that tell whose it is."""
-    names = set(group) - _TELLS_NOTHING
+    names = frozenset(group) - _TELLS_NOTHING
     if "trust_coefficient" in names:  # SGD's state, which has no eps
-        names -= {*_LARC}
-    if "betas" in names:
-        names -= {"momentum"}  # the schedule of the first beta
-    return frozenset(names)
+        names -= _LARC
+    # With betas, momentum is but the schedule of the first.
+    return names - {"momentum"} if "betas" in names else names
 
 
-def _tensors(state: Mapping[Any, Mapping[str, Any]]) -> set[str]:
-    """The names of the tensors in a state, but for the step count, which older ones lack."""
-    return {k for own in state.values() for k, x in own.items() if torch.is_tensor(x)} - {"step"}
+def _tensors(state: Mapping[Any, Any]) -> Iterator[tuple[Any, str, torch.Tensor]]:
+    """The tensors that a state keeps for each parameter: the parameter, the name, the tensor."""
+    for parameter, own in state.items():
+        if isinstance(own, Mapping):  # some classes keep a count for all beside them
+            for name, x in own.items():
+                if torch.is_tensor(x) and name != "step":  # which older versions keep as a number
+                    yield parameter, name, x
+
+
+def _names(state: Mapping[Any, Any]) -> set[str]:
+    return {name for _, name, _ in _tensors(state)}
 
 
 def first_steps(
@@ -62,10 +68,11 @@ def first_steps(
     """
     while hasattr(optimizer, "base_optimizer"):  # gc and zero keep no state of their own
         optimizer = optimizer.base_optimizer
+    probe = copy.copy(optimizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        weights = [nn.Parameter(torch.rand(shape)) for shape in ((7,), (5, 7), (4, 2, 3, 3))]
-        probe = copy.copy(optimizer)
+        shapes = ((7,), (5, 7), (3, 1), (4, 2, 3), (4, 3, 2, 2))
+        weights = [nn.Parameter(torch.rand(shape)) for shape in shapes]
         probe.prepare([{"params": weights}])
         probe.optimizer.param_groups[0].update(options or {})
         for _ in range(3):
@@ -77,7 +84,7 @@ def first_steps(
 
 @functools.cache
 def _known_kinds() -> dict[str, tuple[set[str], frozenset[str]]]:
-    """Torch's classes, with the tensors of their states and the options that tell them apart."""
+    """Of torch's classes, the tensors of their states and the options that tell them apart."""
     kinds = {}
     for name, cls in inspect.getmembers(torch.optim, inspect.isclass):
         if issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer:
@@ -86,17 +93,16 @@ def _known_kinds() -> dict[str, tuple[set[str], frozenset[str]]]:
             optimizer = cls([weight], lr=0.1)
             if name not in ("LBFGS", "SparseAdam"):  # which need a closure, and sparse gradients
                 optimizer.step()
-            kinds[name] = (_tensors(optimizer.state), _telling(optimizer.param_groups[0]))
+            kinds[name] = (_names(optimizer.state), _telling(optimizer.param_groups[0]))
     return kinds
 
 
-def _kinds_of_checkpoint(saved: Mapping[str, Any]) -> set[str]:
+def _kinds_of_checkpoint(group: Mapping[str, Any], names: set[str]) -> set[str]:
     """The algorithms of torch, or of this package, that a state may be of."""
-    group, tensors = saved["param_groups"][0], _tensors(saved["state"])
     found = {
-        name
-        for name, (own, options) in _known_kinds().items()
-        if options == _telling(group) and (own <= tensors or not tensors)
+        kind
+        for kind, (own, options) in _known_kinds().items()
+        if options == _telling(group) and (own <= names or not names)
     }
     if "RMSprop" in found and ("lr_in_momentum" in group or "maximize" not in group):
         return {"RMSpropTF"}
@@ -117,74 +123,46 @@ def _kind_of_class(optimizer: torch.optim.Optimizer) -> str | None:
     return None
 
 
-def _check_kind(
-    saved: Mapping[str, Any],
-    optimizer: ClassyOptimizer,
-    torch_optimizer: torch.optim.Optimizer,
-    label: str,
-) -> None:
-    """Refuses the state of another algorithm, or of another model."""
-    kind, kinds = _kind_of_class(torch_optimizer), _kinds_of_checkpoint(saved)
-    was, tensors = saved["param_groups"][0], _tensors(saved["state"])
+def _reason_against(
+    saved: Mapping[str, Any], optimizer: ClassyOptimizer, torch_optimizer: torch.optim.Optimizer
+) -> str | None:
+    """Why a state does not fit; None if it does."""
+    rules = group_options(optimizer)[1]
+    for name, value in ((k, v) for group in saved["param_groups"] for k, v in group.items()):
+        # A GC option that was scheduled is a number.
+        meant = bool(value) if name in GC_KEYS and is_number(value) else value
+        if name in rules and not torch.is_tensor(value) and not rules[name].accepts(meant):
+            return f"{name} of the checkpoint must be {rules[name].allowed}, not {value!r}"
+    was, names = saved["param_groups"][0], _names(saved["state"])
     theirs, own = _telling(was), _telling(torch_optimizer.param_groups[0])
-    current = torch_optimizer.param_groups[0].keys() - {*_PARAMS, *_SPEED}
-    probe = first_steps(optimizer, {k: v for k, v in was.items() if k in current})
-    own_tensors = _tensors(probe.state)
-    if kind and kinds:
-        fits = kind in kinds
-    else:  # some classes add tensors, and options, as training goes on
-        same = tensors == own_tensors or (own == theirs and own_tensors <= tensors)
-        fits = own <= theirs and (same or not tensors)
+    kind, kinds = _kind_of_class(torch_optimizer), _kinds_of_checkpoint(was, names)
+    probe = first_steps(optimizer, {k: v for k, v in was.items() if k in rules})
+    own_names = _names(probe.state)
+    fits = kind in kinds
+    if not kind or not kinds:  # some classes add tensors, and options, as training goes on
+        same = names == own_names or (own == theirs and own_names <= names)
+        fits = own <= theirs and (same or not names)
     if not fits:
         whose = " or ".join(sorted(kinds)) or (
             f"one with the options {', '.join(sorted(theirs))} and the tensors "
-            f"{', '.join(sorted(tensors)) or 'of none'}"
+            f"{', '.join(sorted(names)) or '(none)'}"
         )
-        raise ValueError(
-            f"{label} cannot resume: the state of the optimizer is that of {whose}, not of "
-            f"{kind or type(torch_optimizer).__name__}"
+        return (
+            f"the state of the optimizer is that of {whose}, not of "
+            f"{kind or type(torch_optimizer).__name__.removeprefix('Centralized')}"
         )
-    _check_shapes(saved, torch_optimizer, probe, label)
-
-
-def _check_shapes(
-    saved: Mapping[str, Any],
-    optimizer: ClassyOptimizer,
-    probe: torch.optim.Optimizer,
-    label: str,
-) -> None:
-    """Refuses tensors with another shape than their parameter's, where that is what they have."""
-    like_weight = {
-        (name, p.ndim)
-        for p, state in probe.state.items()
-        for name, x in state.items()
-        if torch.is_tensor(x) and x.shape == p.shape
-    }
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    for i, p in enumerate(params):
-        for name, x in saved["state"].get(i, {}).items():
-            if (name, p.ndim) in like_weight and x.shape != p.shape:
-                raise ValueError(
-                    f"{label} cannot resume: {name} of parameter {i} has the shape "
-                    f"{list(x.shape)}, and the parameter {list(p.shape)}: it is the state of "
-                    "another model, or of parameters in another order"
-                )
-
-
-def _check_values(saved: Mapping[str, Any], optimizer: ClassyOptimizer, label: str) -> None:
-    """Refuses options of groups that no step could use."""
-    rules = group_options(optimizer)[1]
-    for group in saved["param_groups"]:
-        for name, value in group.items():
-            rule = rules.get(name)
-            if torch.is_tensor(value) or rule is None or name in _SPEED:
-                continue
-            # A scheduled GC option is a number.
-            if not rule.accepts(bool(value) if name in _GC and is_number(value) else value):
-                raise ValueError(
-                    f"{label} cannot resume: {name} of the checkpoint must be {rule.allowed}, not "
-                    f"{value!r}"
-                )
+    tensors = list(_tensors(probe.state))
+    as_weight = {(name, p.ndim) for p, name, _ in tensors}
+    as_weight -= {(name, p.ndim) for p, name, x in tensors if x.shape != p.shape}
+    params = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
+    for i, name, x in _tensors(saved["state"]):
+        if i in params and (name, params[i].ndim) in as_weight and x.shape != params[i].shape:
+            return (
+                f"{name} of parameter {i} has the shape {list(x.shape)}, and the parameter "
+                f"{list(params[i].shape)}: it is the state of another model, or of parameters in "
+                "another order"
+            )
+    return None
 
 
 def resumed_state(
@@ -212,55 +190,47 @@ def resumed_state(
     """
     saved = state["optim"]
     if saved["param_groups"]:
-        _check_values(saved, optimizer, label)
-        _check_kind(saved, optimizer, torch_optimizer, label)
+        reason = _reason_against(saved, optimizer, torch_optimizer)
+        if reason:
+            raise ValueError(f"{label} cannot resume: {reason}")
+    options = group_options(optimizer)[1]
     schedules = optimizer._param_group_schedulers or [{} for _ in optimizer.param_groups]
-    groups, wins = [], _Wins({}, {})
-    for current, schedule, was in zip(
-        optimizer.param_groups, schedules, saved["param_groups"], strict=False
-    ):
-        driven = {k for k, v in schedule.items() if not isinstance(v, ConstantParamScheduler)}
-        groups.append(_resumed_group(current, schedule, driven, was, wins))
-    groups += saved["param_groups"][len(groups) :]
-    parts = [
-        f"the {who} wins over the {other}: "
-        + ", ".join(f"{name} {verb} {text}" for name, texts in found.items() for text in texts)
-        for who, other, verb, found in (
-            ("config", "checkpoint", "is", wins.config),
-            ("checkpoint", "config", "stays", wins.checkpoint),
+    ours: dict[str, None] = {}  # what differs, each text once
+    theirs: dict[str, None] = {}
+    groups = [
+        _resumed_group(current, schedule, was, options, ours, theirs)
+        for current, schedule, was in zip(
+            optimizer.param_groups, schedules, saved["param_groups"], strict=False
         )
-        if found
     ]
+    groups += saved["param_groups"][len(groups) :]
+    wins = {"config wins over the checkpoint": ours, "checkpoint wins over the config": theirs}
+    parts = [f"the {who}: {', '.join(texts)}" for who, texts in wins.items() if texts]
     if parts:
         logging.warning(f"{label}: {'; '.join(parts)}")
     return {**state, "optim": {**saved, "param_groups": groups}}
 
 
-class _Wins(NamedTuple):
-    """Of each option that differs, what the config says, or the checkpoint: each text once."""
-
-    config: dict[str, dict[str, None]]
-    checkpoint: dict[str, dict[str, None]]
-
-
 def _resumed_group(
     current: Mapping[str, Any],
     schedule: Mapping[str, Any],
-    driven: set[str],
     was: Mapping[str, Any],
-    wins: _Wins,
+    options: Mapping[str, Any],
+    ours: dict[str, None],
+    theirs: dict[str, None],
 ) -> dict[str, Any]:
+    driven = {k for k, v in schedule.items() if not isinstance(v, ConstantParamScheduler)}
     group = {k: v for k, v in was.items() if k in current or k not in _OF_OTHERS}
     for name, value in current.items():
-        if name in _PARAMS or name in _SPEED:
+        if name in ("params", "param_names", *_SPEED):
             group[name] = was["params"] if name == "params" else value
             continue
         old = was.get(name, value)
-        if (name in _GC or name in schedule) and name not in driven:
+        if (name in GC_KEYS or name in schedule) and name not in driven:
             # The constants of groups are set with the first step, as Classy Vision sets schedules.
-            group[name] = value if name in _GC else old
-            if not (bool(old) == bool(value) if name in _GC else _equal(old, value)):
-                wins.config.setdefault(name, {})[f"{value} (was {old})"] = None
+            group[name] = value if name in GC_KEYS else old
+            if bool(old) != bool(value) if name in GC_KEYS else not _equal(old, value):
+                ours[f"{name} is {value} (was {old})"] = None
             continue
         group.setdefault(name, value)
         if name in schedule and name not in driven:  # as the schedules, from the first step on
@@ -269,14 +239,14 @@ def _resumed_group(
             continue
         if name == "betas" and "momentum" in schedule:
             old, value = old[1:], value[1:]
-        if name not in driven and not _equal(old, value):
-            wins.checkpoint.setdefault(name, {})[f"{old} (config: {value})"] = None
+        if name in options and name not in driven and not _equal(old, value):
+            theirs[f"{name} stays {old} (config: {value})"] = None
     if was.get("use_gc") and "use_gc" not in current:  # a stock optimizer
-        wins.config.setdefault("use_gc", {})["False (was True)"] = None
+        ours["use_gc is False (was True)"] = None
     return group
 
 
 def _equal(x: Any, y: Any) -> bool:
-    if isinstance(x, (list, tuple)) and isinstance(y, (list, tuple)):
-        return len(x) == len(y) and all(map(_equal, x, y))
-    return bool(x == y)
+    return bool(
+        (tuple(x) if isinstance(x, list) else x) == (tuple(y) if isinstance(y, list) else y)
+    )

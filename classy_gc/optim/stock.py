@@ -20,7 +20,7 @@ from classy_gc.options import Rule, check_known, rule_of
 
 #: keys of an optimizer config that are Classy Vision's own
 CLASSY_KEYS = ("name", "num_epochs", "param_schedulers")
-_GC_KEYS = ("use_gc", "gc_conv_only", "gc_loc")
+GC_KEYS = ("use_gc", "gc_conv_only", "gc_loc")
 
 
 def is_stock(cls: type) -> bool:
@@ -118,10 +118,10 @@ centralization is 'sgd_gc'
     cls = OPTIMIZER_REGISTRY.get(name)
     if cls is None or not is_stock(cls):
         return
-    given = {key: config[key] for key in _GC_KEYS if key in config}
+    given = {key: config[key] for key in GC_KEYS if key in config}
     schedules = config.get("param_schedulers")
     schedules = schedules if isinstance(schedules, Mapping) else {}
-    scheduled = {f"param_schedulers.{k}": schedules[k] for k in _GC_KEYS if k in schedules}
+    scheduled = {f"param_schedulers.{k}": schedules[k] for k in GC_KEYS if k in schedules}
     advice = f"the one with gradient centralization is '{name}_gc'"
     if cls is ZeRO:
         base = config.get("base_optimizer")

@@ -131,6 +131,9 @@ REFUSED = [
     ),
     ({"name": "rmsprop_gc", "centred": True}, ["did you mean 'centered'?"]),
     ({"name": "rmsprop_tf_gc", "nesterov": True}, ["'nesterov'", "'rmsprop_tf_gc'"]),
+    # what torch's class has, and the stock one has not
+    (sgd(dampening=0.5), ["'dampening'", "'sgd_gc'", "'torch_gc' has it, with", "'SGD'"]),
+    (adam(maximize=True), ["'maximize'", "'adam_gc'", "'torch_gc' has it, with", "'Adam'"]),
     # options that do not go together
     (sgd(nesterov=True), ["'sgd_gc'", "Nesterov momentum requires a momentum"]),
     (sgd(nesterov=True, momentum=0), ["Nesterov momentum requires a momentum"]),

@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch.distributed as dist
 from classy_vision.optim import build_optimizer
+from fvcore.common import param_scheduler as fvcore
 
 from .cases import STOCK, advance, assert_same, build, config, copies, problem
 
@@ -110,6 +111,18 @@ def test_another_kind_is_refused(was, now):
         ValueError, match=r"'adam_gc' cannot resume: .* of (AdamW|RAdam), not of Adam$"
     ):
         second.set_classy_state(saved(first))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_fvcore_schedulers_are_updated_at_every_step(row):
+    scheduler = fvcore.CosineParamScheduler(0.1, 0.5)
+    optimizer = build_optimizer(zero(config(row)))
+    params = problem(0)[0]
+    optimizer.set_param_groups([{"params": params[:2], "lr": scheduler}, {"params": params[2:]}])
+    for t in range(4):
+        optimizer.step(where=t / 4)
+        assert optimizer.param_groups[0]["lr"] == scheduler(t / 4)
+        assert optimizer.base_optimizer.optimizer.param_groups[0]["lr"] == scheduler(t / 4)
 
 
 def test_an_option_that_nobody_has_is_refused_for_groups():
