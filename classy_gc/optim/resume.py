@@ -17,7 +17,6 @@ from torch import nn
 
 from classy_gc import core
 from classy_gc.optim.stock import GC_KEYS, group_options
-from classy_gc.options import is_number
 
 _SPEED = ("fused", "foreach")
 
@@ -129,9 +128,7 @@ def _reason_against(
     """Why a state does not fit; None if it does."""
     rules = group_options(optimizer)[1]
     for name, value in ((k, v) for group in saved["param_groups"] for k, v in group.items()):
-        # A GC option that was scheduled is a number.
-        meant = bool(value) if name in GC_KEYS and is_number(value) else value
-        if name in rules and not torch.is_tensor(value) and not rules[name].accepts(meant):
+        if name in rules and not torch.is_tensor(value) and not rules[name].accepts(value):
             return f"{name} of the checkpoint must be {rules[name].allowed}, not {value!r}"
     was, names = saved["param_groups"][0], _names(saved["state"])
     theirs, own = _telling(was), _telling(torch_optimizer.param_groups[0])
@@ -233,10 +230,6 @@ def _resumed_group(
                 ours[f"{name} is {value} (was {old})"] = None
             continue
         group.setdefault(name, value)
-        if name in schedule and name not in driven:  # as the schedules, from the first step on
-            if not _equal(old, value):
-                wins.config.setdefault(name, {})[f"{value} (was {old})"] = None
-            continue
         if name == "betas" and "momentum" in schedule:
             old, value = old[1:], value[1:]
         if name in options and name not in driven and not _equal(old, value):
