@@ -11,7 +11,7 @@ from torch import Tensor
 from classy_gc.core._torch import check_fused, is_flattened, is_uninitialized, unhooked
 from classy_gc.core.around_update import check_gradients, update_around
 from classy_gc.core.kernels.pick import pick
-from classy_gc.core.kernels.plan import plans_of
+from classy_gc.core.kernels.plan import launch, plans_of
 from classy_gc.core.memory import check_dense, lay_out_state
 from classy_gc.core.options import (
     check_closure,
@@ -222,22 +222,20 @@ class CentralizedOptimizer(torch.optim.Optimizer):
 
         Everything that can be refused is refused before any value is changed.
         """
-        groups, plans = self.param_groups, plans_of(self, self._check_options)
-        if not any(group["use_gc"] or group.get("fused") for group in groups):
+        plans = plans_of(self, self._check_options)
+        if not any(plan.acts for plan in plans):
             return False
-        pairs = [plan.pairs(group) for group, plan in zip(groups, plans, strict=True)]
-        around = [group for group, found in zip(groups, pairs, strict=True) if found is None]
+        around, others = [], []
+        for group, plan in zip(self.param_groups, plans, strict=True):
+            pairs = plan.pairs(group)
+            if pairs is None:
+                around.append(group)
+            else:
+                others.append((group, plan, pairs))
         for group in around:
             check_gradients(self, group)
-        steps: dict[Any, list[Any]] = {}
-        for group, plan, found in zip(groups, plans, pairs, strict=True):
-            update = found and plan.update(self, group, found[0])
-            if update:
-                steps.setdefault(plan.kernel, []).append((update, plan.table))
-        for kernel, its_steps in steps.items():
-            kernel.launch(its_steps)
-            for update, _ in its_steps:
-                torch.autograd.graph.increment_version(update.params)
+        updates = [(plan, plan.update(self, group, pairs[0])) for group, plan, pairs in others]
+        launch([(plan, update) for plan, update in updates if update is not None])
         if around:
             update_around(self, around)
         return True

@@ -5,8 +5,9 @@ the cache when it is updated. :mod:`classy_gc.core.kernels.rows` does so on the 
 is no kernel, GC goes around torch's own step (:mod:`classy_gc.core.around_update`), with the same
 numbers to rounding.
 
-The environment variable ``CLASSY_GC_KERNELS`` is unset for the C kernel on the CPU, ``triton`` for
-:mod:`classy_gc.core.kernels.triton_rows` on CUDA besides, or ``0`` for no kernel.
+The environment variable ``CLASSY_GC_KERNELS``, read at an optimizer's first step, is unset for the
+C kernel on the CPU, ``triton`` for :mod:`classy_gc.core.kernels.triton_rows` on CUDA besides, or
+``0`` for no kernel.
 
 A kernel is a module of three functions: ``missing()`` says why it cannot be called, or None;
 ``usable(tensors)``, whether it reaches these tensors and knows their types; and

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain, pairwise
 from operator import is_
@@ -32,16 +31,21 @@ def plans_of(optimizer: KernelOptimizer, check_options: Callable[[_Group], None]
         check_options: refuses what a group must not have; called where an option has changed.
     """
     plans, groups = _plans.setdefault(optimizer, []), optimizer.param_groups
-    plans += [Plan() for _ in groups[len(plans) :]]
-    choice = os.environ.get("CLASSY_GC_KERNELS")
-    for group, plan in zip(groups, plans, strict=False):
-        # Not the learning rate, which is another at every step of many schedules.
-        options, old = {**group, "params": choice, "lr": None}, plan.options
-        if options.keys() != old.keys() or not all(map(is_, options.values(), old.values())):
+    if len(plans) != len(groups):
+        plans[:] = [Plan() for _ in groups]
+    for group, plan in zip(groups, plans, strict=True):
+        if not plan.is_for(group):
             check_options(group)
-            plan.kernel, _ = pick(optimizer, group)
-            plan.options = options
-    return plans[: len(groups)]
+            kernel, _ = pick(optimizer, group)
+            plan.adopt(group, kernel)
+    return plans
+
+
+def launch(updates: Sequence[tuple[Plan, Update]]) -> None:
+    """Takes the steps of groups, all but taken by :meth:`Plan.update`."""
+    for kernel in {plan.kernel for plan, _ in updates}:
+        kernel.launch([(update, plan.table) for plan, update in updates if plan.kernel is kernel])
+    torch.autograd.graph.increment_version([p for _, update in updates for p in update.params])
 
 
 class Plan:
@@ -51,15 +55,33 @@ class Plan:
     """
 
     def __init__(self) -> None:
-        self.options: _Group = {}
         self.kernel: Any = None
+        self.acts = False  # whether there is something to do that is not simply the parent's step
         self.table = Table(0)
+        self._options: _Group = {}
         self._switches: tuple[bool, ...] = ()
-        self._addresses: list[int] = []
-        self._state: list[list[int]] = []
-        self._new: Sequence[bool] = ()
         self._same: Callable[..., bool] | None = None
+        self._addresses: list[int] = []
+        self._taken: set[int] = set()
         self._same_state: Callable[..., bool] | None = None
+        self._state: list[int] = []
+        self._flags: set[str] | None = None
+        self._new: Sequence[bool] = ()
+
+    def is_for(self, group: _Group) -> bool:
+        """Whether all options but the learning rate are the objects that they were."""
+        options = self._options
+        return len(group) == len(options) + 2 and all(
+            map(is_, map(group.get, options), options.values())
+        )
+
+    def adopt(self, group: _Group, kernel: Any) -> None:
+        """Takes over the options of a group, and the kernel that they ask for."""
+        self._options = {k: x for k, x in group.items() if k not in ("params", "lr")}
+        self.acts = bool(group["use_gc"] or group.get("fused"))
+        switches = bool(group["use_gc"]), bool(group["gc_conv_only"])
+        if (kernel, switches) != (self.kernel, self._switches):
+            self.kernel, self._switches, self._same = kernel, switches, None
 
     def pairs(self, group: _Group) -> tuple[list[Tensor], list[Tensor]] | None:
         """Parameters that have a gradient, and gradients as the kernel reads them.
@@ -72,12 +94,15 @@ class Plan:
         """
         if self.kernel is None:
             return None
-        params = [p for p in group["params"] if p.grad is not None]
-        rows, grads = local(params), local([p.grad for p in params])
-        switches = bool(group["use_gc"]), bool(group["gc_conv_only"])
+        params, grads = [], []
+        for p in group["params"]:
+            g = p.grad
+            if g is not None:
+                params.append(p)
+                grads.append(g)
+        rows, grads = local(params), local(grads)
         if (
             self._same is None
-            or switches != self._switches
             or len(rows) != self.table.count
             or not self._same(*rows, *grads)
             or [p.data_ptr() for p in rows] != self._addresses
@@ -85,17 +110,18 @@ class Plan:
             self._same, given = None, grads
             if not (all(map(_readable, rows, grads)) and self.kernel.usable(rows)):
                 return None
-            table = _table(rows, *switches)
+            table = _table(rows, *self._switches)
             if table is None:
                 return None
             grads = [laid_out_as(p, materialized(g)) for p, g in zip(rows, grads, strict=True)]
-            self.table, self._switches, self._state, self._new = table, switches, [], ()
+            self.table, self._flags, self._new = table, None, ()
             self._addresses = table["p"].tolist()
+            self._taken = {0, *self._addresses}
             if all(map(is_, grads, given)):
                 self._same = sameness([*rows, *grads])
-        addresses, others = [g.data_ptr() for g in grads], {0, *self._addresses}
-        if not others.isdisjoint(addresses) and any(
-            g.numel() and g.data_ptr() in others for g in grads
+        addresses = [g.data_ptr() for g in grads]
+        if not self._taken.isdisjoint(addresses) and any(
+            g.numel() and g.data_ptr() in self._taken for g in grads
         ):
             return None  # a gradient that is a parameter itself, or whose memory was freed
         self.table["g"] = addresses
@@ -123,18 +149,25 @@ class Plan:
         self._set_state(params, update)
         if update.new or self._new:
             self.table["new"] = self._new = update.new or [False] * len(params)
+        numbers = update.numbers
+        numbers["sign"] = sign
+        numbers.setdefault("lr", float(group["lr"]))
         decoupled = group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay)
-        numbers = {"lr": float(group["lr"]), "sign": sign, **update.numbers}
         numbers["decoupled" if decoupled else "l2"] = float(group["weight_decay"])
-        flags = {*update.flags, "before" if group.get("gc_loc", True) else "after"}
-        return update._replace(numbers=numbers, flags=flags)
+        update.flags.add("before" if group.get("gc_loc", True) else "after")
+        return update
 
     def _set_state(self, params: list[Tensor], update: Update) -> None:
-        steps, *states = lists = [local(xs) for xs in (update.steps, *update.state)]
-        tensors = [*chain(*lists)]
-        if self._state == _addresses(lists) and (not tensors or self._same_state(*tensors)):
+        tensors = local([*update.steps, *chain(*update.state)])
+        addresses = [x.data_ptr() for x in tensors]
+        if (
+            addresses == self._state
+            and update.flags == self._flags
+            and (not tensors or self._same_state(*tensors))
+        ):
             return
         self._state = []
+        steps, *states = (local(xs) for xs in (update.steps, *update.state))
         for xs in filter(None, states):
             for p, x in zip(local(params), xs, strict=True):
                 wanted, kind = (f"{t.dtype} of shape {[*t.shape]} on {t.device}" for t in (p, x))
@@ -142,20 +175,17 @@ class Plan:
                     raise ValueError(f"a parameter is {wanted}, and its state {kind}")
                 x.data = laid_out_as(p, materialized(x))
         # Step counts of other types stay out: the kernel advances copies of them.
-        in_table = [steps if all(t.dtype is torch.float32 and t.is_cpu for t in steps) else []]
-        in_table += states + [[]] * (3 - len(states))
-        for column, xs in zip(COLUMNS[2:6], _addresses(in_table), strict=True):
-            self.table[column] = xs or [0] * self.table.count
-        self._state, self._same_state = _addresses(lists), sameness(tensors)
+        lists = [steps if all(t.dtype is torch.float32 and t.is_cpu for t in steps) else []]
+        lists += states + [[]] * (3 - len(states))
+        for column, xs in zip(COLUMNS[2:6], lists, strict=True):
+            self.table[column] = [x.data_ptr() for x in xs] or [0] * self.table.count
+        self._state, self._flags = [x.data_ptr() for x in tensors], {*update.flags}
+        self._same_state = sameness(tensors)
 
 
 def local(xs: list[Tensor]) -> list[Tensor]:
     """Of DTensors the rows that this process holds, where it holds them whole."""
     return xs if {*map(type, xs)} <= {*OWN_TYPES} else [local_rows(x) for x in xs]
-
-
-def _addresses(lists: Iterable[list[Tensor]]) -> list[list[int]]:
-    return [[x.data_ptr() for x in xs] for xs in lists]
 
 
 def _readable(p: Tensor, g: Tensor) -> bool:

@@ -62,9 +62,8 @@ typedef struct {
     double l2, decoupled;           /* weight decay of either kind */
     double sign;                    /* of the gradient, over the scale of GradScaler */
     double buffer_gain;             /* of what enters RMSprop's buffer: 1, or lr */
-    int64_t family, flags;
-    int64_t radam, waits; /* RAdam, degenerated_to_sgd off */
-    int64_t count;
+    int64_t radam, waits;           /* RAdam, degenerated_to_sgd off */
+    int64_t family, flags, count;
     const int64_t *table;
 } Options;
 

@@ -24,6 +24,7 @@ _NUMBERS = (
     *("lr", "beta1", "beta2", "momentum", "dampening", "eps_outside", "eps_inside"),
     *("l2", "decoupled", "sign", "buffer_gain"),
 )
+_ABSENT = {**dict.fromkeys(_NUMBERS, 0.0), "radam": False, "waits": False}
 _OPTIONS = Struct(f"{len(_NUMBERS)}d6q")
 
 
@@ -67,18 +68,9 @@ def launch(steps: Sequence[tuple[Update, Table]]) -> None:
             copies = [t.to("cpu", torch.float32, copy=True) for t in local(update.steps)]
             table["step"] = [t.data_ptr() for t in copies]
             advanced.append((update, table, copies))
-        numbers = update.numbers
-        options.append(
-            _OPTIONS.pack(
-                *[numbers.get(name, 0.0) for name in _NUMBERS],
-                _FAMILIES[update.family],
-                sum([_FLAGS[flag] for flag in update.flags]),
-                numbers.get("radam", False),
-                numbers.get("waits", False),
-                table.count,
-                table.address,
-            )
-        )
+        numbers = (_ABSENT | update.numbers).values()
+        family, flags = _FAMILIES[update.family], sum([_FLAGS[flag] for flag in update.flags])
+        options.append(_OPTIONS.pack(*numbers, family, flags, table.count, table.address))
     failed = library().classy_gc_step(b"".join(options), len(steps), torch.get_num_threads())
     for update, table, _ in advanced:
         table["step"] = [0] * table.count

@@ -11,6 +11,7 @@ import torch
 #: its elements; the length of its rows, or 0 where GC leaves it alone; its type; whether its
 #: momentum starts with this step. ``rows.c`` has the same order.
 COLUMNS = ("p", "g", "step", "state0", "state1", "state2", "size", "length", "type", "new")
+_INDEX = {column: i for i, column in enumerate(COLUMNS)}
 #: the types of elements, by their numbers in the table
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -33,12 +34,10 @@ class Table:
         self.memory = array("q", bytes(8 * count * len(COLUMNS)))
         self.address, _ = self.memory.buffer_info()
 
-    def _slice(self, column: str) -> slice:
-        start = COLUMNS.index(column) * self.count
-        return slice(start, start + self.count)
-
     def __getitem__(self, column: str) -> array[int]:
-        return self.memory[self._slice(column)]
+        start = _INDEX[column] * self.count
+        return self.memory[start : start + self.count]
 
     def __setitem__(self, column: str, values: Sequence[int]) -> None:
-        self.memory[self._slice(column)] = array("q", values)
+        start = _INDEX[column] * self.count
+        self.memory[start : start + self.count] = array("q", values)

@@ -57,10 +57,10 @@ def state_of(
             a scalar.
     """
     states = [optimizer.state[p] for p in params]
-    for name, value in initial.items():
-        for p, state in zip(params, states, strict=True):
+    for p, state in zip(params, states, strict=True):
+        for name in initial:
             if state.get(name) is None:
-                state[name] = _initial(name, value, p, group)
+                state[name] = _initial(name, initial[name], p, group)
     return [[state[name] for state in states] for name in initial]
 
 
