@@ -25,7 +25,8 @@ Example:
 
 from mmengine.registry import OPTIMIZERS
 
-from classy_gc.core import LARC, SGD, Adam, AdamW, PlainRAdam, RAdam, RMSprop, RMSpropTF
+from classy_gc import core
 
-for _class in (SGD, LARC, Adam, AdamW, RAdam, PlainRAdam, RMSprop, RMSpropTF):
-    OPTIMIZERS.register_module(name=f"{_class.__name__}GC", module=_class)
+for _class in map(vars(core).get, core.__all__):
+    if isinstance(_class, type) and _class is not core.CentralizedOptimizer:
+        OPTIMIZERS.register_module(name=f"{_class.__name__}GC", module=_class)
