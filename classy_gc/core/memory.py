@@ -87,3 +87,35 @@ def lay_out_state(p: Tensor, state: Iterable[Any]) -> None:
     for x in state:
         if isinstance(x, Tensor) and x.shape == p.shape and x.stride() != p.stride():
             x.data = laid_out_as(p, x)
+
+
+def shared_memory(tensors: Iterable[Tensor]) -> set[int]:
+    """The ``id`` of each tensor that may share memory with another, or elements with one another.
+
+    Example:
+        >>> x = torch.zeros(3, 4)
+        >>> a, b, c = x[:2], x[1:2], x[2:]
+        >>> shared_memory([a, b, c]) == {id(a), id(b)}
+        True
+    """
+    spans, shared = [], set()
+    for x in tensors:
+        part = local_tensor(x)
+        if part.layout != torch.strided or part.numel() == 0:
+            continue
+        memory = part
+        if not is_dense(part.shape, part.stride()):
+            memory = part.untyped_storage()
+            shared.add(id(x))
+        try:
+            start = memory.data_ptr()
+        except RuntimeError:  # inside torch.vmap a tensor has no memory of its own
+            continue
+        spans.append((start, start + memory.nbytes, id(x)))
+    end = last = 0
+    for start, this_end, this in sorted(spans):
+        if start < end:
+            shared |= {this, last}
+        if this_end > end:
+            end, last = this_end, this
+    return shared

@@ -486,6 +486,39 @@ def test_one_gradient_of_two_parameters(foreach):
     assert (p.tolist(), q.tolist()) == ([[1.0, -1.0]], [[-1.0, -3.0]])
 
 
+def overlapping():
+    memory = torch.tensor([1.0, 3.0, 5.0, 13.0, 17.0])
+    return memory[:4].view(2, 2), memory[1:].view(2, 2)
+
+
+def columns():
+    return torch.tensor([[1.0, 3.0, 5.0, 13.0], [0.0, 4.0, 2.0, 2.0]]).chunk(2, dim=1)
+
+
+def of_one_tensor():
+    memory = torch.tensor([1.0, 3.0, 5.0])
+    return memory.as_strided((2, 2), (1, 1)), torch.tensor([[1.0, 3.0], [3.0, 5.0]])
+
+
+@pytest.mark.parametrize("foreach", [None, False])
+@pytest.mark.parametrize("gradients", [overlapping, columns, of_one_tensor])
+def test_gradients_that_share_memory(gradients, foreach):
+    ps = [Parameter(torch.zeros(2, 2)) for _ in range(2)]
+    for p, g in zip(ps, gradients(), strict=True):
+        p.grad = g
+    core.SGD([{"params": [p]} for p in ps], lr=1.0, use_gc=True, foreach=foreach).step()
+    for p, g in zip(ps, gradients(), strict=True):
+        assert_same([p], [g.mean(1, keepdim=True) - g])
+
+
+@pytest.mark.parametrize("foreach", [None, False])
+def test_a_gradient_that_is_the_weight(foreach):
+    p = Parameter(torch.tensor([[1.0, 3.0]]))
+    p.grad = p.data
+    core.SGD([p], lr=0.5, use_gc=True, foreach=foreach).step()
+    assert p.tolist() == [[1.5, 2.5]]
+
+
 def test_kernels_that_there_are_not_are_refused_at_once(monkeypatch):
     monkeypatch.setenv("CLASSY_GC_KERNELS", "tritn")
     with pytest.raises(ValueError, match="'tritn', must be 0, triton, or unset"):
