@@ -101,17 +101,14 @@ def shared_memory(tensors: Iterable[Tensor]) -> set[int]:
     spans, shared = [], set()
     for x in tensors:
         part = local_tensor(x)
-        if part.layout != torch.strided or part.numel() == 0:
+        if part.layout != torch.strided or part.numel() == 0 or not has_memory(part):
             continue
         memory = part
         if not is_dense(part.shape, part.stride()):
             memory = part.untyped_storage()
             shared.add(id(x))
-        try:
-            start = memory.data_ptr()
-        except RuntimeError:  # inside torch.vmap a tensor has no memory of its own
-            continue
-        spans.append((start, start + memory.nbytes, id(x)))
+        start, size = memory.data_ptr(), memory.nbytes
+        spans.append((start, start + (size if memory is part else size()), id(x)))
     end = last = 0
     for start, this_end, this in sorted(spans):
         if start < end:

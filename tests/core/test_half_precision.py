@@ -74,7 +74,7 @@ def test_an_interrupted_step_loses_nothing(name, steps, monkeypatch):
         optimizer = copy.deepcopy(start)
         params = list(optimizer.param_groups[0]["params"])
         try:
-            with RaiseAt(call):
+            with torch.enable_grad(), RaiseAt(call):  # a step that fails late leaves them off
                 step(optimizer, torch.ones_like)
             finished = True
         except MemoryError:
@@ -118,17 +118,7 @@ def test_master_weights_are_centralized_and_stay_float32(gradient):
     assert p.tolist() == [[1.203125, 0.80078125]]
 
 
-PYTORCH_OPTIMIZER = [
-    "AdaFactor",
-    "AdamMini",
-    "CAME",
-    "FAdam",
-    "Lion",
-    "SM3",
-    "SPAM",
-    "ScheduleFreeAdamW",
-    "Shampoo",
-]
+PYTORCH_OPTIMIZER = ["AdaFactor", "AdamMini", "CAME", "FAdam", "Lion", "SM3", "SPAM", "Shampoo"]
 
 
 def classes():
