@@ -10,16 +10,16 @@ from fvcore.common.file_io import NativePathHandler, PathHandler, PathManager
 from classy_gc.hooks import TrainingCurvesHook
 from tests.devices import DEVICES
 
+DRAW = TrainingCurvesHook.on_end
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell starts what it runs in the background; here some tests press Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    """Threads that wait for each other cost more than tensors as small as these do."""
-    torch.set_num_threads(1)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+# Threads that wait for each other cost more than tensors as small as these do, above all on a busy
+# machine. Set here, so that it holds for doctests too, and for the processes that tests start.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(params=DEVICES, scope="module")
@@ -34,15 +34,12 @@ def device(request):
 
 
 @pytest.fixture
-def curves():
-    """Trainings draw ``curves.png`` where a test asks for this: it takes longer than they do."""
+def here(tmp_path, monkeypatch):
+    """An empty current folder; what the command sets for its process is undone.
 
-
-@pytest.fixture
-def here(request, tmp_path, monkeypatch):
-    """An empty current folder; what the command sets for its process is undone."""
-    if "curves" not in request.fixturenames:
-        monkeypatch.setattr(TrainingCurvesHook, "on_end", TrainingCurvesHook._noop)
+    Trainings draw no curves there, which would take longer than they do.
+    """
+    monkeypatch.setattr(TrainingCurvesHook, "on_end", TrainingCurvesHook._noop)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
     for name in ("PYTHONWARNINGS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
@@ -53,6 +50,13 @@ def here(request, tmp_path, monkeypatch):
     yield tmp_path
     root.setLevel(level)
     root.handlers[:] = handlers
+
+
+@pytest.fixture
+def here_with_curves(here, monkeypatch):
+    """As ``here``, and trainings draw ``curves.png``."""
+    monkeypatch.setattr(TrainingCurvesHook, "on_end", DRAW)
+    return here
 
 
 class Box(PathHandler):

@@ -21,11 +21,12 @@ def _rank(module, args):
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def torchrun(module, *args, folder, processes=2, timeout=150):
+def torchrun(module, *args, folder, processes=2, timeout=150, apart=False):
     """As ``torchrun -m module args`` in ``folder``, with forked processes.
 
-    The test fails with all that was printed if a process does not exit with 0, or not in time;
-    the others are ended then.
+    With ``apart`` each runs in a folder ``rank_…`` of its own there, as on machines that share no
+    disk. The test fails with all that was printed if a process does not exit with 0, or not in
+    time; the others are ended then.
     """
     # As torchrun does: a store of the parent's, on a free port, where the processes meet.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -34,7 +35,7 @@ def torchrun(module, *args, folder, processes=2, timeout=150):
     ranks = [
         forked.start(
             *(_rank, module, list(map(str, args))),
-            cwd=folder,
+            cwd=folder / f"rank_{rank}" if apart else folder,
             output=(output, output),
             MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(store.port),

@@ -101,3 +101,53 @@ def test_a_batch_that_fails_in_one_process_is_one_line(tmp_path):
     assert "error: rank 1: loss" in lines[0]
     assert "Target 9 is out of bounds" in lines[0]
     assert {path.name for path in tmp_path.iterdir()} == {"config.json"}
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """Trains in two processes with a folder each, and returns what they print."""
+    for rank in range(2):
+        (tmp_path / f"rank_{rank}").mkdir()
+
+    def run(*flags, **changes):
+        for folder in tmp_path.glob("rank_*"):
+            small = config("digits_sgd_gc", 2) | {"hooks": []} | changes
+            (folder / "config.json").write_text(json.dumps(small))
+        return torchrun(
+            "classy_gc.commands.train",
+            *("--config_file", "config.json", "--skip_tensorboard", *flags),
+            *("--distributed_backend", "ddp"),
+            folder=tmp_path,
+            apart=True,
+        )
+
+    return run
+
+
+def test_only_the_first_process_is_asked_for_the_checkpoint(tmp_path, apart):
+    flags = ("--output_folder", "run", "--checkpoint_load_path")
+    assert "training starts at the beginning" in apart(*flags, "run/checkpoints", num_epochs=1)
+    assert "[0] train phase 1 (100.00% done)" in apart(*flags, "run/checkpoints", num_epochs=2)
+    log = tmp_path / "rank_0/run/log.jsonl"
+    assert len(log.read_text().splitlines()) == 4
+    file = "run/checkpoints/checkpoint.torch"
+    assert "Tested in" in apart(*flags, file, test_only=True)
+    assert [path.name for path in (tmp_path / "rank_1").iterdir()] == ["config.json"]
+
+
+RAISES = """import os
+if os.environ["RANK"] == "1":
+    raise RuntimeError("only here")
+"""
+
+
+def test_an_error_of_another_process_before_training_is_one_line(tmp_path, apart):
+    for folder in tmp_path.glob("rank_*"):
+        (folder / "mine.py").write_text(RAISES)
+    with pytest.raises(pytest.fail.Exception) as failure:
+        apart("--output_folder", "run", custom_imports=["mine"])
+    (line,) = [line for line in str(failure.value).splitlines() if "classy-gc train" in line]
+    assert "error: rank 1: config.json: custom_imports: 'mine' cannot be imported" in line
+    assert line.endswith("RuntimeError: only here")
+    assert "exited with [2, 2]" in str(failure.value)
+    assert not (tmp_path / "rank_0/run").exists()

@@ -124,7 +124,7 @@ def test_checkpoints_weights_only(here, capsys):
     assert line["meters"]["accuracy"]["top_1"] > 0.9
 
 
-def test_logs(curves, here, capsys):
+def test_logs(here_with_curves, capsys):
     path = RECIPES / "logs.json"
     assert main(["train", "--config_file", str(path), "--skip_tensorboard"]) == 0
     assert names("digits_logs") == ["curves.png", "log.jsonl"]

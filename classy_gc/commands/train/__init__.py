@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from classy_vision.generic.distributed_util import get_rank, is_primary
+from classy_vision.generic.distributed_util import is_primary
 from classy_vision.generic.opts import check_generic_args
 from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.hooks import CheckpointHook, ClassyHook
@@ -42,6 +42,7 @@ from classy_gc.commands.train.checkpoints import (
 from classy_gc.commands.train.hooks import Output, set_hooks
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.commands.train.last_batch import warn_of_last_batch
+from classy_gc.commands.train.ranks import Ranks
 from classy_gc.configuration.build import label_hooks
 from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config
@@ -49,7 +50,7 @@ from classy_gc.configuration.trial import try_batches
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import no_room
 from classy_gc.hooks import JSONLogHook, RollingCheckpointHook, TrainingCurvesHook
-from classy_gc.hooks.phase_record import scheduled_options
+from classy_gc.hooks.phase_record import scheduled_options, trained_epochs
 from classy_gc.hooks.rolling_checkpoint import BEST_FILE
 from classy_gc.options import check_known
 from classy_gc.tasks.catch_up import catch_up
@@ -96,7 +97,7 @@ def _check_args(args: argparse.Namespace) -> None:
     args.checkpoint_folder = folder
 
 
-def _start(task: ClassyTask, start_hooks: Callable[[], None]) -> None:
+def _start(task: ClassyTask, output: Output, start_hooks: Callable[[], None]) -> None:
     """In place of a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
     if not getattr(task, "test_only", False) and task.checkpoint_dict:
         check_optimizer(task.optimizer.optimizer)
@@ -107,7 +108,9 @@ def _start(task: ClassyTask, start_hooks: Callable[[], None]) -> None:
             if isinstance(task, ClassificationTask):
                 catch_up(task)
         warn_of_last_batch(task)
+    output.epochs_before = trained_epochs(task)
     start_hooks()
+    output.started = True
 
 
 def _log_to_stderr(level: int, debug: bool) -> None:
@@ -125,7 +128,10 @@ def _summary(
     """The final loss and meters of each phase, the time, and where what was written lies."""
     tested = getattr(task, "test_only", False)
     curves, log = hooks[TrainingCurvesHook.name()], hooks[JSONLogHook.name()]
+    epochs = trained_epochs(task)
     lines = [f"{'Tested' if tested else 'Trained'} in {seconds:.1f} s"]
+    if not tested and epochs == output.epochs_before:
+        lines = [f"Nothing was left to train: {epochs:g} of {task.num_epochs:g} epochs were done"]
     for phase in ("train", "test"):
         last = next((x for x in reversed(curves.state.history) if x["phase"] == phase), None)
         if last:
@@ -210,21 +216,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     import_from_current_folder()
 
-    task = output = config = None
+    ranks = task = output = config = None
     try:
-        output = Output(args)
         _check_args(args)
-        config = load_config(args.config_file, args.set)
+        ranks = Ranks(args.distributed_backend == "ddp")
+        output = Output(args, ranks)
+        config = ranks.config = ranks.agreed(lambda: load_config(args.config_file, args.set))
+        # That of another rank may be an older one, on the disk of its machine.
+        config.update(ranks.of_primary(lambda: config))
         set_image_backend(args.image_backend)
         set_video_backend(args.video_backend)
         if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
             args.show_progress = True
-        task = build_seeded_task(args, config)
-        hooks = set_hooks(args, config, task, output)
+        task = ranks.agreed(lambda: build_seeded_task(args, config))
+        hooks = ranks.agreed(lambda: set_hooks(args, config, task, output))
         label_hooks(task, config)
-        set_checkpoints(args, config, task, output.checkpoints)
+        set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
         prepare = loading(task, args.config_file)(task.prepare)
-        task.prepare, task.on_start = prepare, functools.partial(_start, task, task.on_start)
+        task.prepare = prepare
+        task.on_start = functools.partial(_start, task, output, task.on_start)
         if hasattr(task, "create_data_iterators"):
             task.create_data_iterators = delay_interrupts(task.create_data_iterators)
         start = time.perf_counter()
@@ -235,17 +245,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             text = _how_to_go_on(parser.parse_args(argv), parser, task, output)
         parser.exit(130, f"{parser.prog}: {text}\n" if primary else None)
     except Exception as error:
-        if args.debug:
+        started = task and output.started
+        reason = _ending(error, task, output) if started else user_error(error, config)
+        if args.debug or reason is None:
             raise
-        if task and output.started:
-            reason = _ending(error, task, output)
-            if reason is None:
-                raise
-            rank = "" if primary else f"rank {get_rank()}: "
-            parser.exit(1, f"{parser.prog}: error: {rank}{reason}\n")
-        if not primary:
-            return 2
-        parser.error(user_error(error, config))
+        code = 1 if started else 2
+        if not (ranks.is_first_to_fail() if ranks else primary):
+            parser.exit(code)
+        rank = f"rank {ranks.rank}: " if ranks and ranks.rank else ""
+        parser.exit(code, f"{parser.prog}: error: {rank}{' '.join(reason.split())}\n")
+    finally:
+        if output:
+            output.close()
     if is_primary():
         print(_summary(task, hooks, output, time.perf_counter() - start))
     if torch.distributed.is_initialized():

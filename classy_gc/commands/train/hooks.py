@@ -6,11 +6,12 @@ import argparse
 import inspect
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from classy_vision.generic.distributed_util import is_primary
+from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.hooks import (
     CheckpointHook,
     ClassyHook,
@@ -24,7 +25,8 @@ from classy_vision.tasks import ClassyTask
 from fvcore.common.file_io import PathManager
 
 from classy_gc.commands.seeded_task import TENSORBOARD
-from classy_gc.files import check_folder, check_local, check_scheme, has_scheme
+from classy_gc.commands.train.ranks import Ranks
+from classy_gc.files import check_folder, check_local, check_scheme, has_scheme, locked
 from classy_gc.hooks import (
     JSONLogHook,
     PhaseSeedHook,
@@ -43,9 +45,11 @@ class Output(ClassyHook):
     Args:
         args: with ``output_folder`` and ``checkpoint_folder``, local paths, the second perhaps
             with a scheme; empty where nobody gave them.
+        ranks: of the training; the primary one writes.
 
     Raises:
-        ValueError: a scheme that is not allowed, or that nobody has registered.
+        ValueError: a folder that cannot be written, or that another run writes into; a scheme
+            that is not allowed.
     """
 
     on_phase_start = ClassyHook._noop
@@ -53,31 +57,55 @@ class Output(ClassyHook):
     on_phase_end = ClassyHook._noop
     on_end = ClassyHook._noop
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, ranks: Ranks) -> None:
         super().__init__()
         check_local(args.output_folder, "--output_folder")
         self.folder = Path(args.output_folder or f"output_{datetime.now().isoformat()}").absolute()
         self.checkpoints = absolute(args.checkpoint_folder or self.folder / "checkpoints")
-        self.logs: list[Path] = []
+        self.files: list[Path] = []
         self.tensorboard: TensorboardPlotHook | None = None
         self.summary_writer: dict[str, Any] = {"log_dir": self.folder / "tensorboard"}
-        self.started = False
+        #: whether all hooks have started, and how much was trained before
+        self.started, self.epochs_before = False, 0.0
+        self._ranks, self._locks = ranks, ExitStack()
+        ranks.of_primary(lambda: check_folder(self.folder, "--output_folder"))
+        if args.checkpoint_folder and not has_scheme(self.checkpoints):
+            folder = Path(self.checkpoints)
+            ranks.of_primary(lambda: check_folder(folder, "--checkpoint_folder"))
 
     def on_start(self, task: ClassyTask) -> None:
         """Makes the folders on the primary rank, once it is sure that all of them can be."""
-        if is_primary():
-            checkpoints = [] if getattr(task, "test_only", False) else [self.checkpoints]
-            folders = [self.folder, *self.logs]
-            local = [Path(folder) for folder in checkpoints if not has_scheme(folder)]
-            for folder in (*local, *folders):
-                check_folder(folder, "folder")
-            for folder in (*checkpoints, *map(str, folders)):
-                PathManager.mkdirs(folder)
-            if self.tensorboard:
-                from torch.utils.tensorboard import SummaryWriter
+        self._ranks.of_primary(lambda: self._make_folders(getattr(task, "test_only", False)))
 
-                self.tensorboard.tb_writer = SummaryWriter(**self.summary_writer)
-        self.started = True
+    def _make_folders(self, test_only: bool) -> None:
+        own = [self.folder, *(file.parent for file in self.files)]
+        files = self.files
+        if not test_only:
+            if has_scheme(self.checkpoints):
+                PathManager.mkdirs(self.checkpoints)
+            else:
+                own.append(Path(self.checkpoints))
+                files = [*files, Path(self.checkpoints, CHECKPOINT_FILE)]
+        for file in files:
+            if file.is_dir():
+                raise ValueError(f"{file} is a folder, and a file is to be written there")
+        events = self.summary_writer["log_dir"] if self.tensorboard else ""
+        others = [Path(events).absolute()] if events and not has_scheme(events) else []
+        for folder in (*own, *others):
+            check_folder(folder, "folder")
+        for folder in dict.fromkeys((*own, *others)):
+            folder.mkdir(parents=True, exist_ok=True)
+            if folder in own:
+                self._locks.enter_context(locked(folder))
+        if self.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.tensorboard.tb_writer = SummaryWriter(**self.summary_writer)
+        logging.info(f"writes to {self.folder}")
+
+    def close(self) -> None:
+        """Lets other runs write into the folders."""
+        self._locks.close()
 
 
 def absolute(path: str | Path) -> str:
@@ -105,9 +133,6 @@ def _tensorboard(
     known = inspect.signature(SummaryWriter).parameters
     check_known(hook.get("summary_writer", {}), known, f"summary_writer of hook {TENSORBOARD!r}")
     output.summary_writer |= hook.get("summary_writer", {})
-    folder = str(output.summary_writer["log_dir"] or "")
-    if folder and not has_scheme(folder):
-        output.logs.append(Path(folder).absolute())
     output.tensorboard = TensorboardPlotHook(None, hook.get("log_period", 10))
     return [output.tensorboard]
 
@@ -168,5 +193,5 @@ def set_hooks(
     merged |= {hook.name(): hook for hook in writers}
     task.set_hooks(list(merged.values()))
     for hook in (JSONLogHook, TrainingCurvesHook):
-        output.logs.append(merged[hook.name()].path.absolute().parent)
+        output.files.append(merged[hook.name()].path.absolute())
     return merged

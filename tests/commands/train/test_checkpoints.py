@@ -1,9 +1,11 @@
 """Which checkpoints a run starts from, and where it saves its own."""
 
+import io
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.commands.training import checkpoint, short, train
 
@@ -79,14 +81,14 @@ def test_a_job_that_always_names_its_own_checkpoints(here, capsys):
         assert not Path("new").exists()
 
 
-def test_checkpoints_through_a_path_handler(curves, here, box, capsys):
+def test_checkpoints_through_a_path_handler(here_with_curves, box, capsys):
     """Saved, resumed and tested; the log and the curves stay on the local disk."""
     flags = ("--skip_tensorboard", "--output_folder", "run", "--checkpoint_load_path", "box://a/b")
     for epochs in (1, 2):
         assert train(short(epochs=epochs), *flags, "--checkpoint_folder", "box://a/b") == 0
         assert "checkpoint  box://a/b/checkpoint.torch" in capsys.readouterr().out
         assert checkpoint(box / "a" / "b")["train_phase_idx"] == epochs - 1
-    assert {path.name for path in here.iterdir()} == {"config.json", "run"}
+    assert {path.name for path in here_with_curves.iterdir()} == {"config.json", "run"}
     assert {path.name for path in Path("run").iterdir()} == {"curves.png", "log.jsonl"}
     assert train(short() | {"test_only": True}, *flags) == 0
     stock = [{"name": "checkpoint", "checkpoint_folder": "box://stock"}]
@@ -148,3 +150,97 @@ def test_fine_tuning_without_a_checkpoint_names_the_flag(here, capsys):
         train(short() | {"name": "fine_tuning"}, "--output_folder", "run")
     assert "fine_tuning needs a checkpoint to start from: --pretrained" in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+def saved(content, **options):
+    file = io.BytesIO()
+    torch.save(content, file, **options)
+    return file.getvalue()
+
+
+WHOLE = saved({"classy_state_dict": {"base_model": {"weight": torch.ones(64)}}})
+WEIGHTS = WHOLE.index(torch.ones(64).numpy().tobytes())
+# Its attributes, which call it a directory then; torch.load returns memory as it is.
+RECORD = WHOLE.index(b"PK\1\2", WHOLE.index(b"PK\1\2") + 1)
+
+
+def flipped(position, bit=1):
+    changed = bytearray(WHOLE)
+    changed[position] ^= bit
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "it is empty"),
+        (b"epoch,loss\n1,2\n", "torch.save did not write it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a pointer of Git LFS"),
+        (b"<!DOCTYPE html><html></html>", "it is a web page"),
+        (WHOLE[:3], "it is cut off"),
+        (WHOLE[: len(WHOLE) // 2], "it is cut off"),
+        (WHOLE[:-1], "it is cut off"),
+        (flipped(WEIGHTS + 40), r"damaged: its record \S+/data/0 does not have its checksum"),
+        (flipped(RECORD + 38, 0x10), r"it is damaged: its record \S+ does not have"),
+        (saved([1, 2]), "it has no classy_state_dict"),
+        (saved({"state_dict": {}}), "it has no classy_state_dict"),
+        (saved({"classy_state_dict": None}), "it has no classy_state_dict"),
+        (saved({"classy_state_dict": [1]}), r"its classy_state_dict is \[1\]"),
+        (saved({"classy_state_dict": {}}), "its classy_state_dict.base_model is missing"),
+        (WHOLE, "its classy_state_dict.train is missing"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_a_file_that_is_no_checkpoint_is_one_line(here, capsys, content, problem):
+    Path("file").write_bytes(content)
+    with pytest.raises(SystemExit):
+        train(short(), "--checkpoint_load_path", "file", "--output_folder", "run")
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
+    start = "_load_path: file is no checkpoint of Classy Vision: "
+    assert re.search(f"{start}.*{problem}", line), line
+    assert not Path("run").exists()
+
+
+def test_an_old_file_of_torch_that_is_cut_off_is_one_line(here, capsys):
+    old = saved(
+        {"classy_state_dict": {"base_model": torch.ones(2)}}, _use_new_zipfile_serialization=False
+    )
+    Path("file").write_bytes(old[:-3])
+    with pytest.raises(SystemExit):
+        train(short(), "--checkpoint_load_path", "file")
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
+    assert re.search(r"_path: file cannot be read: \w*Error: ", line), line
+
+
+@pytest.mark.parametrize("optimizer", ["sgd_gc", "sgd"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("hooks"), "its classy_state_dict.hooks is missing"),
+        (lambda state: state.pop("meters"), "its classy_state_dict.meters is missing"),
+        (lambda state: state.update(train="yes"), "its classy_state_dict.train is 'yes'"),
+        (lambda state: state.update(losses=None), "its classy_state_dict.losses is None"),
+        (lambda state: group_of(state).update(lr="x"), "lr of the checkpoint must be a number"),
+        (lambda state: group_of(state).update(momentum=None), "momentum of the checkpoint must be"),
+        (lambda state: state["hooks"].update(JSONLogHook={"lines": "x"}), "hook 'json_log'"),
+        (lambda state: state["hooks"].update(JSONLogHook=None), "does not fit config.json"),
+    ],
+)
+def test_a_checkpoint_that_somebody_changed_is_one_line(here, capsys, optimizer, change, message):
+    config = short(samples=32)
+    config["optimizer"] = {"name": optimizer, "lr": 0.1, "momentum": 0.9}
+    assert train(config, "--output_folder", "old", "--skip_tensorboard") == 0
+    content = torch.load("old/checkpoints/checkpoint.torch")
+    change(content["classy_state_dict"])
+    torch.save(content, "changed")
+    capsys.readouterr()
+    flags = ("--checkpoint_load_path", "changed", "--output_folder", "new", "--skip_tensorboard")
+    with pytest.raises(SystemExit) as exit_:
+        train(config | {"num_epochs": 2}, *flags)
+    assert exit_.value.code == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
+    assert message in line
+
+
+def group_of(state):
+    return state["optimizer"]["optim"]["param_groups"][0]

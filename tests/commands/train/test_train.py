@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from classy_gc.commands import main
+from classy_gc.files import locked
 from tests.commands.training import (
     BIN,
     CONFIGS,
@@ -115,13 +115,13 @@ def test_classy_visions_own_rmsprop_tf_resumes(here):
     assert resumed == whole
 
 
-def test_hooks_of_the_config_take_the_place_of_the_defaults(curves, here):
+def test_hooks_of_the_config_take_the_place_of_the_defaults(here_with_curves):
     names = {"training_curves": "curves.png", "json_log": "log.jsonl"}
     config = short() | {"hooks": [{"name": name, "folder": "mine"} for name in names]}
     assert train(config, "--skip_tensorboard", "--checkpoint_folder", "checkpoints") == 0
     for file in names.values():
         assert Path("mine", file).is_file()
-        assert not list(here.glob(f"output_*/{file}"))
+        assert not list(here_with_curves.glob(f"output_*/{file}"))
 
 
 def test_flags_that_give_way_to_hooks_of_the_config_say_so(here, capsys):
@@ -169,12 +169,56 @@ def test_only_what_is_tested_is_asked_of_a_test_only_config(here, capsys):
     assert capsys.readouterr().out.startswith("Tested in")
 
 
-def test_output_folder_has_everything(curves, here):
+def test_output_folder_has_everything(here_with_curves):
     assert train(short(), "--output_folder", "new/run", "--skip_tensorboard") == 0
     files = {"checkpoints", "curves.png", "log.jsonl"}
     assert {path.name for path in Path("new/run").iterdir()} == files
-    assert not list(here.glob("output_*"))
+    assert not list(here_with_curves.glob("output_*"))
     assert len(checkpoint("new/run/checkpoints")["hooks"]["TrainingCurvesHook"]["history"]) == 2
+
+
+def test_a_folder_that_another_run_writes_into(here, capsys):
+    flags = ("--output_folder", "run", "--skip_tensorboard")
+    assert train(short(samples=32), *flags) == 0
+    log = Path("run/log.jsonl").read_text()
+    for folder in ("run", "run/checkpoints"):
+        with locked(Path(folder)), pytest.raises(SystemExit) as exit_:
+            train(short(samples=32), *flags)
+        assert exit_.value.code == 2
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
+        assert line.endswith(f"{here / folder}: another run writes there now")
+        assert Path("run/log.jsonl").read_text() == log
+    assert train(short(samples=32), *flags) == 0
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "curves.png", "checkpoints/checkpoint.torch"])
+def test_a_folder_in_place_of_a_file_is_told_before_training(here, capsys, name):
+    Path("run", name).mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        train(short(samples=32), "--output_folder", "run", "--skip_tensorboard")
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
+    assert f"{here / 'run' / name} is a folder, and a file is to be written there" in line
+    assert "train phase" not in line
+
+
+def test_an_output_folder_that_cannot_be_written_is_told_first(here, capsys):
+    Path("file").touch()
+    for flag in ("--output_folder", "--checkpoint_folder"):
+        with pytest.raises(SystemExit):
+            train({"of": "no use"}, flag, "file/run")
+        assert f"error: {flag} " in capsys.readouterr().err
+
+
+def test_nothing_left_to_train_is_told(here, capsys):
+    flags = ("--output_folder", "run", "--skip_tensorboard")
+    assert train(short(epochs=2, samples=32), *flags) == 0
+    assert "writes to" in capsys.readouterr().err
+    for epochs in (2, 1):
+        flags = ("--checkpoint_load_path", "run/checkpoints", *flags)
+        assert train(short(epochs=epochs, samples=32), *flags) == 0
+        told = capsys.readouterr().out
+        assert told.startswith(f"Nothing was left to train: 2 of {epochs} epochs were done\n")
+        assert checkpoint("run/checkpoints")["train_phase_idx"] == 1
 
 
 def test_flags_are_those_of_classy_train():
@@ -306,7 +350,11 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         ),
         (("hooks", [TENSORBOARD | {"summary_writer": None}]), [], "must be an object, not None"),
         (("hooks", [TEXT_LOG]), [], r"hooks\[0\].log_freq must be an integer > 0 or null, not 0"),
-        (("hooks", [JSON_LOG]), [], "folder .*/config.json/sub cannot be made: .* is a file"),
+        (
+            ("hooks", [JSON_LOG]),
+            [],
+            "/config.json/sub: .*/config.json is no writable folder",
+        ),
         (("hooks", [STOCK, {"name": "rolling_checkpoint"}]), [], "one of them can save"),
         (("distributed", {"bucket_cap": 1}), [], "'bucket_cap' in distributed, .* 'bucket_cap_mb'"),
         (
@@ -328,7 +376,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
             [],
             r"error: config.json: mixup {.*}: index \d is out of",
         ),
-        (("model.heads.0.in_plane", 31), [], r"model.heads\[0\] {.*31}: mat1 and mat2 shapes"),
+        (("model.heads.0.in_plane", 31), [], r"error: config.json: model.heads\[0\] {.*31}: "),
         (
             ("model.heads.0.num_classes", 3),
             [],
@@ -412,7 +460,11 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         ((), ["--distributed_backend", "ddp"], NO_TORCHRUN),
         ((), ["--checkpoint_load_path", "no"], "--checkpoint_load_path: there is no checkpoint no"),
         ((), ["--checkpoint_load_path", "."], "no checkpoint ./checkpoint.torch"),
-        ((), ["--checkpoint_load_path", "config.json"], "_path: config.json cannot be read: "),
+        (
+            (),
+            ["--checkpoint_load_path", "config.json"],
+            "config.json is no checkpoint of Classy",
+        ),
         ((), ["--pretrained_checkpoint_path", "config.json"], "needs a fine_tuning task, not"),
         ((), ["--checkpoint_folder", "config.json/sub"], "config.json/sub"),
         ((), ["--checkpoint_folder", "s3://a/b"], "--checkpoint_folder s3://a/b: no path handler"),
@@ -459,18 +511,6 @@ def test_checkpoint_of_another_optimizer_is_one_line(here, capsys, optimizer):
     assert "checkpoint old/checkpoints does not fit config.json: optimizer 'torch_gc'" in line
     assert line.endswith(f"is that of Adam, not of {optimizer}")
     assert not Path("new").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"half", {"state_dict": {}}], ids=str)
-def test_a_file_that_is_no_checkpoint_is_one_line(here, capsys, content):
-    if isinstance(content, bytes):
-        Path("file").write_bytes(content)
-    else:
-        torch.save(content, "file")
-    with pytest.raises(SystemExit):
-        train(short(), "--checkpoint_load_path", "file")
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
-    assert re.search("_path: file (cannot be read|is no checkpoint of Classy Vision)", line)
 
 
 def test_commands_are_listed(capsys):

@@ -1,0 +1,100 @@
+"""The processes of one training, which agree on what they do before they train."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from torch.distributed import PrefixStore, rendezvous
+
+from classy_gc.configuration.errors import user_error
+
+Value = TypeVar("Value")
+
+# How long the primary rank may take to say first what went wrong on all ranks.
+_PRIMARY_FIRST_SECONDS = 1.0
+
+
+class Ranks:
+    """All ranks of a training; they talk through the store where they also meet to train.
+
+    Args:
+        distributed: whether there are others, as the environment of ``torchrun`` says.
+
+    Source: https://pytorch.org/docs/stable/distributed.html#distributed-key-value-store
+
+    Example:
+        >>> Ranks(distributed=False).of_primary(lambda: "run/checkpoint.torch")
+        'run/checkpoint.torch'
+    """
+
+    def __init__(self, distributed: bool) -> None:
+        self.rank, self.size = 0, 1
+        #: what errors speak of, once it is read
+        self.config: Mapping[str, Any] | None = None
+        self._exchanged = 0
+        if distributed:
+            os.environ.setdefault("MASTER_ADDR", "localhost")
+            os.environ.setdefault("MASTER_PORT", "29500")
+            store, self.rank, self.size = next(rendezvous("env://"))
+            self._store = PrefixStore("classy-gc", store)
+
+    def agreed(self, function: Callable[[], Value]) -> Value:
+        """Calls a function on every rank; where it fails on one, it fails on all.
+
+        Args:
+            function: without arguments; called by all ranks in the same order.
+
+        Returns:
+            What it returns on this rank.
+
+        Raises:
+            Exception: its own; on the other ranks, a ValueError with the rank and the reason.
+        """
+        error = value = None
+        try:
+            value = function()
+        except Exception as failure:
+            error = failure
+        for rank, reason in enumerate(self._exchange(error and user_error(error, self.config))):
+            if reason and not error:
+                raise ValueError(f"rank {rank}: {reason}" if rank else reason)
+        if error:
+            raise error
+        return value
+
+    def of_primary(self, function: Callable[[], Value]) -> Value:
+        """What a function returns on the primary rank, on every rank.
+
+        Args:
+            function: without arguments, called by the primary rank alone; it asks what other
+                ranks may see otherwise, as a local disk, and returns what JSON can hold.
+
+        Raises:
+            Exception: of the function.
+        """
+        return self._exchange(self.agreed(lambda: None if self.rank else function()))[0]
+
+    def is_first_to_fail(self) -> bool:
+        """Whether it is this rank that says why the training ends: the primary if it fails too."""
+        if self.size == 1:
+            return True
+        if self.rank:
+            time.sleep(_PRIMARY_FIRST_SECONDS)
+        try:
+            return self._store.add("failed", 1) == 1
+        except RuntimeError:  # the primary rank, whose store it is, has ended
+            return False
+
+    def _exchange(self, value: Any) -> list[Any]:
+        """The values of all ranks."""
+        if self.size == 1:
+            return [value]
+        self._exchanged += 1
+        self._store.set(f"{self._exchanged}/{self.rank}", json.dumps(value))
+        return [
+            json.loads(self._store.get(f"{self._exchanged}/{rank}")) for rank in range(self.size)
+        ]
