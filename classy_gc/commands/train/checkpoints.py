@@ -1,14 +1,12 @@
-"""Checkpoints that ``classy-gc`` is told to start from: found, whole, and of the same task."""
+"""Checkpoints that ``classy-gc`` is told to start from, and whether they fit the task."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Real
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from classy_vision.generic.util import CHECKPOINT_FILE
@@ -18,36 +16,11 @@ from classy_vision.tasks import ClassificationTask, ClassyTask, FineTuningTask
 from fvcore.common.file_io import PathManager
 from torch import Tensor
 
+from classy_gc.commands.train.checkpoint_file import check_checkpoint
 from classy_gc.commands.train.hooks import absolute
-from classy_gc.files import check_scheme, has_scheme
+from classy_gc.files import check_scheme
 from classy_gc.optim.resume import resumed_state
 from classy_gc.optim.stock import is_stock
-
-# How files begin that are often taken for checkpoints, and what to do.
-_BEGINNINGS = {
-    b"version https://git-lfs": "it is a pointer of Git LFS; git lfs pull fetches the file",
-    b"<": "it is a web page",
-    b"PK": "it is cut off",
-}
-
-# How torch.save began files before it wrote zip archives; these have no checksums.
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-
-# A bit of a record's attributes that torch looks at.
-_DIRECTORY = 0x10
-
-# What Classy Vision goes on from; base_model is enough to test and to fine-tune.
-_STATE = {
-    "base_model": dict,
-    "train": bool,
-    "phase_idx": int,
-    "train_phase_idx": int,
-    "num_updates": Real,
-    "losses": list,
-    "meters": list,
-    "optimizer": dict,
-    "hooks": dict,
-}
 
 
 def set_checkpoints(
@@ -82,14 +55,14 @@ def set_checkpoints(
         logging.info(f"there is no checkpoint in {folder} yet: training starts at the beginning")
         args.checkpoint_load_path = path = ""
     if path:
-        of_primary(lambda: _check_checkpoint(path, "--checkpoint_load_path", resume=not tested))
+        of_primary(lambda: check_checkpoint(path, "--checkpoint_load_path", resume=not tested))
         task.set_checkpoint(path)
         if not tested and "optimizer" in config and isinstance(task, ClassificationTask):
             _tell_options(task.optimizer, config["optimizer"]["name"])
     pretrained = flag or config.get("pretrained_checkpoint")
     if pretrained:
         key = "--pretrained_checkpoint_path" if flag else "pretrained_checkpoint"
-        of_primary(lambda: _check_checkpoint(pretrained, key))
+        of_primary(lambda: check_checkpoint(pretrained, key))
         if tuned:
             task.set_pretrained_checkpoint(pretrained)
     elif tuned and not (path or tested):
@@ -108,84 +81,6 @@ def _is_own_and_missing(path: str, folder: str) -> bool:
     check_scheme(path, "--checkpoint_load_path")
     own = (folder, f"{folder}/{CHECKPOINT_FILE}")
     return absolute(path).rstrip("/") in own and not PathManager.exists(own[1])
-
-
-def _check_checkpoint(path: str, key: str, resume: bool = False) -> None:
-    """Refuses a file that is no whole checkpoint of Classy Vision.
-
-    All of it is read: that of a damaged one which nobody looks at would be trained with.
-
-    Args:
-        path: of the file, or of a folder with ``checkpoint.torch``; it may have a scheme.
-        key: what names it, for the message.
-        resume: whether training is to go on from it, which takes more than the weights
-            (default: False)
-
-    Raises:
-        ValueError: naming the key, the file, and what is wrong with it.
-    """
-    check_scheme(path, key)
-    file = path
-    try:
-        if PathManager.isdir(path):
-            file = f"{path.rstrip('/')}/{CHECKPOINT_FILE}"
-        found = PathManager.isfile(file)
-        problem = _problem(file, resume) if found else ""
-    except Exception as error:  # whatever bytes may make of unpickling, or a path handler raise
-        raise ValueError(f"{key}: {file} cannot be read: {_reason(error)}") from error
-    if not found:  # Classy Vision would train from scratch
-        raise ValueError(f"{key}: there is no checkpoint {file}")
-    if problem:
-        raise ValueError(f"{key}: {file} is no checkpoint of Classy Vision: {problem}")
-
-
-def _problem(file: str, resume: bool) -> str:
-    """What is wrong with the checkpoint in a file; empty if nothing is."""
-    with PathManager.open(file, "rb") as opened:
-        start = opened.read(max(map(len, _BEGINNINGS)))
-        if zipfile.is_zipfile(opened):
-            damaged = _damaged_record(opened)
-            if damaged:
-                return f"it is damaged: its record {damaged} does not have its checksum"
-        elif not start.startswith(_LEGACY):
-            kinds = (what for begin, what in _BEGINNINGS.items() if start.startswith(begin))
-            return next(kinds, "torch.save did not write it") if start else "it is empty"
-    checkpoint = _loaded(file)
-    state = checkpoint.get("classy_state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict):
-        return f"its classy_state_dict is {state!r}" if state else "it has no classy_state_dict"
-    for name, kind in _STATE.items():
-        if not isinstance(state.get(name), kind) and (resume or name == "base_model"):
-            value = repr(state[name])[:50] if name in state else "missing"
-            return f"its classy_state_dict.{name} is {value}"
-    return ""
-
-
-def _damaged_record(opened: BinaryIO) -> str | None:
-    """The name of a record of a zip file that is not what was written, or None."""
-    with zipfile.ZipFile(opened) as archive:
-        for record in archive.infolist():
-            if record.external_attr & _DIRECTORY:  # torch would give back memory as it is
-                return record.filename
-        return archive.testzip()
-
-
-def _reason(error: Exception) -> str:
-    """Why a file cannot be read, in some words."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    # Of torch's three paragraphs the first says that it failed, the last gives advice.
-    paragraphs = str(error).split("\n\n")
-    text = paragraphs[1] if len(paragraphs) == 3 else paragraphs[0].split(". ")[0]
-    return f"{type(error).__name__}: {text.strip()}"
-
-
-def _loaded(file: str) -> Any:
-    if has_scheme(file):
-        with PathManager.open(file, "rb") as opened:
-            return torch.load(opened, map_location="cpu")
-    # Of a zip file only the small part that says what is where.
-    return torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file))
 
 
 def _tell_options(optimizer: ClassyOptimizer, name: str) -> None:
