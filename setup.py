@@ -7,7 +7,7 @@ from setuptools.errors import CompileError, LinkError
 
 # What only some users need; `import classy_gc` succeeds without any of it.
 EXTRAS = {
-    "examples": ["scikit-learn", "scipy", "matplotlib", "progressbar2"],
+    "examples": ["scikit-learn", "scipy", "statsmodels", "matplotlib", "progressbar2"],
     "tensorboard": ["tensorboard"],
     "zero": ["fairscale"],
     "polygons": [

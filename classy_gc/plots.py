@@ -26,6 +26,16 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def plain(text: str) -> str:
+    r"""A name as matplotlib shows it: a dollar in it is no mathematics.
+
+    Example:
+        >>> print(plain("cost_$_a$"))
+        cost_\$_a\$
+    """
+    return text.replace("$", r"\$")
+
+
 def tidy(axes: Any, grid: str | None = "both", epochs: bool = False) -> None:
     """Takes away what says nothing, and sets a grid behind what does.
 

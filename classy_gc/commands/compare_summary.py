@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from classy_gc.commands.checks import check_picture
-from classy_gc.commands.compare.results import EPOCHS, Scale, scale
+from classy_gc.commands.compare.results import EPOCHS
 from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, Spread, holm, spread
+from classy_gc.commands.compare.words import Scale, scale
 from classy_gc.commands.parser import command_parser
 from classy_gc.plots import COLORS, new_figure, tidy
 from classy_gc.table import aligned

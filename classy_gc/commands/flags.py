@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
-from typing import NamedTuple
 
 from classy_gc.configuration.settings import Setting, parse_setting
 
@@ -18,43 +16,7 @@ DTYPES = ("float32", "float64", "bfloat16")
 MIN_WARMUP = 6
 
 
-class Target(NamedTuple):
-    """Value of a test meter whose first epoch is wanted."""
-
-    meter: str
-    value: float
-    lower: bool = False  #: less of the meter is better
-
-
-def _target(flag: str) -> Target:
-    meter, _, value = flag.rpartition("=")
-    try:
-        lower = meter.endswith("<")
-        target = Target(meter.removesuffix("<").removesuffix(">"), float(value), lower)
-        if not target.meter or not math.isfinite(target.value):
-            raise ValueError
-        return target
-    except ValueError:
-        message = (
-            f"{flag!r} must be METER=NUMBER, such as accuracy/top_1=0.97, or METER<=NUMBER where "
-            "lower is better"
-        )
-        raise argparse.ArgumentTypeError(message) from None
-
-
-def _seeds(flag: str) -> range:
-    first, dash, last = flag.partition("-")
-    try:
-        seeds = range(int(first), int(last) + 1) if dash else range(int(first))
-        if not seeds or not (flag.replace("-", "", 1).isdigit() and seeds[-1] < 2**32):
-            raise ValueError
-        return seeds
-    except ValueError:
-        message = f"{flag!r} must be a number of seeds >= 1, or a range such as 100-102"
-        raise argparse.ArgumentTypeError(message) from None
-
-
-def _config_file(parser: argparse.ArgumentParser, help: str, **options: str) -> None:
+def add_config_flag(parser: argparse.ArgumentParser, help: str, **options: str) -> None:
     parser.add_argument("--config_file", required=True, help=help, **options)
     _set(parser)
 
@@ -78,7 +40,7 @@ def _set(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _picture(parser: argparse.ArgumentParser, file: str) -> None:
+def add_picture_flag(parser: argparse.ArgumentParser, file: str) -> None:
     parser.add_argument(
         "--output", default=file, metavar="FILE", help="the picture (default %(default)s)"
     )
@@ -96,87 +58,12 @@ def add_configs_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_param_groups_flags(parser: argparse.ArgumentParser) -> None:
-    _config_file(parser, "of any task")
+    add_config_flag(parser, "of any task")
 
 
 def add_schedules_flags(parser: argparse.ArgumentParser) -> None:
-    _config_file(parser, "one or several", nargs="+")
-    _picture(parser, "schedules.png")
-
-
-def add_compare_summary_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a comparison")
-    _picture(parser, "summary.png")
-
-
-def add_compare_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    _config_file(parser, "Classy Vision configs", nargs="+", metavar="FILE")
-    add(
-        "--vary",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE,…",
-        help="a dotted key (optimizer.use_gc, model.heads.0.num_classes) and its values, JSON "
-        "or words; can be repeated",
-    )
-    add(
-        "--arm",
-        action="append",
-        nargs="+",
-        default=[],
-        metavar=("NAME", "KEY=VALUE"),
-        help="a name and the keys that are set together for it; can be repeated",
-    )
-    add(
-        "--effect_of",
-        metavar="KEY",
-        help="a key of --vary: compare only arms that differ in it alone, not all with "
-        "the first of their config file",
-    )
-    add(
-        "--seeds",
-        type=_seeds,
-        default=range(5),
-        metavar="N",
-        help="train with 0 … N-1, or with a range such as 100-102 (default 5)",
-    )
-    add(
-        "--sweep",
-        metavar="KEY=LOW:HIGH:COUNT",
-        help="train every arm at so many values of a key, each the same number of times the one "
-        "before, and tell the best by validation images (num_validation of the data set); of a "
-        "schedule the whole curve is scaled",
-    )
-    add(
-        "--confirm",
-        type=_seeds,
-        metavar="SEEDS",
-        help="then train with these fresh seeds at the best value of each arm, and compare on the "
-        "test images",
-    )
-    add("--output_folder", type=Path, required=True, help="of the runs and the results")
-    add(
-        "--target",
-        type=_target,
-        metavar="METER=VALUE",
-        help="also count the epochs until a test meter has this value, such as "
-        "accuracy/top_1=0.97; the meter is then the one that is compared. METER<=VALUE where lower "
-        "is better",
-    )
-    add(
-        "--power",
-        type=float,
-        metavar="POINTS",
-        help="also say how many seeds a difference of this size would need, in percentage points "
-        "of an accuracy, else in the unit of what is compared",
-    )
-    add(
-        "--jobs",
-        type=int,
-        help="runs at a time, each with one torch thread if there are several (default: one a "
-        "core; 1 where torch finds CUDA)",
-    )
+    add_config_flag(parser, "one or several", nargs="+")
+    add_picture_flag(parser, "schedules.png")
 
 
 def add_bench_flags(parser: argparse.ArgumentParser) -> None:
@@ -262,7 +149,7 @@ def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_inspect_flags(parser: argparse.ArgumentParser) -> None:
-    _config_file(parser, "of a classification task")
+    add_config_flag(parser, "of a classification task")
     parser.add_argument(
         "--batches", type=int, default=8, help="the mean is over these (default 8; > 0)"
     )

@@ -26,7 +26,7 @@ from classy_gc.hooks.gc_monitor import named_parameters
 from classy_gc.options import registered_name
 from classy_gc.param_groups import parameter_occurrences
 from classy_gc.param_groups.layer_weights import no_layer_weight_reason
-from classy_gc.plots import COLORS, GREY, new_figure, tidy
+from classy_gc.plots import COLORS, GREY, new_figure, plain, tidy
 from classy_gc.table import aligned
 
 _COLORS = {"yes": COLORS[0], "would": COLORS[4], "no": GREY}
@@ -192,7 +192,7 @@ def picture(rows: Sequence[Row], title: str) -> Any:
         notes.insert(0, f"the {_MOST_BARS} largest of {len(bars)}")
         bars = [row for row in bars if (row.removed or 0) >= least][:_MOST_BARS]
     figure = new_figure(9, 1.9 + 0.2 * max(len(bars), 3))
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(plain(title), fontsize="medium")
     axes = figure.subplots()
     kinds = [row.gc.split(":")[0] for row in bars]
     shares = [row.removed or 0 for row in bars]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
-from classy_gc.commands import flags
+from classy_gc.commands import compare_flags, flags
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,12 +63,12 @@ COMMANDS = {
         "the same initial weights and order of the data in all arms. Arms are compared with the "
         "first arm of their config file; the first values are the baseline. Given again after it "
         "was interrupted, the same command goes on.",
-        flags.add_compare_flags,
+        compare_flags.add_compare_flags,
     ),
     "compare-summary": Command(
         "draw the differences of several comparisons as one picture",
         "Draws the differences of several comparisons as one picture.",
-        flags.add_compare_summary_flags,
+        compare_flags.add_compare_summary_flags,
     ),
     "schedules": Command(
         "draw the schedules of configs as one picture",

@@ -17,7 +17,7 @@ from classy_gc.commands.parser import command_parser, one_line_errors
 from classy_gc.configuration.load import load_config
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import atomic_write
-from classy_gc.plots import new_figure, tidy
+from classy_gc.plots import new_figure, plain, tidy
 
 _COLUMNS = 3
 _POINTS = 1000
@@ -66,7 +66,7 @@ def _figure(curves: Sequence[tuple[str, tuple[np.ndarray, dict[str, np.ndarray]]
     figure = new_figure(4 * columns, 3 * rows)
     cells = figure.subfigures(rows, columns, squeeze=False, hspace=0.04, wspace=0.04).flat
     for cell, (title, (epochs, options)) in zip(cells, curves, strict=False):
-        cell.suptitle(title, fontsize="medium")
+        cell.suptitle(plain(title), fontsize="medium")
         all_axes = cell.subplots(len(options), sharex=True, squeeze=False)[:, 0]
         for axes, (option, values) in zip(all_axes, options.items(), strict=True):
             axes.plot(epochs, values, color="#1f77b4", linewidth=1.8)

@@ -12,7 +12,7 @@ from classy_vision.hooks import register_hook
 from classy_gc.files import atomic_write
 from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook
 from classy_gc.options import Rule, check_options
-from classy_gc.plots import new_figure, tidy
+from classy_gc.plots import new_figure, plain, tidy
 
 _COLORS = {"train": "#1f77b4", "test": "#d95f02"}
 _DASHES = ("-", "--", ":", "-.")
@@ -155,5 +155,5 @@ class TrainingCurvesHook(PhaseRecordHook):
             all_axes[-1].set_ylim(bottom=0)
         for axes in all_axes:
             tidy(axes, epochs=True)
-        figure.suptitle(self.title)
+        figure.suptitle(plain(self.title))
         return figure

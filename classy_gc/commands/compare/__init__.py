@@ -31,8 +31,8 @@ from classy_gc.commands.compare.axes import parse_axes, value_text
 from classy_gc.commands.compare.folder import opened, runs_in
 from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.report import rows, text
-from classy_gc.commands.compare.results import evaluate, scale
-from classy_gc.commands.compare.runs import Progress, Run, train_runs
+from classy_gc.commands.compare.results import evaluate
+from classy_gc.commands.compare.runs import Progress, Run, read_json, train_runs
 from classy_gc.commands.compare.sweep import (
     Sweep,
     best_value,
@@ -43,6 +43,7 @@ from classy_gc.commands.compare.sweep import (
     sweep_entry,
     sweep_text,
 )
+from classy_gc.commands.compare.words import scale
 from classy_gc.commands.parser import command_parser
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import atomic_write
@@ -50,7 +51,7 @@ from classy_gc.options import check_known
 
 
 def _check_args(args: argparse.Namespace) -> None:
-    for package in ("matplotlib", "scipy"):
+    for package in ("matplotlib", "scipy", "statsmodels"):
         if not importlib.util.find_spec(package):
             raise ValueError(f"compare needs {package}: pip install 'classy-gc[examples]'")
     if args.jobs is None:
@@ -63,6 +64,10 @@ def _check_args(args: argparse.Namespace) -> None:
         raise ValueError("--confirm must be fresh seeds, and some of them are those of --seeds")
     if args.power is not None and not 0 < args.power < math.inf:
         raise ValueError(f"--power must be a number > 0, not {args.power:g}")
+    if args.power is not None and len(args.confirm or args.seeds) < 2:
+        raise ValueError("--power goes by how seeds spread, so it needs two of them or more")
+    if args.contrast and args.sweep:
+        raise ValueError("--contrast names arms, and --sweep finds only later which there are")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,12 +92,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.effect_of:
                 check_known([args.effect_of], varied, "--effect_of", "key of --vary")
             arms = build_arms(args.config_file, axes, args.effect_of, args.target, args.set)
+            for names in args.contrast:
+                check_known(names, [arm.name for arm in arms], "--contrast", "arm")
+                if len(names) not in (2, 4):
+                    raise ValueError(f"--contrast must have two arms or four, not {len(names)}")
             groups, sweep = families(arms), None
+            seeds = {"runs": args.seeds}
             if args.sweep:
                 keys = [key for axis in axes for choice in axis for key in choice.settings]
                 sweep = parse_sweep(args.sweep, keys)
                 check_sweep(arms, sweep, args.target)
-            stack.enter_context(opened(args.output_folder, arms))
+                seeds = {"sweep": args.seeds, "runs": args.confirm or ()}
+            stack.enter_context(opened(args.output_folder, arms, seeds))
         except ValueError as error:
             parser.error(str(error))
         try:
@@ -121,8 +132,10 @@ def _compare(
         lines += [f"{arm}: failed at every value" for arm, value in best.items() if value is None]
         if lines or not args.confirm:
             _write_json(args.output_folder, extra)
+            if not lines:
+                lines = ["To tell whether an arm is better, give fresh seeds: --confirm 200-215."]
             print(*lines, f"written to {args.output_folder}: results.json", sep="\n")
-            return 1 if lines else 0
+            return 0 if not args.confirm and not crashed else 1
         groups, seeds = confirmed_arms(groups, sweep, best), args.confirm
         arms = [arm for group in groups.values() for arm in group]
     runs = runs_in(args.output_folder / "runs", arms, seeds)
@@ -153,41 +166,50 @@ def _report(
     seeds = len({run.seed for run in runs})
     phases: dict[str, dict[int, list[dict[str, Any]]]] = {arm.name: {} for arm in arms}
     correct: dict[str, dict[int, str]] = {}
+    baselines = {arm.name: group[0] for group in groups.values() for arm in group}
+    configs = {arm.name: arm.config for arm in arms}
     for run in runs:
         if run not in failed:
             phases[run.arm][run.seed] = run.phases()
-            if right := run.correct():
+            same = _tested_on(configs[run.arm]) == _tested_on(baselines[run.arm].config)
+            if same and (right := run.correct()):
                 correct.setdefault(run.arm, {})[run.seed] = right
-    baselines = {arm.name: group[0].name for group in groups.values() for arm in group}
-    results = evaluate(baselines, phases, seeds, args.target, correct, args.power)
+    names = {arm: baseline.name for arm, baseline in baselines.items()}
+    results = evaluate(names, phases, seeds, args.target, correct, args.power, args.contrast)
     for arm, entry in zip(arms, results["arms"], strict=True):
         entry |= {"config_file": arm.file, "settings": arm.settings}
     results["failed"] = [
         {"arm": run.arm, "seed": run.seed, "reason": reason, "folder": str(run.folder)}
         for run, reason in failed.items()
     ]
-    results["provenance"] = _machines(runs)
-    results |= extra
-    print(text(results))
     folder = args.output_folder
+    results |= {"provenance": _machines(runs), "looks": _looks(folder, seeds), **extra}
     _write_json(folder, results)
-    with (folder / "results.csv").open("w", newline="") as file:
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         settings = {arm.name: {k: value_text(v) for k, v in arm.settings.items()} for arm in arms}
         table = rows(settings, phases)
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in table for key in row)))
         writer.writeheader()
         writer.writerows(table)
-    meter = results["headline"].removeprefix("final test ")
-    figure = picture(
-        {
-            family: {arm.label: list(phases[arm.name].values()) for arm in group}
-            for family, group in groups.items()
-        },
-        meter if "/" in meter else None,
-        f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed",
-    )
+    labelled = {f: {a.label: phases[a.name] for a in group} for f, group in groups.items()}
+    figure = picture(labelled, results["headline"], seeds)
     figure.savefig(folder / "comparison.png", dpi=150)
+    print(text(results))
     print(f"written to {folder}: results.json, results.csv, comparison.png")
+
+
+def _tested_on(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which samples are tested, and in which order."""
+    test = config["dataset"].get("test", {})
+    return {key: value for key, value in test.items() if key != "transforms"}
+
+
+def _looks(folder: Path, seeds: int) -> list[int]:
+    """With how many seeds results were looked at in this folder, now and before."""
+    old = read_json(folder / "results.json")
+    old = old if isinstance(old, dict) else {}
+    looks = old.get("looks", [old.get("seeds")])
+    return sorted({seeds, *(x for x in looks if isinstance(x, int))})
 
 
 def _machines(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from classy_gc.commands.compare.axes import Choice
-from classy_gc.commands.flags import Target
+from classy_gc.commands.compare_flags import Target
 from classy_gc.commands.train.checkpoints import loading
 from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import user_error
@@ -20,6 +20,9 @@ from classy_gc.configuration.settings import Setting
 from classy_gc.configuration.trial import try_batches
 from classy_gc.hooks.phase_record import flat_meters, meter_values
 from classy_gc.options import check_known
+
+# Meters of Classy Vision that lie in [0, 1].
+_SHARES = ("accuracy", "precision_at_k", "recall_at_k", "video_accuracy")
 
 # All runs would write into the one folder that the config names.
 _HOOKS_WITH_A_FOLDER = ("json_log", "training_curves", "tensorboard_plot", "model_tensorboard")
@@ -132,6 +135,8 @@ def _check(arm: Arm, target: Target | None) -> None:
         try_batches(task)
     if target:
         check_known([target.meter], flat_meters(meter_values(task)), "--target", "meter")
+        if target.meter.partition("/")[0] in _SHARES and not 0 <= target.value <= 1:
+            raise ValueError(f"--target: {target.meter} is a share in [0, 1], not {target.value:g}")
         if "test" not in config["dataset"]:
             raise ValueError("--target needs dataset.test")
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from classy_gc.commands.checks import check_output_folder
 from classy_gc.commands.compare.arms import Arm
-from classy_gc.commands.compare.runs import Run
-from classy_gc.files import atomic_write, temporary
-
-# Ours, in a folder in which nothing has been planned yet.
-_LOCK = ".lock"
+from classy_gc.commands.compare.runs import Run, read_json
+from classy_gc.files import atomic_write, locked, temporary
 
 
 @contextlib.contextmanager
-def opened(folder: Path, arms: Sequence[Arm]) -> Iterator[None]:
+def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]) -> Iterator[None]:
     """The output folder, once it is found to be empty or to hold the same comparison.
 
     Args:
         folder: made if need be; nobody else can open it until the context ends.
         arms: all of them.
+        seeds: folder of runs in it: those that will be there.
 
     Raises:
         ValueError: the folder holds something else, or cannot be written into.
@@ -31,26 +28,33 @@ def opened(folder: Path, arms: Sequence[Arm]) -> Iterator[None]:
     plan = {"arms": [{"name": arm.name, "config": arm.config} for arm in arms]}
     file = folder / "comparison.json"
     check_output_folder(folder)
-    if file.is_file():
-        old = json.loads(file.read_text(encoding="utf-8"))
+    label = f"--output_folder {folder}"
+    if file.exists():
+        old = read_json(file)
         if old != plan:
-            theirs, ours = ([arm["name"] for arm in p["arms"]] for p in (old, plan))
+            try:
+                theirs, ours = ([arm["name"] for arm in p["arms"]] for p in (old, plan))
+                pairs = zip(old["arms"], plan["arms"], strict=False)
+                other = [a["name"] for a, b in pairs if a["config"] != b["config"]]
+            except (TypeError, KeyError):
+                raise ValueError(f"{label}: comparison.json is not of classy-gc compare") from None
             what = f"of the arms {theirs}, not {ours}"
             if theirs == ours:
-                pairs = zip(old["arms"], plan["arms"], strict=True)
-                what = f"with another config of {next(a['name'] for a, b in pairs if a != b)!r}"
-            raise ValueError(f"--output_folder {folder} holds a comparison {what}; name another")
-    elif folder.exists() and {path.name for path in folder.iterdir()} - {
-        _LOCK,
-        temporary(file).name,
-    }:
-        raise ValueError(f"--output_folder {folder} holds something else than a comparison")
+                what = f"with another config of {other[0]!r}"
+            raise ValueError(f"{label} holds a comparison {what}; name another")
+    elif folder.exists() and {path.name for path in folder.iterdir()} - {temporary(file).name}:
+        raise ValueError(f"{label} holds something else than a comparison")
+    for name, wanted in seeds.items():
+        marks = [*folder.glob(f"{name}/*/seed_*/finished")]
+        marks += folder.glob(f"{name}/*/*/seed_*/finished")
+        found = {int(mark.parent.name.removeprefix("seed_")) for mark in marks}
+        if missing := sorted(found - {*wanted}):
+            raise ValueError(
+                f"{label} has results of the seeds {', '.join(map(str, missing))} too, which would "
+                "be lost: give those as well, or name another folder"
+            )
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"--output_folder {folder}: this comparison is running") from None
+    with locked(folder):
         if not file.is_file():
             with atomic_write(file) as new:
                 new.write(json.dumps(plan, indent=2).encode())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from classy_gc.commands.compare.results import EPOCHS, Runs, scale
+from classy_gc.commands.compare.results import EPOCHS, Runs
 from classy_gc.commands.compare.statistics import CONFIDENCE, POWER, Disagreement, Spread
+from classy_gc.commands.compare.words import scale
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.table import aligned
 
@@ -30,51 +31,88 @@ def text(results: Mapping[str, Any]) -> str:
     for arm in arms:
         cells = [arm["name"]]
         for metric in columns:
-            values = [run[metric] for a in arms for run in a["runs"] if run.get(metric) is not None]
-            cells.append(scale(metric, values).spread(Spread(**arm["spread"][metric])))
+            form = scale(metric, [run.get(metric) for a in arms for run in a["runs"]])
+            found = Spread(**arm["spread"].get(metric, Spread(0, None, None)._asdict()))
+            cells.append(form.spread(found, len(arm["runs"])))
         if target:
-            median, reached = arm[EPOCHS]["median"], arm[EPOCHS]["reached"]
-            never = "never" if arm["runs"] else "–"
-            cells.append(f"{never if median is None else format(median, 'g')} ({reached})")
+            cells.append(epochs_text(arm))
         table.append([*cells, f"{len(arm['runs'])} of {results['seeds']}"])
+    lower = "/" not in headline or bool(target and target.get("lower"))
     lines = [aligned(table, numbers=True)]
-    lines.append("mean ± standard deviation over seeds; best: the highest of all epochs")
+    lines.append(
+        f"mean ± standard deviation over seeds; best: the {'lowest' if lower else 'highest'} of "
+        "all epochs; (… of …): so many runs have a number"
+    )
     if target:
         lines.append(
-            f"epochs to target: median until {target['meter']} ≥ {target['value']:g} (how many "
-            "runs get there); those that never do count as later than all others"
+            f"epochs to target: median until {target['meter']} {'≤' if lower else '≥'} "
+            f"{target['value']:g} (how many runs get there); those that never do count as later "
+            "than all others"
         )
     lines += ["", f"{headline}, paired by seed"]
     for baseline in dict.fromkeys(arm["baseline"] for arm in arms if arm["baseline"]):
         lines.append(f"against {baseline}:")
         for arm in (a for a in arms if a["baseline"] == baseline):
-            lines.append(f"  {arm['name']}: {arm['verdict']}")
-            lines += [f"    {line}" for line in (_mcnemar(arm), arm.get("power")) if line]
+            lines += [f"  {arm['name']}: {arm['verdict']}", *_details(arm, headline)]
+    for contrast in results.get("contrasts", []):
+        first, other, *rest = contrast["arms"]
+        name = f"{other} against {first}"
+        if rest:
+            name = f"gain of {rest[1]} over {rest[0]}, less that of {other} over {first}"
+        lines += [f"{name}: {contrast['verdict']}", *_details(contrast, headline)]
     if results["comparisons"]:
         lines.append(
             f"(…) is the smallest difference that so many seeds find in {POWER:.0%} of all cases, "
-            "if they spread as here"
+            "if they spread as here, to if they spread as much as they may"
         )
         lines.append(f"[…] is the {CONFIDENCE:.0%} confidence interval of the paired t-test")
     if results["comparisons"] > 1:
         lines[-1] += (
-            f", for one comparison alone; “more than noise” holds for all {results['comparisons']} "
-            "together (Holm)"
+            f", for one comparison alone; (…) and “more than noise” hold for all "
+            f"{results['comparisons']} together (Holm)"
         )
+    if len(results.get("looks", [])) > 1:
+        looks = ", ".join(map(str, results["looks"]))
+        lines.append(
+            f"looked at with {looks} seeds: p and intervals hold for a number that was chosen "
+            "beforehand, and noise passes for real more often than in 5% of all cases"
+        )
+    if len(results.get("provenance", [])) > 1:
+        lines.append("not all runs were computed alike, and other bits may be other results:")
+        lines += [f"  {', '.join(f'{k} {v}' for k, v in x.items())}" for x in results["provenance"]]
     for failure in results["failed"]:
         lines.append(f"failed: {failure['arm']}, seed {failure['seed']}: {failure['reason']}")
         lines.append(f"  see {failure['folder']}/output.log")
     return "\n".join(lines)
 
 
-def _mcnemar(arm: Mapping[str, Any]) -> str | None:
-    if not arm.get("mcnemar"):
-        return None
-    seeds, first, other, p = Disagreement(**arm["mcnemar"])
-    return (
-        f"right here alone: {other} test samples, there alone: {first}, of {seeds} "
-        f"seed{'s' * (seeds > 1)} (McNemar's exact test: p = {p:.2g})"
-    )
+def epochs_text(arm: Mapping[str, Any]) -> str:
+    """When an arm of ``results.json`` reaches the target, and how many of its runs do."""
+    if EPOCHS not in arm:
+        return "no target"
+    if not arm["runs"]:
+        return "–"
+    median, reached = arm[EPOCHS]["median"], arm[EPOCHS]["reached"]
+    return f"{'never' if median is None else format(median, 'g')} ({reached})"
+
+
+def _details(compared: Mapping[str, Any], headline: str) -> list[str]:
+    """Lines below a verdict."""
+    difference = compared["difference"]
+    correlation = difference.get(headline, difference).get("correlation")
+    lines = []
+    if compared.get("sign_flip_p") is not None:
+        lines.append(f"sign-flip test: p = {compared['sign_flip_p']:.2g}")
+        if correlation is not None:
+            lines[-1] += f"; correlation of the pairs: {correlation:.2f}".replace("-", "−")
+    if compared.get("mcnemar"):
+        seeds, first, other, p = Disagreement(**compared["mcnemar"])
+        lines.append(
+            f"right where the other is wrong: {other} test samples, the baseline: {first}, of "
+            f"{seeds} seed{'s' * (seeds > 1)} (McNemar's exact test: p = {p:.2g})"
+        )
+    lines += [compared["power"]] if compared.get("power") else []
+    return [f"    {line}" for line in lines]
 
 
 def rows(settings: Mapping[str, Mapping[str, Any]], phases: Runs) -> list[dict[str, Any]]:

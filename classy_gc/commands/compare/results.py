@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from classy_gc.commands.compare.statistics import (
-    CONFIDENCE,
-    Difference,
     Spread,
     disagreement,
     holm,
     paired_difference,
-    pairs_needed,
+    sign_flip,
     spread,
 )
-from classy_gc.commands.flags import Target
+from classy_gc.commands.compare.words import Scale, power_sentence, scale, sentence
+from classy_gc.commands.compare_flags import Target
 from classy_gc.hooks.json_log import as_json
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.options import check_known
@@ -85,99 +84,6 @@ def lower_is_better(metric: str, target: Target | None = None) -> bool:
     )
 
 
-class Scale(NamedTuple):
-    """How a metric is printed: as it is, or in per cent where it is a share."""
-
-    factor: float
-    digits: str
-    unit: str
-    difference_unit: str
-
-    def value(self, x: float | None) -> str:
-        """A number, or a dash for None."""
-        return "–" if x is None else format(self.factor * x, self.digits)
-
-    def spread(self, x: Spread) -> str:
-        """Mean ± standard deviation, with the unit."""
-        if x.mean is None:
-            return self.value(None)
-        std = "" if x.std is None else f" ± {self.value(x.std)}"
-        return f"{self.value(x.mean)}{std}{self.unit}"
-
-    def signed(self, x: float) -> str:
-        """A difference, without the unit."""
-        # The minus sign of the interval's ends would read as a range.
-        return format(self.factor * x, "+" + self.digits).replace("-", "−")
-
-
-def scale(metric: str, values: Sequence[float]) -> Scale:
-    """Meters that lie in [0, 1] are shares; everything else is printed as it is.
-
-    Example:
-        >>> scale("final test accuracy/top_1", [0.5, 0.75]).spread(spread([0.5, 0.75]))
-        '62.50 ± 17.68 %'
-    """
-    if "/" in metric and all(0 <= value <= 1 for value in values):
-        return Scale(100, ".2f", " %", " points")
-    return Scale(1, ".1f", "", "") if metric == "seconds" else Scale(1, ".4g", "", "")
-
-
-def sentence(difference: Difference, adjusted_p: float | None, seeds: int, form: Scale) -> str:
-    """Whether a difference can be told from noise, in words.
-
-    Args:
-        difference: against the first arm.
-        adjusted_p: its p after :func:`holm`; None where it has none.
-        seeds: how many pairs there would be, had every run finished.
-        form: of the metric.
-
-    Example:
-        >>> form = scale("final test accuracy/top_1", [0.9])
-        >>> sentence(Difference(5, 0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0024), 0.12, 5, form)
-        '+0.12 points [−0.05, +0.29] (0.24) over 5 seeds: cannot be told from noise'
-    """
-    n, mean, low, high, p, _, least = difference
-    if mean is None:
-        return "no seed has a value in both arms, so there is nothing to compare"
-    pairs = f"{n} seed" + "s" * (n > 1)
-    if n < seeds:
-        lack = "lack" if seeds - n > 1 else "lacks"
-        pairs += f" ({seeds - n} of {seeds} pairs {lack} a value)"
-    text = f"{form.signed(mean)}{form.difference_unit}"
-    if n == 1:
-        return f"{text} over {pairs}: one pair has no interval; give more --seeds"
-    if low is None and not mean:
-        return f"no difference in any of {pairs}"
-    if low is None:
-        return f"{text} in each of {pairs}: without any spread there is no interval"
-    text += f" [{form.signed(low)}, {form.signed(high)}] ({form.value(least)}) over {pairs}: "
-    if adjusted_p < 1 - CONFIDENCE:
-        return f"{text}more than noise (p = {adjusted_p:.2g})"
-    if p < 1 - CONFIDENCE:
-        return f"{text}cannot be told from noise among so many comparisons (p = {adjusted_p:.2g})"
-    return f"{text}cannot be told from noise"
-
-
-def power_sentence(difference: Difference, wanted: float, form: Scale) -> str | None:
-    """How many seeds a difference of a size would need; None where there is no spread to go by.
-
-    Args:
-        difference: that was found, with its spread.
-        wanted: size, in the unit that is printed.
-        form: of the metric.
-
-    Example:
-        >>> form = scale("final test accuracy/top_1", [0.9])
-        >>> found = Difference(5, 0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0024)
-        >>> power_sentence(found, 0.1, form)
-        'a difference of 0.1 points needs 18 seeds'
-    """
-    if difference.std is None:
-        return None
-    seeds = pairs_needed(wanted / form.factor, difference.std)
-    return f"a difference of {wanted:g}{form.difference_unit} needs {seeds} seeds"
-
-
 def evaluate(
     baselines: Mapping[str, str],
     phases: Runs,
@@ -185,6 +91,7 @@ def evaluate(
     target: Target | None = None,
     correct: Mapping[str, Mapping[int, str]] = MappingProxyType({}),
     wanted: float | None = None,
+    contrasts: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
     """Statistics of every metric, and one sentence an arm on the headline.
 
@@ -198,8 +105,11 @@ def evaluate(
         seeds: how many there should be.
         target: (default: None)
         correct: arm: seed: which test samples are right, see
-            :class:`classy_gc.hooks.predictions.PredictionsHook` (default: none is known)
+            :class:`classy_gc.hooks.predictions.PredictionsHook`; of arms that were tested on
+            the same samples (default: none is known)
         wanted: size of a difference, to be told how many seeds it needs (default: None)
+        contrasts: two arms each, to compare the second with the first; or four: how much more
+            the fourth gains over the third than the second over the first (default: none)
 
     Returns:
         As ``results.json`` has it.
@@ -212,16 +122,13 @@ def evaluate(
     headline = headline_of(metrics, target)
 
     def values(arm: str, metric: str) -> dict[int, float]:
-        return {seed: run[metric] for seed, run in runs[arm].items() if metric in run}
+        return {k: run[metric] for k, run in runs[arm].items() if metric in run}
 
-    def difference(arm: str, metric: str) -> Difference:
-        return paired_difference(values(baselines[arm], metric), values(arm, metric))
-
+    results = {arm: values(arm, headline) for arm in baselines}
+    form = scale(headline, [v for of_arm in results.values() for v in of_arm.values()])
     arms = [arm for arm, baseline in baselines.items() if arm != baseline]
-    headlines = {arm: difference(arm, headline) for arm in arms}
-    tested = [arm for arm in arms if headlines[arm].p is not None]
-    adjusted = dict(zip(tested, holm([headlines[arm].p for arm in tested]), strict=True))
-    form = scale(headline, [v for arm in runs for v in values(arm, headline).values()])
+    compared = [*((baselines[arm], arm) for arm in arms), *map(tuple, contrasts)]
+    told = tell(results, compared, seeds, form, wanted)
     averaged = [m for m in metrics if m != EPOCHS]
     entries = []
     for arm, baseline in baselines.items():
@@ -229,16 +136,16 @@ def evaluate(
             "name": arm,
             "baseline": baseline if arm in arms else None,
             "runs": [{"seed": seed, **run} for seed, run in runs[arm].items()],
-            "spread": {m: spread(list(values(arm, m).values()))._asdict() for m in averaged},
+            "spread": {m: _spread(values(arm, m))._asdict() for m in averaged},
         }
         if target:
             entry[EPOCHS] = _reached(list(values(arm, EPOCHS).values()))
         if arm in arms:
-            entry["difference"] = {m: difference(arm, m)._asdict() for m in averaged}
-            entry["holm_p"] = adjusted.get(arm)
-            entry["verdict"] = sentence(headlines[arm], adjusted.get(arm), seeds, form)
-            if wanted is not None:
-                entry["power"] = power_sentence(headlines[arm], wanted, form)
+            entry |= told[baseline, arm]
+            entry["difference"] = {
+                m: paired_difference(values(baseline, m), values(arm, m))._asdict()
+                for m in averaged
+            } | {headline: entry["difference"]}
             both = disagreement(correct.get(baseline, {}), correct.get(arm, {}))
             entry["mcnemar"] = both and both._asdict()
         entries.append(entry)
@@ -247,10 +154,60 @@ def evaluate(
             "seeds": seeds,
             "headline": headline,
             "target": target and target._asdict(),
-            "comparisons": len(tested),
+            "comparisons": sum(entry["holm_p"] is not None for entry in told.values()),
             "arms": entries,
+            "contrasts": [{"arms": names, **told[names]} for names in compared[len(arms) :]],
         }
     )
+
+
+def _spread(values: Mapping[int, float]) -> Spread:
+    """Of the runs that have a number."""
+    return spread([value for value in values.values() if math.isfinite(value)])
+
+
+def tell(
+    results: Mapping[str, Mapping[int, float]],
+    compared: Iterable[tuple[str, ...]],
+    seeds: int,
+    form: Scale,
+    wanted: float | None = None,
+) -> dict[tuple[str, ...], dict[str, Any]]:
+    """What can be said of several differences at once.
+
+    Args:
+        results: arm: seed: value.
+        compared: two arms each, or four, as the contrasts of :func:`evaluate`.
+        seeds: how many pairs there should be.
+        form: of the values.
+        wanted: size of a difference (default: None)
+
+    Returns:
+        Of each its ``difference``, ``holm_p``, ``sign_flip_p``, ``verdict`` and ``power``.
+    """
+    pairs = {}
+    for names in compared:
+        first, other, *rest = (results[name] for name in names)
+        pairs[names] = (_minus(other, first), _minus(rest[1], rest[0])) if rest else (first, other)
+    found = {names: paired_difference(*pair) for names, pair in pairs.items()}
+    tested = [names for names, difference in found.items() if difference.p is not None]
+    adjusted = dict(zip(tested, holm([found[names].p for names in tested]), strict=True))
+    told = {}
+    for names, pair in pairs.items():
+        difference = paired_difference(*pair, comparisons=max(1, len(tested)))
+        told[names] = {
+            "difference": difference._asdict(),
+            "holm_p": adjusted.get(names),
+            "sign_flip_p": sign_flip(*pair) if names in adjusted else None,
+            "verdict": sentence(difference, adjusted.get(names), seeds, form),
+        }
+        if wanted is not None:
+            told[names]["power"] = power_sentence(difference, wanted, form, max(1, len(tested)))
+    return told
+
+
+def _minus(other: Mapping[int, float], first: Mapping[int, float]) -> dict[int, float]:
+    return {seed: value - first[seed] for seed, value in other.items() if seed in first}
 
 
 def headline_of(metrics: Sequence[str], target: Target | None) -> str:

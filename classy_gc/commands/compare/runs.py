@@ -21,7 +21,7 @@ import textwrap
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -32,6 +32,7 @@ import torch
 from classy_gc.commands import train
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.files import atomic_write
+from classy_gc.hooks.phase_record import flat_meters
 
 _POLL_SECONDS = 0.5
 
@@ -108,14 +109,14 @@ class Run:
 
     def _log(self, kind: str) -> list[dict[str, Any]]:
         try:
-            lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+            lines = (self.folder / "log.jsonl").read_text(encoding="utf-8", errors="replace")
+        except OSError:
             return []
         records = []
-        for line in lines:
-            with contextlib.suppress(ValueError):  # a line that is being written
+        for line in lines.splitlines():
+            with contextlib.suppress(ValueError, RecursionError):  # one that is being written
                 records.append(json.loads(line))
-        return [record for record in records if record["kind"] == kind]
+        return [x for x in records if isinstance(x, dict) and x.get("kind") == kind]
 
 
 def read_json(path: Path) -> Any:
@@ -134,6 +135,13 @@ def _with_nan(value: Any) -> Any:
 
 def _epochs(run: Run) -> float:
     return run.config.get("num_epochs", 1)
+
+
+def _outcome(phases: Sequence[Mapping[str, Any]]) -> str:
+    """What a run has reached, and how long it took."""
+    meters = next((flat_meters(p["meters"]) for p in phases[::-1] if p["phase"] == "test"), {})
+    reached = [f"{meter} {value:.4g}" for meter, value in meters.items()][:1]
+    return ", ".join([*reached, f"{sum(p['seconds'] for p in phases):.1f} s"])
 
 
 class Progress:
@@ -166,7 +174,7 @@ class Progress:
         if reason:
             self.failed[run] = reason
         if self._bar is None:
-            how = reason or f"{sum(p['seconds'] for p in run.phases()):.1f} s"
+            how = reason or _outcome(run.phases())
             text = f"{time.strftime('%X')} run {self._runs}  {run.arm}  seed {run.seed}: {how}"
             print(text, file=sys.stderr, flush=True)
 
@@ -214,7 +222,7 @@ def train_runs(
             while waiting and len(training) < jobs:
                 run = waiting.popleft()
                 shutil.rmtree(run.folder, ignore_errors=True)
-                run.folder.mkdir(parents=True)
+                run.folder.mkdir(parents=True, exist_ok=True)  # NFS may keep a .nfs… in it
                 config = json.dumps(run.written_config, indent=2)
                 (run.folder / "config.json").write_text(config, encoding="utf-8")
                 process = context.Process(target=_train, args=(run, 1 if jobs > 1 else None))

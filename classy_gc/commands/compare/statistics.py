@@ -11,6 +11,9 @@ import numpy as np
 #: of the intervals; a difference is told from noise where p, after Holm, is below 1 - this
 CONFIDENCE = 0.95
 
+#: relative: a meter is a float32, and what is printed of it has fewer digits
+ROUNDING = 1e-6
+
 #: probability with which a difference is to be found
 POWER = 0.8
 
@@ -33,6 +36,8 @@ class Difference(NamedTuple):
     p: float | None = None  #: of the paired t-test, two-sided
     std: float | None = None  #: of the differences; None where there is no interval
     detectable: float | None = None  #: see :func:`detectable`
+    detectable_high: float | None = None  #: the same, if they spread as much as they may
+    correlation: float | None = None  #: of the pairs; None where one of the two is constant
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -52,16 +57,19 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(n, mean, float(np.std(values, ddof=1)) if n > 1 else None)
 
 
-def paired_difference(first: Mapping[int, float], other: Mapping[int, float]) -> Difference:
+def paired_difference(
+    first: Mapping[int, float], other: Mapping[int, float], comparisons: int = 1
+) -> Difference:
     """Mean difference with the confidence interval of the paired t-test.
 
     Seeds that one of the two lacks, or where a value is not finite, drop out. One pair has no
-    interval, and neither have differences that are all the same: their spread is not zero, it
-    is too small for these data to show.
+    interval, and neither have differences that are all the same but for the rounding of a meter
+    in float32: their spread is not zero, it is too small for these data to show.
 
     Args:
         first: seed: value.
         other: seed: value.
+        comparisons: how many are made at once, for what is detectable (default: 1).
 
     Source: Student, *The Probable Error of a Mean*, Biometrika 6 (1908);
     ``scipy.stats.ttest_rel``.
@@ -69,26 +77,65 @@ def paired_difference(first: Mapping[int, float], other: Mapping[int, float]) ->
     Example:
         >>> difference = paired_difference({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 4.0, 2: 6.0})
         >>> [round(x, 3) for x in difference]
-        [3, 2.0, -0.484, 4.484, 0.074, 1.0, 3.264]
-        >>> paired_difference({0: 1.0, 1: 2.0}, {1: 2.5, 2: 7.0})
-        Difference(pairs=1, mean=0.5, low=None, high=None, p=None, std=None, detectable=None)
+        [3, 2.0, -0.484, 4.484, 0.074, 1.0, 3.264, 20.514, 1.0]
+        >>> paired_difference({0: 1.0, 1: 2.0}, {1: 2.5, 2: 7.0})[:3]
+        (1, 0.5, None)
     """
     pairs = [(other[seed], first[seed]) for seed in sorted({*first} & {*other})]
     pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
     if not pairs:
         return Difference(0)
-    differences = [b - a for b, a in pairs]
+    n, differences = len(pairs), [b - a for b, a in pairs]
     mean = float(np.mean(differences))
-    rounding = 1e-12 * max(abs(x) for pair in pairs for x in pair)
+    rounding = ROUNDING * max(abs(x) for pair in pairs for x in pair)
     if max(differences) - min(differences) <= rounding:
-        return Difference(len(pairs), 0.0 if abs(mean) <= rounding else mean)
-    from scipy.stats import ttest_rel
+        return Difference(n, 0.0 if abs(mean) <= rounding else mean)
+    from scipy.stats import chi2, ttest_rel
 
     test = ttest_rel(*zip(*pairs, strict=True))
     interval = test.confidence_interval(CONFIDENCE)
     low, high, p = float(interval.low), float(interval.high), float(test.pvalue)
     std = float(np.std(differences, ddof=1))
-    return Difference(len(pairs), mean, low, high, p, std, detectable(std, len(pairs)))
+    largest = std * math.sqrt((n - 1) / chi2.ppf((1 - CONFIDENCE) / 2, n - 1))
+    least, most = (detectable(x, n, comparisons) for x in (std, largest))
+    constant = any(np.ptp(column) <= rounding for column in zip(*pairs, strict=True))
+    correlation = None if constant else float(np.corrcoef(*zip(*pairs, strict=True))[0, 1])
+    return Difference(n, mean, low, high, p, std, least, most, correlation)
+
+
+def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float | None:
+    """The p of the exact sign-flip test of paired differences, two-sided; None without a pair.
+
+    It needs no normal distribution: were there no effect, each difference would be as likely
+    with the other sign. Up to 16 pairs all signs are tried, beyond that 99,999 at random. With
+    ``n`` pairs p is at least ``2 / 2^n``: five seeds cannot get below 0.06.
+
+    Args:
+        first: seed: value.
+        other: seed: value.
+
+    Source: Fisher, *The Design of Experiments* (1935), chapter 3;
+    ``scipy.stats.permutation_test``.
+
+    Example:
+        >>> sign_flip({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 4.0, 2: 6.0})
+        0.25
+    """
+    from scipy.stats import permutation_test
+
+    differences = np.array([other[seed] - first[seed] for seed in sorted({*first} & {*other})])
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):
+        return None
+    test = permutation_test(
+        (differences,),
+        lambda x, axis: np.mean(x, axis=axis),
+        permutation_type="samples",
+        n_resamples=99_999,
+        vectorized=True,
+        rng=0,
+    )
+    return float(test.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -101,26 +148,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
         Those after Holm's correction, in the same order.
 
     Source: Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, Scandinavian
-    Journal of Statistics 6 (1979).
+    Journal of Statistics 6 (1979); ``statsmodels.stats.multitest``.
 
     Example:
         >>> holm([0.04, 0.01])
         [0.04, 0.02]
     """
-    result, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        result[i] = largest
-    return result
+    from statsmodels.stats.multitest import multipletests
+
+    return multipletests(p_values, method="holm")[1].tolist() if p_values else []
 
 
-def power(difference: float, std: float, pairs: int) -> float:
+def power(difference: float, std: float, pairs: int, comparisons: int = 1) -> float:
     """Probability that a paired t-test, two-sided, finds a true mean difference.
 
     Args:
         difference: the true one.
         std: standard deviation of the differences, > 0.
         pairs: how many, 2 or more.
+        comparisons: how many are made at once. Each is then tested at 5 % / ``comparisons``,
+            which is the strictest level of Holm's correction (default: 1).
 
     Source: Cohen, *Statistical Power Analysis for the Behavioral Sciences*, chapter 2; the
     noncentral t distribution, ``scipy.stats.nct``.
@@ -131,18 +178,21 @@ def power(difference: float, std: float, pairs: int) -> float:
     """
     from scipy.stats import nct, t
 
-    limit = t.ppf((1 + CONFIDENCE) / 2, pairs - 1)
+    limit = t.isf((1 - CONFIDENCE) / comparisons / 2, pairs - 1)
     shift = difference / std * math.sqrt(pairs)
+    if shift > 10 + 6 * limit:
+        return 1.0  # to eight digits; scipy has no number there
     tails = nct.sf(limit, pairs - 1, shift), nct.cdf(-limit, pairs - 1, shift)
-    return float(np.nan_to_num(tails).sum())  # scipy knows no number for a tail that is empty
+    return float(np.nan_to_num(tails).sum())  # nor has it one for a tail that is empty
 
 
-def detectable(std: float, pairs: int) -> float:
+def detectable(std: float, pairs: int, comparisons: int = 1) -> float:
     """The smallest true difference that a paired t-test finds with a probability of 80 %.
 
     Args:
         std: standard deviation of the differences, > 0.
         pairs: how many, 2 or more.
+        comparisons: how many are made at once (default: 1).
 
     Example:
         >>> round(detectable(std=1.0, pairs=10), 3)
@@ -150,32 +200,36 @@ def detectable(std: float, pairs: int) -> float:
     """
     from scipy.optimize import brentq
 
-    largest = std
-    while power(largest, std, pairs) < POWER:
+    largest = 1.0
+    while power(largest, 1, pairs, comparisons) < POWER:
         largest *= 2
-    return float(brentq(lambda x: power(x, std, pairs) - POWER, 0, largest))
+    return std * float(brentq(lambda x: power(x, 1, pairs, comparisons) - POWER, 0, largest))
 
 
-def pairs_needed(difference: float, std: float) -> int:
+def pairs_needed(difference: float, std: float, comparisons: int = 1) -> int | None:
     """How many pairs find a true difference with a probability of 80 %.
 
     Args:
         difference: the true one, > 0.
         std: standard deviation of the differences, > 0.
+        comparisons: how many are made at once (default: 1).
 
     Returns:
-        2 or more.
+        2 or more; None if a million would not do.
 
     Example:
         >>> pairs_needed(difference=1.0, std=1.0)
         10
     """
     few, many = 1, 2
-    while power(difference, std, many) < POWER:
+    while power(difference, std, many, comparisons) < POWER:
         few, many = many, 2 * many
+        if few > 1e6:
+            return None
     while many - few > 1:
         middle = (few + many) // 2
-        few, many = (few, middle) if power(difference, std, middle) >= POWER else (middle, many)
+        found = power(difference, std, middle, comparisons) >= POWER
+        few, many = (few, middle) if found else (middle, many)
     return many
 
 
@@ -202,7 +256,8 @@ def disagreement(first: Mapping[int, str], other: Mapping[int, str]) -> Disagree
         None where no seed has both, of one length.
 
     Source: McNemar, *Note on the sampling error of the difference between correlated
-    proportions or percentages*, Psychometrika 12 (1947); ``scipy.stats.binomtest``.
+    proportions or percentages*, Psychometrika 12 (1947);
+    ``statsmodels.stats.contingency_tables.mcnemar``.
 
     Example:
         >>> disagreement({0: "1100"}, {0: "1011"})
@@ -211,10 +266,9 @@ def disagreement(first: Mapping[int, str], other: Mapping[int, str]) -> Disagree
     seeds = [k for k in {*first} & {*other} if len(first[k]) == len(other[k])]
     if not seeds:
         return None
-    from scipy.stats import binomtest
+    from statsmodels.stats.contingency_tables import mcnemar
 
     pairs = [pair for seed in seeds for pair in zip(first[seed], other[seed], strict=True)]
     only_first, only_other = pairs.count(("1", "0")), pairs.count(("0", "1"))
-    both = only_first + only_other
-    p = float(binomtest(only_first, both).pvalue) if both else 1.0
-    return Disagreement(len(seeds), only_first, only_other, p)
+    p = mcnemar([[0, only_first], [only_other, 0]], exact=True).pvalue
+    return Disagreement(len(seeds), only_first, only_other, float(p))

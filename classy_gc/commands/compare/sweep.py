@@ -12,10 +12,11 @@ import numpy as np
 from classy_gc.commands.compare.arms import Arm, check_arm
 from classy_gc.commands.compare.axes import short_name
 from classy_gc.commands.compare.folder import runs_in
-from classy_gc.commands.compare.results import Scale, headline_of, lower_is_better, run_metrics
+from classy_gc.commands.compare.results import headline_of, lower_is_better, run_metrics
 from classy_gc.commands.compare.runs import Run
 from classy_gc.commands.compare.statistics import Spread, spread
-from classy_gc.commands.flags import Target
+from classy_gc.commands.compare.words import Scale
+from classy_gc.commands.compare_flags import Target
 from classy_gc.configuration.override import with_settings
 from classy_gc.table import aligned
 

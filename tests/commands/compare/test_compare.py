@@ -169,7 +169,7 @@ def test_interrupted_twice_and_resumed(here, capfd):
         for run in arm["runs"]
     }
     assert re.search(
-        r"    right here alone: \d+ test samples, there alone: \d+, of 4 seeds", printed
+        r"right where the other is wrong: \d+ test samples, the baseline: \d+, of 4 seeds", printed
     )
     image = imread("out/comparison.png")
     assert image.shape[0] > 400
@@ -276,16 +276,24 @@ def test_picture_has_a_row_for_each_family_and_only_options_that_change():
         {"phase": "test", "epoch": 1.0, "loss": 2.0, "meters": {}, "options": {}},
         {"phase": "train", "epoch": 2.0, "loss": 1.0, "options": {"lr": 1, "use_gc": 0, "x": 0}},
     ]
-    figure = picture({"a": {"on": [run], "off": [run, run]}, "b": {"never ran": []}}, None, "")
+    figure = picture(
+        {"a": {"on": {0: run}, "off": {0: run, 1: run}}, "b": {"c": {}}}, "final test loss", 2
+    )
     rows = figure.subfigs
     assert [axes.get_title() for axes in rows[0].axes] == [
         "train loss",
         "test loss",
+        "difference to the first",
         "learning rate",
         "use_gc",
     ]
-    assert [text.get_text() for text in rows[0].legends[0].get_texts()] == ["on", "off"]
-    assert rows[0].axes[3].lines[1].get_ydata().tolist() == [1, 0]
+    assert [text.get_text() for text in rows[0].legends[0].get_texts()] == [
+        "on (1 of 2 runs)",
+        "off",
+    ]
+    assert [text.get_text() for text in rows[1].legends[0].get_texts()] == ["c (0 of 2 runs)"]
+    assert rows[0].axes[4].lines[1].get_ydata().tolist() == [1, 0]
+    assert rows[0].axes[4].lines[1].get_drawstyle() == "steps-pre"
     assert len(rows) == 2
 
 
@@ -294,9 +302,9 @@ def test_long_names_stay_in_the_picture():
         {"phase": "train", "epoch": 1.0, "loss": 2.0, "options": {"lr": 1}},
         {"phase": "test", "epoch": 1.0, "loss": 2.0, "meters": {}, "options": {}},
     ]
-    arms = {f"{'a very long name ' * 15}{i}": [run] for i in range(9)}
-    short = {str(i): [run] for i in range(9)}
-    figure = picture({"x" * 400: arms, "short": short}, None, "")
+    arms = {f"{'a very long $name_ ' * 15}{i}": {0: run} for i in range(9)}
+    short = {f"{i}$a$": {0: run} for i in range(9)}
+    figure = picture({"x" * 400: arms, "short$_$": short}, "final test loss", 1)
     figure.draw_without_rendering()
     for row in figure.subfigs:
         axes = row.axes[0]
@@ -305,14 +313,13 @@ def test_long_names_stay_in_the_picture():
             box = artist.get_window_extent()
             assert row.bbox.x0 <= box.x0 < box.x1 <= row.bbox.x1
             assert row.bbox.y0 <= box.y0 < box.y1 <= row.bbox.y1
-    assert [row.legends[0]._ncols for row in figure.subfigs] == [1, 3]
+    assert [row.legends[0]._ncols for row in figure.subfigs] == [1, 4]
 
 
 def test_a_folder_in_which_nothing_was_planned_yet(here):
-    """Killed at once, it has left a lock and half a plan."""
+    """Killed at once, it has left half a plan."""
     Path("out").mkdir()
-    for name in (".lock", ".comparison.json.tmp"):
-        Path("out", name).touch()
+    Path("out", ".comparison.json.tmp").touch()
     assert main(arguments(tiny(), *GC, "--seeds", 1)) == 0
 
 

@@ -1,12 +1,15 @@
 import math
 import re
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from classy_gc.commands.compare.report import rows, text
-from classy_gc.commands.compare.results import evaluate, run_metrics, scale, sentence
-from classy_gc.commands.compare.statistics import paired_difference
-from classy_gc.commands.flags import Target
+from classy_gc.commands.compare.results import evaluate, run_metrics
+from classy_gc.commands.compare.statistics import detectable, paired_difference
+from classy_gc.commands.compare.words import power_sentence, scale, sentence
+from classy_gc.commands.compare_flags import Target
 
 
 def by_seed(values):
@@ -50,7 +53,7 @@ def test_metrics_of_a_run():
             [0.9, 0.8],
             [0.91, 0.83],
             1,
-            "+2.00 points [−10.71, +14.71] (16.33) over 2 seeds: can",
+            "+2.00 points [−10.71, +14.71] (16.33 to 521.22) over 2 seeds: can",
         ),
         ([0.9, 0.8, 0.7], [0.95, 0.85, 0.75001], 1, "over 3 seeds: more than noise (p = "),
         ([0.9, 0.8, 0.7], [0.92, 0.81, 0.715], 5, "from noise among so many comparisons (p = "),
@@ -106,7 +109,7 @@ def test_an_arm_without_any_run_has_no_numbers():
     results = evaluate({"a": "a", "b": "a"}, phases, 1, Target("accuracy/top_1", 0.9))
     _, a, b, *_ = text({**results, "failed": []}).splitlines()
     assert "never (0)" in a
-    assert re.fullmatch(r"b +– +– +– +– +– \(0\)  0 of 1", b)
+    assert re.fullmatch(r"b +– +– +– +– +–  0 of 1", b)
 
 
 def test_a_setting_named_as_what_a_phase_has_is_kept():
@@ -134,13 +137,136 @@ def test_power_and_disagreement_are_printed():
     assert on["difference"]["final test accuracy/top_1"]["std"] == pytest.approx(0.01)
     assert on["mcnemar"] == {"seeds": 2, "only_first": 2, "only_other": 3, "p": 1.0}
     printed = text({**results, "failed": []})
-    assert (
-        "alone: 3 test samples, there alone: 2, of 2 seeds (McNemar's exact test: p = 1)" in printed
-    )
-    assert "    a difference of 2 points needs 5 seeds\n" in printed
+    words = "right where the other is wrong: 3 test samples, the baseline: 2, of 2 seeds (McNemar's"
+    assert words in printed
+    assert "    a difference of 2 points needs 5 seeds, or 80 if they spread as much" in printed
     assert "find in 80% of all cases" in printed
     old = {**results, "failed": []}
     for arm in old["arms"]:
         arm.pop("mcnemar", None)
         arm.pop("power", None)
     assert "McNemar" not in text(old)  # of a folder of before
+
+
+def evaluated(target=None, seeds=3, **accuracies):
+    phases = {arm: by_seed([log(x) for x in values]) for arm, values in accuracies.items()}
+    return evaluate(dict.fromkeys(phases, next(iter(phases))), phases, seeds, target)
+
+
+def test_what_float32_rounds_is_no_difference():
+    """One image more of 10,000 in each seed, as the meter's float32 has it."""
+    counts = [8573, 8600, 8411]
+    off, on = ([float(np.float32(n + k) / np.float32(1e4)) for n in counts] for k in (0, 1))
+    (_, arm) = evaluated(off=off, on=on)["arms"]
+    assert arm["verdict"] == "+0.01 points in each of 3 seeds: without any spread there is no test"
+    assert (arm["holm_p"], arm["sign_flip_p"]) == (None, None)
+    (_, arm) = evaluated(off=off, on=[x * (1 + 1e-7) for x in off])["arms"]
+    assert arm["verdict"] == "no difference in any of 3 seeds"
+
+
+def test_ties_of_different_rounding_are_ties():
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        counts = rng.integers(8000, 9000, 5).astype(np.float32)
+        first, other = by_seed(counts / np.float32(1e4)), by_seed(counts * np.float32(1e-4))
+        assert paired_difference(first, other)[:3] == (5, 0.0, None)
+
+
+def test_one_run_that_is_no_number_changes_neither_units_nor_rows():
+    results = evaluated(off=[0.5, math.nan, 0.75], on=[0.5, 0.5, 0.75])
+    _, off, on, *_ = text({**results, "failed": []}).splitlines()
+    assert re.search(r"62.50 ± 17.68 % \(2 of 3\)", off)
+    assert re.search(r"58.33 ± 14.43 %  ", on)
+    assert (
+        "points" in results["arms"][1]["verdict"]
+        or "no difference" in results["arms"][1]["verdict"]
+    )
+    (only,) = evaluated(seeds=1, off=[math.nan])["arms"]
+    assert only["spread"]["final test accuracy/top_1"] == {"n": 0, "mean": None, "std": None}
+
+
+def test_a_loss_that_is_null_is_left_out_and_counted():
+    logs = [log(0.5, losses=[x]) for x in (0.25, math.nan, 0.75)]
+    results = evaluate({"a": "a"}, {"a": by_seed(logs)}, 3)
+    assert "0.5 ± 0.3536 (2 of 3)" in text({**results, "failed": []})
+
+
+def test_a_meter_where_lower_is_better():
+    run = [
+        {**phase, "meters": {"error": {"mean": x}}}
+        for x, phase in zip((3.0, 3.0, 1.0, 1.0, 2.0, 2.0), log(0, 0, 0), strict=True)
+    ]
+    target = Target("error/mean", 1.5, lower=True)
+    metrics = run_metrics(run, target)
+    assert metrics["best test error/mean"] == 1
+    assert metrics["epochs to target"] == 2
+    results = {**evaluate({"a": "a"}, {"a": {0: run}}, 1, target), "failed": []}
+    assert "best: the lowest of all epochs" in text(results)
+    assert "until error/mean ≤ 1.5" in text(results)
+
+
+def test_contrasts_and_interactions():
+    """on,b gains 3, 4, 5 over off,b; on,a gains 1 each over off,a."""
+    arms = {
+        "off,a": [0.50, 0.60, 0.70],
+        "on,a": [0.51, 0.61, 0.71],
+        "off,b": [0.50, 0.55, 0.60],
+        "on,b": [0.53, 0.59, 0.65],
+    }
+    phases = {arm: by_seed([log(x) for x in values]) for arm, values in arms.items()}
+    contrasts = [["on,a", "off,b"], list(arms)]
+    results = evaluate(dict.fromkeys(arms, "off,a"), phases, 3, contrasts=contrasts)
+    plain, interaction = results["contrasts"]
+    difference = stats.ttest_rel(arms["off,b"], arms["on,a"])
+    assert plain["difference"]["p"] == pytest.approx(difference.pvalue)
+    assert interaction["difference"]["mean"] == pytest.approx(0.03)  # 4 on average, less 1
+    assert interaction["difference"]["p"] == pytest.approx(
+        stats.ttest_1samp([0.02, 0.03, 0.04], 0).pvalue
+    )
+    assert results["comparisons"] == 4  # on,a against off,a has no spread
+    printed = text({**results, "failed": []})
+    assert "\noff,b against on,a: −6.00 points" in printed
+    assert "\ngain of on,b over off,b, less that of on,a over off,a: +3.00 points" in printed
+
+
+def test_sign_flips_and_correlations_are_told_beside_the_t_test():
+    off, on = [0.50, 0.60, 0.70], [0.51, 0.62, 0.74]
+    (_, arm) = evaluated(off=off, on=on)["arms"]
+    assert arm["sign_flip_p"] == 0.25  # 2 of the 8 signs
+    found = arm["difference"]["final test accuracy/top_1"]["correlation"]
+    assert found == pytest.approx(stats.pearsonr(off, on).statistic)
+    assert "sign-flip test: p = 0.25; correlation of the pairs: 1.00" in text(
+        {**evaluated(off=off, on=on), "failed": []}
+    )
+
+
+def test_what_is_detectable_counts_all_comparisons():
+    arms = {"off": [0.50, 0.60, 0.70], "a": [0.51, 0.62, 0.74], "b": [0.5, 0.63, 0.7]}
+    one = evaluated(off=arms["off"], a=arms["a"])["arms"][1]["difference"]
+    two = evaluated(**arms)["arms"][1]["difference"]
+    metric = "final test accuracy/top_1"
+    std = one[metric]["std"]
+    assert one[metric]["detectable"] == pytest.approx(detectable(std, 3))
+    assert two[metric]["detectable"] == pytest.approx(detectable(std, 3, 2))
+    # The upper end of the 95 % interval of the standard deviation.
+    most = std * math.sqrt(2 / stats.chi2.ppf(0.025, 2))
+    assert one[metric]["detectable_high"] == pytest.approx(detectable(most, 3))
+
+
+@pytest.mark.parametrize(("wanted", "seeds"), [(1e-10, "more than a million"), (1e300, "2")])
+def test_power_of_the_smallest_and_largest(wanted, seeds):
+    difference = paired_difference(by_seed([0.5, 0.6]), by_seed([0.6, 0.5]))
+    sentence = power_sentence(difference, wanted, scale("final test accuracy/top_1", []))
+    assert f"needs {seeds} seeds, or {seeds} if" in sentence
+
+
+def test_growing_seeds_and_different_machines_are_told():
+    results = evaluated(off=[0.5], on=[0.5])
+    machines = [{"torch": "2.9.0", "runs": 3}, {"torch": "2.10.0", "runs": 1}]
+    printed = text({**results, "failed": [], "looks": [4, 8], "provenance": machines})
+    assert "looked at with 4, 8 seeds" in printed
+    assert "not all runs were computed alike" in printed
+    assert "  torch 2.10.0, runs 1" in printed
+    same = text({**results, "failed": [], "looks": [8], "provenance": machines[:1]})
+    assert "looked at" not in same
+    assert "alike" not in same

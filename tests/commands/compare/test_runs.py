@@ -60,7 +60,10 @@ def test_a_run_is_finished_where_mark_config_and_log_are_whole(tmp_path):
 
 
 def test_progress_is_a_line_a_run_where_there_is_no_terminal(tmp_path, capsys):
-    phase = json.dumps({"kind": "phase", "epoch": 1.0, "loss": 1.0, "seconds": 2.0})
+    phase = json.dumps(
+        {"kind": "phase", "phase": "test", "epoch": 1.0, "loss": 1.0, "seconds": 2.0}
+        | {"meters": {"accuracy": {"top_1": 0.91234}}}
+    )
     runs = [run_of(tmp_path, phase, seed=seed) for seed in (1, 2)]
     progress = Progress(runs, 3)  # one of the three was finished before
     progress.on_poll(runs)
@@ -68,7 +71,7 @@ def test_progress_is_a_line_a_run_where_there_is_no_terminal(tmp_path, capsys):
     progress.on_end(runs[1], "exit code 1: no memory")
     progress.finish()
     first, second = capsys.readouterr().err.splitlines()
-    assert first.endswith("run 2/3  a  seed 1: 2.0 s")
+    assert first.endswith("run 2/3  a  seed 1: accuracy/top_1 0.9123, 2.0 s")
     assert second.endswith("run 3/3  a  seed 2: exit code 1: no memory")
     assert progress.failed == {runs[1]: "exit code 1: no memory"}
 
