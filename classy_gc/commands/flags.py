@@ -7,9 +7,8 @@ from pathlib import Path
 
 from classy_gc.configuration.settings import Setting, parse_setting
 
-#: names of ``--optimizers`` of bench, and of what may be compared with them
+#: names of ``--optimizers`` of bench
 ALGORITHMS = ("sgd", "adam", "adamw", "radam", "plain_radam", "rmsprop", "rmsprop_tf")
-PEERS = {"optimi": "torch-optimi", "pytorch_optimizer": "pytorch-optimizer"}
 DTYPES = ("float32", "float64", "bfloat16")
 
 #: of bench: torch's RAdam and ours take another path until step 6
@@ -68,7 +67,7 @@ def add_schedules_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    # The defaults of what --training cannot use are filled in later, to tell them from given.
+    # The defaults of what --config_file says are filled in later, to tell them from given.
     add(
         "--model",
         help="of torchvision.models or Classy Vision, or tiny: 1,000 tensors of 8×8 "
@@ -80,16 +79,13 @@ def add_bench_flags(parser: argparse.ArgumentParser) -> None:
         "--optimizers",
         nargs="+",
         metavar="NAME",
-        help=f"of {', '.join(ALGORITHMS)} (default all)",
+        help=f"of {', '.join(ALGORITHMS)} (default all), or the path of any class, such as "
+        "torch.optim.NAdam or pytorch_optimizer.Lion",
     )
     add(
-        "--peers",
-        action="store_true",
-        default=None,
-        help=f"also those of {' and '.join(PEERS.values())}, where installed",
+        "--config_file",
+        help="a Classy Vision config, of whose training steps to measure GC's share",
     )
-    add("--training", action="store_true", help="the optimizer's share of a training step")
-    add("--config_file", help="a Classy Vision config, for --training")
     add("--threads", type=int, help="of torch (default: torch's choice)")
     add("--steps", type=int, default=30, help="measured rounds (default 30)")
     add(

@@ -77,8 +77,8 @@ COMMANDS = {
     ),
     "bench": Command(
         "time the optimizers beside torch's own",
-        "Times one step of each GC optimizer beside torch's own, and counts the memory it moves "
-        "and takes; or, with --training, whole training steps.",
+        "Times one step of each GC optimizer beside torch's own, and measures the memory it takes; "
+        "or, with --config_file, whole training steps.",
         flags.add_bench_flags,
     ),
     "polygonize": Command(

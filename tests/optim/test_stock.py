@@ -119,7 +119,7 @@ FLAGS = {
     "param-groups": [],
     "schedules": [],
     "compare": ["--vary", "optimizer.use_gc=false,true", "--output_folder", "compared"],
-    "bench": ["--training"],
+    "bench": [],
 }
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torchvision
@@ -14,63 +13,17 @@ from torch import Tensor
 
 from classy_gc import core
 from classy_gc.configuration.errors import user_error
+from classy_gc.options import check_known
 
-
-class Algorithm(NamedTuple):
-    """The class of the core that is timed, and what it is timed beside."""
-
-    core: type[torch.optim.Optimizer]
-    moments: int
-    options: dict[str, Any]
-    torch: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]]  # the first: ratio 1
-    peers: tuple[tuple[str, str, dict[str, Any]], ...] = ()  # package, class, its own options
-
-
-def _torch(cls: type[torch.optim.Optimizer], *switches: str) -> dict[str, Any]:
-    return {f"torch {name}": (cls, {name: True} if name != "default" else {}) for name in switches}
-
-
-_SPEEDS = ("fused", "foreach", "default")
-_FUSED_ADAM = {"torch Adam fused": (torch.optim.Adam, {"fused": True})}
-_L2 = {"weight_decay": 1e-4}
-
-ALGORITHMS = {
-    "sgd": Algorithm(
-        core.SGD,
-        1,
-        {"momentum": 0.9, **_L2},
-        _torch(torch.optim.SGD, *_SPEEDS),
-        (("optimi", "SGD", {}),),
-    ),
-    "adam": Algorithm(
-        core.Adam,
-        2,
-        _L2,
-        _torch(torch.optim.Adam, *_SPEEDS),
-        (
-            ("optimi", "Adam", {}),
-            ("pytorch_optimizer", "AdamP", {"use_gc": True, "weight_decouple": False}),
-        ),
-    ),
-    "adamw": Algorithm(
-        core.AdamW,
-        2,
-        {"weight_decay": 1e-2},
-        _torch(torch.optim.AdamW, *_SPEEDS),
-        (("optimi", "AdamW", {}), ("pytorch_optimizer", "AdamP", {"use_gc": True})),
-    ),
-    "radam": Algorithm(
-        core.RAdam,
-        2,
-        {},
-        {**_FUSED_ADAM, **_torch(torch.optim.RAdam, "foreach", "default")},
-        (("optimi", "RAdam", {}), ("pytorch_optimizer", "Ranger", {"use_gc": True})),
-    ),
-    "plain_radam": Algorithm(core.PlainRAdam, 2, {}, _FUSED_ADAM),
-    "rmsprop": Algorithm(core.RMSprop, 1, {}, _torch(torch.optim.RMSprop, "default", "foreach")),
-    "rmsprop_tf": Algorithm(
-        core.RMSpropTF, 1, {}, {"torch RMSprop default": (torch.optim.RMSprop, {})}
-    ),
+#: the class of the core, the first of torch's that it is timed beside, and options of all of them
+ALGORITHMS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "sgd": (core.SGD, torch.optim.SGD, {"momentum": 0.9, "weight_decay": 1e-4}),
+    "adam": (core.Adam, torch.optim.Adam, {"weight_decay": 1e-4}),
+    "adamw": (core.AdamW, torch.optim.AdamW, {"weight_decay": 1e-2}),
+    "radam": (core.RAdam, torch.optim.Adam, {}),
+    "plain_radam": (core.PlainRAdam, torch.optim.Adam, {}),
+    "rmsprop": (core.RMSprop, torch.optim.RMSprop, {}),
+    "rmsprop_tf": (core.RMSpropTF, torch.optim.RMSprop, {}),
 }
 
 
@@ -107,39 +60,59 @@ def build_parameters(model: str, device: torch.device, dtype: torch.dtype) -> li
     return [torch.nn.Parameter(x.detach().to(device, dtype, copy=True)) for x in tensors]
 
 
-def build_variants(
-    name: str, parameters: list[Tensor], peers: Sequence[str]
-) -> dict[str, torch.optim.Optimizer]:
+def build_variants(name: str, parameters: list[Tensor]) -> dict[str, torch.optim.Optimizer]:
     """The optimizers of one round robin; the first is what the others are compared with.
 
     Args:
-        name: of ``ALGORITHMS``.
+        name: of ``ALGORITHMS``, or the path of a class, as ``torch.optim.NAdam``.
         parameters: that all of them step.
-        peers: packages that are installed, of ``PEERS``.
+
+    Raises:
+        ValueError: there is no such class, it needs options, or it cannot be centralized.
 
     Example:
-        >>> list(build_variants("plain_radam", [torch.nn.Parameter(torch.ones(2, 2))], ()))
-        ['torch Adam fused', 'GC off', 'GC before', 'GC after']
+        >>> weights = [torch.nn.Parameter(torch.ones(2, 2))]
+        >>> list(build_variants("rmsprop", weights))
+        ['torch RMSprop default', 'torch RMSprop foreach', 'GC off', 'GC before', 'GC after']
+        >>> list(build_variants("torch.optim.Adagrad", weights))
+        ['fused', 'GC before', 'GC after']
     """
-    algorithm = ALGORITHMS[name]
-    options = {"lr": 1e-3, **algorithm.options}
-    variants = {
-        label: cls(parameters, **options, **switches)
-        for label, (cls, switches) in algorithm.torch.items()
-    }
-    if "gc_loc" in algorithm.core.added_defaults:
+    if name not in ALGORITHMS:
+        return _variants_of_class(name, parameters)
+    cls, first, options = ALGORITHMS[name]
+    options = {"lr": 1e-3, **options}
+    variants = {}
+    for theirs in dict.fromkeys((first, cls.__mro__[cls.__mro__.index(torch.optim.Optimizer) - 1])):
+        for switch in ("fused", "default", "foreach"):
+            if switch == "default" or _accepts(theirs, switch):
+                switches = {} if switch == "default" else {switch: True}
+                label = f"torch {theirs.__name__} {switch}"
+                variants[label] = theirs(parameters, **options, **switches)
+    variants["GC off"] = cls(parameters, **options, fused=True)
+    gc = {"on": {}}
+    if "gc_loc" in cls.added_defaults:
         gc = {"before": {"gc_loc": True}, "after": {"gc_loc": False}}
-    else:
-        gc = {"on": {}}
-    fused = {"fused": True} if "fused" in inspect.signature(algorithm.core).parameters else {}
-    variants["GC off"] = algorithm.core(parameters, **options, **fused)
-    for label, location in gc.items():
-        variants[f"GC {label}"] = algorithm.core(
-            parameters, **options, **fused, use_gc=True, **location
-        )
-    for package, cls, own in algorithm.peers:
-        if package in peers:
-            label = f"{package} {cls}" + " GC" * ("use_gc" in own)
-            peer = getattr(importlib.import_module(package), cls)
-            variants[label] = peer(parameters, **{**options, **own})
+    for label, place in gc.items():
+        variants[f"GC {label}"] = cls(parameters, **options, fused=True, use_gc=True, **place)
     return variants
+
+
+def _variants_of_class(path: str, parameters: list[Tensor]) -> dict[str, torch.optim.Optimizer]:
+    module, _, name = path.rpartition(".")
+    if not module:
+        check_known([path], ALGORITHMS, "--optimizers", "optimizer")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+        options = {"lr": 1e-3, "weight_decay": 0, "fused": True}
+        options = {option: x for option, x in options.items() if _accepts(cls, option)}
+        return {
+            "fused" if "fused" in options else "default": cls(parameters, **options),
+            "GC before": core.centralize_optimizer(cls(parameters, **options), gc_loc=True),
+            "GC after": core.centralize_optimizer(cls(parameters, **options)),
+        }
+    except Exception as error:  # whatever the code of a module raises
+        raise ValueError(f"--optimizers {path}: {user_error(error)}") from error
+
+
+def _accepts(cls: type[torch.optim.Optimizer], option: str) -> bool:
+    return option in inspect.signature(cls).parameters

@@ -1,4 +1,4 @@
-"""The cost of single steps, in time, in passes over memory, and in memory."""
+"""The cost of single steps, in time and in memory."""
 
 from __future__ import annotations
 
@@ -12,79 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from classy_gc import core
-from classy_gc.commands.bench.algorithms import ALGORITHMS
 from classy_gc.table import aligned
-
-
-def fewest_passes(moments: int) -> int:
-    """How often a step must at least read or write all weights.
-
-    Args:
-        moments: tensors that the optimizer keeps for each weight, of its size.
-
-    Returns:
-        ``3 + 2·moments``: weights, gradients and moments read, weights and moments written.
-
-    Example:
-        >>> fewest_passes(2)  # Adam
-        7
-    """
-    return 3 + 2 * moments
-
-
-class Traffic(TorchDispatchMode):
-    """Counts the bytes that operators read and write in tensors.
-
-    A tensor counts once as read and once as written in each operator, whatever caches do.
-
-    Example:
-        >>> x, y = torch.ones(100), torch.ones(100)
-        >>> with Traffic() as traffic:
-        ...     x.add_(y)  # reads both, writes one
-        tensor([2., 2., ...
-        >>> traffic.bytes
-        1200
-    """
-
-    #: operators that write their first argument without reading it
-    _OVERWRITES = ("copy_", "_foreach_copy_", "fill_", "zero_", "_foreach_zero_")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        schema = func._schema
-        name = schema.name.removeprefix("aten::")
-        if func.is_view or name.startswith(("empty", "new_empty")):
-            return result
-        read, written = [], []
-        for i, argument in enumerate(schema.arguments):
-            value = args[i] if i < len(args) else kwargs.get(argument.name)
-            # Fused kernels write the gradients only where they unscale them.
-            unwritten = argument.name == "grads" and kwargs.get("grad_scale") is None
-            if argument.is_write and not unwritten:
-                written.append(value)
-            if not (argument.is_write and name in self._OVERWRITES):
-                read.append(value)
-        self.bytes += _size(read) + _size(written)
-        if not any(returned.alias_info for returned in schema.returns):
-            self.bytes += _size(result)
-        return result
-
-
-def _size(tensors: Any) -> int:
-    """Bytes of all different tensors in nested lists."""
-    found = {id(x): x for x in tree_leaves(tensors) if isinstance(x, Tensor)}
-    return sum(x.numel() * x.element_size() for x in found.values())
 
 
 def _peak_memory(step: Callable[[], Any], device: torch.device) -> int:
@@ -146,7 +76,7 @@ def measure_steps(
     args: argparse.Namespace,
     progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Times one step of each variant, and counts what it reads, writes and allocates.
+    """Times one step of each variant, and measures what it allocates.
 
     Args:
         name: of the algorithm.
@@ -175,14 +105,9 @@ def measure_steps(
             refill()
             optimizer.step()
 
-    over_fewest, memory = {}, {}
-    fewest = fewest_passes(ALGORITHMS[name].moments) * _size(parameters)
+    memory = {}
     for label, optimizer in variants.items():
         progress(f"{name}: memory of {label}")
-        refill()
-        with Traffic() as traffic:
-            optimizer.step()
-        over_fewest[label] = traffic.bytes / fewest
         refill()
         memory[label] = _peak_memory(optimizer.step, device)
 
@@ -204,8 +129,6 @@ def measure_steps(
             "ms": medians[label],
             "ms_min": min(times[label]),
             "ratio": medians[label] / medians[baseline],
-            # Kernels that bypass torch's dispatcher cannot be counted.
-            "bytes_over_fewest": over_fewest[label] if over_fewest[label] >= 1 else None,
             "extra_mb": memory[label] / 1e6,
             "path": _path(variants[label]),
         }
@@ -219,27 +142,16 @@ def steps_table(results: list[dict[str, Any]]) -> str:
     Args:
         results: of :func:`measure_steps`, of all algorithms.
     """
-    header = f"{'ms':>9},{'least':>9},{'ratio':>6},{'bytes':>6},{'extra MB':>9},path".split(",")
-    lines = [[" " * 11, "", *header]]
-    name = None
+    header = ["", "", "       ms", "    least", " ratio", " extra MB", "path"]
+    lines, name = [header], None
     for row in results:
         first, name = row["optimizer"] != name, row["optimizer"]
-        moved = row["bytes_over_fewest"]
-        lines.append(
-            [
-                name if first else "",
-                row["variant"],
-                f"{row['ms']:9.3f}",
-                f"{row['ms_min']:9.3f}",
-                f"{row['ratio']:6.2f}",
-                f"{'-' if moved is None else format(moved, '.2f'):>6}",
-                f"{row['extra_mb']:9.2f}",
-                row["path"],
-            ]
-        )
+        numbers = f"{row['ms']:9.3f}", f"{row['ms_min']:9.3f}", f"{row['ratio']:6.2f}"
+        memory = f"{row['extra_mb']:9.2f}"
+        lines.append([name if first else "", row["variant"], *numbers, memory, row["path"]])
     return (
         f"{aligned(lines)}\n"
         "ms: median, far above the least where the machine is busy; ratio: of the medians, to\n"
-        "the first row of the optimizer; bytes: read and written, over the fewest possible;\n"
-        "extra MB: what torch allocates in a step beyond weights, gradients and moments"
+        "the first row of the optimizer; extra MB: what torch allocates in a step beyond weights,\n"
+        "gradients and moments"
     )

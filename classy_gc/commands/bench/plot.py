@@ -1,19 +1,10 @@
-"""The pictures of ``classy-gc bench``."""
+"""The picture of ``classy-gc bench``."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from classy_gc.plots import new_figure, tidy
-
-
-def _axes(rows: float, title: str) -> tuple[Any, Any]:
-    figure = new_figure(9, 1.6 + 0.26 * rows)
-    axes = figure.subplots()
-    axes.invert_yaxis()
-    tidy(axes, grid=None)
-    axes.set_title(title, fontsize=10, loc="left")
-    return figure, axes
 
 
 def plot_steps(results: list[dict[str, Any]], title: str) -> Any:
@@ -29,7 +20,10 @@ def plot_steps(results: list[dict[str, Any]], title: str) -> Any:
     # Slow loops of many small kernels would squeeze what is worth comparing into a corner.
     limit = min(4.0, 1.25 * max(row["ratio"] for row in results))
     names = list(dict.fromkeys(row["optimizer"] for row in results))
-    figure, axes = _axes(len(results) + 1.5 * len(names), title)
+    figure = new_figure(9, 1.6 + 0.26 * (len(results) + 1.5 * len(names)))
+    axes = figure.subplots()
+    tidy(axes, grid=None)
+    axes.set_title(title, fontsize=10, loc="left")
     colors = {"torch": "#9a9a9a", "GC off": "#9ecae1", "GC": "#2171b5"}
     ticks, y, name = {}, -1.5, None
     for row in results:
@@ -60,28 +54,4 @@ def plot_steps(results: list[dict[str, Any]], title: str) -> Any:
     axes.set_ylim(y + 0.7, -0.7)
     axes.set_xlim(0, max(limit, 1.25))
     axes.set_xlabel("time of a step, relative to the first row of each optimizer")
-    return figure
-
-
-def plot_training(training: dict[str, Any], title: str) -> Any:
-    """A training step with GC off and on: the optimizer's part, and everything else.
-
-    Args:
-        training: of :func:`measure_training`.
-        title: of the picture.
-
-    Returns:
-        A ``matplotlib`` Figure.
-    """
-    figure, axes = _axes(6, title)
-    rest = training["other_ms"]
-    for i, (gc, ms) in enumerate(training["optimizer_ms"].items()):
-        axes.barh(i, rest, color="#9a9a9a", label="everything else" if i == 0 else None)
-        axes.barh(i, ms, left=rest, color="#2171b5", label="optimizer step" if i == 0 else None)
-        share = training["optimizer_share"][gc]
-        axes.text(rest + ms, i, f" {share:.2%}", va="center", fontsize=9)
-    axes.set_yticks([0, 1], ["GC off", "GC on"])
-    axes.set_xlim(0, 1.15 * (rest + ms))
-    axes.set_xlabel("milliseconds of a training step; share of the optimizer")
-    figure.legend(frameon=False, ncols=2, loc="outside lower center")
     return figure

@@ -81,20 +81,18 @@ def measure_training(
 def _prepared(config: dict[str, Any]) -> ClassificationTask:
     """The task of a config, once its optimizer is found to have GC."""
     if config.get("test_only"):
-        raise ValueError("--training needs a config that trains, and test_only is true")
+        raise ValueError("bench needs a config that trains, and test_only is true")
     dataset = {phase: x for phase, x in config["dataset"].items() if phase != "test"}
     task = build_task({**config, "dataset": dataset})
     if not isinstance(task, ClassificationTask):
-        raise ValueError(f"--training needs a classification task, not {config['name']!r}")
+        raise ValueError(f"bench needs a classification task, not {config['name']!r}")
     if task.use_gpu:
         set_cuda_device_index(0)
     else:
         set_cpu_device()
     task.prepare()
     if not all("use_gc" in group for group in task.optimizer.optimizer.param_groups):
-        raise ValueError(
-            f"--training needs an optimizer with GC, not {config['optimizer']['name']!r}"
-        )
+        raise ValueError(f"bench needs an optimizer with GC, not {config['optimizer']['name']!r}")
     return task
 
 
