@@ -9,6 +9,7 @@ from classy_gc.commands.parser import command_parser, one_line_errors
 from classy_gc.configuration.build import build_task
 from classy_gc.configuration.load import load_config
 from classy_gc.custom_imports import import_from_current_folder
+from classy_gc.optim.param_scheduler.lengths import with_shares
 from classy_gc.tasks.param_group_table import param_group_table
 
 # So that the data of the config need not be there.
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)
         config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
         config |= {"use_gpu": False, "amp_args": None}
+        # How long a warm-up in steps is, only the data would tell.
+        config["optimizer"] = with_shares(config["optimizer"], config["num_epochs"])
         table = param_group_table(build_task(config))
     print(table)
     return 0

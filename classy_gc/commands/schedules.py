@@ -1,4 +1,4 @@
-"""``classy-gc schedules``: a picture of what the ParamSchedulers of configs do."""
+"""``classy-gc schedules``: what the ParamSchedulers of configs do, as a picture and a table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from classy_vision.dataset import build_dataset
 from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.optim.param_scheduler import UpdateInterval
 
@@ -17,7 +18,10 @@ from classy_gc.commands.parser import command_parser, one_line_errors
 from classy_gc.configuration.load import load_config
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import atomic_write
+from classy_gc.optim.param_scheduler.lengths import with_shares
 from classy_gc.plots import new_figure, plain, tidy
+from classy_gc.table import aligned
+from classy_gc.tasks.warm_up import optimizer_steps
 
 _COLUMNS = 3
 _POINTS = 1000
@@ -26,7 +30,8 @@ _POINTS = 1000
 def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Every scheduled option of the optimizer over the training.
 
-    What parameter groups make of them is not in it.
+    What parameter groups make of them is not in it. Where a length is in steps, the data set is
+    built, which tells how many there are.
 
     Args:
         config: of a task, which stays as it is.
@@ -45,19 +50,34 @@ def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarr
         (2.0, 0.5)
     """
     num_epochs = config.get("num_epochs")
-    optimizer = copy.deepcopy({**config.get("optimizer", {}), "num_epochs": num_epochs})
+    optimizer = dict(config.get("optimizer", {}))
     if num_epochs is None or not optimizer.get("param_schedulers"):
         raise ValueError("num_epochs, and param_schedulers in optimizer, must be there to be drawn")
     optimizer.pop("param_groups", None)  # which the task reads
-    build_optimizer(copy.deepcopy(optimizer))
     train = config.get("dataset", {}).get("train", {})
     phases = num_epochs * (train.get("phases_per_epoch") or 1)
+    if with_shares(optimizer, num_epochs) != optimizer:
+        dataset = build_dataset(copy.deepcopy(train))
+        batches = len(dataset.iterator(phase_type="train", current_phase_id=0))
+        simulated = config.get("simulated_global_batchsize")
+        steps = optimizer_steps(dataset, batches, phases, simulated)
+        optimizer = with_shares(optimizer, num_epochs, steps)
+    optimizer = copy.deepcopy({**optimizer, "num_epochs": num_epochs})
+    build_optimizer(copy.deepcopy(optimizer))
     share = np.arange(_POINTS) / _POINTS  # of the training
     at = {UpdateInterval.STEP: share, UpdateInterval.EPOCH: np.floor(share * phases) / phases}
     return share * num_epochs, {
         option: np.array([scheduler(float(x)) for x in at[scheduler.update_interval]])
         for option, scheduler in build_optimizer_schedulers(optimizer).items()
     }
+
+
+def _table(title: str, epochs: np.ndarray, options: Mapping[str, np.ndarray]) -> str:
+    """The values at each tenth of the training, at its end, and where an option peaks."""
+    at = {*range(0, _POINTS, _POINTS // 10), _POINTS - 1}
+    at |= {int(values.argmax()) for values in options.values()}
+    rows = [(f"{epochs[i]:.4g}", *(f"{v[i]:.4g}" for v in options.values())) for i in sorted(at)]
+    return f"{title}\n{aligned([('epoch', *options), *rows], numbers=True)}"
 
 
 def _figure(curves: Sequence[tuple[str, tuple[np.ndarray, dict[str, np.ndarray]]]]) -> Any:
@@ -80,7 +100,7 @@ def _figure(curves: Sequence[tuple[str, tuple[np.ndarray, dict[str, np.ndarray]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draws the schedules of configs as one picture, and trains nothing.
+    """Draws the schedules of configs as one picture, prints their values, and trains nothing.
 
     Args:
         argv: the flags (default: None, those of the process).
@@ -103,5 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ValueError(f"{path}: {error}") from error
         with atomic_write(Path(args.output)) as file:
             _figure(curves).savefig(file, format="png", dpi=150)
+    for title, (epochs, options) in curves:
+        print(_table(title, epochs, options), end="\n\n")
     print(args.output)
     return 0

@@ -20,6 +20,7 @@ from classy_vision.tasks import ClassificationTask, ClassyTask
 from classy_gc.configuration.errors import section
 from classy_gc.options import registered_name
 from classy_gc.param_groups import build_param_group_builder
+from classy_gc.tasks.warm_up import preliminary, resolve_when_prepared
 
 
 class _Section(dict[str, Any]):
@@ -90,14 +91,15 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
         ...     "model": {**model, "dropuot": 0.5},
         ... })  # warns that model 'mlp' does not read 'dropuot', and of what it does
     """
-    kept = copy.deepcopy(dict(config))
+    classifies = issubclass(tasks.TASK_REGISTRY[config["name"]], ClassificationTask)
+    kept = copy.deepcopy(preliminary(config) if classifies else dict(config))
     watched = _watch(kept)
     try:
         with section():
             task = tasks.build_task(kept)
     except Exception:
-        if issubclass(tasks.TASK_REGISTRY[config["name"]], ClassificationTask):
-            _build_sections(copy.deepcopy(dict(config)))
+        if classifies:
+            _build_sections(copy.deepcopy(preliminary(config)))
         raise  # it is in no section, or in how they go together
     for parent, key, label, noted in watched:
         # A training config with ``test_only`` has this key, of no use now, too.
@@ -112,6 +114,8 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
     for method in ("prepare_optimizer", "build_param_groups"):
         if hasattr(task, method):
             setattr(task, method, section("optimizer")(getattr(task, method)))
+    if classifies:
+        resolve_when_prepared(task, config)
     return task
 
 

@@ -22,6 +22,7 @@ from classy_gc.param_groups import (
 )
 from classy_gc.tasks.catch_up import catch_up
 from classy_gc.tasks.values import check_values
+from classy_gc.tasks.warm_up import preliminary, resolve_when_prepared
 
 
 class _OptionsView(OptionsView):
@@ -50,8 +51,9 @@ class ParamwiseMixin:
 
         Args:
             config: as of the stock task, and ``param_groups`` in ``optimizer``: what
-                :func:`classy_gc.param_groups.build_param_group_builder` takes;
-                ``custom_imports`` are imported, and keys that begin with ``_`` are comments.
+                :func:`classy_gc.param_groups.build_param_group_builder` takes; lengths of a
+                ``composite`` schedule may be in steps and epochs; ``custom_imports`` are
+                imported, and keys that begin with ``_`` are comments.
 
         Raises:
             ValueError: what the builder refuses, a module that cannot be imported, a GC option
@@ -63,16 +65,18 @@ class ParamwiseMixin:
         check_values(config)
         if "optimizer" not in config or config.get("test_only", False):
             return super().from_config(config)
+        check_no_gc_keys(config["optimizer"])
+        given, config = config, preliminary(config)
         optimizer = dict(config["optimizer"])
-        check_no_gc_keys(optimizer)
         builder = None
         if "param_groups" in optimizer:
             builder = build_param_group_builder(optimizer.pop("param_groups"))
         task = super().from_config({**config, "optimizer": optimizer})
-        task._config = config
+        task._config = given
         task.param_group_builder = builder
         phases = config["dataset"]["train"].get("phases_per_epoch", 1)
         task.optimizer_num_epochs = config["num_epochs"] * phases  # as the stock task counts
+        resolve_when_prepared(task, given)
         return task
 
     def set_param_group_builder(self, builder: ParamGroupBuilder | None) -> ParamwiseMixin:

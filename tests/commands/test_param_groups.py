@@ -12,6 +12,8 @@ from classy_gc.commands import main
 from classy_gc.param_groups import PARAM_GROUP_BUILDER_REGISTRY
 from tests import forked
 
+pytestmark = pytest.mark.usefixtures("here")
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 DIGITS = CONFIGS / "digits_paramwise_adamw_gc.json"
 MINE = """

@@ -29,7 +29,7 @@ def draw(*paths, output="all.png"):
 def test_picture(paths, size, capsys):
     pyplot = "matplotlib.pyplot" in sys.modules
     assert draw(*paths) == 0
-    assert capsys.readouterr().out == "all.png\n"
+    assert capsys.readouterr().out.endswith("\n\nall.png\n")
     with Image.open("all.png") as image:
         assert image.size == (size or (1800, 450 * -(-len(paths) // 3)))
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
@@ -44,6 +44,30 @@ def test_curves_are_what_is_trained_with():
     ends = {k: [v[0], v[300], v[999], v.max(), v.min()] for k, v in options.items()}
     assert ends["lr"] == pytest.approx([0.004, 0.1, 0, 0.1, 0], abs=2e-6)
     assert ends["momentum"] == pytest.approx([0.95, 0.85, 0.95, 0.95, 0.85], abs=2e-6)
+
+
+def test_numbers(capsys):
+    assert draw(ONE_CYCLE) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[:3] == [
+        "schedule_one_cycle_sgd",
+        "epoch         lr  momentum",
+        "0          0.004      0.95",
+    ]
+    assert "\n0.6          0.1      0.85\n" in out
+
+
+def test_a_warm_up_in_steps_is_as_long_as_the_data_make_it():
+    rise = {"name": "linear", "start_value": 0.0, "end_value": 1.0}
+    parts = [rise, {"name": "constant", "value": 1.0}]
+    lr = {"name": "composite", "schedulers": parts, "lengths": ["6 steps", "rest"]}
+    config = json.loads((CONFIGS / "digits_sgd_gc.json").read_text()) | {"num_epochs": 2}
+    config["dataset"]["train"] |= {"num_samples": 96, "batchsize_per_replica": 16}
+    config["optimizer"]["param_schedulers"] = {"lr": lr}
+    for simulated, rising in ((None, 500), (32, 1000)):
+        values = schedules(config | {"simulated_global_batchsize": simulated})[1]["lr"]
+        assert values[:rising] == pytest.approx(np.arange(rising) / rising)
+        assert (values[rising:] == 1).all()
 
 
 @pytest.mark.parametrize("phases_per_epoch", [None, 2])

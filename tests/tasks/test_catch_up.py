@@ -25,8 +25,7 @@ def rates(folder):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_epoch_schedules(case, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_epoch_schedules(case, here):
     task, optimizer = CASES[case]
     factor = 2 if "param_groups" in optimizer else 1
 
@@ -35,7 +34,7 @@ def test_epoch_schedules(case, tmp_path, monkeypatch):
         config = short(epochs, samples=64)
         config |= {"name": task, "optimizer": optimizer | {"param_schedulers": {"lr": lr}}}
         assert train(config, "--output_folder", "run", "--skip_tensorboard", *flags) == 0
-        return [rate / factor for rate in rates(tmp_path / "run")]
+        return [rate / factor for rate in rates(here / "run")]
 
     assert resumed(2, [0.5, 0.25]) == [0.5, 0.25]
     resume = ("--checkpoint_load_path", "run/checkpoints/model_phase-0_end.torch")

@@ -179,13 +179,6 @@ def flat(state):
             yield key, value
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONWARNINGS", "")
-    return tmp_path
-
-
 def test_a_checkpoint_resumes(here):
     given = config()
     run(given, "--checkpoint_folder", "whole")

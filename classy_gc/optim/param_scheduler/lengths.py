@@ -10,6 +10,7 @@ from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY
 
 from classy_gc.options import NON_NEGATIVE, Rule
 
+_NEXT_TO_NOTHING = 1e-5
 _TEXT = re.compile(r"(\d+) steps?|(\d+(?:\.\d+)?) epochs?|rest")
 
 
@@ -23,14 +24,16 @@ LENGTHS = Rule(
 )
 
 
-def with_shares(config: Any, num_epochs: float, steps: float, label: str = "optimizer") -> Any:
+def with_shares(
+    config: Any, num_epochs: float, steps: float | None = None, label: str = "optimizer"
+) -> Any:
     """The config of an optimizer with shares of the training as lengths, not steps and epochs.
 
     Args:
         config: of an optimizer, or a part of one, which stays as it is.
         num_epochs: of the training.
-        steps: of the optimizer in the training; infinity where they are not known yet, which is
-            good for a config that is only looked at.
+        steps: of the optimizer in the training (default: None, not known yet, and any number of
+            them is taken for next to nothing)
         label: what the config is, for the message (default: ``optimizer``)
 
     Raises:
@@ -51,20 +54,22 @@ def with_shares(config: Any, num_epochs: float, steps: float, label: str = "opti
     return {k: with_shares(v, num_epochs, steps, f"{label}.{k}") for k, v in config.items()}
 
 
-def _shares(lengths: list[Any], num_epochs: float, steps: float, label: str) -> list[Any]:
+def _shares(lengths: list[Any], num_epochs: float, steps: float | None, label: str) -> list[Any]:
     if not any(isinstance(length, str) for length in lengths):
         return lengths
     shares = []
     for length in lengths:
         if isinstance(length, str) and length != "rest":
             in_steps, in_epochs = _TEXT.fullmatch(length).groups()
-            length = int(in_steps) / steps if in_steps else float(in_epochs) / num_epochs
+            in_training, length = (steps, in_steps) if in_steps else (num_epochs, in_epochs)
+            length = float(length) / in_training if in_training else _NEXT_TO_NOTHING
         shares.append(length)
     rest = 1 - sum(share for share in shares if share != "rest")
     rests = shares.count("rest")
     if rest < -1e-9 or rests > 1 or (rests == 0 and rest > 1e-3):
         raise ValueError(
-            f"{label}: lengths must fill the training, {num_epochs:g} epochs of together "
-            f"{steps:g} steps, with one 'rest' at most, not {lengths!r}"
+            f"{label}: lengths must fill the training, {num_epochs:g} epochs"
+            f"{f' of together {steps:g} steps' if steps else ''}, with one 'rest' at most, "
+            f"not {lengths!r}"
         )
     return [max(rest, 0.0) if share == "rest" else share for share in shares]

@@ -21,6 +21,9 @@ class OneCycleParamScheduler(CheckedParamScheduler):
 
     The mirrored cycle of the momentum is the same with its least value as the peak.
 
+    Here ``where`` is 1 after the last step; torch's and MMEngine's ``OneCycleLR`` reach the end
+    with the last step, so each of their values after the first comes up to one step earlier.
+
     Args:
         start_value (float): at the beginning
         peak_value (float): at ``pct_start``, the largest rate or the least momentum
