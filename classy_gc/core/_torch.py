@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._dynamo.guards import TensorGuards
+from torch._compile import _disable_dynamo
 from torch.nn.parameter import UninitializedParameter
 from torch.optim.optimizer import Optimizer, _device_dtype_check_for_fused
 
@@ -24,6 +25,10 @@ OWN_TYPES = (Tensor, torch.nn.Parameter)
 #: torch's multi-tensor operators, which its documentation has as "Foreach Operations"
 _FOREACH = "add add_ addcdiv_ addcmul addcmul_ lerp_ mul_ neg sqrt_"
 foreach = SimpleNamespace(**{x: getattr(torch, f"_foreach_{x}") for x in _FOREACH.split()})
+
+
+#: ``torch.compiler.disable``, which imports the compiler when a function is decorated: 2 s
+uncompiled = _disable_dynamo
 
 
 def sameness(tensors: Sequence[Tensor]) -> Callable[..., bool]:

@@ -41,8 +41,8 @@ def check_gradients(optimizer: CentralizedOptimizer, group: _Group) -> None:
     for p in params if group["use_gc"] else ():
         if p.grad.layout != torch.strided and centralizes(group, p):
             raise RuntimeError(
-                f"{type(optimizer).__name__} with use_gc=True does not support sparse gradients "
-                f"(shape {list(p.grad.shape)}); set use_gc=False for its parameter group"
+                f"{type(optimizer).__name__} with use_gc=True does not support gradients of layout "
+                f"{p.grad.layout}; set use_gc=False for the parameter group"
             )
     fused = group.get("fused")
     if fused:

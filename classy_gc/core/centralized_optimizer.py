@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from classy_gc.core._torch import check_fused, is_flattened, is_uninitialized, unhooked
+from classy_gc.core._torch import check_fused, is_flattened, is_uninitialized, uncompiled, unhooked
 from classy_gc.core.around_update import check_gradients, update_around
 from classy_gc.core.kernels.pick import pick
 from classy_gc.core.kernels.plan import launch, plans_of
@@ -216,7 +216,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         finally:
             torch.set_grad_enabled(grad_enabled)
 
-    @torch.compiler.disable
+    @uncompiled
     def _update_groups(self) -> bool:
         """Steps all groups, or returns False where that is only the parent's own step.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from classy_gc.core._torch import ScaledGradientsRefused
+from classy_gc.core._torch import ScaledGradientsRefused, uncompiled
 from classy_gc.core.options import given
 from classy_gc.core.sgd import SGD
 
@@ -97,7 +97,7 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
         super().check_group(group)
         self._check_rows(group["params"], "needs the norms of whole weights", "")
 
-    @torch.compiler.disable
+    @uncompiled
     def _update_groups(self) -> bool:
         """SGD's, of ``λ·(g + wd·p)`` in place of the gradients and their decay."""
         for group in self.param_groups:
@@ -106,7 +106,7 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
         for _, g in grads:
             if g.layout != torch.strided:
                 raise RuntimeError(
-                    f"{type(self).__name__} does not support sparse gradients (shape "
+                    f"{type(self).__name__} does not support gradients of layout {g.layout} (shape "
                     f"{list(g.shape)}): it needs their norms and adds the decay to them"
                 )
         decays = [group["weight_decay"] for group in self.param_groups]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from classy_gc.core._torch import uncompiled
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.kernels.update import Update, state_of
 from classy_gc.core.options import given
@@ -88,8 +89,8 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0,
-        decoupled_weight_decay: bool = False,
         *,
+        decoupled_weight_decay: bool = False,
         foreach: bool | None = None,
         maximize: bool = False,
         capturable: bool = False,
@@ -124,7 +125,7 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
         }
         return Update("adam", params, moments, steps, set(), numbers)
 
-    @torch.compiler.disable
+    @uncompiled
     def _update_groups(self) -> bool:
         if super()._update_groups():
             return True
