@@ -1,9 +1,9 @@
 """Gradient centralization for Classy Vision.
 
-``import classy_gc`` registers every optimizer, dataset, hook and task of this package with Classy
-Vision, under the names of their files. Where Classy Vision is not installed nothing is registered:
-``classy_gc.core`` works, and what needs Classy Vision raises a ``ModuleNotFoundError`` that names
-it once it is imported.
+``import classy_gc`` has every optimizer, dataset, hook and task of this package registered with
+Classy Vision, under the names of their files: at once, or as soon as Classy Vision is imported.
+:mod:`classy_gc.core` needs torch alone, and imports nothing else. Where Classy Vision is not
+installed, what needs it raises a ``ModuleNotFoundError`` that names it once it is imported.
 """
 
 import importlib
@@ -19,18 +19,51 @@ __all__ = ["dataset", "hooks", "optim", "param_groups", "tasks"]
 
 
 def _ignore_warnings() -> None:
-    """Of what Classy Vision imports, and nobody who uses it can act upon."""
+    """Ignores what Classy Vision's imports warn of, which its users cannot change."""
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
     warnings.filterwarnings("ignore", message="The 'torchvision.transforms._")
 
 
+def _register() -> None:
+    try:
+        with warnings.catch_warnings():
+            _ignore_warnings()
+            for name in __all__:
+                importlib.import_module(f"{__name__}.{name}")
+    except Exception as error:  # of whatever kind: the core works without
+        warnings.warn(
+            "classy_gc registers nothing with Classy Vision, which cannot be imported: "
+            f"{type(error).__name__}: {error}",
+            stacklevel=2,
+        )
+
+
+class _RegisterAfterClassyVision:
+    """An import hook that waits for ``import classy_vision``: it takes seconds."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "classy_vision":
+            return None
+        sys.meta_path.remove(cls)
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: Any) -> None:
+                execute(module)
+                _register()
+
+            spec.loader.exec_module = execute_and_register
+        return spec
+
+
 if Path(*sys.argv[:1]).name == "classy-gc":
-    # Its --help does not wait for torch: what the commands need, they import themselves.
     _ignore_warnings()
-elif importlib.util.find_spec("classy_vision"):
-    with warnings.catch_warnings():
-        _ignore_warnings()
-        from classy_gc import dataset, hooks, optim, param_groups, tasks
+if "classy_vision" in sys.modules:
+    _register()
+else:
+    sys.meta_path.insert(0, _RegisterAfterClassyVision)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,13 @@
 """What ``import classy_gc`` does to the process that it is imported into."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+REPOSITORY = Path(__file__).parents[1]
 
 # Every attribute of every class and module of Classy Vision, by where it is; registries grow.
 SEEN = """
@@ -55,3 +59,67 @@ assert not {{"torch", "classy_vision", "numpy"}} & {{*sys.modules}}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == ("0" if "--help" in flags else "2")
+
+
+# What ``import torch`` does not import by itself, and takes seconds.
+SLOW = ("classy_vision", "torchvision", "tensorboard", "torch._dynamo", "triton", "sympy")
+CORE = f"""
+import sys
+import classy_gc.core
+assert not {{*{SLOW}}} & {{*sys.modules}}
+"""
+REGISTERED = """
+import sys
+{}
+import classy_vision.dataset, classy_vision.hooks, classy_vision.optim, classy_vision.tasks
+assert "digits" in classy_vision.dataset.DATASET_REGISTRY
+assert "gc_monitor" in classy_vision.hooks.HOOK_REGISTRY
+assert "adamw_gc" in classy_vision.optim.OPTIMIZER_REGISTRY
+assert "paramwise_classification_task" in classy_vision.tasks.TASK_REGISTRY
+assert "classy_gc.param_groups" in sys.modules
+"""
+BROKEN = """
+import warnings
+from classy_gc.core import SGD
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import classy_vision
+print(caught[0].message)
+import classy_gc
+try:
+    classy_gc.optim
+except ImportError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        CORE,
+        REGISTERED.format("import classy_gc.core"),
+        REGISTERED.format("import classy_gc.param_groups"),
+        REGISTERED.format("import classy_vision, classy_gc"),
+    ],
+    ids=["the core is quick", "the core first", "a folder first", "Classy Vision first"],
+)
+def test_names_are_registered_once_classy_vision_is_imported(code):
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_core_works_where_classy_vision_is_broken(tmp_path):
+    for module, code in (("__init__", ""), ("dataset", "raise ImportError('no torchvision')")):
+        path = tmp_path / "classy_vision" / f"{module}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+    (tmp_path / "classy_vision" / "optim.py").write_text("raise ImportError('no torchvision')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN], env=environment, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "classy_gc registers nothing with Classy Vision, which cannot be imported: "
+        "ImportError: no torchvision",
+        "no torchvision",
+    ]

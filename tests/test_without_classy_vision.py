@@ -1,5 +1,4 @@
 import os
-import site
 import subprocess
 import sys
 from pathlib import Path
@@ -51,9 +50,10 @@ COMMAND = "import sys; from classy_gc.commands import main; sys.exit(main())"
 def run(tmp_path_factory):
     """Python code in a process that finds every installed package but these."""
     packages = tmp_path_factory.mktemp("site-packages")
-    for folder in filter(Path.is_dir, map(Path, site.getsitepackages())):
-        for path in folder.iterdir():
-            if not path.name.startswith(NEEDED_BY_CLASSY_VISION_ALONE):
+    for folder in filter(Path.is_dir, map(Path, sys.path)):
+        for path in folder.iterdir() if folder.name.endswith("-packages") else ():
+            if not (path.name.startswith(NEEDED_BY_CLASSY_VISION_ALONE) or path.suffix == ".pth"):
+                (packages / path.name).unlink(missing_ok=True)
                 (packages / path.name).symlink_to(path)
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{packages}", "OMP_NUM_THREADS": "1"}
 

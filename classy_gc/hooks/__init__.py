@@ -1,5 +1,7 @@
 """Classy Vision hooks, one file a registered name."""
 
+import classy_vision  # noqa: F401  which has all of these folders registered
+
 from classy_gc.hooks.clip_grad_value import ClipGradValueHook
 from classy_gc.hooks.gc_monitor import GCMonitorHook
 from classy_gc.hooks.json_log import JSONLogHook

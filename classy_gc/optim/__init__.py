@@ -1,5 +1,7 @@
 """Classy Vision optimizers with gradient centralization, one file a registered name."""
 
+import classy_vision  # noqa: F401  which has all of these folders registered
+
 from classy_gc.optim import zero  # noqa: F401  extends Classy Vision's
 from classy_gc.optim.adam_gc import AdamGC
 from classy_gc.optim.adamw_gc import AdamWGC

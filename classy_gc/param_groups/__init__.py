@@ -6,6 +6,8 @@ multiplying schedules and checking what is asked for is done once, for all build
 :func:`build_param_groups`.
 """
 
+import classy_vision  # noqa: F401  which has all of these folders registered
+
 from classy_gc.param_groups.build import build_param_groups, parameter_occurrences
 from classy_gc.param_groups.builder import GroupOptions, NamedParameter, ParamGroupBuilder
 from classy_gc.param_groups.layer_decay import LayerDecay

@@ -110,12 +110,12 @@ def test_inductor(cls, what, use_gc):
         check(cls, {"use_gc": use_gc}, what, "inductor")
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
-def test_radam_that_waits():
+def test_radam_that_waits_is_not_compiled_anew_for_each_step():
     options = {"degenerated_to_sgd": False}
-    compiled, breaks, _ = run(core.RAdam, options, method, "eager")
+    compiled, breaks, graphs = run(core.RAdam, options, method, "eager")
     torch.testing.assert_close(compiled, run(core.RAdam, options, method)[0])
     assert breaks <= run(torch.optim.RAdam, {}, method, "eager")[1]
+    assert graphs == 0
 
 
 @pytest.mark.parametrize("scheduled", [False, True])

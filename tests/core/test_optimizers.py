@@ -109,7 +109,10 @@ def test_signature_is_torchs_plus_the_added_options(cls):
     torch_like = {name: p for name, p in ours.items() if name not in added}
     assert list(torch_like) == [n for n, p in torchs.items() if p.kind is not p.VAR_KEYWORD]
     for name, p in torch_like.items():
-        assert (p.kind, p.default) == (torchs[name].kind, torchs[name].default), name
+        assert p.default == torchs[name].default, name
+        # The published RAdam has another option in the place of torch's sixth.
+        if (cls, name) not in [(radam, "decoupled_weight_decay") for radam in RADAMS]:
+            assert p.kind == torchs[name].kind, name
 
     promised = inspect.signature(REFERENCE[cls]).parameters
     for name in added - {"fused"}:
