@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -120,3 +121,29 @@ def keep_row_means(
     for weight, mean in zip(weights, means, strict=True):
         shift_rows_(weight, row_means(weight).sub_(mean))
     stand_ins.write_back()
+
+
+def keeping_row_means(method: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """A method of an optimizer that changes weights between steps, with GC after it.
+
+    The ``eval`` of a schedule-free optimizer puts averages in the place of the weights, whose row
+    means are other ones, and its ``train`` takes them back.
+    """
+
+    @wraps(method)
+    @torch.no_grad()
+    def kept(optimizer: CentralizedOptimizer) -> None:
+        own = optimizer.param_groups
+        after = [group for group in own if group["use_gc"] and not group.get("gc_loc", True)]
+
+        def update(groups: list[_Group]) -> None:
+            try:
+                optimizer.param_groups = groups
+                method(optimizer)
+            finally:
+                optimizer.param_groups = own
+
+        params = [p for group in after for p in group["params"] if centralizes(group, p)]
+        keep_row_means(optimizer, own, params, update)
+
+    return kept

@@ -13,7 +13,7 @@ from classy_gc.core.options import check_closure, decay_is_decoupled
 
 
 class _CentralizedInstance(CentralizedOptimizer):
-    """What :func:`centralize_optimizer` makes of the class of an optimizer that exists."""
+    """The class of an optimizer that :func:`centralize_optimizer` was given."""
 
     added_defaults: ClassVar = {
         **CentralizedOptimizer.added_defaults,
@@ -21,18 +21,24 @@ class _CentralizedInstance(CentralizedOptimizer):
     }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # pickle cannot import a class that was made at run time, and torch keeps its own attributes
-        # only: the options of other optimizers are lost with it.
+        # pickle cannot import a class that was made at run time, and torch's own __getstate__ drops
+        # the attributes that classes of other packages add.
         own = {k: x for k, x in vars(self).items() if k != "step" and not k.startswith("_opt")}
         return _new_instance, (self._parent,), own | self.__getstate__()
 
 
 @cache
 def _centralized_class(cls: type[torch.optim.Optimizer]) -> type[_CentralizedInstance]:
-    # The optimizer's own class comes first: only so is the layout of the object sure to stay what
-    # it is, whatever the bases are (ABC, Generic), and its class can be changed.
-    body = {x: getattr(_CentralizedInstance, x) for x in ("step", "__reduce__", "__doc__")}
-    return type(cls)(f"Centralized{cls.__name__}", (cls, _CentralizedInstance), body)
+    # A class, as step hooks would not do: they run before a closure has computed gradients, and
+    # none runs after a step that fails. The optimizer's own comes first: only so does the layout
+    # of the object stay what it is, whatever the bases are (ABC, Generic).
+    class Centralized(cls, _CentralizedInstance):
+        __doc__ = _CentralizedInstance.__doc__
+        step = CentralizedOptimizer.step
+        __reduce__ = _CentralizedInstance.__reduce__
+
+    Centralized.__name__ = Centralized.__qualname__ = f"Centralized{cls.__name__}"
+    return Centralized
 
 
 def _new_instance(cls: type[torch.optim.Optimizer]) -> _CentralizedInstance:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from classy_gc.core._torch import check_fused, is_flattened, is_uninitialized, uncompiled, unhooked
-from classy_gc.core.around_update import check_gradients, update_around
+from classy_gc.core.around_update import check_gradients, keeping_row_means, update_around
 from classy_gc.core.kernels.pick import pick
 from classy_gc.core.kernels.plan import launch, plans_of
 from classy_gc.core.memory import check_dense, lay_out_state
@@ -85,6 +85,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         cls._parent = next(c for c in cls.__mro__ if not issubclass(c, CentralizedOptimizer))
         if cls.decoupled_weight_decay is None:
             cls.decoupled_weight_decay = decay_is_decoupled(cls._parent)
+        for name in ("train", "eval"):
+            if hasattr(cls._parent, name):
+                setattr(cls, name, keeping_row_means(getattr(cls._parent, name)))
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         # The parent's constructor calls add_param_group, which then finds the added options here.
