@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import select
 import sys
 from collections.abc import Sequence
 
-from classy_gc.commands.parser import command_parser, command_tree
+from classy_gc.commands.parser import COMMANDS, command_parser, command_tree
 from classy_gc.files import no_room
 
 
@@ -21,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where a locale lacks ± or −
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv else ""
     parser, parsers = command_tree()
@@ -29,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command_parser(command).parse_args(argv[1:])
         # Imported only now, so that --help and errors do not wait for torch.
-        module = importlib.import_module(f"classy_gc.commands.{command.replace('-', '_')}")
+        name = COMMANDS[command].module or command.replace("-", "_")
+        module = importlib.import_module(f"classy_gc.commands.{name}")
         code = module.main(argv[1:])
         sys.stdout.flush()
         return code

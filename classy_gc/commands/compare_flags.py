@@ -46,8 +46,22 @@ def _seeds(flag: str) -> range:
         raise argparse.ArgumentTypeError(message) from None
 
 
+def _contrast(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--contrast",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="ARM",
+        help="also compare the second of two arms with the first; of four arms, whether the "
+        "fourth gains more over the third than the second over the first; can be repeated. In a "
+        "summary an arm is 'FOLDER: ARM'",
+    )
+
+
 def add_compare_summary_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a comparison")
+    _contrast(parser)
     add_picture_flag(parser, "summary.png")
 
 
@@ -113,15 +127,7 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
         help="also say how many seeds a difference of this size would need, in percentage points "
         "of an accuracy, else in the unit of what is compared",
     )
-    add(
-        "--contrast",
-        action="append",
-        nargs="+",
-        default=[],
-        metavar="ARM",
-        help="also compare the second of two arms with the first; of four arms, whether the "
-        "fourth gains more over the third than the second over the first; can be repeated",
-    )
+    _contrast(parser)
     add(
         "--jobs",
         type=int,

@@ -31,6 +31,7 @@ class Command(NamedTuple):
     help: str
     description: str
     add_flags: Callable[[Parser], None]
+    module: str = ""  #: where it lies, if elsewhere
 
 
 COMMANDS = {
@@ -69,6 +70,7 @@ COMMANDS = {
         "draw the differences of several comparisons as one picture",
         "Draws the differences of several comparisons as one picture.",
         compare_flags.add_compare_summary_flags,
+        "compare.summary",
     ),
     "schedules": Command(
         "draw the schedules of configs as one picture",

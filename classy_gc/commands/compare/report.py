@@ -53,13 +53,13 @@ def text(results: Mapping[str, Any]) -> str:
     for baseline in dict.fromkeys(arm["baseline"] for arm in arms if arm["baseline"]):
         lines.append(f"against {baseline}:")
         for arm in (a for a in arms if a["baseline"] == baseline):
-            lines += [f"  {arm['name']}: {arm['verdict']}", *_details(arm, headline)]
+            lines += [f"  {arm['name']}: {arm['verdict']}", *details(arm, headline)]
     for contrast in results.get("contrasts", []):
         first, other, *rest = contrast["arms"]
         name = f"{other} against {first}"
         if rest:
             name = f"gain of {rest[1]} over {rest[0]}, less that of {other} over {first}"
-        lines += [f"{name}: {contrast['verdict']}", *_details(contrast, headline)]
+        lines += [f"{name}: {contrast['verdict']}", *details(contrast)]
     if results["comparisons"]:
         lines.append(
             f"(…) is the smallest difference that so many seeds find in {POWER:.0%} of all cases, "
@@ -96,8 +96,8 @@ def epochs_text(arm: Mapping[str, Any]) -> str:
     return f"{'never' if median is None else format(median, 'g')} ({reached})"
 
 
-def _details(compared: Mapping[str, Any], headline: str) -> list[str]:
-    """Lines below a verdict."""
+def details(compared: Mapping[str, Any], headline: str = "") -> list[str]:
+    """Lines below a verdict; ``headline`` is which of the differences it is about."""
     difference = compared["difference"]
     correlation = difference.get(headline, difference).get("correlation")
     lines = []

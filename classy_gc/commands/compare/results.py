@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from classy_gc.commands.compare.statistics import (
-    Spread,
     disagreement,
+    finite,
     holm,
     paired_difference,
     sign_flip,
@@ -136,7 +136,9 @@ def evaluate(
             "name": arm,
             "baseline": baseline if arm in arms else None,
             "runs": [{"seed": seed, **run} for seed, run in runs[arm].items()],
-            "spread": {m: _spread(values(arm, m))._asdict() for m in averaged},
+            "spread": {
+                m: spread(list(finite(values(arm, m)).values()))._asdict() for m in averaged
+            },
         }
         if target:
             entry[EPOCHS] = _reached(list(values(arm, EPOCHS).values()))
@@ -159,11 +161,6 @@ def evaluate(
             "contrasts": [{"arms": names, **told[names]} for names in compared[len(arms) :]],
         }
     )
-
-
-def _spread(values: Mapping[int, float]) -> Spread:
-    """Of the runs that have a number."""
-    return spread([value for value in values.values() if math.isfinite(value)])
 
 
 def tell(

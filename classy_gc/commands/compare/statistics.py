@@ -57,6 +57,16 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(n, mean, float(np.std(values, ddof=1)) if n > 1 else None)
 
 
+def finite(values: Mapping[int, float | None]) -> dict[int, float]:
+    """Seed: value of the runs that have a number.
+
+    Example:
+        >>> finite({0: 1.0, 1: float("nan"), 2: None})
+        {0: 1.0}
+    """
+    return {k: x for k, x in values.items() if x is not None and math.isfinite(x)}
+
+
 def paired_difference(
     first: Mapping[int, float], other: Mapping[int, float], comparisons: int = 1
 ) -> Difference:
@@ -81,8 +91,8 @@ def paired_difference(
         >>> paired_difference({0: 1.0, 1: 2.0}, {1: 2.5, 2: 7.0})[:3]
         (1, 0.5, None)
     """
+    first, other = finite(first), finite(other)
     pairs = [(other[seed], first[seed]) for seed in sorted({*first} & {*other})]
-    pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
     if not pairs:
         return Difference(0)
     n, differences = len(pairs), [b - a for b, a in pairs]
@@ -123,8 +133,8 @@ def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float |
     """
     from scipy.stats import permutation_test
 
+    first, other = finite(first), finite(other)
     differences = np.array([other[seed] - first[seed] for seed in sorted({*first} & {*other})])
-    differences = differences[np.isfinite(differences)]
     if not len(differences):
         return None
     test = permutation_test(

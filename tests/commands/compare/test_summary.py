@@ -1,0 +1,178 @@
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from scipy import stats
+
+from classy_gc.commands import main
+from classy_gc.commands.compare.results import evaluate
+from classy_gc.commands.compare.summary import picture, read, summarize
+from classy_gc.commands.compare_flags import Target
+from classy_gc.plots import COLORS
+
+
+def write(name, differences, meter="top_1", folder=Path(), target=None):
+    """The results of a comparison whose arms differ so, seed by seed."""
+
+    def log(accuracy):
+        meters = {"accuracy": {meter: accuracy}}
+        common = {"epoch": 1.0, "loss": 0.5, "seconds": 1.0, "options": {}}
+        return [{"phase": "test", "meters": meters, **common}]
+
+    phases = {
+        "off": {seed: log(0.5 + 0.01 * seed) for seed in range(len(differences))},
+        "on": {seed: log(0.5 + 0.01 * seed + d) for seed, d in enumerate(differences)},
+    }
+    results = evaluate(dict.fromkeys(phases, "off"), phases, len(differences), target)
+    (folder / name).mkdir()
+    (folder / name / "results.json").write_text(json.dumps({**results, "failed": []}))
+
+
+def summarized(*argv):
+    return main(["compare-summary", *argv, "--output", "all.png"])
+
+
+def test_it_prints_and_draws_every_difference(here, capsys):
+    write("helps", [0.02, 0.021, 0.022])
+    write("noise", [0.02, -0.02, 0.01])
+    write("one", [0.01])
+    assert summarized("helps", "noise", "one") == 0
+    printed = capsys.readouterr().out
+    _, off, first, _, second, _, third, _, together, told, last = printed.splitlines()
+    assert re.match(r"helps +off +51.00 ± 1.00 % +– +– +no target +3 of 3  the baseline", off)
+    assert re.search(r" on +53.10 ± 1.10 % .* 3 of 3  \+2.10 points \[\+1.85, \+2.35\]", first)
+    assert "more than noise" in first
+    assert "cannot be told from noise" in second
+    assert "one pair has no interval" in third
+    assert together == "more than noise among all 2 differences together, p after Holm:"
+    assert re.fullmatch(r"helps: on against off 0.00\d+", told)
+    assert last == "written to all.png"
+    image = (imread("all.png")[..., :3] * 255).astype(int)
+    for color in (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2):
+        assert (abs(image - color).max(axis=-1) < 6).sum() > 50
+
+
+def test_what_has_no_interval_is_open_and_what_has_no_results_is_named(here):
+    write("one", [0.01])
+    write("same", [0.01, 0.01])
+    write("none", [math.nan, math.nan])
+    write("some", [0.01, math.nan, 0.03])
+    (axes,) = picture(summarize(read([Path(x) for x in ("one", "same", "none", "some")]), [])).axes
+    _, one, same, interval, some = axes.lines
+    assert [x.get_fillstyle() for x in (one, same, some)] == ["none", "none", "full"]
+    assert one.get_xdata() == pytest.approx([1.0])  # points
+    assert len(interval.get_xdata()) == 2
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[0] == "one: on against off"
+    assert labels[2] == "some: on against off (2 of 3 runs)"
+    assert len(labels) == 3
+    assert "without results: none: on against off" in axes.get_xlabel()
+
+
+def test_color_is_what_stands_after_holm_among_all(here):
+    """Each alone has p = 0.04; together neither stands."""
+    differences = [0.01, 0.013, 0.019]
+    for name in "ab":
+        write(name, differences)
+    alone = picture(summarize(read([Path("a")]), []))
+    (scaled,) = json.loads(Path("b/results.json").read_text())["arms"][1:]
+    assert 0.025 < scaled["holm_p"] < 0.05
+    assert alone.axes[0].lines[-1].get_color() == COLORS[1]
+    results = json.loads(Path("b/results.json").read_text())
+    for run in results["arms"][0]["runs"]:  # or it would hold the same results
+        run["seconds"] += 1
+    Path("b/results.json").write_text(json.dumps(results))
+    together = picture(summarize(read([Path("a"), Path("b")]), []))
+    assert {line.get_color() for line in together.axes[0].lines[1:]} == {COLORS[0]}
+
+
+def test_units_do_not_depend_on_the_order_of_folders(here, capsys):
+    write("shares", [0.01, 0.02])
+    write("large", [1.0, 1.0])
+    texts = []
+    for folders in (("shares", "large"), ("large", "shares")):
+        assert summarized(*folders) == 0
+        texts.append(sorted(re.findall(r"shares +on .*", capsys.readouterr().out)))
+    assert "points" not in texts[0][0]
+    assert texts[0] == texts[1]
+
+
+def test_never_reached_and_no_target_are_told_apart(here, capsys):
+    write("none", [0.1, 0.2])
+    write("never", [0.1, 0.2], target=Target("accuracy/top_1", 0.99))
+    assert summarized("none", "never") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"none +on .* no target ", printed)
+    assert re.search(r"never +on .* never \(0\) ", printed)
+
+
+def test_names_that_are_the_same_and_files_in_place_of_folders(here, capsys):
+    for folder in ("x", "y"):
+        Path(folder).mkdir()
+        write("sgd", [0.01 + 0.01 * (folder == "y"), 0.02], folder=Path(folder))
+    assert summarized("x/sgd/results.json", "y/sgd") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^x/sgd +on ", printed, re.M)
+    assert re.search(r"^y/sgd +on ", printed, re.M)
+
+
+def test_folders_with_and_without_a_meter_have_a_table_each(here, capsys):
+    write("with", [0.01, 0.02])
+    write("other", [0.01, 0.02], "top_5")
+    assert summarized("with", "other") == 0
+    printed = capsys.readouterr().out
+    assert "final test accuracy/top_1" in printed
+    assert "final test accuracy/top_5" in printed
+    figure = picture(summarize(read([Path("with"), Path("other")]), []))
+    assert len(figure.axes) == 2
+
+
+def test_interactions_between_folders(here, capsys):
+    """The gain at b is 0.02, 0.03 and 0.04 larger."""
+    write("a", [0.01, 0.01, 0.01])
+    write("b", [0.03, 0.04, 0.05])
+    names = ["a: off", "a: on", "b: off", "b: on"]
+    assert summarized("a", "b", "--contrast", *names) == 0
+    printed = capsys.readouterr().out
+    assert "gain of b: on over b: off, less that of a: on over a: off: +3.00 points" in printed
+    p = stats.ttest_1samp([0.02, 0.03, 0.04], 0).pvalue
+    (row,) = [
+        r
+        for _, rows in summarize(read([Path("a"), Path("b")]), [names]).values()
+        for r in rows
+        if not r.cells
+    ]
+    assert row.difference.p == pytest.approx(p)
+
+
+def test_names_are_text(here):
+    write("cost_$_a$", [0.01, 0.02])
+    assert summarized("cost_$_a$") == 0
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (["nothing"], "nothing has no results.json of classy-gc compare"),
+        (["a", "./a"], "hold the same results, and would count twice"),
+        (["a", "copy"], "a and copy hold the same results, and would count twice"),
+        (["broken"], "broken/results.json is not of classy-gc compare"),
+        (["a", "--output", "a.pdf"], "--output must be the path of a .png file"),
+        (["a", "--contrast", "a: off", "a: onn"], "'a: onn' in --contrast, did you mean 'a: on'"),
+    ],
+)
+def test_bad_input_is_one_line(folders, words, here, capsys):
+    write("a", [0.1, 0.2])
+    shutil.copytree("a", "copy")
+    Path("broken").mkdir()
+    Path("broken/results.json").write_text('{"headline": "x"}')
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare-summary", *folders])
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
+    assert not list(here.glob("*.png"))
