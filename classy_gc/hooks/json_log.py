@@ -115,13 +115,13 @@ def _is_over(line: bytes, task: Any) -> bool:
     """Whether a task that starts now has behind it what a line tells of."""
     try:
         record = json.loads(line)
-    except ValueError:  # cut short by a full disk
-        return False
-    if record["kind"] != "phase":
-        return True
-    # An epoch is trained first, then tested.
-    done = trained_epochs(task), not task.train
-    return (record["epoch"], record["phase"] == "test") <= done
+        if record["kind"] != "phase":
+            return True
+        # An epoch is trained first, then tested.
+        done = trained_epochs(task), not task.train
+        return (record["epoch"], record["phase"] == "test") <= done
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False  # cut short by a full disk, or of somebody else
 
 
 def as_json(value: Any) -> Any:

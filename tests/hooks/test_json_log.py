@@ -84,6 +84,17 @@ def test_a_phase_trained_again_after_a_kill_has_one_line(tmp_path):
         assert phases(lines) == ALL[3:]
 
 
+@pytest.mark.parametrize(
+    "line", ["null", "123", '"text"', "[]", "{}", '{"kind": "phase", "epoch": "x"}', "[" * 10_000]
+)
+def test_a_line_that_is_no_record_goes_as_a_run_resumes(tmp_path, line):
+    trained(tmp_path, epochs=1)
+    (tmp_path / "log.jsonl").write_text(f"{line}\n" * 3)
+    _, lines = trained(tmp_path, tmp_path / "checkpoints" / "model_phase-0_end.torch", epochs=2)
+    assert phases(lines) == [("test", 1), ("train", 2), ("test", 2)]
+    assert {line["kind"] for line in lines} == {"phase", "note"}
+
+
 def test_a_run_from_the_beginning_starts_anew_and_a_test_only_run_appends(tmp_path):
     trained(tmp_path, epochs=1)
     _, lines = trained(tmp_path, epochs=1)
