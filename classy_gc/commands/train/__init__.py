@@ -43,6 +43,7 @@ from classy_gc.commands.train.hooks import Output, set_hooks
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.commands.train.last_batch import warn_of_last_batch
 from classy_gc.commands.train.ranks import Ranks
+from classy_gc.commands.train.threads import take_threads
 from classy_gc.configuration.build import label_hooks
 from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config
@@ -101,7 +102,7 @@ def _start(task: ClassyTask, output: Output, start_hooks: Callable[[], None]) ->
     """In place of a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
     if not getattr(task, "test_only", False) and task.checkpoint_dict:
         check_optimizer(task.optimizer.optimizer)
-    try_batches(task)
+    take_threads(task, lambda: try_batches(task))
     if not getattr(task, "test_only", False):
         if task.checkpoint_dict:
             check_progress(task)
