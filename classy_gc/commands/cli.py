@@ -1,16 +1,26 @@
-"""``classy-gc COMMAND …``: one module or package a command, and one tree of flags."""
+"""``classy-gc COMMAND …``: flags are read once, and errors become one line and an exit code."""
 
 from __future__ import annotations
 
-import importlib
 import io
+import logging
 import os
 import select
 import sys
 from collections.abc import Sequence
 
-from classy_gc.commands.parser import COMMANDS, command_parser, command_tree
+from classy_gc.commands.parser import build_parser
+from classy_gc.configuration.errors import user_error
+from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import no_room
+
+
+class CommandError(Exception):
+    """Ends a command with its text on one line, where it has one, and an exit code."""
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,38 +31,50 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        SystemExit: for bad flags, or what a config or a file is at fault for, with code 2 after
+            one line on stderr; after Ctrl-C with 130.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where a locale lacks ± or −
-    argv = list(sys.argv[1:] if argv is None else argv)
-    command = argv[0] if argv else ""
-    parser, parsers = command_tree()
-    if command not in parsers:
-        parser.parse_args(argv)  # which ends here
+    args, unknown = build_parser().parse_known_args(argv)
+    parser, run = args.parser, args.run
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    del args.parser, args.run
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    import_from_current_folder()
     try:
-        command_parser(command).parse_args(argv[1:])
-        # Imported only now, so that --help and errors do not wait for torch.
-        name = COMMANDS[command].module or command.replace("-", "_")
-        module = importlib.import_module(f"classy_gc.commands.{name}")
-        code = module.main(argv[1:])
+        code = run(args)
         sys.stdout.flush()
         return code
-    except ModuleNotFoundError as error:
-        if error.name != "classy_vision":
-            raise
-        parser.error(f"{command} needs Classy Vision: pip install classy-vision")
-    except KeyboardInterrupt:
-        parser.exit(130, f"{parser.prog} {command}: interrupted\n")
-    except OSError as error:
-        # That nobody reads stdout on, as under `| head`, is no error; another broken pipe is one.
-        stdout = select.poll()
-        stdout.register(sys.stdout.fileno(), 0)
-        unread = isinstance(error, BrokenPipeError) and stdout.poll(0)
+    except KeyboardInterrupt as error:
+        parser.exit(130, f"{parser.prog}: {error or 'interrupted'}\n")
+    except CommandError as error:
+        text = str(error)
+        parser.exit(error.code, f"{parser.prog}: error: {text}\n" if text else None)
+    except Exception as error:
+        if _is_unread(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         full = no_room(error)
-        if not (unread or full):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
         if full:
-            parser.exit(1, f"{parser.prog} {command}: error: {full}\n")
-        return 0
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
+            parser.exit(1, f"{parser.prog}: error: {full}\n")
+        if isinstance(error, ModuleNotFoundError) and error.name == "classy_vision":
+            parser.error("it needs Classy Vision: pip install classy-vision")
+        own = isinstance(error, ValueError) or hasattr(error, "section")
+        if not own or getattr(args, "debug", False):
+            raise
+        parser.error(user_error(error, getattr(args, "config", None)))
+
+
+def _is_unread(error: Exception) -> bool:
+    """Whether nobody reads stdout, as under ``| head``; another broken pipe is an error."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    stdout = select.poll()
+    stdout.register(sys.stdout.fileno(), 0)
+    return bool(stdout.poll(0))

@@ -3,47 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
-from typing import NamedTuple
 
+from classy_gc.commands.flag_types import integer, output_path, seeds, target
 from classy_gc.commands.flags import add_config_flag, add_picture_flag
-
-
-class Target(NamedTuple):
-    """Value of a test meter whose first epoch is wanted."""
-
-    meter: str
-    value: float
-    lower: bool = False  #: less of the meter is better
-
-
-def _target(flag: str) -> Target:
-    meter, _, value = flag.rpartition("=")
-    try:
-        lower = meter.endswith("<")
-        target = Target(meter.removesuffix("<").removesuffix(">"), float(value), lower)
-        if not target.meter or not math.isfinite(target.value):
-            raise ValueError
-        return target
-    except ValueError:
-        message = (
-            f"{flag!r} must be METER=NUMBER, such as accuracy/top_1=0.97, or METER<=NUMBER where "
-            "lower is better"
-        )
-        raise argparse.ArgumentTypeError(message) from None
-
-
-def _seeds(flag: str) -> range:
-    first, dash, last = flag.partition("-")
-    try:
-        seeds = range(int(first), int(last) + 1) if dash else range(int(first))
-        if not seeds or not (flag.replace("-", "", 1).isdigit() and seeds[-1] < 2**32):
-            raise ValueError
-        return seeds
-    except ValueError:
-        message = f"{flag!r} must be a number of seeds >= 1, or a range such as 100-102"
-        raise argparse.ArgumentTypeError(message) from None
 
 
 def _contrast(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +55,7 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--seeds",
-        type=_seeds,
+        type=seeds,
         default=range(5),
         metavar="N",
         help="train with 0 … N-1, or with a range such as 100-102 (default 5)",
@@ -106,15 +69,15 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--confirm",
-        type=_seeds,
+        type=seeds,
         metavar="SEEDS",
         help="then train with these fresh seeds at the best value of each arm, and compare on the "
         "test images",
     )
-    add("--output_folder", type=Path, required=True, help="of the runs and the results")
+    add("--output_folder", type=output_path, required=True, help="of the runs and the results")
     add(
         "--target",
-        type=_target,
+        type=target,
         metavar="METER=VALUE",
         help="also count the epochs until a test meter has this value, such as "
         "accuracy/top_1=0.97; the meter is then the one that is compared. METER<=VALUE where lower "
@@ -130,7 +93,7 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     _contrast(parser)
     add(
         "--jobs",
-        type=int,
+        type=integer(1),
         help="runs at a time, each with one torch thread if there are several (default: one a "
         "core; 1 where torch finds CUDA)",
     )

@@ -1,11 +1,18 @@
-"""The flags of every command; nothing here imports torch unless ``train`` is meant."""
+"""The flags of every command; nothing here imports torch."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from classy_gc.configuration.settings import Setting, parse_setting
+from classy_gc.commands.flag_types import (
+    config_file,
+    integer,
+    output_folder,
+    output_path,
+    picture,
+    seed,
+    setting,
+)
 
 #: names of ``--optimizers`` of bench
 ALGORITHMS = ("sgd", "adam", "adamw", "radam", "plain_radam", "rmsprop", "rmsprop_tf")
@@ -15,22 +22,33 @@ DTYPES = ("float32", "float64", "bfloat16")
 MIN_WARMUP = 6
 
 
+#: those of ``classy_train.py``: name, default or type, help
+_STOCK_FLAGS = (
+    ("checkpoint_folder", "", "of checkpoints (default: checkpoints in the output folder)"),
+    ("checkpoint_load_path", "", "a checkpoint to go on from, or its folder"),
+    (
+        "pretrained_checkpoint_path",
+        "",
+        "a checkpoint that a fine-tuning task starts from, or its folder",
+    ),
+    ("show_progress", False, "show a progress bar"),
+    ("skip_tensorboard", False, "write no TensorBoard logs"),
+    ("visdom_server", "", "server of Visdom (default: none)"),
+    ("visdom_port", 8097, "port of that server (default 8097)"),
+    ("profiler", False, "profile training"),
+    ("debug", False, "show tracebacks, and stop in the debugger"),
+    ("ignore_checkpoint_config", False, "let a checkpoint be of another config"),
+    ("image_backend", "PIL", "of torchvision: PIL or accimage (default PIL)"),
+    ("video_backend", "pyav", "of torchvision: pyav or video_reader (default pyav)"),
+    ("distributed_backend", "none", "none, or ddp under torchrun (default none)"),
+)
+
+
 def add_config_flag(parser: argparse.ArgumentParser, help: str, **options: str) -> None:
-    parser.add_argument("--config_file", required=True, help=help, **options)
-    _set(parser)
-
-
-def _setting(text: str) -> Setting:
-    try:
-        return parse_setting(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config_file", type=config_file, required=True, help=help, **options)
     parser.add_argument(
         "--set",
-        type=_setting,
+        type=setting,
         action="append",
         default=[],
         metavar="KEY=VALUE",
@@ -41,18 +59,21 @@ def _set(parser: argparse.ArgumentParser) -> None:
 
 def add_picture_flag(parser: argparse.ArgumentParser, file: str) -> None:
     parser.add_argument(
-        "--output", default=file, metavar="FILE", help="the picture (default %(default)s)"
+        "--output",
+        type=picture,
+        default=file,
+        metavar="FILE",
+        help="the picture (default %(default)s)",
     )
-
-
-def _seed(parser: argparse.ArgumentParser, of: str) -> None:
-    parser.add_argument("--seed", type=int, default=0, help=f"of {of} (default 0)")
 
 
 def add_configs_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="of those to copy (default: list)")
     parser.add_argument(
-        "--output_folder", type=Path, help="to copy into (default: the current one)"
+        "--output_folder", type=output_path, help="to copy into (default: the current one)"
+    )
+    parser.add_argument(
+        "--flatten", action="store_true", help="print one NAME, or a file, merged with its bases"
     )
 
 
@@ -84,17 +105,18 @@ def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--config_file",
+        type=config_file,
         help="a Classy Vision config, of whose training steps to measure GC's share",
     )
-    add("--threads", type=int, help="of torch (default: torch's choice)")
-    add("--steps", type=int, default=30, help="measured rounds (default 30)")
+    add("--threads", type=integer(1), help="of torch (default: torch's choice)")
+    add("--steps", type=integer(1), default=30, help="measured rounds (default 30)")
     add(
         "--warmup",
-        type=int,
+        type=integer(MIN_WARMUP),
         default=10,
         help=f"rounds before those, at least {MIN_WARMUP} (default 10)",
     )
-    add("--output_folder", type=Path, help="(default output_bench_TIME in the current folder)")
+    add("--output_folder", type=output_path, help="(default: output_bench_TIME here)")
 
 
 def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
@@ -131,9 +153,11 @@ def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
         "--min_area", type=float, default=10.0, help="of buildings and courtyards, px² (default 10)"
     )
     parser.add_argument(
-        "--steps", type=int, help="of the optimizer (default: contours 200, skeleton 300)"
+        "--steps", type=integer(0), help="of the optimizer (default: contours 200, skeleton 300)"
     )
-    parser.add_argument("--picture", help=".png of the map and the polygons, before and after")
+    parser.add_argument(
+        "--picture", type=picture, help=".png of the map and the polygons, before and after"
+    )
     parser.add_argument("--truth", help="true polygons; prints how near the found ones are")
     parser.add_argument(
         "--tile",
@@ -147,36 +171,40 @@ def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
 def add_inspect_flags(parser: argparse.ArgumentParser) -> None:
     add_config_flag(parser, "of a classification task")
     parser.add_argument(
-        "--batches", type=int, default=8, help="the mean is over these (default 8; > 0)"
+        "--batches", type=integer(1), default=8, help="the mean is over these (default 8; > 0)"
     )
-    parser.add_argument("--output", default="inspect.png", help="the picture (default %(default)s)")
+    add_picture_flag(parser, "inspect.png")
     parser.add_argument("--checkpoint_load_path", default="", help="to start from (default: none)")
     parser.add_argument(
         "--pretrained_checkpoint_path", default="", help="of a fine_tuning task (default: none)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the weights and the order of the data (default 0)"
+        "--seed", type=seed, default=0, help="of the weights and the order of the data (default 0)"
     )
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
-    # Which imports torch, as nothing else here does.
-    from classy_vision.generic.opts import add_generic_args
-
-    add_generic_args(parser)
-    _set(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    add_config_flag(parser, "a Classy Vision config")
+    for name, default, help in _STOCK_FLAGS:
+        if default is False:
+            add(f"--{name}", action="store_true", help=help)
+        else:
+            add(f"--{name}", type=type(default), default=default, help=help)
+    # Not yet classy_train.py's 5 and 1: no text tears a bar, and a hook of the config wins.
+    add("--log_freq", type=integer(1), help="steps between two lines of the log (default 5)")
+    add("--checkpoint_period", type=integer(1), help="epochs between two (default 1)")
+    add(
         "--seed",
+        type=seed,
         default=0,
-        type=int,
-        help="""of the weights, the order of the data, augmentation and dropout: the same seed
-             on the same machine gives the same weights, bit for bit (default 0)""",
+        help="of the weights, the order of the data, augmentation and dropout: the same seed on "
+        "the same machine gives the same weights, bit for bit (default 0)",
     )
-    parser.add_argument(
+    add(
         "--output_folder",
+        type=output_folder,
         default="",
-        help="""of log.jsonl, curves.png, tensorboard/ and checkpoints/, unless
-             --checkpoint_folder names another (default: output_TIME in the current folder)""",
+        help="of log.jsonl, curves.png, tensorboard/ and checkpoints/, unless --checkpoint_folder "
+        "names another (default: output_TIME in the current folder)",
     )
-    # classy_train.py's 5 and 1, once it is known that nobody gave them; no text tears a bar.
-    parser.set_defaults(log_freq=None, checkpoint_period=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +12,14 @@ import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import ClassificationTask
 
-from classy_gc.commands.checks import check_least, check_picture, check_seed, show_progress
-from classy_gc.commands.parser import command_parser, one_line_errors
+from classy_gc.commands.progress import show_progress
 from classy_gc.commands.seeded_task import build_seeded_task
 from classy_gc.commands.train.checkpoints import loading, set_checkpoints
+from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
+from classy_gc.configuration.trial import label_steps
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.core.measures import gradient_norms, ratios
-from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import atomic_write
 from classy_gc.hooks.gc_monitor import named_parameters
 from classy_gc.options import registered_name
@@ -56,14 +55,8 @@ def _removed(rows: Sequence[Row]) -> float | None:
     return None if ratio is None else ratio**2
 
 
-def _check_args(args: argparse.Namespace) -> None:
-    check_least(args, batches=1)
-    check_seed(args)
-    check_picture(args.output)
-
-
 def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
-    config = load_config(args.config_file, args.set)
+    config = args.config = load_config(args.config_file, args.set)
     if config.get("test_only", False):
         raise ValueError(f"{args.config_file}: test_only is true, so there are no gradients")
     # No hook may write anything, and the test data need not be there.
@@ -72,7 +65,7 @@ def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
     set_checkpoints(args, config, task)
     if not isinstance(task, ClassificationTask):
         raise ValueError(f"{args.config_file}: {config['name']!r} is not a classification task")
-    with loading(task, args.config_file):
+    with section(), loading(task, args.config_file):
         task.prepare()
     # From the first phase, also where a checkpoint comes from the last.
     task.phase_idx = task.train_phase_idx = -1
@@ -110,6 +103,7 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
         if p.requires_grad and ineligible_reason(p) is None
     }
     norms = {name: torch.zeros(2) for name in with_rows}
+    label_steps(task)
     task.run_optimizer = functools.partial(_backward, task)
     done = 0
     try:
@@ -239,22 +233,17 @@ def _how_to_turn_on(task: ClassificationTask) -> str:
     return f"optimizer {name!r} has no GC; {other!r} with use_gc true has"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Prints a line a parameter, and draws the picture; trains and saves nothing.
 
     Args:
-        argv: the flags (default: None, those of the process).
+        args: the flags.
 
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    parser = command_parser("inspect")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    import_from_current_folder()
-    with one_line_errors(parser):
-        _check_args(args)
-        task = _prepared_task(args)
+    task = _prepared_task(args)
+    with section():
         rows, batches = inspect_task(task, args.batches)
     of_batches = (
         f"mean over {batches} batch{'es' * (batches != 1)} of {task.get_global_batchsize()}"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+import argparse
 
-from classy_gc.commands.parser import command_parser, one_line_errors
 from classy_gc.configuration.build import build_task
+from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
-from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.optim.param_scheduler.lengths import with_shares
 from classy_gc.tasks.param_group_table import param_group_table
 
@@ -25,27 +23,23 @@ _NO_DATA = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Prints a row a parameter, and trains nothing; the data need not be there.
 
     Args:
-        argv: the flags (default: None, those of the process).
+        args: the flags.
 
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    parser = command_parser("param-groups")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    import_from_current_folder()
-    with one_line_errors(parser):
-        config = load_config(args.config_file, args.set)
-        train = dict(_NO_DATA)
-        train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)
-        config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
-        config |= {"use_gpu": False, "amp_args": None}
-        # How long a warm-up in steps is, only the data would tell.
+    config = args.config = load_config(args.config_file, args.set)
+    train = dict(_NO_DATA)
+    train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)
+    config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
+    config |= {"use_gpu": False, "amp_args": None}
+    # How long a warm-up in steps is, only the data would tell.
+    with section("optimizer"):
         config["optimizer"] = with_shares(config["optimizer"], config["num_epochs"])
-        table = param_group_table(build_task(config))
-    print(table)
+    with section():
+        print(param_group_table(build_task(config)))
     return 0

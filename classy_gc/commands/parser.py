@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import importlib
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from classy_gc.commands import compare_flags, flags
@@ -22,11 +22,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints the message to stderr, on one line, and exits with code 2."""
         message = " ".join(map(str.strip, message.splitlines()))
+        flag, _, text = message.removeprefix("argument ").partition(": ")
+        if text.startswith(flag) or flag == "--config_file":
+            message = text  # which says it all
+        elif message.startswith("argument --"):
+            own = not text.startswith(("invalid ", "expected ", "not allowed "))
+            message = f"{flag} {text}" if own else f"{flag}: {text}"
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 class Command(NamedTuple):
-    """A command: the module of its name, with ``_`` for ``-``, has ``main(argv)``."""
+    """A command: the module of its name, with ``_`` for ``-``, has ``run(args)``."""
 
     help: str
     description: str
@@ -92,49 +98,38 @@ COMMANDS = {
 }
 
 
-def command_tree(command: str = "") -> tuple[Parser, dict[str, Parser]]:
-    """The parser of ``classy-gc``, and that of each command.
+def command_parser(command: str, parser: Parser | None = None) -> Parser:
+    """The parser of one command, with its flags.
 
     Args:
-        command: the one whose flags are wanted (default: none). Those of the others are left out.
+        command: its name.
+        parser: to add them to (default: a new one).
 
     Example:
-        >>> parser, _ = command_tree("compare-summary")
-        >>> parser.parse_args(["compare-summary", "a", "b"]).output
+        >>> command_parser("inspect").get_default("batches")
+        8
+    """
+    parser = parser or Parser(prog=f"classy-gc {command}")
+    COMMANDS[command].add_flags(parser)
+
+    def run(args: argparse.Namespace) -> int:
+        # Imported only now, so that --help and errors do not wait for torch.
+        name = COMMANDS[command].module or command.replace("-", "_")
+        return importlib.import_module(f"classy_gc.commands.{name}").run(args)
+
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def build_parser() -> Parser:
+    """The parser of ``classy-gc``, with all commands.
+
+    Example:
+        >>> build_parser().parse_args(["compare-summary", "a", "b"]).output
         'summary.png'
     """
     parser = Parser(prog="classy-gc", description="Gradient centralization for Classy Vision.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    parsers = {
-        name: commands.add_parser(name, help=x.help, description=x.description)
-        for name, x in COMMANDS.items()
-    }
-    if command in COMMANDS:
-        COMMANDS[command].add_flags(parsers[command])
-    return parser, parsers
-
-
-def command_parser(command: str) -> Parser:
-    """The parser of one command, with its flags."""
-    return command_tree(command)[1][command]
-
-
-@contextmanager
-def one_line_errors(parser: Parser) -> Iterator[None]:
-    """Ends the command with one line where the config or a flag is at fault.
-
-    Args:
-        parser: of the command.
-
-    Example:
-        >>> with one_line_errors(Parser(prog="classy-gc")):
-        ...     raise ValueError("--batches must be an integer >= 1, not 0")
-        Traceback (most recent call last):
-        SystemExit: 2
-    """
-    try:
-        yield
-    except Exception as error:
-        from classy_gc.configuration.errors import user_error
-
-        parser.error(user_error(error))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, x in COMMANDS.items():
+        command_parser(name, commands.add_parser(name, help=x.help, description=x.description))
+    return parser

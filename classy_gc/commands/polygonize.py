@@ -6,11 +6,8 @@ import argparse
 import importlib.util
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from classy_gc.commands.checks import check_least, check_picture
-from classy_gc.commands.parser import command_parser
 from classy_gc.files import atomic_write
 
 _NEEDED = ("shapely", "skimage", "scipy", "PIL", "rasterio", "pyogrio")
@@ -26,11 +23,8 @@ def _check_flags(args: argparse.Namespace) -> None:
     for flag, (fine, rule) in ranges.items():
         if not fine:
             raise ValueError(f"--{flag} must {rule}, not {getattr(args, flag)}")
-    check_least(args, steps=0)
     if args.method == "contours" and args.edges:
         raise ValueError("--edges goes with --method skeleton, not contours")
-    if args.picture:
-        check_picture(args.picture, "--picture")
     inputs = (args.map, args.edges, args.frame_field, args.truth)
     read = {Path(path).resolve() for path in inputs if path}
     for flag in ("output", "picture"):
@@ -49,34 +43,20 @@ def _check_device(name: str) -> None:
         raise ValueError(f"--device {name}: {reason}") from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Polygons of the buildings in a map of probabilities, written to a file.
 
     Args:
-        argv: the flags (default: None, those of the process).
+        args: the flags.
 
     Returns:
         0. Bad input exits with code 2 and one line on stderr, and nothing is written.
     """
-    parser = command_parser("polygonize")
-    args = parser.parse_args(argv)
     if not all(map(importlib.util.find_spec, _NEEDED)):
-        parser.error("polygons need more packages: pip install 'classy-gc[polygons]'")
-    # Imported only now, so that `--help` does not wait for it.
-    from classy_gc.polygons.maps import InputError
-
-    try:
-        _check_flags(args)
-        _check_device(args.device)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        return _run(args)
-    except InputError as error:
-        parser.error(" ".join(str(error).split()))
-
-
-def _run(args: argparse.Namespace) -> int:
+        raise ValueError("polygons need more packages: pip install 'classy-gc[polygons]'")
+    _check_flags(args)
+    _check_device(args.device)
+    # Imported only now, so that bad flags do not wait for it.
     from classy_gc.polygons import files, maps
     from classy_gc.polygons.metrics import measure, table
     from classy_gc.polygons.picture import picture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,8 @@ from classy_vision.dataset import build_dataset
 from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.optim.param_scheduler import UpdateInterval
 
-from classy_gc.commands.checks import check_picture
-from classy_gc.commands.parser import command_parser, one_line_errors
+from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
-from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import atomic_write
 from classy_gc.optim.param_scheduler.lengths import with_shares
 from classy_gc.plots import new_figure, plain, tidy
@@ -99,30 +97,22 @@ def _figure(curves: Sequence[tuple[str, tuple[np.ndarray, dict[str, np.ndarray]]
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Draws the schedules of configs as one picture, prints their values, and trains nothing.
 
     Args:
-        argv: the flags (default: None, those of the process).
+        args: the flags.
 
     Returns:
         0. Bad input exits with code 2 and one line on stderr, and nothing is written.
     """
-    parser = command_parser("schedules")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    import_from_current_folder()
     curves = []
-    with one_line_errors(parser):
-        check_picture(args.output)
-        for path in args.config_file:
-            config = load_config(path, args.set)
-            try:
-                curves.append((Path(path).stem, schedules(config)))
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
-        with atomic_write(Path(args.output)) as file:
-            _figure(curves).savefig(file, format="png", dpi=150)
+    for path in args.config_file:
+        config = args.config = load_config(path, args.set)
+        with section("optimizer"):
+            curves.append((Path(path).stem, schedules(config)))
+    with atomic_write(Path(args.output)) as file:
+        _figure(curves).savefig(file, format="png", dpi=150)
     for title, (epochs, options) in curves:
         print(_table(title, epochs, options), end="\n\n")
     print(args.output)

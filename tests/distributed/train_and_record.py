@@ -6,7 +6,7 @@ import torch
 from classy_vision.generic.distributed_util import get_rank
 from classy_vision.hooks import ClassyHook, register_hook
 
-from classy_gc.commands.train import main
+from classy_gc.commands import main
 
 
 @register_hook("recorded_weights")
@@ -36,4 +36,4 @@ class RecordedWeights(ClassyHook):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,8 @@ from classy_gc.commands.bench.algorithms import ALGORITHMS, build_parameters, bu
 from classy_gc.commands.bench.measure import measure_steps, steps_table
 from classy_gc.commands.bench.plot import plot_steps
 from classy_gc.commands.bench.training import measure_training, training_table
-from classy_gc.commands.checks import check_least, check_output_folder, show_progress
-from classy_gc.commands.flags import MIN_WARMUP
-from classy_gc.commands.parser import command_parser
-from classy_gc.configuration.errors import user_error
+from classy_gc.commands.progress import show_progress
+from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
 
 
@@ -55,7 +52,6 @@ def _machine(device: torch.device) -> dict[str, Any]:
 
 def _check_args(args: argparse.Namespace) -> None:
     """Refuses what is wrong and fills in defaults."""
-    check_least(args, steps=1, warmup=MIN_WARMUP, threads=1)
     if not importlib.util.find_spec("matplotlib"):
         raise ValueError("bench.png needs matplotlib: pip install 'classy-gc[examples]'")
     defaults = {"model": "resnet50", "device": "cpu", "dtype": "float32"}
@@ -77,40 +73,34 @@ def _check_args(args: argparse.Namespace) -> None:
         build_variants(name, [torch.nn.Parameter(torch.ones(2, 2))])
     if args.output_folder is None:
         args.output_folder = Path(f"output_bench_{datetime.now().isoformat()}")
-    check_output_folder(args.output_folder)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Measures, prints a table, and writes ``bench.json``, and ``bench.png`` of single steps.
 
     Args:
-        argv: the flags (default: None, those of the process).
+        args: the flags.
 
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    parser = command_parser("bench")
-    args = parser.parse_args(argv)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # What Kineto logs of each profile would end up between the rows of progress.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     torch.manual_seed(0)
+    _check_args(args)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
     try:
-        _check_args(args)
-        if args.threads is not None:
-            torch.set_num_threads(args.threads)
         if args.config_file is None:
             report, table, what = _measure_optimizers(args)
         else:
-            report = measure_training(load_config(args.config_file), args, show_progress)
+            args.config = load_config(args.config_file)
+            with section():
+                report = measure_training(args.config, args, show_progress)
             table, what = training_table(report), args.config_file
-    except Exception as error:
+    finally:
         show_progress("")
-        where = (
-            f"{args.config_file}: " if args.config_file and Path(args.config_file).is_file() else ""
-        )
-        parser.error(f"{where}{user_error(error)}")
-    show_progress("")
     machine = _machine(torch.device(args.device))
     report = {"steps": args.steps, "warmup": args.warmup, "machine": machine, **report}
     title = (

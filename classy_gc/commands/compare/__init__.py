@@ -15,17 +15,14 @@ import csv
 import functools
 import importlib.util
 import json
-import logging
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from classy_gc.commands.checks import check_least
 from classy_gc.commands.compare.arms import Arm, build_arms, families
 from classy_gc.commands.compare.axes import parse_axes, value_text
 from classy_gc.commands.compare.folder import opened, runs_in
@@ -44,8 +41,6 @@ from classy_gc.commands.compare.sweep import (
     sweep_text,
 )
 from classy_gc.commands.compare.words import scale
-from classy_gc.commands.parser import command_parser
-from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import atomic_write
 from classy_gc.options import check_known
 
@@ -57,7 +52,6 @@ def _check_args(args: argparse.Namespace) -> None:
     if args.jobs is None:
         cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
         args.jobs = 1 if torch.cuda.is_available() else len(cores(0))
-    check_least(args, jobs=1)
     if args.confirm and not args.sweep:
         raise ValueError("--confirm needs --sweep, which finds what it confirms")
     if args.confirm and {*args.confirm} & {*args.seeds}:
@@ -70,47 +64,39 @@ def _check_args(args: argparse.Namespace) -> None:
         raise ValueError("--contrast names arms, and --sweep finds only later which there are")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Trains, prints what came out, and writes it to files.
 
     Args:
-        argv: the flags (default: None, those of the process).
+        args: the flags.
 
     Returns:
         0, or 1 if a run has failed, or 130 after Ctrl-C. Bad input exits with code 2 and one
         line on stderr, before anything is trained or written.
     """
-    parser = command_parser("compare")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    import_from_current_folder()
     with contextlib.ExitStack() as stack:
-        try:
-            _check_args(args)
-            axes = parse_axes(args.arm, args.vary)
-            varied = [flag.partition("=")[0] for flag in args.vary]
-            if args.effect_of:
-                check_known([args.effect_of], varied, "--effect_of", "key of --vary")
-            arms = build_arms(args.config_file, axes, args.effect_of, args.target, args.set)
-            for names in args.contrast:
-                check_known(names, [arm.name for arm in arms], "--contrast", "arm")
-                if len(names) not in (2, 4):
-                    raise ValueError(f"--contrast must have two arms or four, not {len(names)}")
-            groups, sweep = families(arms), None
-            seeds = {"runs": args.seeds}
-            if args.sweep:
-                keys = [key for axis in axes for choice in axis for key in choice.settings]
-                sweep = parse_sweep(args.sweep, keys)
-                check_sweep(arms, sweep, args.target)
-                seeds = {"sweep": args.seeds, "runs": args.confirm or ()}
-            stack.enter_context(opened(args.output_folder, arms, seeds))
-        except ValueError as error:
-            parser.error(str(error))
+        _check_args(args)
+        axes = parse_axes(args.arm, args.vary)
+        varied = [flag.partition("=")[0] for flag in args.vary]
+        if args.effect_of:
+            check_known([args.effect_of], varied, "--effect_of", "key of --vary")
+        arms = build_arms(args.config_file, axes, args.effect_of, args.target, args.set)
+        for names in args.contrast:
+            check_known(names, [arm.name for arm in arms], "--contrast", "arm")
+            if len(names) not in (2, 4):
+                raise ValueError(f"--contrast must have two arms or four, not {len(names)}")
+        groups, sweep = families(arms), None
+        seeds = {"runs": args.seeds}
+        if args.sweep:
+            keys = [key for axis in axes for choice in axis for key in choice.settings]
+            sweep = parse_sweep(args.sweep, keys)
+            check_sweep(arms, sweep, args.target)
+            seeds = {"sweep": args.seeds, "runs": args.confirm or ()}
+        stack.enter_context(opened(args.output_folder, arms, seeds))
         try:
             return _compare(args, groups, sweep)
         except KeyboardInterrupt:
-            print("interrupted; the same command goes on from here", file=sys.stderr)
-            return 130
+            raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
 
 
 def _compare(

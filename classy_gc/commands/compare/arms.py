@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from classy_gc.commands.compare.axes import Choice
-from classy_gc.commands.compare_flags import Target
+from classy_gc.commands.flag_types import Target
 from classy_gc.commands.train.checkpoints import loading
 from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import user_error

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from classy_gc.commands.checks import check_output_folder
 from classy_gc.commands.compare.arms import Arm
 from classy_gc.commands.compare.runs import Run, read_json
 from classy_gc.files import atomic_write, locked, temporary
@@ -27,7 +26,6 @@ def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]
     """
     plan = {"arms": [{"name": arm.name, "config": arm.config} for arm in arms]}
     file = folder / "comparison.json"
-    check_output_folder(folder)
     label = f"--output_folder {folder}"
     if file.exists():
         old = read_json(file)

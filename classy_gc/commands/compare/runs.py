@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from classy_gc.commands import train
+from classy_gc.commands.cli import main
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.files import atomic_write
 from classy_gc.hooks.phase_record import flat_meters
@@ -37,7 +37,7 @@ from classy_gc.hooks.phase_record import flat_meters
 _POLL_SECONDS = 0.5
 
 # What a run would spend most of its first seconds on; skipped where not installed.
-_ALSO_PRELOADED = ("matplotlib.figure", "sklearn.datasets")
+_ALSO_PRELOADED = ("classy_gc.commands.train", "matplotlib.figure", "sklearn.datasets")
 
 # Kept only where the config has a hook that writes them; there is a last one in any case.
 _CHECKPOINTS = "checkpoints"
@@ -266,7 +266,7 @@ def _train(run: Run, threads: int | None) -> None:
     }
     argv = [text for flag, value in flags.items() for text in (f"--{flag}", str(value))]
     try:
-        sys.exit(train.main([*argv, "--skip_tensorboard"]))
+        sys.exit(main(["train", *argv, "--skip_tensorboard"]))
     except Exception as error:
         traceback.print_exc()
         # The last line of the log, which is what the comparison repeats.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from classy_gc.commands.checks import check_picture
 from classy_gc.commands.compare.report import details, epochs_text
 from classy_gc.commands.compare.results import tell
 from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, finite, holm, spread
 from classy_gc.commands.compare.words import Scale, scale
-from classy_gc.commands.parser import command_parser
 from classy_gc.options import check_known
 from classy_gc.plots import COLORS, new_figure, plain, tidy
 from classy_gc.table import aligned
@@ -182,22 +181,16 @@ def picture(summary: Mapping[str, tuple[Scale, Sequence[Row]]]) -> Any:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Prints a line an arm, and draws how they differ.
 
     Args:
-        argv: the flags (default: None, those of the process).
+        args: the flags.
 
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    parser = command_parser("compare-summary")
-    args = parser.parse_args(argv)
-    try:
-        check_picture(args.output)
-        summary = summarize(read(args.folders), args.contrast)
-    except ValueError as error:
-        parser.error(str(error))
+    summary = summarize(read(args.folders), args.contrast)
     picture(summary).savefig(args.output, dpi=150)
     for headline, (_, rows) in summary.items():
         header = (

@@ -16,7 +16,7 @@ from classy_gc.commands.compare.results import headline_of, lower_is_better, run
 from classy_gc.commands.compare.runs import Run
 from classy_gc.commands.compare.statistics import Spread, spread
 from classy_gc.commands.compare.words import Scale
-from classy_gc.commands.compare_flags import Target
+from classy_gc.commands.flag_types import Target
 from classy_gc.configuration.override import with_settings
 from classy_gc.table import aligned
 

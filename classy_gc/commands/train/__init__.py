@@ -18,7 +18,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from classy_vision.generic.distributed_util import is_primary
@@ -30,7 +30,7 @@ from classy_vision.trainer import DistributedTrainer, LocalTrainer
 from fvcore.common.file_io import PathManager
 from torchvision import set_image_backend, set_video_backend
 
-from classy_gc.commands.checks import check_least, check_seed
+from classy_gc.commands.cli import CommandError
 from classy_gc.commands.parser import command_parser
 from classy_gc.commands.seeded_task import build_seeded_task
 from classy_gc.commands.train.checkpoints import (
@@ -47,8 +47,8 @@ from classy_gc.commands.train.threads import take_threads
 from classy_gc.configuration.build import label_hooks
 from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config
+from classy_gc.configuration.settings import value_text
 from classy_gc.configuration.trial import try_batches
-from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import no_room
 from classy_gc.hooks import JSONLogHook, RollingCheckpointHook, TrainingCurvesHook
 from classy_gc.hooks.phase_record import scheduled_options, trained_epochs
@@ -76,8 +76,6 @@ class _LogFilter(logging.Filter):
 
 def _check_args(args: argparse.Namespace) -> None:
     check_known([args.distributed_backend], _TRAINERS, "--distributed_backend", "value")
-    check_least(args, log_freq=1, checkpoint_period=1)
-    check_seed(args)
     missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in os.environ]
     if args.distributed_backend == "ddp" and missing:
         raise ValueError(
@@ -183,31 +181,30 @@ def _ending(error: BaseException, task: ClassyTask, output: Output) -> str | Non
     return "; ".join(texts) or None
 
 
-def _how_to_go_on(
-    args: argparse.Namespace, parser: argparse.ArgumentParser, task: ClassyTask, output: Output
-) -> str:
+def _how_to_go_on(args: argparse.Namespace, task: ClassyTask, output: Output) -> str:
     checkpoint = _last_checkpoint(task, output)
     if checkpoint is None:
         return "interrupted before the first checkpoint"
+    parser = command_parser("train")
     flags = vars(args) | {"output_folder": str(output.folder), "checkpoint_load_path": checkpoint}
     words = [f"torchrun … -m {__name__}" if "RANK" in os.environ else "classy-gc train"]
+    words += [f"--set {shlex.quote(f'{key}={value_text(v)}')}" for key, v in flags.pop("set")]
     for flag, value in flags.items():
         if value != parser.get_default(flag):
             words.append(f"--{flag}" if value is True else f"--{flag} {shlex.quote(str(value))}")
     return f"interrupted; to go on: {' '.join(words)}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Trains, and prints the final meters, the time, and where the checkpoint lies.
 
     Args:
-        argv: the flags (default: None, those of the process).
+        args: the flags.
 
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    parser = command_parser("train")
-    args = parser.parse_args(argv)
+    given = argparse.Namespace(**vars(args))
     primary = args.distributed_backend != "ddp" or os.environ.get("RANK", "0") == "0"
     _log_to_stderr(logging.INFO if primary else logging.ERROR, args.debug)
     # Each worker of a data loader imports Classy Vision anew, see classy_gc/__init__.py.
@@ -215,7 +212,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "PYTHONWARNINGS",
         "ignore:`torch.jit.script` is deprecated,ignore:The 'torchvision.transforms._",
     )
-    import_from_current_folder()
 
     ranks = task = output = config = None
     try:
@@ -241,10 +237,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:
-        text = "interrupted"
-        if task:
-            text = _how_to_go_on(parser.parse_args(argv), parser, task, output)
-        parser.exit(130, f"{parser.prog}: {text}\n" if primary else None)
+        if not primary:
+            raise CommandError("", 130) from None
+        text = _how_to_go_on(given, task, output) if task else "interrupted"
+        raise KeyboardInterrupt(text) from None
     except Exception as error:
         started = task and output.started
         reason = _ending(error, task, output) if started else user_error(error, config)
@@ -252,9 +248,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         code = 1 if started else 2
         if not (ranks.is_first_to_fail() if ranks else primary):
-            parser.exit(code)
+            raise CommandError("", code) from error
         rank = f"rank {ranks.rank}: " if ranks and ranks.rank else ""
-        parser.exit(code, f"{parser.prog}: error: {rank}{' '.join(reason.split())}\n")
+        raise CommandError(f"{rank}{' '.join(reason.split())}", code) from error
     finally:
         if output:
             output.close()

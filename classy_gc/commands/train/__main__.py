@@ -2,7 +2,7 @@
 
 import sys
 
-from classy_gc.commands.train import main
+from classy_gc.commands import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["train", *sys.argv[1:]]))

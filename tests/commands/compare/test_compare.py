@@ -392,7 +392,7 @@ SYNTHETIC = {"train": {"name": "synthetic_image"}}
         (tiny(), [*GC, "--target", "accuracy/top_5=0.9"], "'accuracy/top_5' in --target.*top_1"),
         (tiny(), [*GC, "--target", "0.9"], "'0.9' must be METER=NUMBER"),
         (tiny(), [*GC, "--target", "accuracy/top_1=nan"], "must be METER=NUMBER"),
-        (tiny(), [*GC, "--seeds", "0"], "--seeds: '0' must be a number of seeds >= 1"),
+        (tiny(), [*GC, "--seeds", "0"], "--seeds '0' must be a number of seeds >= 1"),
         (tiny(), [*GC, "--jobs", "0"], "--jobs must be an integer >= 1, not 0"),
         (tiny(), [*GC, "--output_folder", "tiny.json/x"], "tiny.json is no writable folder"),
         (tiny(), [*GC, "--output_folder", "."], "holds something else than a comparison"),

@@ -9,7 +9,7 @@ from classy_gc.commands.compare.report import rows, text
 from classy_gc.commands.compare.results import evaluate, run_metrics
 from classy_gc.commands.compare.statistics import detectable, paired_difference
 from classy_gc.commands.compare.words import power_sentence, scale, sentence
-from classy_gc.commands.compare_flags import Target
+from classy_gc.commands.flag_types import Target
 
 
 def by_seed(values):

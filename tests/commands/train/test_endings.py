@@ -24,7 +24,9 @@ def test_a_bug_is_one_line_too_and_debug_shows_its_traceback(here, capsys, monke
     with pytest.raises(SystemExit):
         train(short())
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.search("error: dataset.train: AttributeError: .* 'no_such_attribute'", line)
+    assert re.search(
+        "error: config.json: dataset.train: AttributeError: .* 'no_such_attribute'", line
+    )
 
 
 def test_what_fails_in_training_keeps_its_traceback(here, monkeypatch):
