@@ -11,7 +11,7 @@ from scipy import stats
 from classy_gc.commands import main
 from classy_gc.commands.compare.results import evaluate
 from classy_gc.commands.compare.summary import picture, read, summarize
-from classy_gc.commands.compare_flags import Target
+from classy_gc.commands.flag_types import Target
 from classy_gc.plots import COLORS
 
 
