@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -106,6 +107,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             group["betas"] = tuple(group["betas"])
         try:
             self.check_group(group)
+            for name in self.added_defaults:
+                if hasattr(group[name], "item"):  # which a weights-only load would refuse
+                    group[name] = group[name].item()
         except Exception:
             self.param_groups.pop()
             raise
@@ -136,9 +140,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             value = options.get(name, False)
             if name in options and name not in self.added_defaults:
                 raise ValueError(f"{cls} has no option {name} (got {value!r})")
-            # A schedule may give a number.
-            number = isinstance(value, (bool, int, float)) and value == value  # no NaN
-            if isinstance(default, bool) and not number:
+            # A schedule may give a number; numpy's bool is no Real.
+            number = isinstance(value, Real) or type(value).__name__ in ("bool", "bool_")
+            if isinstance(default, bool) and not (number and value == value):  # no NaN
                 raise ValueError(f"Invalid {name} value: {value!r}, must be a bool or a number")
         for name in ("foreach", "differentiable", "capturable") if self.kernel_without_gc else ():
             if options["fused"] and options[name]:

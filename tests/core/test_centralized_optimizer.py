@@ -6,6 +6,7 @@ import io
 import pickle
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import Parameter
@@ -67,6 +68,22 @@ def test_invalid_gc_options_are_refused(cls, name, value):
         optimizer.add_param_group({"params": [one()], name: value})
     assert repr(value) in str(caught.value)
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("value", [np.bool_(True), np.float32(1), np.int64(1)], ids=repr)
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_options_may_be_numpys(cls, value):
+    optimizer = cls([one()], use_gc=value)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    assert torch.load(file)["param_groups"][0]["use_gc"] == 1
+    optimizer.param_groups[0]["use_gc"] = value
+    grads = [[torch.rand(4, 3)]]
+    advance(optimizer, grads)
+    plain = cls([one()], use_gc=True)
+    advance(plain, grads)
+    assert_same(*(x.param_groups[0]["params"] for x in (optimizer, plain)))
 
 
 @pytest.mark.parametrize("name", ["use_gc", "gc_conv_only", "gc_loc"])
@@ -289,6 +306,15 @@ def test_lazy_modules(cls, options):
 
 
 # Sparse gradients.
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_the_layout_of_a_refused_gradient_is_named(cls):
+    parts = [torch.ones(2, 3), torch.ones(4, 3)]
+    p = Parameter(torch.nested.nested_tensor(parts, layout=torch.jagged))
+    p.grad = torch.ones_like(p)
+    with pytest.raises(RuntimeError, match="jagged"):
+        cls([p], use_gc=True).step()
 
 
 def sparse_problem():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import chain
 from operator import is_
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from classy_gc.core.centralization import ineligible_reason, local_rows
 from classy_gc.core.kernels.pick import pick
 from classy_gc.core.kernels.table import COLUMNS, TYPES, Table
 from classy_gc.core.kernels.update import KernelOptimizer, Update
-from classy_gc.core.memory import has_memory, is_dense, laid_out_as
+from classy_gc.core.memory import has_memory, is_dense, laid_out_as, shared_memory
 
 _Group = dict[str, Any]
 _plans: WeakKeyDictionary[KernelOptimizer, list[Plan]] = WeakKeyDictionary()
@@ -62,11 +62,9 @@ class Plan:
         self._switches: tuple[bool, ...] = ()
         self._same: Callable[..., bool] | None = None
         self._addresses: list[int] = []
-        self._taken: set[int] = set()
         self._same_state: Callable[..., bool] | None = None
         self._state: list[int] = []
         self._flags: set[str] | None = None
-        self._new: Sequence[bool] = ()
 
     def is_for(self, group: _Group) -> bool:
         """Whether all options but the learning rate are the objects that they were."""
@@ -114,16 +112,13 @@ class Plan:
             if table is None:
                 return None
             grads = [laid_out_as(p, materialized(g)) for p, g in zip(rows, grads, strict=True)]
-            self.table, self._flags, self._new = table, None, ()
+            self.table, self._flags = table, None
             self._addresses = table["p"].tolist()
-            self._taken = {0, *self._addresses}
             if all(map(is_, grads, given)):
                 self._same = sameness([*rows, *grads])
         addresses = [g.data_ptr() for g in grads]
-        if not self._taken.isdisjoint(addresses) and any(
-            g.numel() and g.data_ptr() in self._taken for g in grads
-        ):
-            return None  # a gradient that is a parameter itself, or whose memory was freed
+        if not ({*self._addresses} - {0}).isdisjoint(addresses):
+            return None  # a gradient that is a parameter itself
         self.table["g"] = addresses
         return params, grads
 
@@ -147,8 +142,8 @@ class Plan:
                 return None
         update = optimizer.kernel_update(group, params)
         self._set_state(params, update)
-        if update.new or self._new:
-            self.table["new"] = self._new = update.new or [False] * len(params)
+        if update.new:
+            self.table["new"] = update.new
         numbers = update.numbers
         numbers["sign"] = sign
         numbers.setdefault("lr", float(group["lr"]))
@@ -199,8 +194,7 @@ def _readable(p: Tensor, g: Tensor) -> bool:
 def _table(params: list[Tensor], use_gc: bool, gc_conv_only: bool) -> Table | None:
     """The table of parameters; None where elements or rows are no block of memory or overlap."""
     lengths = [_row_length(p.shape, p.stride(), use_gc, gc_conv_only) for p in params]
-    blocks = sorted((p.data_ptr(), p.data_ptr() + p.nbytes) for p in params if p.numel())
-    if None in lengths or any(end > start for (_, end), (start, _) in pairwise(blocks)):
+    if None in lengths or shared_memory(params):
         return None
     table = Table(len(params))
     table["p"] = [p.data_ptr() for p in params]

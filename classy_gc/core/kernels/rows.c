@@ -229,7 +229,8 @@ static void set_scalars(const Options *o, Tensor *tensors) {
         Scalars *own = &tensors[j].scalars;
         *own = k;
         if (!o->table[LENGTH * o->count + j]) own->flags &= ~(BEFORE | AFTER);
-        if (o->table[NEW * o->count + j]) own->momentum = 0, own->gain = 1;
+        /* Without dampening a momentum may start at any step, and the column be an older one. */
+        if (o->dampening != 0 && o->table[NEW * o->count + j]) own->momentum = 0, own->gain = 1;
     }
 }
 
