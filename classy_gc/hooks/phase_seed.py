@@ -32,8 +32,8 @@ class PhaseSeedHook(ClassyHook):
 
     Example:
         >>> from classy_vision.hooks import build_hook
-        >>> build_hook({"name": "phase_seed", "seed": 1})
-        <classy_gc.hooks.phase_seed.PhaseSeedHook object at ...>
+        >>> build_hook({"name": "phase_seed", "seed": 1}).seed
+        1
     """
 
     on_phase_start = ClassyHook._noop

@@ -74,8 +74,8 @@ class RollingCheckpointHook(CheckpointHook):
 
     Example:
         >>> from classy_vision.hooks import build_hook
-        >>> build_hook({"name": "rolling_checkpoint", "max_keep": 3, "save_best": "loss"})
-        <classy_gc.hooks.rolling_checkpoint.RollingCheckpointHook object at ...>
+        >>> build_hook({"name": "rolling_checkpoint", "max_keep": 3, "save_best": "loss"}).max_keep
+        3
     """
 
     def __init__(

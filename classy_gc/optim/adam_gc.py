@@ -28,9 +28,12 @@ class AdamGC(ClassyGCOptimizer):
     Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/adam.py``.
 
     Example:
+        >>> import torch
         >>> from classy_vision.optim import build_optimizer
-        >>> build_optimizer({"name": "adam_gc", "lr": 1e-3, "use_gc": True})
-        <classy_gc.optim.adam_gc.AdamGC object at ...>
+        >>> optimizer = build_optimizer({"name": "adam_gc", "lr": 1e-3, "use_gc": True})
+        >>> optimizer.set_param_groups([torch.nn.Parameter(torch.ones(2, 2))])
+        >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["use_gc"]
+        (0.001, True)
     """
 
     core_class = core.Adam

@@ -40,9 +40,12 @@ class RMSPropTFGC(ClassyGCOptimizer):
     TensorFlow's ``ApplyRMSProp``; timm's ``optim/rmsprop_tf.py``.
 
     Example:
+        >>> import torch
         >>> from classy_vision.optim import build_optimizer
-        >>> build_optimizer({"name": "rmsprop_tf_gc", "lr": 1e-3, "use_gc": True})
-        <classy_gc.optim.rmsprop_tf_gc.RMSPropTFGC object at ...>
+        >>> optimizer = build_optimizer({"name": "rmsprop_tf_gc", "lr": 1e-3, "use_gc": True})
+        >>> optimizer.set_param_groups([torch.nn.Parameter(torch.ones(2, 2))])
+        >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["use_gc"]
+        (0.001, True)
     """
 
     core_class = core.RMSpropTF

@@ -42,9 +42,12 @@ class SGDGC(ClassyGCOptimizer):
     Classy Vision's ``optim/sgd.py``.
 
     Example:
+        >>> import torch
         >>> from classy_vision.optim import build_optimizer
-        >>> build_optimizer({"name": "sgd_gc", "lr": 0.1, "momentum": 0.9, "use_gc": True})
-        <classy_gc.optim.sgd_gc.SGDGC object at ...>
+        >>> optimizer = build_optimizer({"name": "sgd_gc", "lr": 0.1, "momentum": 0.9, "use_gc": True})
+        >>> optimizer.set_param_groups([torch.nn.Parameter(torch.ones(2, 2))])
+        >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["use_gc"]
+        (0.1, True)
     """
 
     core_class = core.SGD
