@@ -44,7 +44,7 @@ class SGDGC(ClassyGCOptimizer):
     Example:
         >>> import torch
         >>> from classy_vision.optim import build_optimizer
-        >>> optimizer = build_optimizer({"name": "sgd_gc", "lr": 0.1, "momentum": 0.9, "use_gc": True})
+        >>> optimizer = build_optimizer({"name": "sgd_gc", "lr": 0.1, "use_gc": True})
         >>> optimizer.set_param_groups([torch.nn.Parameter(torch.ones(2, 2))])
         >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["use_gc"]
         (0.1, True)
