@@ -194,8 +194,8 @@ def check_known(names: Iterable[Any], known: Iterable[str], label: str, kind: st
     Example:
         >>> check_known(["momentun"], ["lr", "momentum"], "optimizer 'sgd_gc'")
         Traceback (most recent call last):
-        ValueError: unknown key 'momentun' in optimizer 'sgd_gc', did you mean 'momentum'? \
-known: lr, momentum
+        classy_gc.options.OptionError: unknown key 'momentun' in optimizer 'sgd_gc', did \
+you mean 'momentum'? known: lr, momentum
     """
     known = list(dict.fromkeys(known))
     for name in names:
@@ -235,7 +235,7 @@ def check_options(
         {'lr': 1, 'nesterov': False}
         >>> check_options({"lr": "1"}, {"lr": (0.1, NON_NEGATIVE)}, "optimizer 'sgd_gc'")
         Traceback (most recent call last):
-        ValueError: optimizer 'sgd_gc': lr must be a number >= 0, not '1'
+        classy_gc.options.OptionError: optimizer 'sgd_gc': lr must be a number >= 0, not '1'
     """
     check_known(options, table, label)
     for name, value in options.items():

@@ -66,7 +66,7 @@ def with_settings(
         {'optimizer': {'name': 'sgd_gc', 'lr': 0.2}}
         >>> with_settings(config, {"optimiser.lr": 0.2})
         Traceback (most recent call last):
-        ValueError: unknown key 'optimiser' in the config, did you mean 'optimizer'? ...
+        classy_gc.options.OptionError: unknown key 'optimiser' in the config, did you mean ...
     """
     config = copy.deepcopy(config)
     for key, value in settings.items():

@@ -146,8 +146,7 @@ def check_config(config: Any) -> None:
     Example:
         >>> check_config({"name": "clasification_task"})
         Traceback (most recent call last):
-        ValueError: unknown name 'clasification_task' in the config, did you mean \
-'classification_task'? known: classification_task, fine_tuning...
+        classy_gc.options.OptionError: unknown name 'clasification_task' in the config, did ...
     """
     _check_name(config, (), TASK_REGISTRY)
     check_values(config)

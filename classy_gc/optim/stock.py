@@ -149,7 +149,7 @@ def check_stock_optimizer(config: Mapping[str, Any]) -> None:
     Example:
         >>> check_stock_optimizer({"name": "sgd", "momentun": 0.9})
         Traceback (most recent call last):
-        ValueError: unknown key 'momentun' in optimizer 'sgd', did you mean 'momentum'? known: ...
+        classy_gc.options.OptionError: unknown key 'momentun' in optimizer 'sgd', did you ...
     """
     check_no_gc_keys(config)
     cls = OPTIMIZER_REGISTRY[config["name"]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -24,29 +26,41 @@ LAYERS = (
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a norm layer: by its base class, or by ``norm`` in the name of it or
-    of a base class, as in timm's ``RmsNorm``; one of :data:`LAYERS` is none.
+    """Whether a module is a norm layer, by its base class or by its name.
+
+    By the name where ``norm`` is a word of the name of its class or of a base class, as in timm's
+    ``RmsNorm``; one of :data:`LAYERS` is none.
 
     Example:
         >>> class ScaleNorm(nn.Module): ...
+        >>> class SurfaceNormalHead(nn.Module): ...
         >>> class NormedLinear(nn.Linear): ...
-        >>> [is_norm(m) for m in (nn.RMSNorm(2), ScaleNorm(), NormedLinear(2, 2), nn.ReLU())]
+        >>> modules = nn.RMSNorm(2), ScaleNorm(), SurfaceNormalHead(), NormedLinear(2, 2)
+        >>> [is_norm(module) for module in modules]
         [True, True, False, False]
     """
     if isinstance(module, LAYERS):
         return False
-    named = any("norm" in cls.__name__.lower() for cls in module.__class__.__mro__)
-    return named or isinstance(module, _NORMS)
+    return isinstance(module, _NORMS) or _is_named_norm(module)
+
+
+def _is_named_norm(module: nn.Module) -> bool:
+    return any(
+        word.lower() == "norm"
+        for cls in type(module).__mro__
+        for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", cls.__name__)
+    )
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """Whether a module is a ``Conv2d`` with a group, more than one of them, for each input channel.
+    """Whether a module is a convolution with a group for each input channel, and more than one.
 
     Example:
         >>> [is_depthwise(nn.Conv2d(n, 8, 3, groups=n)) for n in (4, 1)]
         [True, False]
     """
-    return isinstance(module, nn.Conv2d) and module.in_channels == module.groups > 1
+    convolution = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    return convolution and module.in_channels == module.groups > 1
 
 
 def kind(module: nn.Module) -> str:
@@ -56,7 +70,7 @@ def kind(module: nn.Module) -> str:
         >>> kind(nn.Conv2d(4, 4, 3, groups=4)), kind(nn.BatchNorm2d(4)), kind(nn.Linear(2, 2))
         ('Conv2d, depthwise', 'BatchNorm2d, norm', 'Linear')
     """
-    name = module.__class__.__name__
+    name = type(module).__name__
     if is_norm(module):
-        return f"{name}, norm"
+        return f"{name}, norm" if isinstance(module, _NORMS) else f"{name}, norm by its name"
     return f"{name}, depthwise" if is_depthwise(module) else name

@@ -59,8 +59,8 @@ class OptimizerOptions:
         (0.5, 0.0)
         >>> options.check({"momentun": 0.9}, "custom_keys 'blocks'")
         Traceback (most recent call last):
-        ValueError: unknown key 'momentun' in custom_keys 'blocks' (optimizer 'sgd_gc'), did you \
-mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
+        classy_gc.options.OptionError: unknown key 'momentun' in custom_keys 'blocks' \
+(optimizer 'sgd_gc'), did you mean 'momentum'? known: lr_mult, decay_mult, ...
     """
 
     def __init__(
@@ -81,7 +81,7 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
         }
 
     def require(self, multiplier: str, label: str) -> None:
-        """Refuses a multiplier of an option that the optimizer does not have.
+        """Refuses a multiplier of what the optimizer does not have, or of no weight decay.
 
         Args:
             multiplier: one of :data:`MULTIPLIERS`.
@@ -90,11 +90,14 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
         Raises:
             ValueError: naming both, and the options that there are.
         """
-        if MULTIPLIERS[multiplier] not in self.rules:
+        option = MULTIPLIERS[multiplier]
+        if option not in self.rules:
             raise ValueError(
-                f"{label} multiplies {MULTIPLIERS[multiplier]!r}, which {self.label} does not "
-                f"have; known: {', '.join(self.rules)}"
+                f"{label} multiplies {option!r}, which {self.label} does not have; "
+                f"known: {', '.join(self.rules)}"
             )
+        if option == "weight_decay" and not {**self.values, **self.schedules}[option]:
+            raise ValueError(f"{label} multiplies 'weight_decay', which is 0 in {self.label}")
 
     def check(self, options: Mapping[str, Any], label: str) -> None:
         """Refuses options that the optimizer does not have, and values that they do not accept.
@@ -108,7 +111,7 @@ mean 'momentum'? known: lr_mult, decay_mult, bn_weight_decay, lr, momentum, ...
         """
         check_known(options, self._known, f"{label} ({self.label})")
         for name, value in options.items():
-            if name in MULTIPLIERS:
+            if name in MULTIPLIERS and MULTIPLIERS[name] not in options:
                 self.require(name, f"{name} of {label}")
             self._scheduler_or_value(name, value, label)
         momentum = {**self.values, **self.schedules, **options}.get("momentum")

@@ -65,8 +65,8 @@ mmengine.optim.DefaultOptimWrapperConstructor.html
         {'blocks': {'lr_mult': 0.1}}
         >>> Paramwise(norm_decay_mul=0.0)
         Traceback (most recent call last):
-        ValueError: unknown key 'norm_decay_mul' in param_groups 'paramwise', did you mean \
-'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mult, ...
+        classy_gc.options.OptionError: unknown key 'norm_decay_mul' in param_groups 'paramwise', \
+did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mult, ...
     """
 
     OPTIONS: ClassVar = {

@@ -67,7 +67,7 @@ def build_param_group_builder(config: Mapping[str, Any]) -> ParamGroupBuilder:
         0.75
         >>> build_param_group_builder({"name": "layerdecay"})
         Traceback (most recent call last):
-        ValueError: unknown name 'layerdecay' in param_groups, did you mean 'layer_decay'? ...
+        classy_gc.options.OptionError: unknown name 'layerdecay' in param_groups, did you mean ...
     """
     if not isinstance(config, Mapping) or "name" not in config:
         raise ValueError(f"param_groups must be an object with a 'name', not {config!r}")

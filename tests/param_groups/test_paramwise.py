@@ -214,9 +214,13 @@ def test_multipliers_find_the_options_of_every_optimizer(name, wrapped):
     for given in ({}, {"lr": 0.3, "weight_decay": 0.2}):
         config.get("base_optimizer", config).update(given)
         optimizer = build_optimizer(copy.deepcopy(config))
+        model = nn.ModuleDict({"fc": nn.Linear(2, 2), "other": nn.Linear(2, 2)})
         keys = {"fc": {"lr_mult": 0.1, "decay_mult": 0.5}}
         builder = build_param_group_builder({"name": "paramwise", "custom_keys": keys})
-        model = nn.ModuleDict({"fc": nn.Linear(2, 2), "other": nn.Linear(2, 2)})
+        if not decay and not given:
+            with pytest.raises(ValueError, match="multiplies 'weight_decay', which is 0 in opti"):
+                build_param_groups(builder, model, optimizer)
+            continue
         slow, rest = build_param_groups(builder, model, optimizer)
         assert slow["lr"](0) == 0.1 * given.get("lr", lr)
         assert slow.get("weight_decay", lambda where: decay)(0) == 0.5 * given.get(
@@ -407,8 +411,6 @@ def test_rules_that_come_to_the_same_share_a_group():
     keys = {"conv": {"weight_decay": 0}, "fc": {"decay_mult": 0.0}, "matrix": {"lr_mult": 1}}
     fields = {"custom_keys": keys, "norm_decay_mult": 0}
     assert len(group(EveryKind(), fields, bn_weight_decay=False)) == 2
-    # 0 is the decay of all already.
-    assert len(group(EveryKind(), {"norm_decay_mult": 0}, {"weight_decay": 0})) == 1
     own = {"lr": {"name": "linear", "start_value": 1, "end_value": 0}}
     assert len(group(EveryKind(), {"custom_keys": {"conv": own, "fc": own}})) == 2
     keys = {"custom_keys": {"conv": own, "bn": own}}
