@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from classy_gc import core
 
-NAMES = ["SGD", "LARC", "Adam", "AdamW", "RAdam", "PlainRAdam", "RMSprop", "RMSpropTF"]
+NAMES = [name for name in core.__all__ if name[0].isupper() and name != "CentralizedOptimizer"]
 CONFIG = """
 custom_imports = dict(imports=["classy_gc.mmengine"])
 work_dir = {work_dir!r}

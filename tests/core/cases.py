@@ -1,6 +1,7 @@
 """The table of optimizers and options that the tests run over, and how they train.
 
-A new optimizer costs an entry in ``REFERENCE`` and in ``TORCH_GRID``, and rows in ``ROWS``.
+A new optimizer costs a row in ``ROWS``. Without an entry in ``REFERENCE`` its reference is the
+class that it centralizes, in float64, with GC put around each step as the definition has it.
 """
 
 import inspect
@@ -21,16 +22,6 @@ RMSPROPS = (core.RMSprop, core.RMSpropTF)
 # torch's classes of these names know no fused.
 FUSED_HERE = (*RADAMS, *RMSPROPS)
 
-REFERENCE = {
-    core.SGD: reference.sgd,
-    core.Adam: reference.adam,
-    core.AdamW: reference.adamw,
-    core.RAdam: reference.radam,
-    core.PlainRAdam: reference.radam,
-    core.RMSprop: reference.rmsprop,
-    core.RMSpropTF: reference.rmsprop_tf,
-}
-OPTIMIZERS = [pytest.param(cls, id=cls.__name__) for cls in REFERENCE]
 
 # One row an optimizer and options of its algorithm.
 ROWS = [
@@ -69,6 +60,25 @@ ROWS = [
     (core.RMSpropTF, {"weight_decay": 0.3, "centered": True, "alpha": 0.8, "eps": 1e-2}),
 ]
 
+REFERENCE = {
+    core.SGD: reference.sgd,
+    core.Adam: reference.adam,
+    core.AdamW: reference.adamw,
+    core.RAdam: reference.radam,
+    core.PlainRAdam: reference.radam,
+    core.RMSprop: reference.rmsprop,
+    core.RMSpropTF: reference.rmsprop_tf,
+}
+for _cls, _ in ROWS:
+    REFERENCE.setdefault(_cls, reference.around(_cls))
+OPTIMIZERS = [pytest.param(cls, id=cls.__name__) for cls in REFERENCE]
+WITH_KERNELS = [param for param in OPTIMIZERS if param.values[0].kernel_update is not None]
+OF_TORCH = [
+    param
+    for param in OPTIMIZERS
+    if reference.centralized(param.values[0]).__module__.startswith("torch.optim.")
+]
+
 # What torch's class of the same name can be told, over and above foreach and fused.
 _LR = {"lr": [0.1, torch.tensor(0.1)]}
 _COMMON = _LR | {
@@ -94,6 +104,10 @@ TORCH_GRID = {
     core.PlainRAdam: _ADAM | {"decoupled_weight_decay": [False, True]},
     core.RMSprop: _COMMON | {"momentum": [0, 0.9], "centered": [False, True]},
 }
+for _cls in (param.values[0] for param in OF_TORCH):
+    _known = inspect.signature(reference.centralized(_cls)).parameters
+    if _cls is not core.RMSpropTF:  # which does not compute what torch's class does
+        TORCH_GRID.setdefault(_cls, {name: _COMMON[name] for name in _COMMON if name in _known})
 
 IMPLEMENTATIONS = [{}, {"fused": True}, {"fused": False}, {"foreach": True}, {"foreach": False}]
 KERNELS = [{"fused": True}, {"foreach": True}, {"foreach": False}]
@@ -148,10 +162,16 @@ def one_row_each(*args, **combinations):
 def pairs(table, implementations, *axes):
     """Rows ``cls, options, *values`` in which every two of these meet: a row of the table, an
     implementation with GC on or off, and a value of each axis.
+
+    What an optimizer has no option for is left out.
     """
     paths = [{**one, "use_gc": use_gc} for one in implementations for use_gc in (False, True)]
     chosen = pairwise([param.values for param in table], paths, *axes)
-    combined = [((cls, options | path), values) for (cls, options), path, *values in chosen]
+    combined = [
+        ((cls, options | path), values)
+        for (cls, options), path, *values in chosen
+        if accepts(cls, *path)
+    ]
     return [
         pytest.param(*row, *values, id="-".join([row_id(row), *map(str, values)]))
         for row, values in combined
@@ -169,8 +189,8 @@ def grid(options):
 
 
 def parent(cls):
-    """The torch class that ``cls`` stands in for."""
-    return next(c for c in cls.__mro__ if c.__module__.startswith("torch.optim."))
+    """The class that ``cls`` centralizes."""
+    return reference.centralized(cls)
 
 
 def problem(shapes=SHAPES, steps=10, dtype=torch.float32):

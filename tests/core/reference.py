@@ -1,4 +1,6 @@
-"""Every optimizer once more, straight from its formula: one tensor, in float64, no torch.optim.
+"""Every optimizer once more, straight from its formula: one tensor, in float64.
+
+Only ``around`` knows of torch.optim: it is for the classes without a formula here.
 
 Each function takes the initial weight and the gradients of steps 1, 2, …, and returns the
 final weight. Keyword defaults are those the optimizers promise. ``C`` is written out where
@@ -9,6 +11,8 @@ from math import sqrt
 
 import torch
 
+from classy_gc.core import CentralizedOptimizer
+
 
 def centralizer(p, use_gc, gc_conv_only=False):
     """``C`` for tensors shaped as ``p``: subtracts row means where eligible, else nothing."""
@@ -17,6 +21,33 @@ def centralizer(p, use_gc, gc_conv_only=False):
     if not eligible:
         return lambda x: x
     return lambda x: x - x.flatten(1).mean(1).reshape(-1, *[1] * (x.dim() - 1))
+
+
+def centralized(cls):
+    """The class that an optimizer of the core centralizes."""
+    return next(c for c in cls.__mro__ if not issubclass(c, CentralizedOptimizer))
+
+
+def around(cls):
+    """The reference of a class without a formula here: what it centralizes, and GC around it."""
+
+    def reference(p, grads, **options):
+        gc = {name: options.pop(name, default) for name, default in cls.added_defaults.items()}
+        weight = torch.nn.Parameter(p.double().clone())
+        optimizer = centralized(cls)([weight], **options)
+        c = centralizer(p, gc["use_gc"], gc["gc_conv_only"])
+        decoupled = options.get("decoupled_weight_decay", cls.decoupled_weight_decay)
+        decay = 0 if decoupled else options.get("weight_decay", 0)
+        for g in grads:
+            before = weight.detach().clone()
+            l2 = (-decay if options.get("maximize") else decay) * before
+            weight.grad = c(g.double() + l2) - l2 if gc["gc_loc"] else g.double()
+            optimizer.step()
+            if not gc["gc_loc"]:
+                weight.data = before + c(weight.detach() - before)
+        return weight.detach()
+
+    return reference
 
 
 def sgd(

@@ -35,9 +35,11 @@ from .cases import (
 @pytest.mark.parametrize("saved", [[(2, 2), (5,)], [(5,), (300, 300)]], ids=["other", "reordered"])
 @pytest.mark.parametrize(("cls", "options"), one_row_each())
 def test_a_state_of_other_shapes_is_refused(cls, options, saved, fused):
-    if fused and not accepts(cls, "fused"):
-        pytest.skip("it has no such option")
-    options = {**options, "use_gc": True, "fused": fused}
+    if not parent(cls).__module__.startswith("torch.optim."):
+        pytest.skip("which of its tensors have the shape of their parameter is not known")
+    options = {**options, "use_gc": True}
+    if accepts(cls, "fused"):
+        options["fused"] = fused
     if cls in (core.SGD, core.LARC):
         options["momentum"] = 0.9
     state = train(cls, *problem(saved, steps=1), **options)[1].state_dict()

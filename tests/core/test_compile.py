@@ -8,7 +8,7 @@ from torch._dynamo.utils import counters
 
 from classy_gc import core
 
-from .cases import OPTIMIZERS, accepts, assert_same, moments, parent, row_id
+from .cases import OF_TORCH, accepts, assert_same, moments, parent, row_id
 
 # What is compiled depends on the switches that are on; GC itself runs uncompiled with each.
 SWITCHES = [
@@ -20,7 +20,7 @@ SWITCHES = [
 ]
 CASES = [
     pytest.param(p.values[0], options, id=row_id((p.values[0], options)))
-    for p in OPTIMIZERS
+    for p in OF_TORCH
     for options in SWITCHES
     if accepts(p.values[0], *options)
 ]
@@ -91,7 +91,7 @@ def test_a_compiled_step(cls, options):
 @pytest.mark.parametrize(
     ("cls", "use_gc", "what"),
     [
-        *((param.values[0], True, training) for param in OPTIMIZERS),
+        *((param.values[0], True, training) for param in OF_TORCH),
         *((cls, False, training) for cls in (core.SGD, core.RAdam, core.RMSpropTF)),
         *((cls, use_gc, function) for cls in (core.SGD, core.RAdam) for use_gc in (False, True)),
     ],

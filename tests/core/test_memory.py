@@ -10,7 +10,7 @@ from classy_gc import core
 
 from .cases import (
     FUSED_HERE,
-    OPTIMIZERS,
+    WITH_KERNELS,
     accepts,
     advance,
     assert_close,
@@ -23,7 +23,7 @@ from .cases import (
 PATHS = [{"use_gc": True}, {"use_gc": True, "fused": False}, {"use_gc": False, "fused": True}]
 
 # All but RMSpropTF, whose multi-tensor operators torch does not have for these.
-TORCHS = [p for p in OPTIMIZERS if p.values[0] is not core.RMSpropTF]
+TORCHS = [p for p in WITH_KERNELS if p.values[0] is not core.RMSpropTF]
 
 
 def negative(x):
@@ -37,7 +37,7 @@ def zeros(x):
 @pytest.mark.parametrize("later", [False, True], ids=["at the first step", "later"])
 @pytest.mark.parametrize("path", PATHS, ids=str)
 @pytest.mark.parametrize("lazy", [negative, zeros])
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", WITH_KERNELS)
 def test_a_lazy_gradient_is_what_it_shows(cls, lazy, path, later):
     if lazy is zeros and not path["use_gc"] and cls not in FUSED_HERE:
         return  # torch's own fused kernels refuse them
@@ -81,7 +81,7 @@ def test_a_step_inside_of_vmap(cls):
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (0,), (4, 8), (8, 5)], ids=str)
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", WITH_KERNELS)
 def test_a_gradient_whose_shape_changes_in_place_is_refused(cls, shape):
     p = Parameter(torch.ones(8, 4))
     optimizer = cls([p], use_gc=True)
@@ -93,7 +93,7 @@ def test_a_gradient_whose_shape_changes_in_place_is_refused(cls, shape):
     assert_same([p], [before])
 
 
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", WITH_KERNELS)
 def test_memory_that_was_freed_is_not_read(cls):
     p = Parameter(torch.ones(8, 4))
     optimizer = cls([p], use_gc=True)
@@ -107,7 +107,7 @@ def test_memory_that_was_freed_is_not_read(cls):
 
 
 @pytest.mark.parametrize("gc_loc", [True, False])
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", WITH_KERNELS)
 def test_an_infinite_weight_without_decay_stays(cls, gc_loc):
     # Masks are kept as parameters of −inf.
     options = {"gc_loc": gc_loc} if accepts(cls, "gc_loc") else {}
@@ -120,7 +120,7 @@ def test_an_infinite_weight_without_decay_stays(cls, gc_loc):
     assert p.isfinite().sum() == 11
 
 
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", WITH_KERNELS)
 def test_weights_that_overlap_are_stepped_one_after_the_other(cls):
     def overlapping(threads):
         torch.set_num_threads(threads)
@@ -139,7 +139,7 @@ def test_weights_that_overlap_are_stepped_one_after_the_other(cls):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", WITH_KERNELS)
 def test_a_gradient_that_is_another_weight(cls):
     results = []
     for copied in (True, False):
@@ -152,7 +152,7 @@ def test_a_gradient_that_is_another_weight(cls):
 
 
 @pytest.mark.parametrize("change", ["type", "shape"])
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", WITH_KERNELS)
 def test_a_group_that_is_refused_keeps_the_others_where_they_are(cls, change):
     options = {"momentum": 0.9} if accepts(cls, "momentum") else {}
     params = [Parameter(torch.ones(2, 3)) for _ in range(3)]

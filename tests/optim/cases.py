@@ -1,15 +1,21 @@
 """The table of registered optimizers that the tests run over, and how they train.
 
-A new optimizer costs a row in ``STOCK`` if Classy Vision has one of that kind, else in ``OWN``.
+A new optimizer is in it once it is registered, with the options of the core's table; those that
+stand for a stock optimizer have a row in ``STOCK``.
 """
 
 import copy
 
 import torch
-from classy_vision.optim import build_optimizer, build_optimizer_schedulers
+from classy_vision.optim import (
+    OPTIMIZER_REGISTRY,
+    build_optimizer,
+    build_optimizer_schedulers,
+)
 from torch.nn import Parameter
 
 import classy_gc  # noqa: F401  registers the names
+from tests.core.cases import ROWS
 
 # Every option away from its default, so that none can be dropped unnoticed.
 _RMSPROP = {
@@ -34,6 +40,12 @@ OWN = {
     "radam_gc": _RADAM | {"decoupled_weight_decay": True, "degenerated_to_sgd": False},
     "plain_radam_gc": _RADAM,
 }
+for _name, _cls in OPTIMIZER_REGISTRY.items():
+    _core_class = getattr(_cls, "core_class", None)
+    if _core_class and _name.removesuffix("_gc") not in STOCK:
+        OWN.setdefault(
+            _name, {"lr": 0.01, **max((o for c, o in ROWS if c is _core_class), key=len)}
+        )
 
 CONFIGS = {
     **{f"{name}_gc": {"name": f"{name}_gc", **options} for name, options in STOCK.items()},
@@ -45,6 +57,8 @@ CONFIGS = {
 }
 #: the names that do not wrap another optimizer
 PLAIN = [row for row in CONFIGS if not row.startswith("gc-")]
+#: those of them that have fused kernels
+WITH_FUSED = [row for row in PLAIN if "fused" in OPTIMIZER_REGISTRY[row].OPTIONS]
 
 
 def config(row, /, **changes):

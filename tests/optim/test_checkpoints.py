@@ -10,8 +10,8 @@ from classy_vision.optim import ClassyOptimizer, register_optimizer
 
 from .cases import (
     CONFIGS,
-    PLAIN,
     STOCK,
+    WITH_FUSED,
     advance,
     assert_close,
     assert_same,
@@ -161,7 +161,7 @@ def test_a_schedule_of_gc_catches_up_with_a_stock_checkpoint(row):
     assert_same(own, wanted)
 
 
-SPEED = [row for row in PLAIN if "rmsprop" not in row]  # whose configs here are centered
+SPEED = [row for row in WITH_FUSED if "rmsprop" not in row]  # whose configs here are centered
 
 
 @pytest.mark.parametrize(

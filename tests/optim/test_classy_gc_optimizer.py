@@ -19,6 +19,7 @@ from .cases import (
     CONFIGS,
     PLAIN,
     STOCK,
+    WITH_FUSED,
     advance,
     assert_close,
     assert_same,
@@ -269,7 +270,7 @@ NOT_FUSED = {
 
 
 @pytest.mark.parametrize(("switches", "fused"), FUSED, ids=str)
-@pytest.mark.parametrize("row", PLAIN)
+@pytest.mark.parametrize("row", WITH_FUSED)
 def test_fused_kernels_are_the_default(row, switches, fused):
     optimizer = build(config(row, use_gc=True, **not_centered(row), **switches), problem(0)[0])
     assert bool(optimizer.optimizer.param_groups[0]["fused"]) is fused
@@ -278,7 +279,7 @@ def test_fused_kernels_are_the_default(row, switches, fused):
 
 @pytest.mark.parametrize("where", ["alone", "in one group", "in another group"])
 @pytest.mark.parametrize("kind", NOT_FUSED)
-@pytest.mark.parametrize("row", PLAIN)
+@pytest.mark.parametrize("row", WITH_FUSED)
 def test_fused_kernels_are_not_picked_where_they_cannot_work(row, kind, where):
     odd, usual = Parameter(NOT_FUSED[kind]()), Parameter(torch.randn(4, 3))
     groups = {

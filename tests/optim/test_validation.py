@@ -52,7 +52,10 @@ def bad_values():
         for key in keys_of(name):
             if key == "base_optimizer":
                 continue
-            kind = SWITCH if (name, key) == ("gc", "decoupled_weight_decay") else KINDS[key]
+            default = inspect.signature(OPTIMIZER_REGISTRY[name]).parameters[key].default
+            kind = KINDS.get(key, BOOL if isinstance(default, bool) else ("a number", NOT_A_NUMBER))
+            if (name, key) == ("gc", "decoupled_weight_decay"):
+                kind = SWITCH
             yield pytest.param(name, key, *kind, id=f"{name}-{key}")
 
 

@@ -14,8 +14,7 @@ from classy_gc import core
 from classy_gc.core.kernels import rows as kernel
 
 from ..cases import (
-    OPTIMIZERS,
-    REFERENCE,
+    WITH_KERNELS,
     accepts,
     advance,
     assert_close,
@@ -124,7 +123,7 @@ HALF = [torch.bfloat16, torch.float16]
 
 @pytest.mark.parametrize("kernels_on", [True, False])
 @pytest.mark.parametrize("dtype", HALF, ids=str)
-@pytest.mark.parametrize("cls", [c for c in REFERENCE if c is not core.SGD])
+@pytest.mark.parametrize("cls", [p for p in WITH_KERNELS if p.values[0] is not core.SGD])
 def test_row_means_of_half_precision_weights_do_not_drift(cls, dtype, kernels_on, monkeypatch):
     if not kernels_on:
         monkeypatch.setenv("CLASSY_GC_KERNELS", "0")
@@ -190,7 +189,7 @@ def test_rounding_is_torchs(dtype):
     assert torch.equal(p.detach()[0], (g.float() * torch.tensor(1 / 3)).to(dtype))
 
 
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", WITH_KERNELS)
 def test_autograd_sees_that_weights_changed(cls):
     w = Parameter(torch.ones(2, 3))
     loss = (w**2).sum()
@@ -239,7 +238,7 @@ def test_paths_know_devices_and_empty_groups():
     optimizer.step()
 
 
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", WITH_KERNELS)
 def test_state_of_another_shape_is_refused_at_the_step_too(cls):
     p = Parameter(torch.ones(2, 3))
     p.grad = torch.ones(2, 3)
@@ -250,7 +249,7 @@ def test_state_of_another_shape_is_refused_at_the_step_too(cls):
         optimizer.step()
 
 
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", WITH_KERNELS)
 def test_state_on_another_device_is_refused_at_the_step(cls):
     p = Parameter(torch.ones(2, 3))
     p.grad = torch.ones(2, 3)
