@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from classy_vision.generic.distributed_util import gather_from_all, is_primary
+from classy_vision.generic.distributed_util import gather_from_all
 from classy_vision.hooks import ClassyHook, register_hook
+from torch.utils.data import DistributedSampler
 
 from classy_gc.hooks.json_log import JSONLogHook
 from classy_gc.options import check_options
@@ -20,10 +21,12 @@ class PredictionsHook(ClassyHook):
 
         {"kind": "predictions", "correct": "1101"}
 
-    A digit a test sample, in their order: 1 where the class with the highest score is the target.
-    Two runs that were tested on the same samples can then be compared sample by sample, as
-    ``classy-gc compare`` does. Nothing is written where outputs are not a row of scores a sample,
-    or where the task has no ``json_log`` hook; ``classy-gc train`` always has one.
+    A digit a test sample, in the order of the data set and each once, however many processes
+    share them: 1 where the class with the highest score is the target. Two runs that were tested
+    on the same samples can then be compared sample by sample, as ``classy-gc compare`` does.
+    Nothing is written where outputs are not a row of scores a sample, where samples are not drawn
+    by torch's ``DistributedSampler``, as Classy Vision's data sets have it, or where the task has
+    no ``json_log`` hook; ``classy-gc train`` always has one.
 
     Raises:
         ValueError: an unknown key.
@@ -38,11 +41,11 @@ class PredictionsHook(ClassyHook):
     """
 
     on_start = ClassyHook._noop
-    on_phase_end = ClassyHook._noop
 
     def __init__(self) -> None:
         super().__init__()
         self._correct: list[torch.Tensor] = []
+        self._by_index: dict[int, int] = {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> PredictionsHook:
@@ -50,18 +53,28 @@ class PredictionsHook(ClassyHook):
         return cls(**check_options(config, {}, "hook 'predictions'"))
 
     def on_phase_start(self, task: Any) -> None:
-        """Forgets the phase before: the last one counts."""
+        """Forgets the phase before."""
         self._correct = []
 
     def on_step(self, task: Any) -> None:
         """Compares a test batch with its targets."""
         output, target = task.last_batch.output, task.last_batch.target
         if not task.train and output.ndim == 2 and target.shape == output.shape[:1]:
-            self._correct.append(gather_from_all(output.argmax(1) == target).cpu())
+            self._correct.append(output.argmax(1) == target)
+
+    def on_phase_end(self, task: Any) -> None:
+        """Puts a test of all processes in the order of its samples; the last one counts."""
+        sampler = getattr(task.dataloader, "sampler", None)
+        if self._correct and isinstance(sampler, DistributedSampler):
+            correct = torch.cat(self._correct)
+            indices = torch.tensor(list(sampler)[: len(correct)], device=correct.device)
+            # What the sampler adds so that processes have equally many is there twice.
+            pairs = zip(*(gather_from_all(x).tolist() for x in (indices, correct)), strict=True)
+            self._by_index = {index: int(right) for index, right in pairs}
 
     def on_end(self, task: Any) -> None:
         """Writes the line."""
         log = next((hook for hook in task.hooks if isinstance(hook, JSONLogHook)), None)
-        if self._correct and log and is_primary():
-            correct = torch.cat(self._correct).int().tolist()
-            log.write("predictions", correct="".join(map(str, correct)))
+        if self._by_index and log:
+            correct = "".join(str(right) for _, right in sorted(self._by_index.items()))
+            log.write("predictions", correct=correct)

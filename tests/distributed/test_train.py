@@ -45,9 +45,23 @@ def row_means(weights):
 def test_ddp_is_one_process_with_the_same_global_batch(tmp_path):
     # BatchNorm would see other batches: each replica normalizes with its own.
     model = {"name": "mlp", "input_dim": 192, "output_dim": 10, "hidden_dims": [32]}
-    first, second = train(config("digits_sgd_gc", 2) | {"model": model}, tmp_path / "two", 2)
+
+    def trained(folder, processes):
+        given = config("digits_sgd_gc", processes) | {"model": model}
+        given["dataset"]["test"]["num_samples"] = 97  # of which one process has one more
+        given["hooks"].append({"name": "predictions"})
+        weights = train(given, tmp_path / folder, processes, "--output_folder", "run")
+        lines = (tmp_path / folder / "run/log.jsonl").read_text().splitlines()
+        correct.append(json.loads(lines[-1])["correct"])
+        return weights
+
+    correct = []
+    first, second = trained("two", 2)
     same(first, second)
-    (alone,) = train(config("digits_sgd_gc") | {"model": model}, tmp_path / "one", 1)
+    (alone,) = trained("one", 1)
+    assert correct[0] == correct[1]
+    assert len(correct[0]) == 97
+    assert "0" in correct[0]
     assert len(first) == 3
     same(first[0], alone[0])
     assert (alone[2][0] - alone[0][0]).abs().max() > 1e-2

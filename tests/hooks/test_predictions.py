@@ -12,8 +12,9 @@ import classy_gc  # noqa: F401  registers the hook
 CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
 
 
-def trained(hooks, tmp_path, **options):
-    config = json.loads(CONFIG.read_text()) | {"num_epochs": 2, "use_gpu": False} | options
+def trained(hooks, tmp_path, use_shuffle=False):
+    config = json.loads(CONFIG.read_text()) | {"num_epochs": 2, "use_gpu": False}
+    config["dataset"]["test"]["use_shuffle"] = use_shuffle
     for dataset in config["dataset"].values():
         dataset["num_samples"] = 70
     config["hooks"] = [
@@ -29,9 +30,10 @@ def lines(tmp_path):
     return [record for record in records if record["kind"] == "predictions"]
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_the_line_says_which_samples_the_last_test_got_right(order, tmp_path):
-    task = trained([{"name": "json_log"}, {"name": "predictions"}][::order], tmp_path)
+@pytest.mark.parametrize(("order", "use_shuffle"), [(1, False), (-1, True)])
+def test_the_line_says_which_samples_the_last_test_got_right(order, use_shuffle, tmp_path):
+    hooks = [{"name": "json_log"}, {"name": "predictions"}][::order]
+    task = trained(hooks, tmp_path, use_shuffle=use_shuffle)
     (line,) = lines(tmp_path)
     dataset = task.datasets["test"]
     task.base_model.eval()
