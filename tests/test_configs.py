@@ -6,7 +6,7 @@ import torch
 from classy_vision.tasks import build_task
 
 import classy_gc
-from classy_gc.configuration.load import load_config
+from classy_gc.configuration.load import load_config, read_config
 from classy_gc.tasks.param_group_table import param_group_table
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.json"))
@@ -122,7 +122,7 @@ EVERY = sorted((Path(__file__).parents[1] / "configs").rglob("*.json"))
 
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_no_epoch_ends_with_less_than_half_a_batch(path):
-    train = json.loads(path.read_text()).get("dataset", {}).get("train")
+    train = read_config(path).get("dataset", {}).get("train")
     if train is None or train.get("drop_last"):
         return
     size = train.get("num_samples") or IMAGES[train["name"]]

@@ -9,7 +9,7 @@ from classy_vision.tasks import build_task
 
 from classy_gc import param_groups
 from classy_gc.commands import main
-from classy_gc.configuration.load import load_config
+from classy_gc.configuration.load import load_config, read_config
 
 RECIPE = Path(__file__).parents[1] / "configs" / "recipes" / "custom_imports.json"
 MODULE = """
@@ -30,7 +30,7 @@ def config(tmp_path, monkeypatch, request):
     monkeypatch.setattr(sys, "path", sys.path[:])
     Path(f"{name}.py").write_text(MODULE.format(name=name))
     importlib.invalidate_caches()
-    return json.loads(RECIPE.read_text()) | {
+    return read_config(RECIPE) | {
         "name": "paramwise_classification_task",
         "custom_imports": [name],
         "optimizer": {"name": name, "lr": 0.1},

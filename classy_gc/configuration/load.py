@@ -13,6 +13,7 @@ from classy_gc.configuration.errors import section, user_error
 from classy_gc.configuration.settings import Setting
 from classy_gc.configuration.shipped import find_config
 from classy_gc.custom_imports import import_custom, import_project
+from classy_gc.files import atomic_write
 from classy_gc.options import dotted, without_comments
 
 Keys = tuple[Any, ...]
@@ -37,6 +38,7 @@ class Config(dict[str, Any]):
         super().__init__()
         self.file = file
         self.sources: dict[Keys, str] = {}
+        self.files: list[Path] = []  #: all that were read, the bases first
 
     def origin(self, *path: Any) -> str:
         """The file that a value came from; of an object that several wrote, all of them.
@@ -161,6 +163,7 @@ def _read_onto(config: Config, path: str, name: str, above: Mapping[str, str]) -
             raise ValueError(f"{chain} → {base}: a circle of _base_")
         _read_onto(config, found, base, files)
     _merge(config, config, data, (), chain)
+    config.files.append(Path(path).resolve())
 
 
 def _merge(
@@ -223,3 +226,28 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def dumps(config: Mapping[str, Any]) -> str:
     """A merged config as the text of a file, with which ``classy_train.py`` runs too."""
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_config(config: Config, folder: Path) -> None:
+    """Writes a config, merged and complete, as ``config.json`` into the folder of its run.
+
+    Args:
+        config: that was read. If it is that very file, or inherits it, nothing is written.
+        folder: that is there.
+
+    Raises:
+        ValueError: there is a ``config.json`` that somebody else has written.
+    """
+    path = folder / "config.json"
+    if path.resolve() in config.files:
+        return
+    if path.exists():
+        try:
+            old = path.read_text(encoding="utf-8")
+            of_a_run = old == dumps(json.loads(old))
+        except ValueError:
+            of_a_run = False
+        if not of_a_run:
+            raise ValueError(f"{path} is no run's, and would be replaced; name another folder")
+    with atomic_write(path) as file:
+        file.write(dumps(config).encode())

@@ -228,3 +228,43 @@ def test_tasks_and_optimizers_refuse_a_config_that_is_not_merged(build):
         section["_base_"] = "digits_sgd_gc.json"
     with pytest.raises(ValueError, match=r"_base_ is resolved .* classy-gc configs --flatten FILE"):
         build(config)
+
+
+def test_the_folder_of_a_run_has_the_whole_config(here):
+    write(mine={"_base_": "recipes/clip_grad_norm.json", "num_epochs": 1, "use_gpu": False})
+    small = ["--set", "dataset.train.num_samples=64", "--set", "dataset.test.num_samples=32"]
+    flags = ["--output_folder", "run", "--skip_tensorboard", *small]
+    assert main(["train", "--config_file", "mine.json", *flags]) == 0
+    merged = json.loads(Path("run/config.json").read_text())
+    assert merged["clip_grad_norm"] == 1.0
+    assert merged["dataset"]["train"]["num_samples"] == 64
+    assert "_base_" not in merged
+    log = Path("run/log.jsonl").read_text()
+    # It trains what was trained, and is replaced by what is trained into its folder next.
+    again = ["--config_file", "run/config.json", "--skip_tensorboard", "--output_folder"]
+    assert main(["train", *again, "again"]) == 0
+    assert [json.loads(line)["loss"] for line in log.splitlines()] == [
+        json.loads(line)["loss"] for line in Path("again/log.jsonl").read_text().splitlines()
+    ]
+    assert main(["train", *again, "run"]) == 0
+    assert json.loads(Path("run/config.json").read_text()) == merged
+    Path("again/config.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", *again, "again"])
+    assert Path("again/config.json").read_text() == "{}"
+
+
+def test_flatten_prints_the_merged_config(here, capsys):
+    assert main(["configs", "--flatten", "recipes/schedule_step.json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == read_config("recipes/schedule_step.json")
+    assert build_task(printed).clip_grad_norm is None
+    with pytest.raises(SystemExit, match="2"):
+        main(["configs", "--flatten"])
+    assert "--flatten needs one NAME" in capsys.readouterr().err
+
+
+def test_recipes_are_a_base_and_what_they_are_about():
+    for path in DIGITS.parent.glob("recipes/*.json"):
+        assert len(path.read_text().splitlines()) <= 18, path
+        assert json.loads(path.read_text())["_base_"] == DIGITS.name

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from classy_gc.commands import main
+from classy_gc.configuration.load import read_config
 from tests.forked import code, start
 
 RECIPES = Path(__file__).parents[2] / "configs" / "recipes"
@@ -33,6 +34,7 @@ HERE = """
 import sys
 sys.dont_write_bytecode = True
 from classy_gc.commands import main
+from classy_gc.configuration.load import read_config
 flags = ["--config_file", "custom_imports.json", "--output_folder", sys.argv[1]]
 sys.exit(main(["train", *flags]))
 """
@@ -70,7 +72,7 @@ def test_phases(here, capsys, recipe, expected):
 def test_test_only(here, capsys):
     trained = train("checkpoints")
     capsys.readouterr()
-    config = json.loads((RECIPES / "workflow_test_only.json").read_text())
+    config = read_config(RECIPES / "workflow_test_only.json")
     # A training config becomes one with one key; it is tested once.
     Path("20.json").write_text(json.dumps(config | {"num_epochs": 20}))
     for file in (RECIPES / "workflow_test_only.json", "20.json"):

@@ -26,6 +26,7 @@ from fvcore.common.file_io import PathManager
 
 from classy_gc.commands.seeded_task import TENSORBOARD
 from classy_gc.commands.train.ranks import Ranks
+from classy_gc.configuration.load import write_config
 from classy_gc.files import check_folder, check_local, check_scheme, has_scheme, locked
 from classy_gc.hooks import (
     JSONLogHook,
@@ -97,6 +98,7 @@ class Output(ClassyHook):
             folder.mkdir(parents=True, exist_ok=True)
             if folder in own:
                 self._locks.enter_context(locked(folder))
+        write_config(self._ranks.config, self.folder)
         if self.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 

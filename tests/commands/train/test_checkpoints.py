@@ -89,7 +89,11 @@ def test_checkpoints_through_a_path_handler(here_with_curves, box, capsys):
         assert "checkpoint  box://a/b/checkpoint.torch" in capsys.readouterr().out
         assert checkpoint(box / "a" / "b")["train_phase_idx"] == epochs - 1
     assert {path.name for path in here_with_curves.iterdir()} == {"config.json", "run"}
-    assert {path.name for path in Path("run").iterdir()} == {"curves.png", "log.jsonl"}
+    assert {path.name for path in Path("run").iterdir()} == {
+        "config.json",
+        "curves.png",
+        "log.jsonl",
+    }
     assert train(short() | {"test_only": True}, *flags) == 0
     stock = [{"name": "checkpoint", "checkpoint_folder": "box://stock"}]
     assert train(short() | {"hooks": stock}, "--skip_tensorboard", "--output_folder", "run") == 0

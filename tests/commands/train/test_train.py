@@ -39,7 +39,7 @@ def test_digits_sgd_gc_as_a_person_runs_it(tmp_path):
     assert summary[3].split() == ["checkpoint", str(output / "checkpoints" / "checkpoint.torch")]
     assert summary[4].split() == ["curves", str(output / "curves.png")]
     assert summary[5].split() == ["log", str(output / "log.jsonl")]
-    written = {"checkpoints", "curves.png", "log.jsonl"}
+    written = {"checkpoints", "config.json", "curves.png", "log.jsonl"}
     assert {p.name for p in output.iterdir()} - {"tensorboard"} == written
     assert len(list(output.glob("checkpoints/model_phase-*_end.torch"))) == 6
     assert "Warning" not in result.stderr
@@ -173,7 +173,7 @@ def test_only_what_is_tested_is_asked_of_a_test_only_config(here, capsys):
 
 def test_output_folder_has_everything(here_with_curves):
     assert train(short(), "--output_folder", "new/run", "--skip_tensorboard") == 0
-    files = {"checkpoints", "curves.png", "log.jsonl"}
+    files = {"checkpoints", "config.json", "curves.png", "log.jsonl"}
     assert {path.name for path in Path("new/run").iterdir()} == files
     assert not list(here_with_curves.glob("output_*"))
     assert len(checkpoint("new/run/checkpoints")["hooks"]["TrainingCurvesHook"]["history"]) == 2
