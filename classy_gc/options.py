@@ -47,26 +47,19 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _betas(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple))
-        and len(value) == 2
-        and all(is_number(b) and 0 <= b < 1 for b in value)
-    )
-
-
 NUMBER = Rule("a number", is_number)
 POSITIVE = Rule("a number > 0", lambda v: is_number(v) and v > 0)
 NON_NEGATIVE = Rule("a number >= 0", lambda v: is_number(v) and v >= 0)
 SHARE = Rule("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)
 FRACTION = Rule("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
-BETAS = Rule("a list of two numbers in [0, 1)", _betas, schedulable=False)
+BETAS = Rule(
+    "a list of two numbers in [0, 1)",
+    lambda v: isinstance(v, (list, tuple)) and len(v) == 2 and all(map(FRACTION.accepts, v)),
+    schedulable=False,
+)
 BOOL = Rule("true or false", lambda v: isinstance(v, bool), schedulable=False)
 SWITCH = Rule("true, false or null", lambda v: v is None or isinstance(v, bool), schedulable=False)
-GC_FLAG = Rule(
-    "true or false, or a number (0 is false)",
-    lambda v: isinstance(v, bool) or is_number(v),
-)
+GC_FLAG = Rule("true or false, or a number (0 is false)", lambda v: BOOL.accepts(v) or is_number(v))
 COUNT = Rule("an integer > 0", lambda v: is_integer(v) and v > 0)
 TEXT = Rule("a string", lambda v: isinstance(v, str), schedulable=False)
 MAPPING = Rule("an object", lambda v: isinstance(v, Mapping), schedulable=False)

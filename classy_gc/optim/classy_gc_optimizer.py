@@ -10,7 +10,7 @@ import torch
 
 from classy_gc.core import CentralizedOptimizer, RMSprop
 from classy_gc.optim.fused import fused_supported
-from classy_gc.optim.groups import as_groups, momentum_drives_betas, with_momentum
+from classy_gc.optim.groups import momentum_drives_betas, with_momentum
 from classy_gc.optim.scheduled_gc import ScheduledGC, check_no_param_groups, label_of
 from classy_gc.optim.stock import CLASSY_KEYS
 from classy_gc.options import Rule, check_known, check_options, rule_of, without_comments
@@ -192,26 +192,13 @@ class ClassyGCOptimizer(ScheduledGC):
         rules = {name: rule for name, (_, rule) in self.OPTIONS.items() if name in self._in_groups}
         return with_momentum(dict(self._options), rules)
 
-    def _checked_group(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """The group, once it is found to have no option that the optimizer lacks."""
-        group = dict(group)
-        if "weight_decay" not in self._options and group.get("weight_decay") == 0:
-            # Which Classy Vision's tasks give BatchNorm, whatever the optimizer.
-            del group["weight_decay"]
-        check_known(group, ["params", "param_names", *self.group_options()[1]], self.label())
-        return group
-
-    def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
-        groups = list(map(self._checked_group, as_groups(param_groups)))
-        super().set_param_groups(groups, **self._checked_group(kwargs))
-
     def prepare(self, param_groups: Any) -> None:
         """Builds the core optimizer; called by ``set_param_groups``.
 
         Args:
             param_groups: as for torch, once the model is on its device.
         """
-        groups = list(map(self._checked_group, as_groups(param_groups)))  # zero calls this alone
+        groups = self.checked_groups(param_groups)  # zero calls this alone
         options = dict(self._options)
         if options.get("fused", True) is None and not options["foreach"]:
             options["fused"] = all(self._fuses(p) for g in groups for p in g["params"]) or None

@@ -17,7 +17,7 @@ from classy_vision.optim.rmsprop_tf import RMSpropTFOptimizer
 from classy_vision.optim.zero import ZeRO
 
 from classy_gc.core import centralize_optimizer
-from classy_gc.optim.groups import as_groups, momentum_drives_betas, with_momentum
+from classy_gc.optim.groups import momentum_drives_betas, with_momentum
 from classy_gc.optim.scheduled_gc import ScheduledGC, check_no_param_groups, label_of
 from classy_gc.optim.stock import CLASSY_KEYS, base_config, is_stock, stock_group_options
 from classy_gc.options import (
@@ -97,12 +97,7 @@ class GC(ScheduledGC):
                 "gc into the base_optimizer of zero"
             )
         self.base_optimizer = base_optimizer
-        options = {
-            "use_gc": use_gc,
-            "gc_conv_only": gc_conv_only,
-            "gc_loc": gc_loc,
-            "decoupled_weight_decay": decoupled_weight_decay,
-        }
+        options = {name: value for name, value in locals().items() if name in self.OPTIONS}
         self._options = check_options(options, self.OPTIONS, self.label())
 
     @classmethod
@@ -147,18 +142,11 @@ class GC(ScheduledGC):
         Raises:
             ValueError: a group holds an option that the base optimizer does not have.
         """
-        groups = as_groups(param_groups)
-        self.base_optimizer.prepare(groups)
+        self.base_optimizer.prepare(self.checked_groups(param_groups))
         options = dict(self._options)
         optimizer = self.base_optimizer.optimizer
         if isinstance(optimizer, RMSpropTFOptimizer):
             options["decoupled_weight_decay"] = False
-        known = ["params", "param_names", *optimizer.defaults, *self.OPTIONS]
-        known += ["momentum"] if "betas" in optimizer.defaults else []
-        for group in groups:
-            # Classy Vision's tasks give BatchNorm this one whether or not it is an option.
-            decay = [] if group.get("weight_decay") else ["weight_decay"]
-            check_known(group, [*known, *decay], self.label())
         self.optimizer = centralize_optimizer(optimizer, **options)
         momentum_drives_betas(self.optimizer)
 

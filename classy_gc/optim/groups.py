@@ -76,6 +76,7 @@ def with_momentum(
         Both, as they were where there are no ``betas``.
 
     Example:
+        >>> from classy_gc.options import BETAS
         >>> with_momentum({"betas": (0.9, 0.99)}, {"betas": BETAS})[0]["momentum"]
         0.9
     """

@@ -21,7 +21,7 @@ from classy_gc.optim.groups import as_groups, as_schedulers
 from classy_gc.optim.param_scheduler.arguments import check_scheduler
 from classy_gc.optim.param_scheduler.checks import check_schedulable, check_schedulers
 from classy_gc.optim.resume import resumed_state
-from classy_gc.options import Rule, registered_name
+from classy_gc.options import Rule, check_known, registered_name
 
 
 def label_of(cls: type) -> str:
@@ -118,6 +118,23 @@ class ScheduledGC(ClassyOptimizer):
             advice = "" if epochs else "; it may need num_epochs beside param_schedulers"
             raise ValueError(f"{label}: {error or type(error).__name__}{advice}") from error
 
+    def checked_groups(self, param_groups: Any) -> list[dict[str, Any]]:
+        """Groups in one form, see :func:`as_groups`.
+
+        Args:
+            param_groups: as for ``set_param_groups``.
+
+        Raises:
+            ValueError: an option that the optimizer does not have.
+        """
+        groups, rules = as_groups(param_groups), self.group_options()[1]
+        for group in groups:
+            if "weight_decay" not in rules and group.get("weight_decay") == 0:
+                # Which Classy Vision's tasks give BatchNorm, whatever the optimizer.
+                del group["weight_decay"]
+            check_known(group, ["params", "param_names", *rules], self.label())
+        return groups
+
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
         """As Classy Vision's, for fvcore's own ParamSchedulers too (updated at every step).
 
@@ -130,7 +147,9 @@ class ScheduledGC(ClassyOptimizer):
         Raises:
             ValueError: an option that the optimizer does not have or cannot schedule.
         """
-        groups = as_groups(param_groups)
+        groups = self.checked_groups(param_groups)
+        (given,) = self.checked_groups({"params": [], **kwargs})
+        kwargs = {name: value for name, value in given.items() if name != "params"}
         for options in (*groups, kwargs):
             check_schedulable(options, self.group_options()[1], self.label())
         for name in self._schedules.keys() - kwargs.keys():
