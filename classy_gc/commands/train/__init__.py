@@ -33,12 +33,7 @@ from torchvision import set_image_backend, set_video_backend
 from classy_gc.commands.cli import CommandError
 from classy_gc.commands.parser import command_parser
 from classy_gc.commands.seeded_task import build_seeded_task
-from classy_gc.commands.train.checkpoints import (
-    check_optimizer,
-    check_progress,
-    loading,
-    set_checkpoints,
-)
+from classy_gc.commands.train.checkpoints import check_progress, loading, set_checkpoints
 from classy_gc.commands.train.hooks import Output, set_hooks
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.commands.train.last_batch import warn_of_last_batch
@@ -98,8 +93,6 @@ def _check_args(args: argparse.Namespace) -> None:
 
 def _start(task: ClassyTask, output: Output, start_hooks: Callable[[], None]) -> None:
     """In place of a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
-    if not getattr(task, "test_only", False) and task.checkpoint_dict:
-        check_optimizer(task.optimizer.optimizer)
     take_threads(task, lambda: try_batches(task))
     if not getattr(task, "test_only", False):
         if task.checkpoint_dict:
