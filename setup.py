@@ -9,6 +9,8 @@ from setuptools.errors import CompileError, LinkError
 EXTRAS = {
     "examples": ["scikit-learn", "scipy", "statsmodels", "matplotlib", "progressbar2"],
     "tensorboard": ["tensorboard"],
+    "wandb": ["wandb"],
+    "mlflow": ["mlflow"],
     "zero": ["fairscale"],
     "polygons": [
         *("shapely>=2.1", "scikit-image", "scipy", "Pillow", "tqdm"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.core.measures import gradient_norms, ratios, row_mean_norms, row_sums
 from classy_gc.hooks.json_log import JSONLogHook
+from classy_gc.hooks.run_log import RunLogHook
 from classy_gc.options import COUNT, check_options
 
 OPTIONS = {"interval": (50, COUNT)}
@@ -55,9 +56,9 @@ class GCMonitorHook(ClassyHook):
 
     with ``epoch`` how much has been trained, and ``step`` the number of updates, resumed ones
     included; to TensorBoard, where ``tensorboard_plot`` has a writer, as ``GC Removed/total``,
-    ``GC Removed/<name>``, ``GC Drift/…`` at that step; and where there is neither, the two
-    totals to the log. Training stays bit for bit what it was. The row means at the start are
-    part of every checkpoint.
+    ``GC Removed/<name>``, ``GC Drift/…`` at that step; so to ``wandb_log`` and ``mlflow_log``;
+    and where there is none of them, the two totals to the log. Training stays bit for bit what it
+    was. The row means at the start are part of every checkpoint.
 
     A look reads each gradient and each weight twice, and waits for the device once; between
     them a step costs a counter. The gradients are taken by a hook on the optimizer's ``step``,
@@ -146,19 +147,24 @@ class GCMonitorHook(ClassyHook):
         parameters: Mapping[str, Mapping[str, float | None]],
     ) -> None:
         step, written = self.state.step, False
+        epoch = task.where * task.get_total_training_phases() / (task.train_phases_per_epoch or 1)
+        scalars = {
+            f"GC {kind.capitalize()}/{name}": value
+            for name, values in {"total": total, **parameters}.items()
+            for kind, value in values.items()
+            if value is not None
+        }
         for hook in task.hooks:
             if isinstance(hook, JSONLogHook):
-                epoch = task.where * task.get_total_training_phases()
-                epoch /= task.train_phases_per_epoch or 1
                 hook.write("gc_monitor", epoch=epoch, step=step, **total, parameters=parameters)
-                written = True
+            elif isinstance(hook, RunLogHook):
+                hook.log(scalars, epoch, step)
             elif isinstance(hook, TensorboardPlotHook) and hook.tb_writer is not None:
-                for name, values in {"total": total, **parameters}.items():
-                    for kind, value in values.items():
-                        if value is not None:
-                            tag = f"GC {kind.capitalize()}/{name}"
-                            hook.tb_writer.add_scalar(tag, value, global_step=step)
-                written = True
+                for tag, value in scalars.items():
+                    hook.tb_writer.add_scalar(tag, value, global_step=step)
+            else:
+                continue
+            written = True
         if not written:
             texts = (f"{k} {'-' if v is None else format(v, '.4g')}" for k, v in total.items())
             logging.info(f"gc_monitor: step {step}, {', '.join(texts)}")

@@ -1,0 +1,73 @@
+"""``mlflow_log``: a run in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from classy_vision.hooks import register_hook
+
+from classy_gc.hooks.run_log import RunLogHook
+from classy_gc.options import TEXT, check_options, or_null
+
+_OPTIONS = dict.fromkeys(["tracking_uri", "experiment", "run_name"], (None, or_null(TEXT)))
+
+
+@register_hook("mlflow_log")
+class MlflowLogHook(RunLogHook):
+    """``mlflow_log``: config, learning rates, losses, meters, GC's measures and the curves.
+
+    By batches trained: ``train/loss``, ``test/accuracy/top_1``, ``train/lr`` and the other
+    scheduled options at the end of each phase; ``GC Removed/…`` and ``GC Drift/…`` where there is
+    ``gc_monitor``. ``config.json`` and, where there is ``training_curves``, ``curves.png`` are
+    artifacts. A resumed run goes on in the run of its checkpoint.
+
+    Args:
+        tracking_uri (str, optional): of a server, or of a folder or data base (default: None,
+            what the environment says)
+        experiment (str, optional): to which the run belongs (default: None, MLflow's default)
+        run_name (str, optional): of a new run (default: None, MLflow makes one up)
+
+    Raises:
+        ValueError: an unknown key, a value that is no string, or mlflow is not installed.
+
+    Source: https://mlflow.org/docs/latest/ml/tracking.
+
+    Example:
+        >>> from classy_vision.hooks import build_hook
+        >>> build_hook({"name": "mlflow_log", "experiment": "digits"}).experiment
+        'digits'
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | None = None,
+        experiment: str | None = None,
+        run_name: str | None = None,
+    ) -> None:
+        super().__init__("mlflow")
+        self.tracking_uri = tracking_uri
+        self.experiment = experiment
+        self.run_name = run_name
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MlflowLogHook:
+        """Instantiates the hook from a configuration: its arguments, by name."""
+        return cls(**check_options(config, _OPTIONS, "hook 'mlflow_log'"))
+
+    def start(self, config: Mapping[str, Any], run_id: str | None) -> str:
+        if self.tracking_uri:
+            self.library.set_tracking_uri(self.tracking_uri)
+        if self.experiment:
+            self.library.set_experiment(self.experiment)
+        run = self.library.start_run(run_id=run_id, run_name=None if run_id else self.run_name)
+        self.library.log_dict(dict(config), "config.json")
+        return run.info.run_id
+
+    def log(self, values: Mapping[str, float], epoch: float, step: int) -> None:
+        self.library.log_metrics({**values, "epoch": epoch}, step=step)
+
+    def finish(self, curves: Any) -> None:
+        if curves is not None:
+            self.library.log_image(curves, "curves.png")
+        self.library.end_run()

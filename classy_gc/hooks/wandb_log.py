@@ -1,0 +1,63 @@
+"""``wandb_log``: a run in Weights & Biases."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from classy_vision.hooks import register_hook
+
+from classy_gc.hooks.run_log import RunLogHook
+from classy_gc.options import MAPPING, check_known, check_options
+
+
+@register_hook("wandb_log")
+class WandbLogHook(RunLogHook):
+    """``wandb_log``: config, learning rates, losses, meters, GC's measures and the curves.
+
+    By epoch: ``train/loss``, ``test/accuracy/top_1``, ``train/lr`` and the other scheduled options
+    at the end of each phase; ``GC Removed/…`` and ``GC Drift/…`` where there is ``gc_monitor``;
+    ``curves`` at the end where there is ``training_curves``. A resumed run goes on in the run of
+    its checkpoint.
+
+    Args:
+        init (dict): arguments of ``wandb.init``, as ``project``, ``mode`` (``offline`` writes
+            files that ``wandb sync`` sends) or ``dir`` (default: {})
+
+    Raises:
+        ValueError: an unknown key, or wandb is not installed.
+
+    Source: https://docs.wandb.ai/ref/python/init.
+
+    Example:
+        >>> from classy_vision.hooks import build_hook
+        >>> build_hook({"name": "wandb_log", "init": {"mode": "offline"}}).init
+        {'mode': 'offline'}
+    """
+
+    def __init__(self, init: Mapping[str, Any] | None = None) -> None:
+        super().__init__("wandb")
+        self.init = dict(init or {})
+        known = inspect.signature(self.library.init).parameters
+        check_known(self.init, known, "init of hook 'wandb_log'")
+        self._run: Any = None
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> WandbLogHook:
+        """Instantiates the hook from a configuration: its arguments, by name."""
+        return cls(**check_options(config, {"init": ({}, MAPPING)}, "hook 'wandb_log'"))
+
+    def start(self, config: Mapping[str, Any], run_id: str | None) -> str:
+        given = {"config": dict(config), "id": run_id, "resume": "allow", **self.init}
+        self._run = self.library.init(**given)
+        self._run.define_metric("*", step_metric="epoch")
+        return self._run.id
+
+    def log(self, values: Mapping[str, float], epoch: float, step: int) -> None:
+        self._run.log({**values, "epoch": epoch, "step": step})
+
+    def finish(self, curves: Any) -> None:
+        if curves is not None:
+            self._run.log({"curves": self.library.Image(curves)})
+        self._run.finish()
