@@ -147,10 +147,12 @@ def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
         "--threshold", type=float, default=0.5, help="probability on outlines (default 0.5)"
     )
     parser.add_argument(
-        "--tolerance", type=float, default=1.0, help="of the simplification, px (default 1)"
+        "--tolerance", default="1", help="of the simplification, px, or metres as 0.5m (default 1)"
     )
     parser.add_argument(
-        "--min_area", type=float, default=10.0, help="of buildings and courtyards, px² (default 10)"
+        "--min_area",
+        default="10",
+        help="of buildings and courtyards, px², or square metres as 9m (default 10)",
     )
     parser.add_argument(
         "--steps", type=integer(0), help="of the optimizer (default: contours 200, skeleton 300)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import time
 from pathlib import Path
 
@@ -14,15 +13,8 @@ _NEEDED = ("shapely", "skimage", "scipy", "PIL", "rasterio", "pyogrio")
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    ranges = {
-        "threshold": (0 < args.threshold < 1, "lie between 0 and 1"),
-        "tolerance": (0 < args.tolerance < math.inf, "be a number > 0"),
-        "min_area": (0 <= args.min_area < math.inf, "be a number >= 0"),
-        "tile": (args.tile > 0 and args.tile % 4 == 0, "be a multiple of 4, and > 0"),
-    }
-    for flag, (fine, rule) in ranges.items():
-        if not fine:
-            raise ValueError(f"--{flag} must {rule}, not {getattr(args, flag)}")
+    if args.tile <= 0 or args.tile % 4:
+        raise ValueError(f"--tile must be a multiple of 4, and > 0, not {args.tile}")
     if args.method == "contours" and args.edges:
         raise ValueError("--edges goes with --method skeleton, not contours")
     inputs = (args.map, args.edges, args.frame_field, args.truth)
@@ -58,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     _check_device(args.device)
     # Imported only now, so that bad flags do not wait for it.
     from classy_gc.polygons import files, maps
-    from classy_gc.polygons.metrics import measure, table
+    from classy_gc.polygons.metrics import OVER, measure, table
     from classy_gc.polygons.picture import picture
     from classy_gc.polygons.tiles import polygonize_map
 
@@ -85,11 +77,13 @@ def run(args: argparse.Namespace) -> int:
         **options,
     )
     seconds = time.perf_counter() - start
-    files.write_polygons(args.output, found.polygons, found.probability, interior)
-    print(f"{len(found.polygons):,} polygons in {seconds:.1f} s")
+    count = files.write_polygons(args.output, found.polygons, found.probability, interior)
+    print(f"{count:,} polygon{'s' * (count != 1)} in {seconds:.1f} s")
+    if count < len(found.polygons):
+        print(f"  {len(found.polygons) - count:,} collapsed in the map's CRS, and are left out")
     if truth is not None:
         measured = {"before": found.before, "after": found.polygons}
-        print(table({name: measure(p, truth) for name, p in measured.items()}))
+        print(table({name: measure(p, truth) for name, p in measured.items()}), OVER, sep="\n")
     print(f"  polygons  {args.output}")
     if args.picture:
         with atomic_write(Path(args.picture)) as file:

@@ -3,8 +3,10 @@
 Needs the packages of ``pip install 'classy-gc[polygons]'``.
 """
 
-from classy_gc.polygons.buildings import Buildings, polygonize
+from classy_gc.polygons.arrays import Buildings
+from classy_gc.polygons.buildings import polygonize
 from classy_gc.polygons.energy import Weights
+from classy_gc.polygons.files import write_polygons
 from classy_gc.polygons.frame_field import (
     FrameField,
     directions,
@@ -13,9 +15,11 @@ from classy_gc.polygons.frame_field import (
     from_map,
 )
 from classy_gc.polygons.graph import Graph, resample
+from classy_gc.polygons.maps import open_map
 from classy_gc.polygons.metrics import Metrics, measure
 from classy_gc.polygons.optimizers import TensorPolyOptimizer, TensorSkeletonOptimizer
 from classy_gc.polygons.outlines import contours, skeleton, trace
+from classy_gc.polygons.tiles import polygonize_map
 
 __all__ = [
     "Buildings",
@@ -31,8 +35,11 @@ __all__ = [
     "from_directions",
     "from_map",
     "measure",
+    "open_map",
     "polygonize",
+    "polygonize_map",
     "resample",
     "skeleton",
     "trace",
+    "write_polygons",
 ]

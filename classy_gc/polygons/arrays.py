@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,21 @@ _ROUNDING = 1e-3  # by which a probability may miss [0, 1]
 
 class InputError(ValueError):
     """What a file or an option is at fault for, in one line."""
+
+
+class Buildings(NamedTuple):
+    """Polygons and what the map says of them.
+
+    Attributes:
+        polygons: of shapely, in (x, y) = (column + ½, row + ½) pixels; shape ``[n]``.
+        probability: the mean of the map over each, shape ``[n]``.
+        before: polygons of the outlines as they were, simplified and nothing else; shape
+            ``[m]``, or None.
+    """
+
+    polygons: np.ndarray
+    probability: np.ndarray
+    before: np.ndarray | None
 
 
 def as_array(values: Any) -> np.ndarray:

@@ -6,30 +6,15 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from classy_gc.polygons.arrays import InputError, as_frame, as_map, size_text
+from classy_gc.polygons.arrays import Buildings, InputError, as_frame, as_map, size_text
 from classy_gc.polygons.faces import faces
+from classy_gc.polygons.files import placed
 from classy_gc.polygons.frame_field import FrameField, from_map
 from classy_gc.polygons.graph import Graph, resample
+from classy_gc.polygons.maps import Map
 from classy_gc.polygons.optimizers import TensorPolyOptimizer, TensorSkeletonOptimizer
 from classy_gc.polygons.outlines import contours, skeleton
 from classy_gc.polygons.simplify import douglas_peucker, simplify
-
-
-class Buildings(NamedTuple):
-    """Polygons and what the map says of them.
-
-    Attributes:
-        polygons: of shapely, in (x, y) = (column + ½, row + ½) pixels; shape ``[n]``.
-        probability: the mean of the map over each, shape ``[n]``.
-        before: polygons of the outlines as they were, simplified and nothing else; shape
-            ``[m]``, or None.
-    """
-
-    polygons: np.ndarray
-    probability: np.ndarray
-    before: np.ndarray | None
 
 
 class _Method(NamedTuple):
@@ -51,9 +36,19 @@ METHODS = {
 }
 
 
+def check_ranges(threshold: float, tolerance: float, min_area: float) -> None:
+    """Refuses options of :func:`polygonize` that are outside their range."""
+    if not 0 < threshold < 1:
+        raise InputError(f"threshold must lie between 0 and 1, not {threshold}")
+    if not 0 < tolerance < math.inf:
+        raise InputError(f"tolerance must be a number > 0, not {tolerance}")
+    if not 0 <= min_area < math.inf:
+        raise InputError(f"min_area must be a number >= 0, not {min_area}")
+
+
 def polygonize(
-    interior: np.ndarray,
-    edges: np.ndarray | None = None,
+    interior: Any,
+    edges: Any = None,
     frame: FrameField | None = None,
     method: str | None = None,
     threshold: float = 0.5,
@@ -62,11 +57,12 @@ def polygonize(
     before: bool = False,
     progress: bool = True,
     **options: Any,
-) -> Buildings:
+) -> Any:
     """Polygons of the buildings in a map.
 
     Args:
-        interior: probability of a building, shape ``[H, W]``.
+        interior: probability of a building, an array, a tensor or lists of shape ``[H, W]``; what
+            is masked is none. Or what ``open_map`` returns.
         edges: probability of a wall, as ``interior``; it separates buildings that touch
             (default: None)
         frame: of arrays of shape ``[H, W]`` (default: None, the one that the map suggests)
@@ -80,6 +76,11 @@ def polygonize(
         **options: of ``TensorPolyOptimizer`` or ``TensorSkeletonOptimizer``: ``layout``,
             ``use_gc``, ``weights``, ``lr``, ``steps``, ``device``.
 
+    Returns:
+        ``Buildings``. Of what ``open_map`` returned, in its CRS, as a GeoDataFrame with ``id``,
+        ``mean_prob``, ``area`` and ``perimeter``, or, where geopandas is not installed, as
+        ``Buildings`` without ``before``.
+
     Raises:
         ValueError: an unknown method or layout, edges for contours, shapes that differ, or values
             or a threshold outside the range.
@@ -91,20 +92,21 @@ def polygonize(
         >>> [round(x) for x in polygon.bounds], len(polygon.exterior.coords) - 1
         ([10, 8, 30, 32], 4)
     """
+    if isinstance(interior, Map):
+        from classy_gc.polygons.tiles import polygonize_map  # which works through this
+
+        options |= {"method": method, "threshold": threshold, "progress": progress}
+        found = polygonize_map(
+            interior, edges, frame, tolerance=tolerance, min_area=min_area, **options
+        )
+        return placed(found.polygons, found.probability, interior)
     if method is None:
         method = "contours" if edges is None else "skeleton"
     if method not in METHODS:
         raise ValueError(f"the method must be one of {list(METHODS)}, not {method!r}")
     if method == "contours" and edges is not None:
         raise ValueError("a map of edges goes with the method 'skeleton', not 'contours'")
-    ranges = {
-        "threshold": (0 < threshold < 1, "lie between 0 and 1"),
-        "tolerance": (0 < tolerance < math.inf, "be a number > 0"),
-        "min_area": (0 <= min_area < math.inf, "be a number >= 0"),
-    }
-    for name, (fine, rule) in ranges.items():
-        if not fine:
-            raise InputError(f"{name} must {rule}, not {locals()[name]}")
+    check_ranges(threshold, tolerance, min_area)
     interior = as_map(interior)
     if edges is not None:
         edges = as_map(edges, "edges")

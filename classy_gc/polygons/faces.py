@@ -8,10 +8,7 @@ import shapely
 
 
 def faces(
-    lines: np.ndarray,
-    interior: np.ndarray,
-    threshold: float = 0.5,
-    min_area: float = 10.0,
+    lines: np.ndarray, interior: np.ndarray, threshold: float = 0.5, min_area: float = 10.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The faces between lines over which the map has a high mean.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from classy_gc.polygons.maps import InputError, Map
+from classy_gc.polygons.arrays import Buildings, InputError
+from classy_gc.polygons.maps import Map
 
 #: suffix: GDAL's name of the format
 FORMATS = {
@@ -26,6 +28,7 @@ FORMATS = {
     ".gpkg": "GPKG",
     ".shp": "ESRI Shapefile",
     ".fgb": "FlatGeobuf",
+    ".parquet": "GeoParquet",
 }
 # What a shapefile may have beside it, besides what is always written.
 _BESIDE_SHAPES = (".prj", ".cpg", ".qix", ".qpj", ".sbn", ".sbx", ".shp.xml")
@@ -45,6 +48,8 @@ def check_output(path: str | Path, interior: Map) -> None:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--output must end in one of {', '.join(FORMATS)}, not {str(path)!r}")
+    if path.suffix.lower() == ".parquet" and not all(map(find_spec, ("geopandas", "pyarrow"))):
+        raise InputError(f"--output {path} needs more packages: pip install geopandas pyarrow")
     if path.is_dir():
         raise InputError(f"--output {path} is a folder")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
@@ -66,9 +71,48 @@ def check_output(path: str | Path, interior: Map) -> None:
         )
 
 
+def attributes(
+    polygons: np.ndarray, probability: np.ndarray, interior: Map
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Polygons in the CRS of a map, and what is said of each.
+
+    Args:
+        polygons: in pixels, (x, y), the corner of the first pixel at (0, 0).
+        probability: of each.
+        interior: the map that they were found in.
+
+    Returns:
+        The polygons; what the transform made invalid is mended, and what collapsed is left out.
+        ``id``, from 1; ``mean_prob``; ``area`` and ``perimeter`` on the ground, in metres, without
+        a CRS in pixels.
+    """
+    height, width = interior.pixel_size or (1.0, 1.0)
+    there = shapely.transform(polygons, lambda xy: _apply(interior.transform, xy))
+    there, index = shapely.get_parts(shapely.make_valid(there), return_index=True)
+    kept = (shapely.get_type_id(there) == 3) & (shapely.area(there) > 0)
+    there, index = shapely.orient_polygons(there[kept]), index[kept]
+    ground = shapely.transform(np.asarray(polygons)[index], lambda xy: xy * [width, height])
+    return there, {
+        "id": np.arange(1, len(index) + 1),
+        "mean_prob": np.float64(probability)[index].round(4),
+        "area": shapely.area(ground).round(3),
+        "perimeter": shapely.length(ground).round(3),
+    }
+
+
+def placed(polygons: np.ndarray, probability: np.ndarray, interior: Map) -> Any:
+    """What :func:`attributes` says, as a GeoDataFrame, or ``Buildings`` without geopandas."""
+    found, columns = attributes(polygons, probability, interior)
+    if find_spec("geopandas") is None:
+        return Buildings(found, columns["mean_prob"], None)
+    import geopandas
+
+    return geopandas.GeoDataFrame(columns, geometry=found, crs=interior.crs)
+
+
 def write_polygons(
     path: str | Path, polygons: np.ndarray, probability: np.ndarray, interior: Map
-) -> None:
+) -> int:
     """Writes polygons in the CRS of the map, else in its pixels.
 
     An older file is replaced once the new one is whole.
@@ -78,30 +122,51 @@ def write_polygons(
         polygons: in pixels, (x, y), the corner of the first pixel at (0, 0).
         probability: of each, the field ``mean_prob``.
         interior: the map that they were found in.
+
+    Returns:
+        How many polygons it wrote; the transform may make one collapse.
+
+    Raises:
+        InputError: the file cannot be written, and why.
     """
     path = Path(path)
-    placed = shapely.transform(polygons, lambda xy: _apply(interior.transform, xy))
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="'crs' was not provided")
-            pyogrio.raw.write(
-                Path(folder) / path.name,
-                geometry=shapely.to_wkb(shapely.orient_polygons(placed)),
-                field_data=[np.float64(probability).round(4)],
-                fields=["mean_prob"],
-                geometry_type="Polygon",
-                crs=None if interior.crs is None else interior.crs.to_wkt(),
-                driver=FORMATS[path.suffix.lower()],
-            )
-        parts = list(Path(folder).iterdir())
-        for part in parts:
-            part.replace(path.parent / part.name)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            count = _write(Path(folder) / path.name, polygons, probability, interior)
+            parts = list(Path(folder).iterdir())
+            for part in parts:
+                part.replace(path.parent / part.name)
+    except (OSError, RuntimeError) as error:  # those of pyogrio are the latter
+        raise InputError(f"{path} cannot be written: {error}") from error
     if path.suffix.lower() == ".shp":  # an index or a CRS of the older file would be read as ours
         written = {part.name for part in parts}
         for suffix in _BESIDE_SHAPES:
             beside = path.with_suffix(suffix)
             if beside.name not in written:
                 beside.unlink(missing_ok=True)
+    return count
+
+
+def _write(path: Path, polygons: np.ndarray, probability: np.ndarray, interior: Map) -> int:
+    if path.suffix.lower() == ".parquet":
+        frame = placed(polygons, probability, interior)
+        frame.to_parquet(path)
+        return len(frame)
+    there, columns = attributes(polygons, probability, interior)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
+        pyogrio.raw.write(
+            path,
+            geometry=shapely.to_wkb(there),
+            field_data=list(columns.values()),
+            fields=list(columns),
+            geometry_type="Polygon",
+            crs=None if interior.crs is None else interior.crs.to_wkt(),
+            driver=FORMATS[path.suffix.lower()],
+        )
+    if pyogrio.read_info(path, force_feature_count=True)["features"] != len(there):
+        raise OSError("the file is not whole; the disk may be full")
+    return len(there)
 
 
 def _apply(transform: Affine, xy: np.ndarray) -> np.ndarray:
@@ -125,11 +190,16 @@ def read_polygons(path: str | Path, interior: Map) -> np.ndarray:
         InputError: no such file, no polygons on the map, or a CRS that only one of them has.
     """
     try:
-        meta, _, geometry, _ = pyogrio.raw.read(path, columns=[], force_2d=True)
-    except (DataSourceError, DataLayerError, OSError, ValueError) as error:
+        if Path(path).suffix.lower() == ".parquet":
+            import geopandas
+
+            frame = geopandas.read_parquet(path)
+            polygons, crs = shapely.force_2d(frame.geometry.to_numpy()), frame.crs
+        else:
+            meta, _, geometry, _ = pyogrio.raw.read(path, columns=[], force_2d=True)
+            polygons, crs = shapely.from_wkb(geometry), meta["crs"]
+    except (RuntimeError, OSError, ValueError, ImportError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    polygons = shapely.from_wkb(geometry)
-    crs = meta["crs"]
     if interior.crs is None:
         # GeoJSON has no way to say that its coordinates are pixels.
         if crs and Path(path).suffix.lower() not in (".geojson", ".json"):
@@ -138,8 +208,7 @@ def read_polygons(path: str | Path, interior: Map) -> np.ndarray:
         raise InputError(f"{path} has no CRS, but {interior.path} is in {_short(interior.crs)}")
     elif CRS.from_user_input(crs) != interior.crs:
         polygons = shapely.transform(
-            polygons,
-            lambda xy: np.stack(rasterio.warp.transform(crs, interior.crs, *xy.T), axis=1),
+            polygons, lambda xy: np.stack(rasterio.warp.transform(crs, interior.crs, *xy.T), axis=1)
         )
     polygons = shapely.transform(polygons, lambda xy: _apply(~interior.transform, xy))
     height, width = interior.shape

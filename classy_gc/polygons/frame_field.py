@@ -133,6 +133,27 @@ def directions(frame: FrameField) -> tuple[Any, Any]:
     return ((root - frame.c2) / 2) ** 0.5, ((-root - frame.c2) / 2) ** 0.5
 
 
+def nearest(frame: FrameField, points: np.ndarray) -> FrameField:
+    """The frame field in the pixels nearest to points.
+
+    Args:
+        frame: of arrays of shape ``[H, W]``.
+        points: (row, column), shape ``[n, 2]``.
+
+    Returns:
+        Of arrays of shape ``[n]``.
+
+    Example:
+        >>> c0 = np.array([[1 + 0j, 2, 3]])
+        >>> nearest(FrameField(c0, c0), np.array([[0.0, 1.6]])).c0.tolist()
+        [(3+0j)]
+    """
+    row, column = np.rint(points).astype(int).T
+    height, width = frame.c0.shape
+    pixel = np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)
+    return FrameField(frame.c0[pixel], frame.c2[pixel])
+
+
 def polynomial(z: Any, frame: FrameField) -> Any:
     """``f(z) = z⁴ + c2·z² + c0``: zero where z follows the frame.
 

@@ -13,6 +13,12 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from classy_gc.polygons.frame_field import FrameField, directions, nearest
+
+# As many edges are a wall where the distance of their ends is that share of their length; it is
+# oblique where it lies that many degrees off the frame.
+_WINDOWS = ((7, 0.96, 30), (15, 0.98, 12))
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -89,6 +95,32 @@ class Graph:
         return np.bincount(self.edges.ravel(), minlength=len(self.positions))
 
     @cached_property
+    def closed(self) -> np.ndarray:
+        """Which paths close and meet no other, shape ``[paths]``."""
+        first = self.path_vertices[self.path_starts[:-1]]
+        last = self.path_vertices[self.path_starts[1:] - 1]
+        return (first == last) & (self.degree[last] == 2)
+
+    def along(self, steps: int) -> np.ndarray:
+        """Where in ``path_vertices`` the vertex is that lies some steps further along its path.
+
+        Args:
+            steps: as many edges; a negative number goes back. It goes around closed paths, and no
+                further than the ends of others.
+
+        Returns:
+            For each of ``path_vertices``, shape ``[m]``.
+        """
+        edges = np.diff(self.path_starts) - 1
+        first, last = self.path_starts[:-1], self.path_starts[1:] - 1
+        first, last, edges, closed = (
+            np.repeat(x, np.diff(self.path_starts)) for x in (first, last, edges, self.closed)
+        )
+        there = np.arange(len(self.path_vertices)) + steps
+        around = first + (there - first) % np.maximum(edges, 1)
+        return np.where(closed, around, np.clip(there, first, last))
+
+    @cached_property
     def turns(self) -> np.ndarray:
         """Each vertex at which two edges meet, between its neighbours, shape ``[turns, 3]``."""
         return self._meetings(self.degree == 2)
@@ -114,6 +146,51 @@ class Graph:
     def parts(self) -> np.ndarray:
         """Which connected part each vertex belongs to, numbered from 0, shape ``[n]``."""
         return connected(self.edges, len(self.positions))
+
+
+def oblique(graph: Graph, frame: FrameField) -> np.ndarray:
+    """Which edges are of straight walls between the frame's directions.
+
+    ``align`` would turn these into saws. Round corners are not straight, and it sharpens them.
+    """
+    x = graph.positions[graph.path_vertices]
+    z = x[:, 0] + 1j * x[:, 1]
+    step = np.abs(z[graph.along(1)] - z)
+    found = np.zeros(len(x), bool)
+    for edges, straight, degrees in _WINDOWS:
+        along = [graph.along(k) for k in range(edges + 1)]
+        chord = z[along[-1]] - z
+        length = sum(step[k] for k in along[:-1])
+        whole = along[-1] != along[-2]  # at the end of a path there are fewer
+        at = nearest(frame, x[along[edges // 2]])
+        near = [np.abs((chord * w.conj()).real) / np.abs(w).clip(1e-9) for w in directions(at)]
+        here = whole & (np.abs(chord) > straight * length)
+        here &= np.maximum(*near) < np.cos(np.radians(degrees)) * np.abs(chord)
+        for k in along[:-1]:
+            found[k[here]] = True
+    inside = np.ones(len(x), bool)
+    inside[graph.path_starts[1:] - 1] = False
+    return found[inside]
+
+
+def lay_out(graph: Graph, layout: str) -> tuple[np.ndarray, list[tuple[int, int, tuple[int, int]]]]:
+    """Where in a flat buffer each coordinate lies, and its blocks that are one tensor each."""
+    n = len(graph.positions)
+    if layout == "n2":
+        return np.arange(2 * n).reshape(n, 2), [(0, 2 * n, (n, 2))] if n else []
+    # Parts of one size are rows of one tensor, so that there are few tensors.
+    size = np.bincount(graph.parts)
+    order = np.lexsort((np.arange(n), graph.parts, size[graph.parts]))
+    sizes, parts = np.unique(size, return_counts=True)
+    place = np.empty((n, 2), int)
+    views, begin, first = [], 0, 0
+    for m, k in zip(sizes.tolist(), parts.tolist(), strict=True):
+        vertices = order[first : first + k * m]
+        index = begin + np.arange(2 * k * m).reshape(k, 2, m)
+        place[vertices] = index.transpose(0, 2, 1).reshape(-1, 2)
+        views.append((begin, begin + 2 * k * m, (2 * k, m)))
+        begin, first = begin + 2 * k * m, first + k * m
+    return place, views
 
 
 def connected(pairs: np.ndarray, n: int) -> np.ndarray:

@@ -14,6 +14,13 @@ _SAMPLE = 2.0  # px between the places where the direction of an outline is comp
 _STRETCH = 2.0
 
 
+#: Which buildings each column of :func:`table` is over.
+OVER = (
+    "IoU: mean over the true buildings. F1, precision, recall: a building is found where IoU > 0.5 "
+    "(matched). angle, Hausdorff: mean over these. vertices: of all found, over all true."
+)
+
+
 class Metrics(NamedTuple):
     """What is measured of polygons against the true ones.
 
@@ -26,6 +33,9 @@ class Metrics(NamedTuple):
             in the unit of the coordinates.
         matched: polygons that share more than half of the union with a true one; only they
             count for ``angle`` and ``hausdorff``.
+        precision: the share of polygons that are matched.
+        recall: the share of true polygons that are.
+        f1: the harmonic mean of both.
     """
 
     iou: float
@@ -33,6 +43,9 @@ class Metrics(NamedTuple):
     vertices: float
     hausdorff: float
     matched: int
+    precision: float
+    recall: float
+    f1: float
 
 
 def measure(polygons: np.ndarray, truth: np.ndarray, pixel: float = 1.0) -> Metrics:
@@ -49,7 +62,7 @@ def measure(polygons: np.ndarray, truth: np.ndarray, pixel: float = 1.0) -> Metr
     Example:
         >>> square = np.array([shapely.box(0, 0, 10, 10)])
         >>> measure(square, square)
-        Metrics(iou=1.0, angle=0.0, vertices=1.0, hausdorff=0.0, matched=1)
+        Metrics(iou=1.0, angle=0.0, vertices=1.0, hausdorff=0.0, matched=1, ...)
     """
     polygons, truth = np.atleast_1d(polygons), np.atleast_1d(truth)
     mine, its = shapely.STRtree(truth).query(polygons, predicate="intersects")
@@ -71,6 +84,9 @@ def measure(polygons: np.ndarray, truth: np.ndarray, pixel: float = 1.0) -> Metr
         vertices=vertices(polygons) / vertices(truth) if len(truth) else float("nan"),
         hausdorff=float(np.mean(distances)) if len(mine) else float("nan"),
         matched=len(mine),
+        precision=len(mine) / len(polygons) if len(polygons) else float("nan"),
+        recall=len(mine) / len(truth) if len(truth) else float("nan"),
+        f1=2 * len(mine) / max(len(polygons) + len(truth), 1),
     )
 
 
@@ -128,19 +144,21 @@ def table(rows: Mapping[str, Metrics]) -> str:
         rows: name: what was measured.
 
     Example:
-        >>> print(table({"before": Metrics(0.9, 50.0, 1.5, 4.0, 3)}))
-                  IoU  angle  vertices  Hausdorff  matched
-        before  0.900  50.0°      1.50     4.0 px        3
+        >>> print(table({"after": Metrics(0.9, 50.0, 1.5, 4.0, 3, 0.75, 0.6, 0.67)}))
+                 IoU    F1  precision  recall  angle  Hausdorff  vertices  matched
+        after  0.900  0.67       0.75    0.60  50.0°     4.0 px      1.50        3
     """
     cells = [
         [
             name,
             f"{m.iou:.3f}",
+            *(f"{share:.2f}" for share in (m.f1, m.precision, m.recall)),
             f"{m.angle:.1f}°",
-            f"{m.vertices:.2f}",
             f"{m.hausdorff:.1f} px",
+            f"{m.vertices:.2f}",
             f"{m.matched:g}",
         ]
         for name, m in rows.items()
     ]
-    return aligned([["", "IoU", "angle", "vertices", "Hausdorff", "matched"], *cells], numbers=True)
+    header = ["", "IoU", "F1", "precision", "recall", "angle", "Hausdorff", "vertices", "matched"]
+    return aligned([header, *cells], numbers=True)

@@ -8,37 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from classy_gc.core import SGD, Adam
 from classy_gc.polygons import energy
 from classy_gc.polygons.arrays import as_frame, as_map
 from classy_gc.polygons.energy import Weights
 from classy_gc.polygons.frame_field import FrameField
-from classy_gc.polygons.graph import Graph
+from classy_gc.polygons.graph import Graph, lay_out, oblique
+from classy_gc.polygons.progress import shown
 
 _LAYOUTS = ("2n", "n2")
 _CORNERS_EVERY = 10  # steps; turns become corners slowly
-_ARGS = """graph: paths and vertices; ``Graph.of`` makes it.
-        interior: probability of a building, an array or tensor of shape ``[H, W]``.
-        frame: of arrays or tensors of shape ``[H, W]``.
-        edges: probability of a wall, as ``interior``, for the term ``ridge`` (default: None,
-            without that term)
-        layout: what a row of the optimizer's tensors is, whose mean GC subtracts. ``"2n"``: a
-            coordinate of the vertices of one connected part, so that GC keeps their mean where
-            it is. ``"n2"``: a vertex, as published; GC keeps row + column of each vertex, which
-            can move along one diagonal only (default: ``"2n"``)
-        use_gc: centralize (default: True)
-        weights: of the terms of the energy by step (default: None, {weights})
-        lr: learning rate (default: {lr})
-        steps: how many ``optimize`` takes; the schedules are stretched to them (default:
-            {steps})
-        threshold: the probability on the outline (default: 0.5)
-        device: where to compute (default: ``"cpu"``)
-
-    Attributes:
-        positions: of the vertices in the order of the graph, a tensor of shape ``[n, 2]``.
-        optimizer: of ``classy_gc.core``."""
 
 
 class _VertexOptimizer:
@@ -86,11 +66,12 @@ class _VertexOptimizer:
             return torch.as_tensor(np.ascontiguousarray(x), device=device)
 
         self._edges = indices(graph.edges)
+        self._aligned = indices(graph.edges[~oblique(graph, frame)])
         self._turns = indices(graph.turns)
         self._junctions = indices(graph.junctions)
         self._corners = self._walls = None
-        self._place, views = _lay_out(graph, layout)
-        self._place = self._place.to(device)
+        place, views = lay_out(graph, layout)
+        self._place = indices(place)
         # One buffer that the energy reads, and that the parameters of the optimizer are views
         # of; so are their gradients.
         start = torch.as_tensor(graph.positions, dtype=torch.float32, device=device)
@@ -130,7 +111,7 @@ class _VertexOptimizer:
             "level": lambda: energy.level(x, self.interior, self.threshold),
             "ridge": lambda: energy.ridge(x, self.edges),
             "length": lambda: energy.length(x, self._edges),
-            "align": lambda: energy.align(x, self._edges, self.frame),
+            "align": lambda: energy.align(x, self._aligned, self.frame),
             "curvature": lambda: energy.curvature(x, self._walls),
             "corner": lambda: energy.corner(x, self._corners),
             "junction": lambda: energy.corner(x, self._junctions),
@@ -170,15 +151,13 @@ class _VertexOptimizer:
         """Takes all steps.
 
         Args:
-            progress: show a bar on a terminal once it takes longer than a second (default:
-                True)
+            progress: show how far it is, once it takes a while (default: True)
 
         Returns:
             The positions, shape ``[n, 2]``, as ``Graph.paths`` takes them.
         """
         if len(self.graph.positions):
-            bar = None if progress else True  # tqdm's None: where stderr is a terminal
-            for _ in tqdm(range(self.steps), "refine", leave=False, delay=1, disable=bar):
+            for _ in shown(range(self.steps), "refine", progress):
                 self.step()
         positions = self.positions.detach().cpu().double().numpy()
         if not np.isfinite(positions).all():
@@ -186,38 +165,34 @@ class _VertexOptimizer:
         return positions
 
 
-def _lay_out(graph: Graph, layout: str) -> tuple[Tensor, list[tuple[int, int, tuple[int, int]]]]:
-    """Where in a flat buffer each coordinate lies, and its blocks that are one tensor each."""
-    n = len(graph.positions)
-    if layout == "n2":
-        return torch.arange(2 * n).view(n, 2), [(0, 2 * n, (n, 2))] if n else []
-    # Parts of one size are rows of one tensor, so that there are few tensors.
-    size = np.bincount(graph.parts)
-    order = np.lexsort((np.arange(n), graph.parts, size[graph.parts]))
-    sizes, parts = np.unique(size, return_counts=True)
-    place = np.empty((n, 2), int)
-    views, begin, first = [], 0, 0
-    for m, k in zip(sizes.tolist(), parts.tolist(), strict=True):
-        vertices = order[first : first + k * m]
-        index = begin + np.arange(2 * k * m).reshape(k, 2, m)
-        place[vertices] = index.transpose(0, 2, 1).reshape(-1, 2)
-        views.append((begin, begin + 2 * k * m, (2 * k, m)))
-        begin, first = begin + 2 * k * m, first + k * m
-    return torch.as_tensor(place), views
-
-
 class TensorPolyOptimizer(_VertexOptimizer):
-    STEPS = 200
-    LR = 0.01
-    WEIGHTS = Weights([0], level=[0.5], length=[0.005], align=[1.0])
-
-    __doc__ = f"""Active contours: SGD with momentum 0.9, centralized.
+    """Active contours: SGD with momentum 0.9, centralized.
 
     The learning rate rises from a tenth over the first half of the steps; gradients are
     clamped to ±1. Vertices on the border of the image stay.
 
     Args:
-        {_ARGS.format(weights="level 0.5, length 0.005, align 1", lr="0.01", steps=200)}
+        graph: paths and vertices; ``Graph.of`` makes it.
+        interior: probability of a building, an array or tensor of shape ``[H, W]``.
+        frame: of arrays or tensors of shape ``[H, W]``.
+        edges: probability of a wall, as ``interior``, for the term ``ridge`` (default: None,
+            without that term)
+        layout: what a row of the optimizer's tensors is, whose mean GC subtracts. ``"2n"``: a
+            coordinate of the vertices of one connected part, so that GC keeps their mean where
+            it is. ``"n2"``: a vertex, as published; GC keeps row + column of each vertex, which
+            can move along one diagonal only (default: ``"2n"``)
+        use_gc: centralize (default: True)
+        weights: of the terms of the energy by step (default: None, level 0.5, length 0.005,
+            align 1)
+        lr: learning rate (default: 0.01)
+        steps: how many ``optimize`` takes; the schedules are stretched to them (default:
+            200)
+        threshold: the probability on the outline (default: 0.5)
+        device: where to compute (default: ``"cpu"``)
+
+    Attributes:
+        positions: of the vertices in the order of the graph, a tensor of shape ``[n, 2]``.
+        optimizer: of ``classy_gc.core``.
 
     Raises:
         ValueError: an unknown layout, steps < 0, or a frame field of another shape than the map.
@@ -234,6 +209,10 @@ class TensorPolyOptimizer(_VertexOptimizer):
         True
     """
 
+    STEPS = 200
+    LR = 0.01
+    WEIGHTS = Weights([0], level=[0.5], length=[0.005], align=[1.0])
+
     def _optimizer(self, params: list[Tensor], use_gc: bool) -> torch.optim.Optimizer:
         return SGD(params, lr=self.lr, momentum=0.9, use_gc=use_gc)
 
@@ -245,6 +224,49 @@ class TensorPolyOptimizer(_VertexOptimizer):
 
 
 class TensorSkeletonOptimizer(_VertexOptimizer):
+    """Active skeletons: Adam, whose update is centralized.
+
+    The learning rate falls by 2 % a step. The weights go from the map to the frame field, and
+    from there to straight walls and right angles. Tips and vertices on the border of the image
+    stay; junctions move as the one vertex that they are.
+
+    Args:
+        graph: paths and vertices; ``Graph.of`` makes it.
+        interior: probability of a building, an array or tensor of shape ``[H, W]``.
+        frame: of arrays or tensors of shape ``[H, W]``.
+        edges: probability of a wall, as ``interior``, for the term ``ridge`` (default: None,
+            without that term)
+        layout: what a row of the optimizer's tensors is, whose mean GC subtracts. ``"2n"``: a
+            coordinate of the vertices of one connected part, so that GC keeps their mean where
+            it is. ``"n2"``: a vertex, as published; GC keeps row + column of each vertex, which
+            can move along one diagonal only (default: ``"2n"``)
+        use_gc: centralize (default: True)
+        weights: of the terms of the energy by step (default: None, see ``WEIGHTS``)
+        lr: learning rate (default: 0.1)
+        steps: how many ``optimize`` takes; the schedules are stretched to them (default:
+            300)
+        threshold: the probability on the outline (default: 0.5)
+        device: where to compute (default: ``"cpu"``)
+
+    Attributes:
+        positions: of the vertices in the order of the graph, a tensor of shape ``[n, 2]``.
+        optimizer: of ``classy_gc.core``.
+
+    Raises:
+        ValueError: an unknown layout, steps < 0, or a frame field of another shape than the map.
+
+    Source: Girard et al., section 3.3, https://arxiv.org/abs/2004.14875.
+
+    Example:
+        >>> from classy_gc.polygons import Graph, from_map, resample, skeleton
+        >>> interior = np.zeros((32, 32), np.float32)
+        >>> interior[8:24, 8:24] = 1
+        >>> graph = Graph.of(resample(skeleton(interior)), interior.shape)
+        >>> positions = TensorSkeletonOptimizer(graph, interior, from_map(interior)).optimize()
+        >>> positions.shape == graph.positions.shape
+        True
+    """
+
     STEPS = 300
     LR = 0.1
     WEIGHTS = Weights(
@@ -267,30 +289,6 @@ class TensorSkeletonOptimizer(_VertexOptimizer):
         corner=[0, 0, 0.5, 0],
         junction=[0, 0, 0.5, 0],
     )
-
-    __doc__ = f"""Active skeletons: Adam, whose update is centralized.
-
-    The learning rate falls by 2 % a step. The weights go from the map to the frame field, and
-    from there to straight walls and right angles. Tips and vertices on the border of the image
-    stay; junctions move as the one vertex that they are.
-
-    Args:
-        {_ARGS.format(weights="see ``WEIGHTS``", lr="0.1", steps=300)}
-
-    Raises:
-        ValueError: an unknown layout, steps < 0, or a frame field of another shape than the map.
-
-    Source: Girard et al., section 3.3, https://arxiv.org/abs/2004.14875.
-
-    Example:
-        >>> from classy_gc.polygons import Graph, from_map, resample, skeleton
-        >>> interior = np.zeros((32, 32), np.float32)
-        >>> interior[8:24, 8:24] = 1
-        >>> graph = Graph.of(resample(skeleton(interior)), interior.shape)
-        >>> positions = TensorSkeletonOptimizer(graph, interior, from_map(interior)).optimize()
-        >>> positions.shape == graph.positions.shape
-        True
-    """
 
     def _optimizer(self, params: list[Tensor], use_gc: bool) -> torch.optim.Optimizer:
         return Adam(params, lr=self.lr, use_gc=use_gc)

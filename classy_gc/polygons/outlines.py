@@ -7,6 +7,7 @@ border of the image, which lies half a pixel outside the outermost centres.
 from __future__ import annotations
 
 import numpy as np
+import shapely
 from scipy import ndimage
 from skimage.measure import find_contours
 from skimage.morphology import skeletonize
@@ -160,40 +161,24 @@ def trace(lines: np.ndarray, keep_tips: bool = True) -> list:
     """
     pixels = np.argwhere(lines)
     links = _links(lines, len(pixels))
+    # Junction pixels that touch are one node, at their mean.
+    junction = np.bincount(links.ravel(), minlength=len(pixels)) > 2
+    label = connected(links[junction[links].all(axis=1)], len(pixels))
+    count = np.bincount(label)[:, None]
+    place = np.stack([np.bincount(label, x) for x in pixels.T], axis=1) / count
+    between = np.unique(np.sort(label[links], axis=1), axis=0)
+    between = between[between[:, 0] != between[:, 1]]
+    paths = _merged(shapely.linestrings(place[between]))
     if not keep_tips:
-        links = links[_in_cycles(links, len(pixels))]
-    degree = np.bincount(links.ravel(), minlength=len(pixels))
-    is_node = (degree > 0) & (degree != 2)
+        tips = shapely.normalize(shapely.get_parts(shapely.polygonize_full(paths)[2]))
+        tip = np.isin(shapely.to_wkb(shapely.normalize(paths)), shapely.to_wkb(tips))
+        paths = _merged(paths[~tip])
+    return [shapely.get_coordinates(path) for path in paths]
 
-    # Junction pixels that touch are one node; so is each tip.
-    junction = degree > 2
-    both = links[junction[links].all(axis=1)]
-    label = connected(both, len(pixels))
-    count = np.maximum(np.bincount(label), 1)[:, None]
-    centre = np.stack([np.bincount(label, x) for x in pixels.T], axis=1) / count
-    place = pixels.astype(float)
-    place[junction] = centre[label[junction]]
 
-    between = links[~junction[links].all(axis=1)]
-    neighbours: list[list[int]] = [[] for _ in pixels]
-    for a, b in zip(*between.T.tolist(), strict=True):
-        neighbours[a].append(b)
-        neighbours[b].append(a)
-    nodes = is_node.tolist()
-    paths = []
-    # From each node along each of its links to the next node; then what is left is closed.
-    for start in [*np.flatnonzero(is_node).tolist(), *np.flatnonzero(degree == 2).tolist()]:
-        while neighbours[start]:
-            path, here = [start], start
-            while True:
-                there = neighbours[here].pop()
-                neighbours[there].remove(here)
-                path.append(there)
-                here = there
-                if nodes[here] or here == start:
-                    break
-            paths.append(place[path])
-    return paths
+def _merged(lines: np.ndarray) -> np.ndarray:
+    """Lines joined where two of them meet."""
+    return shapely.get_parts(shapely.line_merge(shapely.multilinestrings(lines)))
 
 
 def _links(lines: np.ndarray, n: int) -> np.ndarray:
@@ -212,26 +197,3 @@ def _links(lines: np.ndarray, n: int) -> np.ndarray:
             linked &= (beside < 0) & (below < 0)
         found.append(np.stack([here[linked], there[linked]], axis=1))
     return np.concatenate(found)
-
-
-def _in_cycles(links: np.ndarray, n: int) -> np.ndarray:
-    """Which links are left when tips are taken away until there are none."""
-    kept = np.ones(len(links), bool)
-    beside: list[list[int]] = [[] for _ in range(n)]
-    ends = links.T.tolist()
-    for k, (a, b) in enumerate(zip(*ends, strict=True)):
-        beside[a].append(k)
-        beside[b].append(k)
-    degree = np.bincount(links.ravel(), minlength=n)
-    tips = np.flatnonzero(degree == 1).tolist()
-    degree = degree.tolist()
-    while tips:
-        tip = tips.pop()
-        for k in beside[tip]:
-            if kept[k]:
-                kept[k] = False
-                for end in (ends[0][k], ends[1][k]):
-                    degree[end] -= 1
-                    if degree[end] == 1:
-                        tips.append(end)
-    return kept

@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 
 from classy_gc.plots import COLORS, new_figure
-from classy_gc.polygons.buildings import Buildings
+from classy_gc.polygons.arrays import Buildings
 from classy_gc.polygons.maps import Map
 
 _LARGEST = 1500  # pixels of the map along an edge of the picture

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import rasterio.features
 import shapely
 from scipy import ndimage
-from tqdm import tqdm
 
-from classy_gc.polygons.buildings import Buildings, polygonize
-from classy_gc.polygons.frame_field import FrameField
+from classy_gc.polygons.arrays import Buildings
+from classy_gc.polygons.buildings import check_ranges, polygonize
+from classy_gc.polygons.frame_field import FrameField, from_map
 from classy_gc.polygons.graph import connected
+from classy_gc.polygons.ground import in_pixels, square_frame, square_map
 from classy_gc.polygons.maps import InputError, Map
 from classy_gc.polygons.outlines import EDGE_THRESHOLD
+from classy_gc.polygons.progress import shown
 
 # px around a building that its frame field depends on (four standard deviations of its average,
 # and a little), and by how much a tile is larger than its core.
@@ -44,7 +45,8 @@ def polygonize_map(
     frame: FrameField | None = None,
     tile: int = 2048,
     threshold: float = 0.5,
-    min_area: float = 10.0,
+    tolerance: float | str = 1.0,
+    min_area: float | str = 10.0,
     progress: bool = True,
     **options: Any,
 ) -> Buildings:
@@ -63,7 +65,10 @@ def polygonize_map(
         tile: edge of a tile in pixels, without what lies around it; a multiple of 4 (default:
             2048)
         threshold: the probability on outlines (default: 0.5)
-        min_area: smaller buildings and courtyards are left out, in px² (default: 10)
+        tolerance: of the simplification, in pixels (their shorter edge), or in metres as "0.5m"
+            (default: 1)
+        min_area: smaller buildings and courtyards are left out, in px², or in square metres as
+            "9m" (default: 10)
         progress: show bars on a terminal (default: True)
         **options: of ``polygonize``.
 
@@ -74,51 +79,59 @@ def polygonize_map(
         InputError: values outside the range, or no buildings in the map.
     """
     height, width = interior.shape
-    options |= {"threshold": threshold, "min_area": min_area}
+    size, ratio = interior.pixel_size, interior.ratio
+    ranges = threshold, in_pixels(tolerance, size, 1), in_pixels(min_area, size, 2, ratio.prod())
+    check_ranges(*ranges)
+    options |= dict(zip(("threshold", "tolerance", "min_area"), ranges, strict=True))
 
-    def worked(box: Box, show: bool) -> tuple[Buildings, np.ndarray, np.ndarray]:
+    def worked(box: Box, keys: list[tuple[int, int]] | None, show: bool) -> Buildings:
         rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
         values = interior.read(rows, columns)
         walls = None if edges is None else edges.read(rows, columns)
-        part = None if frame is None else FrameField(*(c[rows, columns] for c in frame))
-        found = polygonize(values, walls, part, progress=show, **options)
-        return found, values, walls
+        if frame is None:  # of all that lies there, ours or not
+            part = from_map(square_map(values, ratio))
+        else:
+            part = square_frame(FrameField(*(c[rows, columns] for c in frame)), ratio)
+        if keys is not None:
+            ours = _ours(_mask(values, walls, threshold), keys, box)
+            values = np.where(ours, values, 0)
+            walls = None if walls is None else np.where(ours, walls, 0)
+        walls = None if walls is None else square_map(walls, ratio)
+        found = polygonize(square_map(values, ratio), walls, part, progress=show, **options)
+        scale = np.array(values.shape[::-1]) / part.c0.shape[::-1]
+
+        def moved(polygons: np.ndarray) -> np.ndarray:
+            return shapely.transform(polygons, lambda xy: xy * scale + [box[1], box[0]])
+
+        before = None if found.before is None else moved(found.before)
+        return Buildings(moved(found.polygons), found.probability, before)
 
     if max(height, width) <= tile + 2 * _OVERLAP:
-        found, values, _ = worked((0, 0, height, width), progress)
-        return _something(found, interior, float(values.max()), threshold, min_area)
+        found = worked((0, 0, height, width), None, progress)
+        if not len(found.polygons):
+            highest = float(interior.read(slice(0, height), slice(0, width)).max())
+            raise _nothing(interior, highest, threshold, min_area)
+        return found
 
     parts, highest = components(interior, edges, threshold, tile, progress)
     windows: dict[Box, list[tuple[int, int]]] = {}
     for component in parts:
         windows.setdefault(_window(component.box, interior.shape, tile), []).append(component.key)
-    results: list[Buildings] = []
-    bar = None if progress else True
-    for box, keys in tqdm(windows.items(), "tiles", leave=False, delay=1, disable=bar):
-        found, values, walls = worked(box, False)
-        labels, _ = ndimage.label(_mask(values, walls, threshold), _SQUARE, output=np.int32)
-        results.append(_owned(found, labels, keys, box))
-    return _something(_joined(results), interior, highest, threshold, min_area)
+    results = [worked(*window, False) for window in shown(windows.items(), "tiles", progress)]
+    found = _joined(results)
+    if not len(found.polygons):
+        raise _nothing(interior, highest, threshold, min_area)
+    return found
 
 
-def _owned(
-    found: Buildings, labels: np.ndarray, keys: list[tuple[int, int]], box: Box
-) -> Buildings:
-    """Of what was found in a window, the components that are worked through there, on the map."""
-    first = {key: k + 1 for k, key in enumerate(_first_pixels(labels, box))}
-    ours = np.zeros(len(first) + 1, bool)
-    ours[[first[key] for key in keys if key in first]] = True
-    corner = np.array([box[1], box[0]], float)
-
-    def chosen(polygons: np.ndarray) -> np.ndarray:
-        return ours[_label_of(polygons, labels)]
-
-    def moved(polygons: np.ndarray) -> np.ndarray:
-        return shapely.transform(polygons, lambda xy: xy + corner)
-
-    here = chosen(found.polygons)
-    before = None if found.before is None else moved(found.before[chosen(found.before)])
-    return Buildings(moved(found.polygons[here]), found.probability[here], before)
+def _ours(mask: np.ndarray, keys: list[tuple[int, int]], box: Box) -> np.ndarray:
+    """The pixels of the components that are worked through in a window."""
+    labels, count = ndimage.label(mask, _SQUARE, output=np.int32)
+    ours = np.zeros(count + 1, bool)
+    rows, columns = (np.array(keys) - box[:2]).T
+    ours[labels[rows, columns]] = True
+    ours[0] = False
+    return ours[labels]
 
 
 def _joined(results: list[Buildings]) -> Buildings:
@@ -132,15 +145,11 @@ def _joined(results: list[Buildings]) -> Buildings:
     )
 
 
-def _something(
-    found: Buildings, interior: Map, highest: float, threshold: float, min_area: float
-) -> Buildings:
-    if not len(found.polygons):
-        raise InputError(
-            f"{interior.path}: no buildings found; the highest probability is {highest:.3g} "
-            f"({interior.scale}), the threshold {threshold:g}, the smallest area {min_area:g} px²"
-        )
-    return found
+def _nothing(interior: Map, highest: float, threshold: float, min_area: float | str) -> InputError:
+    return InputError(
+        f"{interior.path}: no buildings found; the highest probability is {highest:.3g} "
+        f"({interior.scale}), the threshold {threshold:g}, the smallest area {min_area} (px², or m)"
+    )
 
 
 def _window(box: Box, shape: tuple[int, int], tile: int) -> Box:
@@ -170,18 +179,6 @@ def _first_pixels(labels: np.ndarray, box: Box) -> list[tuple[int, int]]:
     return list(zip((rows + box[0]).tolist(), (columns + box[1]).tolist(), strict=True))
 
 
-def _label_of(polygons: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The least label in each polygon: of its component, or the first of several."""
-    if not len(polygons):
-        return np.empty(0, int)
-    numbered = zip(polygons, range(1, len(polygons) + 1), strict=True)
-    face = rasterio.features.rasterize(numbered, labels.shape, dtype="int32")
-    inside = (face > 0) & (labels > 0)
-    least = np.full(len(polygons) + 1, labels.max() + 1)
-    np.minimum.at(least, face[inside], labels[inside])
-    return np.where(least > labels.max(), 0, least)[1:]
-
-
 def components(
     interior: Map, edges: Map | None, threshold: float, tile: int, progress: bool
 ) -> tuple[list[_Component], float]:
@@ -193,10 +190,9 @@ def components(
     above = np.zeros(width + 2, int)  # labels, from 1, of the row of pixels above the tile
     highest = 0.0
     cores = [(r, c) for r in range(0, height, tile) for c in range(0, width, tile)]
-    bar = None if progress else True
     below = above.copy()
     left = np.zeros(0, int)
-    for row, column in tqdm(cores, "find buildings", leave=False, delay=1, disable=bar):
+    for row, column in shown(cores, "find buildings", progress):
         if column == 0:
             above, below, left = below, np.zeros(width + 2, int), np.zeros(0, int)
         # One more pixel all around, so that it is dilated as it is in the whole.

@@ -6,8 +6,10 @@ import pyogrio
 import pytest
 import shapely
 from PIL import Image
+from rasterio.transform import Affine
 
 from classy_gc.commands import main
+from classy_gc.polygons import polygonize
 from classy_gc.polygons.files import read_polygons, write_polygons
 from classy_gc.polygons.maps import open_map
 from tests import forked
@@ -60,6 +62,7 @@ def test_truth_and_picture(files, capsys):
         "IoU",
         "before",
         "after",
+        "IoU:",
         "polygons",
         "picture",
     ]
@@ -81,6 +84,33 @@ def test_edges_and_frame_field(files):
     assert run("map.npy", "--output", "framed.geojson", *flags) == 0
 
 
+def test_one_polygon_metres_and_bands(files, capsys):
+    degrees = Affine(1e-5, 0, 25, 0, -0.5e-5, 60)  # square on the ground: 0.56 m
+    turned = rectangle(30, 71, 45)
+    tiff(Path("band.tif"), np.stack([rendered(turned), 0 * rendered(turned)]), 4326, degrees)
+    flags = ["--output", "out.parquet", "--band", "1", "--tolerance", "0.56m", "--min_area", "9m"]
+    assert run("band.tif", *flags) == 0
+    assert "1 polygon in" in capsys.readouterr().out
+    assert run("band.tif", *flags[:-1], "900m") == 0
+    with pytest.raises(SystemExit):
+        run("band.tif", *flags[:-1], "1100m")
+    assert "no buildings found" in capsys.readouterr().err
+
+
+def test_pixels_that_are_not_square_on_the_ground(files):
+    """A rectangle turned by 30° keeps its four corners."""
+    turned = shapely.affinity.scale(rectangle(30, 71, 45), 2, 1, origin=(0, 0))
+    place = Affine(0.5e-5, 0, 25, 0, -0.5e-5, 60)
+    tiff(Path("wide.tif"), rendered(turned, (120, 320)), 4326, place)
+    assert run("wide.tif", "--output", "out.gpkg") == 0
+    (found,) = read_polygons("out.gpkg", open_map("wide.tif"))
+    assert shapely.get_num_coordinates(found) == 5
+    assert found.intersection(turned).area > 0.97 * found.union(turned).area
+    found = polygonize(open_map("wide.tif"))
+    assert found.crs == "EPSG:4326"
+    assert found["area"][0] == pytest.approx(71 * 45 * 0.557 * 0.5585, rel=0.02)
+
+
 def test_tiles(files):
     assert run("map.npy", "--output", "whole.gpkg", "--steps", "5") == 0
     assert run("map.npy", "--output", "tiles.gpkg", "--steps", "5", "--tile", "16") == 0
@@ -99,10 +129,10 @@ def test_tiles(files):
         (["map.npy", "--edges", "small.npy"], ["small.npy is 3×4, map.npy 120×160"]),
         (["map.npy", "--edges", "walls.npy", "--method", "contours"], ["--edges", "skeleton"]),
         (["map.npy", "--frame_field", "map.npz"], ["frame field map.npz", "[4, height, width]"]),
-        (["map.npy", "--threshold", "1"], ["--threshold", "between 0 and 1", "1.0"]),
-        (["map.npy", "--threshold", "nan"], ["--threshold", "nan"]),
-        (["map.npy", "--tolerance", "0"], ["--tolerance", "> 0"]),
-        (["map.npy", "--min_area", "-1"], ["--min_area", ">= 0"]),
+        (["map.npy", "--threshold", "1"], ["threshold must", "between 0 and 1", "1.0"]),
+        (["map.npy", "--threshold", "nan"], ["threshold must", "nan"]),
+        (["map.npy", "--tolerance", "0"], ["tolerance must", "> 0"]),
+        (["map.npy", "--min_area", "-1"], ["min_area must", ">= 0"]),
         (["map.npy", "--steps", "-1"], ["--steps", ">= 0"]),
         (["map.npy", "--tile", "30"], ["--tile", "multiple of 4"]),
         (["map.npy", "--method", "outlines"], ["--method", "contours"]),
@@ -115,7 +145,7 @@ def test_tiles(files):
         (["map.npy", "--edges", "map.png", "--picture", "map.png"], ["--picture map.png"]),
         (["map.tif", "--truth", "truth.gpkg", "--output", "truth.gpkg"], ["--output truth.gpkg"]),
         (["map.npy", "--frame_field", "map.npy"], ["map.npy", "no .npz"]),
-        (["map.npy", "--min_area", "1e6"], ["map.npy: no buildings found", "1e+06 px²"]),
+        (["map.npy", "--min_area", "1e6"], ["map.npy: no buildings found", "1e6 (px²"]),
         (["dark.npy"], ["dark.npy: no buildings found", "0.3"]),
         (["bright.npy"], ["bright.npy", "[0, 1]", "2"]),
     ],

@@ -112,7 +112,7 @@ def maps(scene: Scene, seed: int) -> tuple[np.ndarray, np.ndarray]:
     moved = np.indices(scene.shape) + np.stack([field(), field()])
 
     def degraded(geometries: np.ndarray) -> np.ndarray:
-        x = ndimage.map_coordinates(_filled(geometries, scene.shape), moved, order=1)
+        x = ndimage.map_coordinates(filled(geometries, scene.shape), moved, order=1)
         x = ndimage.gaussian_filter(x, _BLUR) + _NOISE * random.standard_normal(scene.shape)
         return np.float32(x.clip(0, 1))
 
@@ -120,7 +120,7 @@ def maps(scene: Scene, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return degraded(scene.truth), degraded(walls)
 
 
-def _filled(geometries: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def filled(geometries: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """How much of each pixel is covered."""
     finer = rasterio.features.rasterize(
         geometries, [n * _FINER for n in shape], transform=Affine.scale(1 / _FINER)

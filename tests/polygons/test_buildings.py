@@ -9,13 +9,16 @@ from classy_gc.polygons import (
     FrameField,
     Graph,
     TensorPolyOptimizer,
+    contours,
     from_directions,
     from_map,
     polygonize,
     resample,
 )
 from classy_gc.polygons.faces import faces
+from classy_gc.polygons.metrics import vertices
 from classy_gc.polygons.simplify import simplify
+from tests.polygons import bubenec, realistic
 from tests.polygons.shapes import ROOMS, SHAPE, rectangle, rendered, rooms
 
 GRAPH = Graph.of(resample([np.array([[0.0, 0], [0, 9], [9, 9], [0, 0]])]))
@@ -222,3 +225,50 @@ def test_a_frame_of_tensors(method):
     tensors = FrameField(*map(torch.from_numpy, frame))
     found = [polygonize(interior, None, f, method, steps=20).polygons[0] for f in (frame, tensors)]
     assert found[0] == found[1]
+
+
+def rounded(radius):
+    return rendered(shapely.box(45, 45, 105, 95).buffer(radius), (140, 150), blur=0)
+
+
+@pytest.mark.parametrize("radius", [5, 8, 15])
+def test_round_corners_are_no_saw(radius):
+    """``align`` drew steps around them: 24 vertices in the place of 12."""
+    interior = rounded(radius)
+    (polygon,) = polygonize(interior).polygons
+    plain = shapely.simplify(contours_polygon(interior), 1.0)
+    assert corners(polygon)[0] <= min(12, *corners(plain))
+    if radius < 15:
+        assert corners(polygon) == [4]
+
+
+def contours_polygon(interior):
+    (path,) = contours(interior)
+    return shapely.Polygon(path[:, ::-1])
+
+
+@pytest.mark.parametrize("turn", [0, 17])
+@pytest.mark.parametrize("degrees", [15, 25, 35, 45])
+@pytest.mark.parametrize("method", ["contours", "skeleton"])
+def test_an_oblique_wall_stays_one_wall(method, degrees, turn):
+    across, down = 40 * np.cos(np.radians(degrees)), 40 * np.sin(np.radians(degrees))
+    truth = shapely.Polygon([(40, 40), (140 - across, 40), (140, 40 + down), (140, 120), (40, 120)])
+    truth = shapely.affinity.rotate(truth, turn, origin=(90, 80))
+    (polygon,) = polygonize(rendered(truth, (160, 180), blur=1.5), method=method).polygons
+    assert corners(polygon)[0] in (5, 6)
+    assert hausdorff(polygon, truth) < 3
+    assert polygon.intersection(truth).area > 0.98 * polygon.union(truth).area
+
+
+@pytest.mark.parametrize(("joined", "spread", "size"), [(True, 1, 1), (False, 1.5, 0.6)])
+def test_maps_of_the_kind_that_networks_make(joined, spread, size):
+    """On the half of the footprints that nothing was tuned on."""
+    scene, interior = realistic.realistic(bubenec.scene(joined), 0, 1, spread, size)
+    found = polygonize(interior, before=True)
+    plain, ours = (realistic.score(p, scene.truth) for p in (found.before, found.polygons))
+    right, steps = realistic.shape_of(scene.truth)
+    assert ours.iou >= plain.iou
+    assert ours.vertices <= 0.7 * plain.vertices
+    assert ours.hausdorff < plain.hausdorff
+    assert ours.right > 0.5 * right > plain.right
+    assert ours.steps < 0.5 * 100 * steps / vertices(scene.truth)

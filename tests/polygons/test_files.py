@@ -1,5 +1,7 @@
 import json
+import resource
 
+import geopandas
 import numpy as np
 import pyogrio.raw
 import pytest
@@ -10,9 +12,15 @@ from pyogrio import read_info
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from classy_gc.polygons.files import FORMATS, check_output, read_polygons, write_polygons
+from classy_gc.polygons.files import (
+    FORMATS,
+    attributes,
+    check_output,
+    read_polygons,
+    write_polygons,
+)
 from classy_gc.polygons.maps import InputError, open_map
-from tests.polygons.map_files import UTM, VALUES, saved, tiff
+from tests.polygons.map_files import PLACE, UTM, VALUES, saved, tiff
 from tests.polygons.shapes import ROOMS
 
 
@@ -30,18 +38,23 @@ def test_round_trip(suffix, georeferenced, tmp_path):
     assert len(back) == 2
     for polygon, room in zip(back, ROOMS, strict=True):
         assert polygon.symmetric_difference(room).area < 1e-3
-    info = read_info(path)
-    assert info["fields"].tolist() == ["mean_prob"]
+    if suffix == ".parquet":
+        frame = geopandas.read_parquet(path)
+        crs, fields, total = frame.crs, frame.columns[:-1].tolist(), frame.total_bounds
+    else:
+        info = read_info(path)
+        crs, fields, total = info["crs"], info["fields"].tolist(), info["total_bounds"]
+    assert fields == ["id", "mean_prob", "area", "perimeter"]
     bounds = shapely.total_bounds(np.array(ROOMS))
     if georeferenced:
-        assert CRS.from_user_input(info["crs"]) == UTM
+        assert CRS.from_user_input(crs) == UTM
         bounds = (
             458000 + 0.5 * bounds[0],
             5551000 - 0.5 * bounds[3],
             458000 + 0.5 * bounds[2],
             5551000 - 0.5 * bounds[1],
         )
-    assert info["total_bounds"] == pytest.approx(bounds)
+    assert total == pytest.approx(bounds)
     assert not [p for p in tmp_path.iterdir() if p.is_dir() or p.name.startswith(".")]
     if suffix == ".geojson":
         written = json.loads(path.read_text())
@@ -141,3 +154,40 @@ def test_other_layers_of_a_geopackage_are_not_lost(tmp_path):
     path.write_text("no GeoPackage")
     with pytest.raises(InputError, match="is there, and is no GeoPackage"):
         check_output(path, interior)
+
+
+def test_areas_are_those_of_the_ground(tmp_path):
+    room = ROOMS[1]  # 60 × 80 px
+    for crs, place in ((UTM, PLACE), (3857, PLACE), (4326, Affine(1e-5, 0, 25, 0, -1e-5, 60))):
+        opened = open_map(tiff(tmp_path / "a.tif", np.zeros((120, 160), np.float32), crs, place))
+        height, width = opened.pixel_size
+        _, columns = attributes(np.array([room]), np.ones(1), opened)
+        assert columns["area"] == pytest.approx(4800 * height * width, rel=1e-4)
+        assert columns["perimeter"] == pytest.approx(120 * width + 160 * height, rel=1e-4)
+    assert (height, width) == pytest.approx((1.1141, 0.5580), abs=1e-4)
+    pixels = open_map(saved(tmp_path / "a.npy", np.zeros((120, 160), np.float32)))
+    assert attributes(np.array([room]), np.ones(1), pixels)[1]["area"] == [4800]
+
+
+def test_what_collapses_in_the_crs_is_left_out(tmp_path):
+    tiny = Affine(0.5, 0, 4e17, 0, -0.5, 5551000)  # where floats are 64 apart
+    opened = open_map(tiff(tmp_path / "a.tif", transform=tiny))
+    rooms = np.array([shapely.box(0, 0, 9, 9), shapely.box(0, 0, 4000, 9)])
+    assert write_polygons(tmp_path / "a.gpkg", rooms, np.ones(2), opened) == 1
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_full_disk_is_one_line_and_leaves_the_older_file(suffix, tmp_path):
+    opened, path = open_map(tiff(tmp_path / "a.tif")), tmp_path / f"found{suffix}"
+    write_polygons(path, np.array(ROOMS), np.ones(2), opened)
+    older = path.read_bytes()
+    circle = shapely.Point(100, 100).buffer(50, quad_segs=20000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"found\..* cannot be written: "):
+            write_polygons(path, np.array([circle] * 3), np.ones(3), opened)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == older
+    assert not [p for p in tmp_path.iterdir() if p.is_dir()]

@@ -11,7 +11,7 @@ ROOMS_ARRAY = np.array(ROOMS)
 
 
 def test_equal_polygons():
-    assert measure(ROOMS_ARRAY, ROOMS_ARRAY) == pytest.approx((1, 0, 1, 0, 2))
+    assert measure(ROOMS_ARRAY, ROOMS_ARRAY) == pytest.approx((1, 0, 1, 0, 2, 1, 1, 1))
     assert vertices(ROOMS_ARRAY) == 12
 
 
@@ -19,9 +19,9 @@ def test_known_values():
     truth = shapely.box([0, 100], 0, [10, 110], 10)
     ours = shapely.box([0, 100], 0, [8, 110], 10)
     found = measure(ours, truth)._replace(angle=0)
-    assert found == pytest.approx((0.9, 0, 1, 1, 2), abs=0.02)
+    assert found == pytest.approx((0.9, 0, 1, 1, 2, 1, 1, 1), abs=0.02)
     missing = measure(ours[:1], truth)._replace(angle=0)
-    assert missing == pytest.approx((0.4, 0, 0.5, 2, 1), abs=0.02)
+    assert missing == pytest.approx((0.4, 0, 0.5, 2, 1, 1, 0.5, 2 / 3), abs=0.02)
 
 
 @given(st.floats(0, 12))
@@ -46,5 +46,18 @@ def test_nothing_found():
 
 
 def test_table():
-    lines = table({"before": Metrics(0.5, 45, 1, 3, 2), "after": Metrics(1, 0, 1, 0, 2)})
-    assert [len(line) for line in lines.splitlines()] == [50] * 3
+    rows = {"before": (0.5, 45, 1, 3, 2, 1, 0.5, 2 / 3), "after": (1, 0, 1, 0, 2, 1, 1, 1)}
+    lines = table({name: Metrics(*row) for name, row in rows.items()}).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1].split() == [
+        "before",
+        "0.500",
+        "0.67",
+        "1.00",
+        "0.50",
+        "45.0°",
+        "3.0",
+        "px",
+        "1.00",
+        "2",
+    ]

@@ -82,11 +82,12 @@ def test_with_gc_an_outline_that_lies_beside_stays_there(case, use_gc):
     graph.positions[:] -= [0.7, -0.7]
     before, _ = means(optimizer)
     optimizer.optimize()
-    drift = (means(optimizer)[0] - before)[:2]
+    column = [graph.positions[graph.parts == k, 1].max() for k in range(len(before))]
+    drift = (means(optimizer)[0] - before)[np.array(column) < 158]  # not on the border
     if use_gc:
         assert np.abs(drift).max() < 1e-3  # of float32
     else:
-        assert (drift * [-1, 1] > 0.1).all()
+        assert (drift * [-1, 1] > 0.05).all()
 
 
 @cases

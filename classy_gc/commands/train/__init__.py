@@ -33,7 +33,12 @@ from torchvision import set_image_backend, set_video_backend
 from classy_gc.commands.cli import CommandError
 from classy_gc.commands.parser import command_parser
 from classy_gc.commands.seeded_task import build_seeded_task
-from classy_gc.commands.train.checkpoints import check_progress, loading, set_checkpoints
+from classy_gc.commands.train.checkpoints import (
+    check_optimizer,
+    check_progress,
+    loading,
+    set_checkpoints,
+)
 from classy_gc.commands.train.hooks import Output, set_hooks
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.commands.train.last_batch import warn_of_last_batch
@@ -93,6 +98,8 @@ def _check_args(args: argparse.Namespace) -> None:
 
 def _start(task: ClassyTask, output: Output, start_hooks: Callable[[], None]) -> None:
     """In place of a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
+    if not getattr(task, "test_only", False) and task.checkpoint_dict:
+        check_optimizer(task.optimizer.optimizer)
     take_threads(task, lambda: try_batches(task))
     if not getattr(task, "test_only", False):
         if task.checkpoint_dict:
@@ -188,28 +195,6 @@ def _how_to_go_on(args: argparse.Namespace, task: ClassyTask, output: Output) ->
     return f"interrupted; to go on: {' '.join(words)}"
 
 
-def _build(
-    args: argparse.Namespace, ranks: Ranks, output: Output
-) -> tuple[ClassyTask, dict[str, ClassyHook]]:
-    """A task that only needs to be trained, and its hooks by name."""
-    config = ranks.config = ranks.agreed(lambda: load_config(args.config_file, args.set))
-    # That of another rank may be an older one, on the disk of its machine.
-    config.update(ranks.of_primary(lambda: config))
-    set_image_backend(args.image_backend)
-    set_video_backend(args.video_backend)
-    if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
-        args.show_progress = True
-    task = ranks.agreed(lambda: build_seeded_task(args, config))
-    hooks = ranks.agreed(lambda: set_hooks(args, config, task, output))
-    label_hooks(task, config)
-    set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
-    task.prepare = loading(task, args.config_file)(task.prepare)
-    task.on_start = functools.partial(_start, task, output, task.on_start)
-    if hasattr(task, "create_data_iterators"):
-        task.create_data_iterators = delay_interrupts(task.create_data_iterators)
-    return task, hooks
-
-
 def run(args: argparse.Namespace) -> int:
     """Trains, and prints the final meters, the time, and where the checkpoint lies.
 
@@ -227,12 +212,28 @@ def run(args: argparse.Namespace) -> int:
         "PYTHONWARNINGS",
         "ignore:`torch.jit.script` is deprecated,ignore:The 'torchvision.transforms._",
     )
-    ranks = task = output = None
+
+    ranks = task = output = config = None
     try:
         _check_args(args)
         ranks = Ranks(args.distributed_backend == "ddp")
         output = Output(args, ranks)
-        task, hooks = _build(args, ranks, output)
+        config = ranks.config = ranks.agreed(lambda: load_config(args.config_file, args.set))
+        # That of another rank may be an older one, on the disk of its machine.
+        config.update(ranks.of_primary(lambda: config))
+        set_image_backend(args.image_backend)
+        set_video_backend(args.video_backend)
+        if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
+            args.show_progress = True
+        task = ranks.agreed(lambda: build_seeded_task(args, config))
+        hooks = ranks.agreed(lambda: set_hooks(args, config, task, output))
+        label_hooks(task, config)
+        set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
+        prepare = loading(task, args.config_file)(task.prepare)
+        task.prepare = prepare
+        task.on_start = functools.partial(_start, task, output, task.on_start)
+        if hasattr(task, "create_data_iterators"):
+            task.create_data_iterators = delay_interrupts(task.create_data_iterators)
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:
@@ -242,15 +243,14 @@ def run(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt(text) from None
     except Exception as error:
         started = task and output.started
-        reason = (
-            _ending(error, task, output) if started else user_error(error, ranks and ranks.config)
-        )
+        reason = _ending(error, task, output) if started else user_error(error, config)
         if args.debug or reason is None:
             raise
-        tells = ranks.is_first_to_fail() if ranks else primary
+        code = 1 if started else 2
+        if not (ranks.is_first_to_fail() if ranks else primary):
+            raise CommandError("", code) from error
         rank = f"rank {ranks.rank}: " if ranks and ranks.rank else ""
-        text = f"{rank}{' '.join(reason.split())}" if tells else ""
-        raise CommandError(text, 1 if started else 2) from error
+        raise CommandError(f"{rank}{' '.join(reason.split())}", code) from error
     finally:
         if output:
             output.close()

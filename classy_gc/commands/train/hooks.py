@@ -27,7 +27,7 @@ from fvcore.common.file_io import PathManager
 from classy_gc.commands.seeded_task import TENSORBOARD
 from classy_gc.commands.train.ranks import Ranks
 from classy_gc.configuration.load import write_config
-from classy_gc.files import check_folder, check_scheme, has_scheme, locked
+from classy_gc.files import check_folder, check_local, check_scheme, has_scheme, locked
 from classy_gc.hooks import (
     JSONLogHook,
     PhaseSeedHook,
@@ -60,9 +60,8 @@ class Output(ClassyHook):
 
     def __init__(self, args: argparse.Namespace, ranks: Ranks) -> None:
         super().__init__()
-        folder = Path(args.output_folder or f"output_{datetime.now().isoformat()}")
-        ranks.of_primary(lambda: check_folder(folder, "--output_folder"))
-        self.folder = folder.absolute()
+        check_local(args.output_folder, "--output_folder")
+        self.folder = Path(args.output_folder or f"output_{datetime.now().isoformat()}").absolute()
         self.checkpoints = absolute(args.checkpoint_folder or self.folder / "checkpoints")
         self.files: list[Path] = []
         self.tensorboard: TensorboardPlotHook | None = None
@@ -70,9 +69,10 @@ class Output(ClassyHook):
         #: whether all hooks have started, and how much was trained before
         self.started, self.epochs_before = False, 0.0
         self._ranks, self._locks = ranks, ExitStack()
+        ranks.of_primary(lambda: check_folder(self.folder, "--output_folder"))
         if args.checkpoint_folder and not has_scheme(self.checkpoints):
-            checkpoints = Path(self.checkpoints)
-            ranks.of_primary(lambda: check_folder(checkpoints, "--checkpoint_folder"))
+            folder = Path(self.checkpoints)
+            ranks.of_primary(lambda: check_folder(folder, "--checkpoint_folder"))
 
     def on_start(self, task: ClassyTask) -> None:
         """Makes the folders on the primary rank, once it is sure that all of them can be."""
@@ -139,27 +139,6 @@ def _tensorboard(
     return [output.tensorboard]
 
 
-def _checkpoint_hook(
-    args: argparse.Namespace, config: Mapping[str, Any], task: ClassyTask, output: Output
-) -> CheckpointHook:
-    """The hook of the config that saves checkpoints, else ours, with the folder of the run."""
-    own = [hook for hook in task.hooks if isinstance(hook, CheckpointHook)]
-    if len(own) > 1:
-        names = " and ".join(hook.name() for hook in own)
-        raise ValueError(f"hooks: one of them can save checkpoints, not {names}")
-    saved = {**vars(args), "config": dict(config), "checkpoint_folder": output.checkpoints}
-    ours = RollingCheckpointHook(interval=args.checkpoint_period or 1, input_args=saved)
-    hook = own[0] if own else ours
-    if args.checkpoint_folder or getattr(hook, "has_default_folder", False):
-        hook.checkpoint_folder = output.checkpoints
-        check_scheme(output.checkpoints, "--checkpoint_folder")
-    check_scheme(hook.checkpoint_folder, f"folder of {hook.name()}")
-    output.checkpoints = absolute(hook.checkpoint_folder)
-    if isinstance(hook, RollingCheckpointHook):
-        hook.check(task)
-    return hook
-
-
 def set_hooks(
     args: argparse.Namespace, config: Mapping[str, Any], task: ClassyTask, output: Output
 ) -> dict[str, ClassyHook]:
@@ -180,9 +159,24 @@ def set_hooks(
     hooks: list[ClassyHook] = [FillingProgressBarHook()] if args.show_progress else []
     log_freq = args.log_freq or (None if args.show_progress else 5)
     hooks += [LossLrMeterLoggingHook(log_freq), ModelComplexityHook()]
-    checkpoint = _checkpoint_hook(args, config, task, output)
-    if checkpoint not in task.hooks:
+    own_checkpoints = [h for h in task.hooks if isinstance(h, CheckpointHook)]
+    if len(own_checkpoints) > 1:
+        names = " and ".join(hook.name() for hook in own_checkpoints)
+        raise ValueError(f"hooks: one of them can save checkpoints, not {names}")
+    checkpoint = next(iter(own_checkpoints), None)
+    if checkpoint is None:
+        args_dict = {**vars(args), "config": dict(config), "checkpoint_folder": output.checkpoints}
+        checkpoint = RollingCheckpointHook(
+            interval=args.checkpoint_period or 1, input_args=args_dict
+        )
         hooks.append(checkpoint)
+    if args.checkpoint_folder or getattr(checkpoint, "has_default_folder", False):
+        checkpoint.checkpoint_folder = output.checkpoints
+        check_scheme(output.checkpoints, "--checkpoint_folder")
+    check_scheme(checkpoint.checkpoint_folder, f"folder of {checkpoint.name()}")
+    output.checkpoints = absolute(checkpoint.checkpoint_folder)
+    if isinstance(checkpoint, RollingCheckpointHook):
+        checkpoint.check(task)
     if args.profiler:
         hooks.append(ProfilerHook())
     if args.visdom_server:

@@ -1,0 +1,111 @@
+"""Pixels on the ground: how large they are, and maps of square ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import rasterio.warp
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+from scipy import ndimage
+
+from classy_gc.polygons.arrays import InputError
+from classy_gc.polygons.frame_field import FrameField, directions, from_directions
+
+_SQUARE = 0.01  # by which the edges of a square pixel may differ
+_AXIS, _FLATTENING = 6378137.0, 1 / 298.257223563  # of the ellipsoid WGS 84, in metres
+
+
+def pixel_size(shape: tuple[int, int], transform: Affine, crs: CRS | None) -> tuple | None:
+    """Height and width of the pixel in the middle of a map.
+
+    Args:
+        shape: of the map.
+        transform: from (x, y) in pixels to the CRS.
+        crs: or None, of a map in pixels.
+
+    Returns:
+        Metres on the ground; None without a CRS, or outside of what it can place.
+
+    Source: radii of curvature of the ellipsoid, Snyder, *Map Projections*, 1987, p. 24.
+
+    Example:
+        >>> at_60_degrees = Affine(1e-5, 0, 25, 0, -1e-5, 60)
+        >>> [round(x, 3) for x in pixel_size((2, 2), at_60_degrees, CRS.from_epsg(4326))]
+        [1.114, 0.558]
+    """
+    if crs is None:
+        return None
+    x, y = shape[1] / 2, shape[0] / 2
+    xs, ys = zip(*(transform * xy for xy in ((x, y), (x, y + 1), (x + 1, y))), strict=True)
+    try:
+        east, north = np.radians(rasterio.warp.transform(crs, "EPSG:4326", xs, ys))
+    except Exception:  # GDAL's own, which rasterio keeps private
+        return None
+    e2 = _FLATTENING * (2 - _FLATTENING)
+    w = 1 - e2 * np.sin(north[0]) ** 2
+    metres_east = _AXIS / np.sqrt(w) * np.cos(north[0]) * (east[1:] - east[0])
+    metres_north = _AXIS * (1 - e2) / w**1.5 * (north[1:] - north[0])
+    height, width = np.hypot(metres_east, metres_north).tolist()
+    return (height, width) if 0 < height < np.inf and 0 < width < np.inf else None
+
+
+def to_square(size: tuple[float, float] | None) -> np.ndarray:
+    """How many square pixels make a pixel, down and across; the shorter edge stays.
+
+    Example:
+        >>> to_square((1.0, 0.5)).tolist(), to_square((1.0, 1.001)).tolist()
+        ([2.0, 1.0], [1.0, 1.0])
+    """
+    if size is None or max(size) <= (1 + _SQUARE) * min(size):
+        return np.ones(2)
+    return np.array(size) / min(size)
+
+
+def in_pixels(
+    value: float | str, size: tuple[float, float] | None, power: int, pixels: float = 1.0
+) -> float:
+    """A length or an area in square pixels.
+
+    Args:
+        value: in pixels of the map, or, as a text that ends in ``m``, in metres.
+        size: as of :func:`pixel_size`.
+        power: 1 for a length, 2 for an area.
+        pixels: square pixels that make one of the map (default: 1)
+
+    Raises:
+        InputError: no such text, or metres for a map without a CRS.
+
+    Example:
+        >>> in_pixels("0.5m", (0.25, 0.25), 1), in_pixels(10, None, 2)
+        (2.0, 10.0)
+    """
+    try:
+        number = float(str(value).removesuffix("m"))
+    except ValueError:
+        raise InputError(f"{value!r} must be a number of pixels, or of metres as '0.5m'") from None
+    if not str(value).endswith("m"):
+        return number * float(pixels)
+    if size is None:
+        raise InputError(f"{value}: metres need a map with a CRS; without one say it in pixels")
+    return number / min(size) ** power
+
+
+def square_map(values: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """The map with as many pixels more as :func:`to_square` says, bilinear between centres."""
+    if (ratio == 1).all():
+        return values
+    return ndimage.zoom(values, ratio, order=1, mode="nearest", grid_mode=True)
+
+
+def square_frame(frame: FrameField, ratio: np.ndarray) -> FrameField:
+    """The frame field on the pixels of :func:`square_map`, its directions turned with them."""
+    if (ratio == 1).all():
+        return frame
+    turned = []
+    for w in directions(frame):
+        z = w.real * ratio[0] + 1j * w.imag * ratio[1]
+        turned.append(z * np.abs(w) / np.maximum(np.abs(z), 1e-9))
+    c0, c2 = from_directions(*turned)
+    index = np.floor(np.indices(np.rint(c0.shape * ratio).astype(int)) / ratio[:, None, None])
+    row, column = np.minimum(index.astype(int), np.array(c0.shape)[:, None, None] - 1)
+    return FrameField(c0[row, column], c2[row, column])

@@ -1,0 +1,186 @@
+"""Walls: straight pieces of paths, fitted, turned into the frame, fewer, and joined again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import shapely
+
+from classy_gc.polygons.graph import Graph
+
+_TRIM = 2.5  # px at the ends of a wall, rounded by the blur of the map, that say nothing of it
+_PULL = 0.01  # of a vertex to where it was, against that of the lines of its walls
+_BEVEL = 6.0, 2.0  # px, the longest wall that may be the rounding of a corner, and its depth
+_ROUND = 18.0, 4.5  # px, the same between two walls that are nearly at right angles
+_RIGHT = 0.8  # the sine of the angle from which on they are
+_FLAT = 0.3  # the sine of the angle below which two walls have no corner between them
+_PARALLEL = 0.1
+_JOG = 6.0, 1.5  # px, the longest wall that may join two that are one, and how far these lie apart
+
+
+class Walls(NamedTuple):
+    """Straight pieces of paths, in the order of the paths."""
+
+    path: np.ndarray
+    ring: np.ndarray  # of a closed path without junction
+    start: np.ndarray  # positions, [walls, 2]
+    end: np.ndarray
+    start_node: np.ndarray  # vertex of the graph where the path starts here, else −1
+    end_node: np.ndarray
+    centre: np.ndarray
+    direction: np.ndarray  # of unit length
+
+    def take(self, which: np.ndarray) -> Walls:
+        return Walls(*(x[which] for x in self))
+
+    @property
+    def length(self) -> np.ndarray:
+        return np.hypot(*(self.end - self.start).T)
+
+    def neighbours(self) -> tuple[np.ndarray, np.ndarray]:
+        """The wall before and after each along its path; −1 where there is none."""
+        k = np.arange(len(self.path))
+        first = np.diff(self.path, prepend=-1) != 0
+        last = np.diff(self.path, append=-1) != 0
+        starts, ends = k[first], k[last]
+        which = np.cumsum(first) - 1
+        before = np.where(first, np.where(self.ring, ends[which], -1), k - 1)
+        after = np.where(last, np.where(self.ring, starts[which], -1), k + 1)
+        return before, after
+
+
+def fitted(
+    points: np.ndarray, vertices: np.ndarray, path: np.ndarray, ring: np.ndarray, kept: np.ndarray
+) -> Walls:
+    """A line of least squares through the points of each wall."""
+    knots = np.flatnonzero(kept)
+    inside = path[knots[:-1]] == path[knots[1:]]
+    start, end = knots[:-1][inside], knots[1:][inside]
+    wall, index = ranges(start, end)
+    x = points[index]
+    along = np.cumsum(np.hypot(*np.diff(points, axis=0, prepend=points[:1]).T))
+    middle = (along[index] - along[start][wall] >= _TRIM) & (
+        along[end][wall] - along[index] >= _TRIM
+    )
+    enough = np.bincount(wall, middle) >= 3
+    weight = np.where(enough[wall], middle, True).astype(float)
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(wall, weight * values)
+
+    count = total(np.ones(len(wall)))
+    centre = np.stack([total(x[:, 0]), total(x[:, 1])], axis=1) / count[:, None]
+    row, column = (x - centre[wall]).T
+    angle = 0.5 * np.arctan2(2 * total(row * column), total(row**2) - total(column**2))
+    of = path[start]
+    first, last = np.diff(of, prepend=-1) != 0, np.diff(of, append=-1) != 0
+    node = ~ring[of]
+    return Walls(
+        path=of,
+        ring=ring[of],
+        start=points[start],
+        end=points[end],
+        start_node=np.where(first & node, vertices[start], -1),
+        end_node=np.where(last & node, vertices[end], -1),
+        centre=centre,
+        direction=np.stack([np.cos(angle), np.sin(angle)], axis=1),
+    )
+
+
+def fewer(walls: Walls, tolerance: float) -> Walls:
+    """Without walls that round a corner, and with those as one that nearly are."""
+    px = max(tolerance, 1)
+    while True:
+        before, after = walls.neighbours()
+        a, b = walls.take(before), walls.take(after)
+        inner = (before >= 0) & (after >= 0)
+        shorter = inner & (walls.length <= np.minimum(a.length, b.length))
+        sine = _cross(a.direction, b.direction)
+        gap = b.centre - a.centre
+        far = _cross(gap, b.direction) / np.where(np.abs(sine) > _FLAT, sine, np.inf)
+        corner = a.centre + a.direction * far[:, None]
+        middle = (walls.start + walls.end) / 2
+        depth = np.hypot(*(corner - middle).T)
+
+        def rounds(limits: tuple[float, float]) -> np.ndarray:
+            return (walls.length <= limits[0] * px) & (depth <= limits[1] * px)  # noqa: B023
+
+        right = np.abs(sine) > _RIGHT
+        bevel = shorter & (np.abs(sine) > _FLAT) & (rounds(_BEVEL) | (right & rounds(_ROUND)))
+        # Two that a short one joins, and those that follow each other.
+        jog = shorter & (walls.length <= _JOG[0] * px) & (np.abs(sine) < _PARALLEL)
+        jog &= np.abs(_cross(gap, a.direction)) <= _JOG[1] * px
+        chord, next_chord = walls.end - walls.start, b.end - b.start
+        one = (after >= 0) & ((chord * next_chord).sum(axis=1) > 0)
+        one &= np.abs(_cross(walls.direction, b.direction)) < _PARALLEL
+        one &= np.abs(_cross(b.centre - walls.centre, walls.direction)) <= _JOG[1] * px
+        # Of those side by side the shortest first; the others are looked at again.
+        less = (bevel | jog | one) & (np.bincount(walls.path)[walls.path] > 4)
+        rank = np.where(less, walls.length, np.inf) + 1e-9 * np.arange(len(less))
+        less &= (rank < rank[before]) & (rank < rank[after])
+        if not less.any():
+            return walls
+        meet = np.where(bevel[:, None], corner, np.where(jog[:, None], middle, walls.start))
+        walls = _joined_to_next(walls, less & one & ~bevel & ~jog, after)
+        end, start = walls.end.copy(), walls.start.copy()
+        end[before[less & inner]], start[after[less]] = meet[less & inner], meet[less]
+        walls = walls._replace(start=start, end=end).take(~less)
+
+
+def _joined_to_next(walls: Walls, which: np.ndarray, after: np.ndarray) -> Walls:
+    """The walls after some, as the line between the centres of both."""
+    k, j = np.flatnonzero(which), after[which]
+    share = walls.length[k] / (walls.length[k] + walls.length[j])
+    centre, direction, node = (x.copy() for x in (walls.centre, walls.direction, walls.start_node))
+    between = centre[j] - centre[k]
+    direction[j] = between / np.maximum(np.hypot(*between.T), 1e-9)[:, None]
+    centre[j] -= share[:, None] * between
+    node[j] = node[k]
+    return walls._replace(centre=centre, direction=direction, start_node=node)
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
+def joined(walls: Walls, graph: Graph, positions: np.ndarray, tolerance: float) -> np.ndarray:
+    """The lines of walls that meet, each vertex as near to all of its lines as can be."""
+    _, after = walls.neighbours()
+    n, nodes = len(walls.path), len(positions)
+    # A knot is a vertex of the graph where a path ends, else the end of a wall.
+    end = np.where(walls.end_node >= 0, walls.end_node, nodes + np.arange(n))
+    start = np.where(walls.start_node >= 0, walls.start_node, 0)
+    start[after[walls.end_node < 0]] = end[walls.end_node < 0]
+    place = np.concatenate([positions, walls.end])
+    knot = np.concatenate([start, end])
+    normal = np.tile(walls.direction[:, ::-1] * [-1, 1], (2, 1))
+    offset = (normal * (np.tile(walls.centre, (2, 1)) - place[knot])).sum(axis=1)
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(knot, values, len(place))
+
+    rr = total(normal[:, 0] ** 2) + _PULL
+    cc = total(normal[:, 1] ** 2) + _PULL
+    rc = total(normal[:, 0] * normal[:, 1])
+    r, c = total(normal[:, 0] * offset), total(normal[:, 1] * offset)
+    shift = np.stack([cc * r - rc * c, rr * c - rc * r], axis=1) / (rr * cc - rc**2)[:, None]
+    shift[np.hypot(*shift.T) > 3 * max(tolerance, 1)] = 0
+    place = place + shift
+
+    first = np.diff(walls.path, prepend=-1) != 0
+    which = np.insert(end, np.flatnonzero(first), start[first])
+    line = np.insert(walls.path, np.flatnonzero(first), walls.path[first])
+    lines = shapely.linestrings(
+        place[which][:, ::-1], indices=np.unique(line, return_inverse=True)[1]
+    )
+    simpler = shapely.simplify(lines, tolerance / 2, preserve_topology=False)
+    ring = walls.ring[first]
+    return np.where(ring & (shapely.get_num_coordinates(simpler) < 4), lines, simpler)
+
+
+def ranges(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts from each start to its end, and which of them each number is of."""
+    size = end - start + 1
+    of = np.repeat(np.arange(len(start)), size)
+    return of, np.arange(len(of)) - np.repeat(np.cumsum(size) - size, size) + start[of]
