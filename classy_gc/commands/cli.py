@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # where a locale lacks ± or −
+            with contextlib.suppress(OSError):  # of a terminal that is open for reading too
+                stream.reconfigure(errors="replace")  # where a locale lacks ± or −
     args, unknown = build_parser().parse_known_args(argv)
     parser, run = args.parser, args.run
     if unknown:

@@ -121,6 +121,11 @@ _SECTION_RULES = {"distributed": _DISTRIBUTED_RULES, "mixup": _MIXUP_RULES}
 _DATASET_RULES = {"batchsize_per_replica": COUNT}
 _HOOK_RULES = {
     "loss_lr_meter_logging": {"log_freq": or_null(COUNT)},
+    "ema_model_weights": {
+        "device": Rule(
+            "cpu where there is no CUDA device", lambda v: v != "gpu" or torch.cuda.is_available()
+        )
+    },
     "tensorboard_plot": {"log_period": COUNT, "summary_writer": MAPPING},
 }
 
@@ -192,7 +197,7 @@ def check_config(config: Any) -> None:
         _check_meters(config.get("meters", {}), heads)
     for i, hook in enumerate(config.get("hooks") or []):
         _check_name(config, ("hooks", i), HOOK_REGISTRY)
-        _check_values(hook, ("hooks", i), _HOOK_RULES.get(hook["name"], {}))
+        _check_values({"device": "gpu", **hook}, ("hooks", i), _HOOK_RULES.get(hook["name"], {}))
 
 
 def _check_datasets(config: Mapping[str, Any], trained: bool) -> None:
