@@ -32,10 +32,10 @@ uncompiled = _disable_dynamo
 
 
 def sameness(tensors: Sequence[Tensor]) -> Callable[..., bool]:
-    """A quick test of whether as many tensors are the same but for their values and addresses.
+    """A quick test of whether tensors differ from these only in their values and addresses.
 
-    Of the same class, type, device, layout, shape and strides, and as lazy: it is torch.compile's
-    own. Of a tensor that is given twice it always says no.
+    It is torch.compile's own guard, and compares class, type, device, layout, shape, strides and
+    laziness. As many tensors must be given; where one is given twice, the answer is no.
     """
     return TensorGuards(
         *tensors,
@@ -45,7 +45,7 @@ def sameness(tensors: Sequence[Tensor]) -> Callable[..., bool]:
 
 
 def materialized(x: Tensor) -> Tensor:
-    """``x`` as memory that shows its values: not the negative of it, and no lazy zeros."""
+    """``x``, or a copy where its memory does not hold its values: lazy negatives and zeros."""
     if torch._is_zerotensor(x):
         return torch.zeros(x.shape, dtype=x.dtype, device=x.device)
     return x.resolve_neg()

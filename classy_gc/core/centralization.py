@@ -1,5 +1,8 @@
 """The gradient-centralization operator: who is eligible, row means, centralize in place.
 
+A step on the CPU does not come here: ``kernels/update.h`` has the same operator and the update in
+one pass. Elsewhere these functions go around torch's own step.
+
 For a tensor ``x`` of shape ``[d0, d1, …]`` the row mean is ``μ(x)``, the mean over dims
 ``1…``, and ``C(x) = x − μ(x)`` (Yong et al., *Gradient Centralization*, ECCV 2020,
 https://arxiv.org/abs/2004.01461, eq. 1).

@@ -148,10 +148,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             if options["fused"] and options[name]:
                 raise ValueError(f"fused=True cannot be combined with {name}=True in {cls}")
         if options["use_gc"] and options.get("differentiable"):
-            raise ValueError(
-                "use_gc=True cannot be combined with differentiable=True: GC works in place, "
-                "outside autograd"
-            )
+            reason = "GC works in place, outside autograd"
+            raise ValueError(f"use_gc=True cannot be combined with differentiable=True: {reason}")
         decoupled = options.get("decoupled_weight_decay", self.decoupled_weight_decay)
         on_gradient = options["use_gc"] and options.get("gc_loc", True)
         if on_gradient and options.get("weight_decay") and decoupled is None:
@@ -161,17 +159,11 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 "gradient)"
             )
 
-    def _check_rows(
-        self,
-        params: list[Tensor],
-        needs: str = "with use_gc=True needs the rows of a weight",
-        remedy: str = ", or set use_gc=False",
-    ) -> None:
+    def _check_rows(self, params: list[Tensor]) -> None:
         for p in filter(is_flattened, params):
             raise RuntimeError(
-                f"{type(self).__name__} {needs}, and FSDP1 flattens them away (parameter of "
-                f"shape {list(p.shape)}); shard the model with "
-                f"torch.distributed.fsdp.fully_shard{remedy}"
+                f"{type(self).__name__} needs whole weights, which FSDP1 flattens (parameter of "
+                f"shape {list(p.shape)}): shard the model with torch.distributed.fsdp.fully_shard"
             )
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -95,7 +95,7 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
 
     def check_group(self, group: dict[str, Any]) -> None:
         super().check_group(group)
-        self._check_rows(group["params"], "needs the norms of whole weights", "")
+        self._check_rows(group["params"])
 
     @uncompiled
     def _update_groups(self) -> bool:

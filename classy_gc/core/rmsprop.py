@@ -90,8 +90,8 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
     def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group, for :mod:`classy_gc.core.kernels`."""
         for p in params:
-            if p.grad.layout != torch.strided:
-                raise RuntimeError(f"RMSprop does not support gradients of layout {p.grad.layout}")
+            if p.grad.is_sparse:
+                raise RuntimeError("RMSprop does not support sparse gradients")
         initial = {"step": 0.0, "square_avg": group.get("initial_square_avg", 0.0)}
         optional = {"momentum": "momentum_buffer", "centered": "grad_avg"}
         flags = {option for option in optional if group[option]}

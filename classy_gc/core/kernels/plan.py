@@ -1,4 +1,4 @@
-"""How parameter groups are stepped by kernels: what one step finds out is kept for the next."""
+"""How kernels step a parameter group; what one step finds out is kept for the next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from classy_gc.core._torch import OWN_TYPES, materialized, sameness
 from classy_gc.core.centralization import ineligible_reason, local_rows
 from classy_gc.core.kernels.pick import pick
-from classy_gc.core.kernels.table import COLUMNS, TYPES, Table
+from classy_gc.core.kernels.table import TYPES, Table
 from classy_gc.core.kernels.update import KernelOptimizer, Update
 from classy_gc.core.memory import has_memory, is_dense, laid_out_as, shared_memory
 
@@ -155,26 +155,23 @@ class Plan:
     def _set_state(self, params: list[Tensor], update: Update) -> None:
         tensors = local([*update.steps, *chain(*update.state)])
         addresses = [x.data_ptr() for x in tensors]
-        if (
-            addresses == self._state
-            and update.flags == self._flags
-            and (not tensors or self._same_state(*tensors))
-        ):
+        unchanged = addresses == self._state and update.flags == self._flags
+        if unchanged and (not tensors or self._same_state(*tensors)):
             return
-        self._state = []
-        steps, *states = (local(xs) for xs in (update.steps, *update.state))
-        for xs in filter(None, states):
-            for p, x in zip(local(params), xs, strict=True):
+        self._state, rows = [], local(params)
+        for i in range(3):
+            xs = local(update.state[i]) if i < len(update.state) else []
+            for p, x in zip(rows if xs else (), xs, strict=True):
                 wanted, kind = (f"{t.dtype} of shape {[*t.shape]} on {t.device}" for t in (p, x))
                 if kind != wanted:
                     raise ValueError(f"a parameter is {wanted}, and its state {kind}")
                 x.data = laid_out_as(p, materialized(x))
+            self.table[f"state{i}"] = [x.data_ptr() for x in xs] or [0] * self.table.count
         # Step counts of other types stay out: the kernel advances copies of them.
-        lists = [steps if all(t.dtype is torch.float32 and t.is_cpu for t in steps) else []]
-        lists += states + [[]] * (3 - len(states))
-        for column, xs in zip(COLUMNS[2:6], lists, strict=True):
-            self.table[column] = [x.data_ptr() for x in xs] or [0] * self.table.count
+        steps = tensors[: len(update.steps)]
+        plain = steps and all(t.dtype is torch.float32 and t.is_cpu for t in steps)
         self._state, self._flags = [x.data_ptr() for x in tensors], {*update.flags}
+        self.table["step"] = self._state[: len(steps)] if plain else [0] * self.table.count
         self._same_state = sameness(tensors)
 
 

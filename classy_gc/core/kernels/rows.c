@@ -93,7 +93,7 @@ typedef struct {
 
 /* A parameter: where it lies, its rows (of any length where GC leaves it alone), and the tasks that
  * they are worked on in, from `first_task` on, `at_once` rows each. Rows of more than LONG elements
- * are no tasks: threads share their chunks, of `at_once` rows. */
+ * are no tasks: threads share the chunks of a batch of `at_once` rows. */
 typedef struct Tensor {
     char *p, *g, *state[STATES];
     int64_t size, length, width, at_once, first_task, tasks, chunks;
@@ -102,7 +102,7 @@ typedef struct Tensor {
     Scalars scalars;
 } Tensor;
 
-/* What is in work of long rows: u of all elements, sums of all chunks, means of all rows. */
+/* Scratch memory of a batch of long rows: u of its elements, sums of its chunks, its means. */
 typedef struct {
     char *u;
     Sum *sums;
@@ -134,7 +134,7 @@ INLINE uint32_t as_bits(float f) {
 
 INLINE float load_bf16(uint16_t x) { return as_float((uint32_t)x << 16); }
 
-/* A NaN needs no care: one that comes of bfloat16 has no bits at the end that could carry. */
+/* NaN needs no branch: the low bits of one that was bfloat16 are 0 and cannot carry. */
 INLINE uint16_t store_bf16(float f) {
     uint32_t x = as_bits(f);
     return (x + 0x7fff + (x >> 16 & 1)) >> 16;
@@ -254,14 +254,14 @@ static Tensor tensor_of(const Options *o, int64_t j, int threads) {
     return x;
 }
 
-/* Task `task` of those that are left when the tensors before x have taken theirs. */
+/* Task `task` of x, counted from its own first one. */
 static void some_rows(const Tensor *x, int64_t task, void *u) {
     int64_t each = x->length * x->at_once, at = task * each;
     Work work = {at, least(at + each, x->size), x->length, SUM | UPDATE, {0, 0}, 0, u};
     x->rows(x->scalars.flags, x->options, x, &work);
 }
 
-/* Chunk `i` of the rows of x from `row` on, which are in work together. */
+/* Chunk `i` of a batch of long rows of x that begins at `row`. */
 static void chunk(const Tensor *x, int64_t row, int64_t i, int passes, LongRows *all) {
     int64_t r = i / x->chunks, from = i % x->chunks * TASK, at = (row + r) * x->length + from;
     int64_t end = least(at + TASK, (row + r + 1) * x->length);

@@ -1,12 +1,14 @@
-/* One row, in the paper's symbols: C, then the update. rows.c includes this once for every type
- * of element, with
+/* One row, in the paper's symbols: C, then the update. This is what a step on the CPU runs;
+ * centralization.py has the same operator in torch, and says which tensors are eligible. rows.c
+ * includes this file once for every type of element, with
  *   T     an element in memory            A       the type of arithmetic
  *   LOAD  T -> A                          STORE   A -> T, rounded to nearest even
  *   SQRT  of A                            NAME(x) x with the name of the type
  *
  * A row is p, g and up to three tensors of state; μ is the mean of what GC acts on. Where that is
  * the gradient, the row is read twice, for μ and for the update, and the second time it lies in
- * the cache. Where it is the update, that waits in u, one row of scratch memory a thread.
+ * the cache. Where it is the update, the update waits in u, which is scratch memory. A long row
+ * comes in chunks: first the sum of each, then the update of each by the mean of all.
  *
  * `c`, the flags of the case, is a constant wherever these are inlined: no branch is left in a
  * loop, and the loops vectorize.

@@ -68,10 +68,6 @@ def _initial(name: str, value: float, p: Tensor, group: Mapping[str, Any]) -> Te
     if name != "step":
         return torch.full_like(p, value)
     fused = group.get("fused")
-    dtype = torch.float32 if fused else torch.get_default_dtype()
-    return torch.full(
-        (),
-        value,
-        dtype=torch.promote_types(dtype, torch.float32),
-        device=p.device if fused or group.get("capturable") else "cpu",
-    )
+    default = torch.float32 if fused else torch.get_default_dtype()
+    device = p.device if fused or group.get("capturable") else "cpu"
+    return torch.tensor(value, dtype=torch.promote_types(default, torch.float32), device=device)
