@@ -28,7 +28,7 @@ class Rule(NamedTuple):
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an integer; to Python true is one too, but nobody means it.
+    """Whether a value is an integer. Python counts true as one; a config does not.
 
     Example:
         >>> is_integer(1), is_integer(True)
@@ -173,7 +173,7 @@ def dotted(path: tuple[Any, ...]) -> str:
 
 
 def check_known(names: Iterable[Any], known: Iterable[str], label: str, kind: str = "key") -> None:
-    """Refuses names that nobody would read.
+    """Refuses unknown names.
 
     Args:
         names: what was given.

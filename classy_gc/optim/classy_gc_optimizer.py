@@ -65,7 +65,8 @@ def options_table(
 
     Args:
         core_class: the optimizer of torch; its GC options and speed switches come last.
-        constructor: whose options the others are (default: None, those of ``core_class``).
+        constructor: the class that the other options are read from (default: None,
+            ``core_class``).
         left_out: options that are not offered.
     """
     of_class = constructor_options(core_class)

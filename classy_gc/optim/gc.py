@@ -124,7 +124,7 @@ class GC(ScheduledGC):
         options = {name: config[name] for name in cls.OPTIONS if name in config}
         # The stock from_config methods write their defaults into the config they are given.
         optimizer = cls(build_optimizer(copy.deepcopy(dict(base))), **options)
-        # Of others the options are not known before there are parameters.
+        # The options of other optimizers are not known before they have parameters.
         optimizer.keep_schedules(config, optimizer.group_options()[1] if stock else None)
         return optimizer
 
@@ -154,7 +154,7 @@ class GC(ScheduledGC):
         super().set_param_groups(param_groups, **kwargs)
         self.base_optimizer._param_group_schedulers = self._param_group_schedulers
 
-    # What the base overrides of these goes on working.
+    # These call the base, which may override them.
 
     def step(
         self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None

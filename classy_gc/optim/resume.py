@@ -28,12 +28,12 @@ _TELLS_NOTHING = {
     *("degenerated_to_sgd", "initial_square_avg", "lr_in_momentum"),
 }
 _LARC = {"trust_coefficient", "clip", "eps"}
-# What another optimizer of the kind may have in its groups, and one that lacks it would refuse.
+# Options that only some optimizers of a kind have in their groups; the others would refuse them.
 _OF_OTHERS = {*_TELLS_NOTHING, *_LARC, "momentum"}
 
 
 def _telling(group: Mapping[str, Any]) -> frozenset[str]:
-    """The options of a group that tell whose it is."""
+    """The options of a group that tell algorithms apart."""
     names = frozenset(group) - _TELLS_NOTHING
     if "trust_coefficient" in names:  # SGD's state, which has no eps
         names -= _LARC
@@ -83,7 +83,7 @@ def first_steps(
 
 @functools.cache
 def _known_kinds() -> dict[str, tuple[set[str], frozenset[str]]]:
-    """Of torch's classes, the tensors of their states and the options that tell them apart."""
+    """For each class of torch: the tensors of its state, and the options that tell it apart."""
     kinds = {}
     for name, cls in inspect.getmembers(torch.optim, inspect.isclass):
         if issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer:
@@ -122,32 +122,50 @@ def _kind_of_class(optimizer: torch.optim.Optimizer) -> str | None:
     return None
 
 
-def _reason_against(
-    saved: Mapping[str, Any], optimizer: ClassyOptimizer, torch_optimizer: torch.optim.Optimizer
-) -> str | None:
-    """Why a state does not fit; None if it does."""
+def _malformed(saved: Any) -> str | None:
+    groups = saved.get("param_groups") if isinstance(saved, Mapping) else None
+    lists = isinstance(groups, list) and isinstance(saved.get("state"), Mapping)
+    if lists and all(isinstance(group, Mapping) and "params" in group for group in groups):
+        return None
+    return "the optimizer's part of the checkpoint is not the state of an optimizer"
+
+
+def _forbidden_value(saved: Mapping[str, Any], optimizer: ClassyOptimizer) -> str | None:
     rules = group_options(optimizer)[1]
     for name, value in ((k, v) for group in saved["param_groups"] for k, v in group.items()):
         if name in rules and not torch.is_tensor(value) and not rules[name].accepts(value):
             return f"{name} of the checkpoint must be {rules[name].allowed}, not {value!r}"
+    return None
+
+
+def _other_kind(
+    saved: Mapping[str, Any], optimizer: ClassyOptimizer, torch_optimizer: torch.optim.Optimizer
+) -> str | None:
+    """Why a state is that of another algorithm or of another model; None if it fits."""
+    if not saved["param_groups"]:
+        return None
     was, names = saved["param_groups"][0], _names(saved["state"])
     theirs, own = _telling(was), _telling(torch_optimizer.param_groups[0])
     kind, kinds = _kind_of_class(torch_optimizer), _kinds_of_checkpoint(was, names)
+    rules = group_options(optimizer)[1]
     probe = first_steps(optimizer, {k: v for k, v in was.items() if k in rules})
-    own_names = _names(probe.state)
     fits = kind in kinds
     if not kind or not kinds:  # some classes add tensors, and options, as training goes on
-        same = names == own_names or (own == theirs and own_names <= names)
+        same = names == _names(probe.state) or (own == theirs and _names(probe.state) <= names)
         fits = own <= theirs and (same or not names)
-    if not fits:
-        whose = " or ".join(sorted(kinds)) or (
-            f"one with the options {', '.join(sorted(theirs))} and the tensors "
-            f"{', '.join(sorted(names)) or '(none)'}"
-        )
-        return (
-            f"the state of the optimizer is that of {whose}, not of "
-            f"{kind or type(torch_optimizer).__name__.removeprefix('Centralized')}"
-        )
+    if fits:
+        return _other_shape(saved, optimizer, probe)
+    whose = " or ".join(sorted(kinds)) or (
+        f"one with the options {', '.join(sorted(theirs))} and the tensors "
+        f"{', '.join(sorted(names)) or '(none)'}"
+    )
+    class_name = type(torch_optimizer).__name__.removeprefix("Centralized")
+    return f"the state of the optimizer is that of {whose}, not of {kind or class_name}"
+
+
+def _other_shape(
+    saved: Mapping[str, Any], optimizer: ClassyOptimizer, probe: torch.optim.Optimizer
+) -> str | None:
     tensors = list(_tensors(probe.state))
     as_weight = {(name, p.ndim) for p, name, _ in tensors}
     as_weight -= {(name, p.ndim) for p, name, x in tensors if x.shape != p.shape}
@@ -177,7 +195,7 @@ def resumed_state(
 
     Args:
         state: what ``get_classy_state`` returned; stays as it is.
-        optimizer: whose groups and schedules these are.
+        optimizer: the one that resumes, with its groups and schedules.
         torch_optimizer: which makes the steps.
         label: of the optimizer, for messages.
 
@@ -186,10 +204,10 @@ def resumed_state(
             has a value that is not allowed.
     """
     saved = state["optim"]
-    if saved["param_groups"]:
-        reason = _reason_against(saved, optimizer, torch_optimizer)
-        if reason:
-            raise ValueError(f"{label} cannot resume: {reason}")
+    reason = _malformed(saved) or _forbidden_value(saved, optimizer)
+    reason = reason or _other_kind(saved, optimizer, torch_optimizer)
+    if reason:
+        raise ValueError(f"{label} cannot resume: {reason}")
     options = group_options(optimizer)[1]
     schedules = optimizer._param_group_schedulers or [{} for _ in optimizer.param_groups]
     ours: dict[str, None] = {}  # what differs, each text once

@@ -28,7 +28,7 @@ class RMSPropTFGC(ClassyGCOptimizer):
         initial_square_avg (float): the second moment before the first step, >= 0 (default: 0,
             TensorFlow: 1)
         lr_in_momentum (bool): the momentum gathers ``lr`` times the direction, not the direction
-            alone; another only while ``lr`` changes (default: False, TensorFlow: True)
+            alone, which differs only while ``lr`` changes (default: False, TensorFlow: True)
         {gc}
         gc_loc (bool): centralize the gradient, not the update (default: False)
         {speed}

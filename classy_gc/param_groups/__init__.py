@@ -11,7 +11,7 @@ import classy_vision  # noqa: F401  which has all of these folders registered
 from classy_gc.param_groups.build import build_param_groups, parameter_occurrences
 from classy_gc.param_groups.builder import GroupOptions, NamedParameter, ParamGroupBuilder
 from classy_gc.param_groups.layer_decay import LayerDecay
-from classy_gc.param_groups.optimizer_options import OptimizerOptions, ScaledParamScheduler
+from classy_gc.param_groups.multipliers import OptimizerOptions, ScaledParamScheduler
 from classy_gc.param_groups.paramwise import Paramwise
 from classy_gc.param_groups.registry import (
     PARAM_GROUP_BUILDER_REGISTRY,

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from classy_gc.param_groups.builder import NamedParameter, ParamGroupBuilder
-from classy_gc.param_groups.optimizer_options import OptimizerOptions, ScaledParamScheduler
+from classy_gc.param_groups.multipliers import OptimizerOptions, ScaledParamScheduler
 
 
 def parameter_occurrences(root: nn.Module, prefix: str = "") -> Iterator[NamedParameter]:

@@ -15,7 +15,7 @@ from classy_gc.options import BOOL, MAPPING, NON_NEGATIVE, Rule
 from classy_gc.param_groups.builder import GroupOptions, NamedParameter, ParamGroupBuilder
 from classy_gc.param_groups.kinds import is_depthwise, is_norm
 from classy_gc.param_groups.layer_weights import no_layer_weight_reason
-from classy_gc.param_groups.optimizer_options import MULTIPLIERS
+from classy_gc.param_groups.multipliers import MULTIPLIERS
 from classy_gc.param_groups.registry import register_param_group_builder
 
 _MULTIPLIER = Rule("a number >= 0 or null", lambda v: v is None or NON_NEGATIVE.accepts(v))

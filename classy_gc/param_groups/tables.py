@@ -11,7 +11,7 @@ from torch import nn
 
 from classy_gc.options import registered_name
 from classy_gc.param_groups.kinds import kind
-from classy_gc.param_groups.optimizer_options import (
+from classy_gc.param_groups.multipliers import (
     MULTIPLIERS,
     OptimizerOptions,
     ScaledParamScheduler,

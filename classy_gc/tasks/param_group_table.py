@@ -8,7 +8,7 @@ from classy_vision.tasks import ClassyTask, FineTuningTask
 
 from classy_gc.optim.groups import as_groups
 from classy_gc.param_groups.build import parameter_occurrences
-from classy_gc.param_groups.optimizer_options import OptimizerOptions
+from classy_gc.param_groups.multipliers import OptimizerOptions
 from classy_gc.param_groups.tables import full_table
 from classy_gc.tasks.paramwise_fine_tuning import freeze_trunk
 

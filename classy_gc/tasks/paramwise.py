@@ -15,7 +15,7 @@ from classy_gc.optim.stock import check_no_gc_keys
 from classy_gc.options import without_comments
 from classy_gc.param_groups.build import build_param_groups
 from classy_gc.param_groups.builder import ParamGroupBuilder
-from classy_gc.param_groups.optimizer_options import OptimizerOptions
+from classy_gc.param_groups.multipliers import OptimizerOptions
 from classy_gc.param_groups.registry import build_param_group_builder
 from classy_gc.param_groups.tables import short_table
 from classy_gc.tasks.catch_up import catch_up

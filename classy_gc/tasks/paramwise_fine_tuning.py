@@ -9,7 +9,7 @@ from classy_vision.optim import ClassyOptimizer
 from classy_vision.tasks import FineTuningTask, register_task
 from torch import nn
 
-from classy_gc.param_groups.optimizer_options import OptimizerOptions
+from classy_gc.param_groups.multipliers import OptimizerOptions
 from classy_gc.tasks.paramwise import ParamwiseMixin
 
 

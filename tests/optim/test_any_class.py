@@ -241,6 +241,15 @@ def test_a_value_of_a_checkpoint_that_no_step_could_use_is_refused(value):
         other.set_classy_state(state)
 
 
+@pytest.mark.parametrize(
+    "part", [[], {}, {"state": {}, "param_groups": [3]}, {"state": [], "param_groups": []}, None]
+)
+def test_what_is_no_state_of_an_optimizer_is_refused(part):
+    optimizer = build(SGD, problem(0)[0])
+    with pytest.raises(ValueError, match=r"cannot resume: .* is not the state of an optimizer"):
+        optimizer.set_classy_state({"optim": part})
+
+
 def test_nothing_is_logged_of_what_a_class_writes_into_its_groups(caplog):
     pytest.importorskip("optimi")
     trains_and_resumes(config("optimi", "AdamW", lr=0.01, triton=False))
