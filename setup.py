@@ -72,7 +72,7 @@ class BuildKernel(build_ext):
         return True
 
     def get_export_symbols(self, ext):
-        return ["classy_gc_step"]
+        return ["classy_gc_step", "classy_gc_row_means", "classy_gc_set_row_means"]
 
 
 HERE = Path(__file__).parent

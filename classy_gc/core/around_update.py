@@ -9,14 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from classy_gc.core.centralization import (
-    HALF,
-    ineligible_reason,
-    local_rows,
-    row_means,
-    shift_rows_,
-)
+from classy_gc.core.centralization import HALF, ineligible_reason, local_rows
 from classy_gc.core.half_precision import StandIns
+from classy_gc.core.kernels.row_means import row_means, set_row_means_
 from classy_gc.core.memory import check_dense, lay_out_gradient, lay_out_state, shared_memory
 
 if TYPE_CHECKING:
@@ -85,19 +80,23 @@ def _centralize_gradients(
     shared = shared_memory([*every, *(p.grad for p in every if p.grad is not None)])
     # GradScaler's scale is there where the fused kernel is to unscale the gradient itself.
     scale = getattr(optimizer, "grad_scale", None)
+    decays = row_means([local_rows(p) for p, group in params if _l2_decay(optimizer, group)])
+    means: list[Tensor | None] = []
     for p, group in params:
-        decoupled = group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay)
-        wd = 0 if decoupled else group.get("weight_decay", 0)
-        if group.get("maximize"):
-            wd = -wd  # the update negates the gradient: μ(−g + wd·p) = −μ(g − wd·p)
         if id(p.grad) in shared:
             p.grad = p.grad.clone()  # which is shifted for this parameter alone
-        g = local_rows(p.grad)
-        mean = row_means(g)
-        if wd:
-            decay = row_means(local_rows(p)).mul_(wd)
-            mean.add_(decay if scale is None else decay.mul_(scale.to(decay.device)))
-        shift_rows_(g, mean)
+        wd = _l2_decay(optimizer, group)
+        mean = decays.pop(0).mul_(-wd) if wd else None
+        means.append(mean if mean is None or scale is None else mean.mul_(scale.to(mean.device)))
+    set_row_means_([local_rows(p.grad) for p, _ in params], means)
+
+
+def _l2_decay(optimizer: CentralizedOptimizer, group: _Group) -> Any:
+    if group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay):
+        return 0
+    wd = group.get("weight_decay", 0)
+    # The update negates a gradient that it maximizes along: μ(−g + wd·p) = −μ(g − wd·p).
+    return -wd if group.get("maximize") else wd
 
 
 def keep_row_means(
@@ -116,10 +115,9 @@ def keep_row_means(
     """
     stand_ins = StandIns(optimizer, groups, [p for p in params if p.dtype in HALF])
     weights = [local_rows(stand_ins.of.get(p, p)) for p in params]
-    means = list(map(row_means, weights))
+    means = row_means(weights)
     stand_ins.run(update)
-    for weight, mean in zip(weights, means, strict=True):
-        shift_rows_(weight, row_means(weight).sub_(mean))
+    set_row_means_(weights, means)
     stand_ins.write_back()
 
 

@@ -190,7 +190,7 @@ def _readable(p: Tensor, g: Tensor) -> bool:
 
 def _table(params: list[Tensor], use_gc: bool, gc_conv_only: bool) -> Table | None:
     """The table of parameters; None where elements or rows are no block of memory or overlap."""
-    lengths = [_row_length(p.shape, p.stride(), use_gc, gc_conv_only) for p in params]
+    lengths = [row_length(p.shape, p.stride(), use_gc, gc_conv_only) for p in params]
     if None in lengths or shared_memory(params):
         return None
     table = Table(len(params))
@@ -202,10 +202,10 @@ def _table(params: list[Tensor], use_gc: bool, gc_conv_only: bool) -> Table | No
 
 
 @lru_cache(maxsize=4096)
-def _row_length(
+def row_length(
     shape: Sequence[int], stride: Sequence[int], use_gc: bool, gc_conv_only: bool
 ) -> int | None:
-    # 0 for a tensor that GC leaves alone; None where elements or rows are no block of memory.
+    """The length of a row: 0 where GC leaves it alone, None where it is no block of memory."""
     if not is_dense(shape, stride):
         return None
     x = torch.empty(shape, device="meta")

@@ -19,11 +19,13 @@
 #define SIMD(clauses) PRAGMA(omp simd clauses)
 #define PARALLEL(clauses) PRAGMA(omp parallel clauses)
 #define DYNAMIC PRAGMA(omp for schedule(dynamic))
+#define DYNAMIC_ON PRAGMA(omp for schedule(dynamic) nowait)
 #define THREAD omp_get_thread_num()
 #else
 #define SIMD(clauses)
 #define PARALLEL(clauses)
 #define DYNAMIC
+#define DYNAMIC_ON
 #define THREAD 0
 #endif
 
@@ -36,6 +38,7 @@
 
 #define STATES 3
 #define TASK (1 << 15) /* elements that a thread takes at once, if a row is not longer */
+#define LANES 32
 #define LONG (1 << 18) /* elements of the longest row that one thread takes alone */
 
 enum { SGD, ADAM, RMSPROP };
@@ -341,4 +344,35 @@ end:
     free(together.means);
     free(tensors);
     return failed;
+}
+
+typedef void RowMeans(void *, int64_t, int64_t, double *, int);
+
+/* Of `count` tensors one column after the other: address, type, number of rows, their length, and
+ * where the means of the rows are. */
+static void row_means(const int64_t *table, int64_t count, int threads, int set) {
+    static RowMeans *const of_type[] = {row_means_f32, row_means_f64, row_means_bf16, row_means_f16};
+    const int64_t *type = table + count, *rows = type + count, *length = rows + count;
+    const int64_t *means = length + count;
+    int64_t total = 0;
+    for (int64_t j = 0; j < count; j++) total += rows[j] * length[j];
+    if (total <= TASK) threads = 1;
+    PARALLEL(num_threads(threads) if (threads > 1)) {
+        for (int64_t j = 0; j < count; j++) {
+            int64_t each = most(TASK / length[j], 1), width = type[j] == F64 ? 8 : type[j] ? 2 : 4;
+            DYNAMIC_ON for (int64_t r = 0; r < rows[j]; r += each)
+                of_type[type[j]]((char *)table[j] + r * length[j] * width, least(each, rows[j] - r),
+                                 length[j], (double *)means[j] + r, set);
+        }
+    }
+}
+
+/* The mean of each row, for GC around a step that is none of ours. */
+void classy_gc_row_means(const int64_t *table, int64_t count, int threads) {
+    row_means(table, count, threads, 0);
+}
+
+/* Shifts each row so that its mean is the one that is given. */
+void classy_gc_set_row_means(const int64_t *table, int64_t count, int threads) {
+    row_means(table, count, threads, 1);
 }

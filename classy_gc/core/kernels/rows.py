@@ -45,6 +45,8 @@ def library() -> Any:
     """What was compiled of ``rows.c``; an OSError or AttributeError where nothing was."""
     kernels = ctypes.CDLL(str(next(Path(__file__).parent.glob("_rows.*"), "_rows")))
     kernels.classy_gc_step.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_int)
+    for function in (kernels.classy_gc_row_means, kernels.classy_gc_set_row_means):
+        function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int), None
     return kernels
 
 

@@ -137,6 +137,38 @@ INLINE void NAME(row)(NAME(Family) *const family, const int c, const Options *o,
     }
 }
 
+/* The mean of n values of x, by LANES sums at a time: one alone waits for each addition. */
+INLINE double NAME(mean)(const T *restrict x, int64_t n) {
+    const double origin = sizeof(A) == sizeof(double) ? (double)LOAD(x[0]) : 0;
+    double sums[LANES] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        SIMD() for (int k = 0; k < LANES; k++) sums[k] += (double)LOAD(x[i + k]) - origin;
+    }
+    for (; i < n; i++) sum += (double)LOAD(x[i]) - origin;
+    for (int k = 0; k < LANES; k++) sum += sums[k];
+    return origin + sum / (double)n;
+}
+
+/* The means of `count` rows of n elements, or rows shifted so that those are their means. */
+CLONES static void NAME(row_means)(void *rows, int64_t count, int64_t n, double *means, int set) {
+    for (int64_t r = 0; r < count; r++) {
+        T *restrict x = (T *)rows + r * n;
+        const double mean = NAME(mean)(x, n);
+        if (!set) {
+            means[r] = mean;
+            continue;
+        }
+        const double wanted = means[r];
+        const A shift = (A)(mean - wanted);
+        if (LOAD(x[0]) == LOAD(x[n - 1])) { /* equal elements become exactly what is wanted */
+            SIMD() for (int64_t i = 0; i < n; i++) x[i] = STORE((A)(LOAD(x[i]) - mean + wanted));
+        } else {
+            SIMD() for (int64_t i = 0; i < n; i++) x[i] = STORE(LOAD(x[i]) - shift);
+        }
+    }
+}
+
 #undef DIRECTION
 #undef SUM_KEPT
 #undef SUM_OF
