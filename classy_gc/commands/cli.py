@@ -57,16 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandError as error:
         text = str(error)
         parser.exit(error.code, f"{parser.prog}: error: {text}\n" if text else None)
+    except ModuleNotFoundError as error:
+        if error.name != "classy_vision":
+            raise
+        parser.error("it needs Classy Vision: pip install classy-vision")
     except Exception as error:
-        if _is_unread(error):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         full = no_room(error)
-        if full:
+        if full or _is_unread(error):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
-            parser.exit(1, f"{parser.prog}: error: {full}\n")
-        if isinstance(error, ModuleNotFoundError) and error.name == "classy_vision":
-            parser.error("it needs Classy Vision: pip install classy-vision")
+            parser.exit(1 if full else 0, f"{parser.prog}: error: {full}\n" if full else None)
         own = isinstance(error, ValueError) or hasattr(error, "section")
         if not own or getattr(args, "debug", False):
             raise

@@ -178,11 +178,7 @@ def check_config(config: Any) -> None:
     _check_datasets(config, trained)
     torch_losses = [name for name in dir(torch.nn.modules.loss) if name.endswith("Loss")]
     _check_name(config, ("loss",), [*LOSS_REGISTRY, *torch_losses])
-    _check_name(config, ("model",), MODEL_REGISTRY)
-    _check_values(config["model"], ("model",), {"heads": _LIST})
-    heads = config["model"].get("heads", [])
-    for i in range(len(heads)):
-        _check_name(config, ("model", "heads", i), HEAD_REGISTRY)
+    heads = _checked_heads(config)
     if trained:
         _check_name(config, ("optimizer",), OPTIMIZER_REGISTRY)
         with section("optimizer"):
@@ -198,6 +194,15 @@ def check_config(config: Any) -> None:
     for i, hook in enumerate(config.get("hooks") or []):
         _check_name(config, ("hooks", i), HOOK_REGISTRY)
         _check_values({"device": "gpu", **hook}, ("hooks", i), _HOOK_RULES.get(hook["name"], {}))
+
+
+def _checked_heads(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    _check_name(config, ("model",), MODEL_REGISTRY)
+    _check_values(config["model"], ("model",), {"heads": _LIST})
+    heads = config["model"].get("heads", [])
+    for i in range(len(heads)):
+        _check_name(config, ("model", "heads", i), HEAD_REGISTRY)
+    return heads
 
 
 def _check_datasets(config: Mapping[str, Any], trained: bool) -> None:
