@@ -57,26 +57,6 @@ import a module that registers one with fvcore's PathManager (custom_imports)
         )
 
 
-def check_local(path: str | Path, label: str) -> None:
-    """Refuses a path with a scheme where files are written that only a local disk can hold.
-
-    Args:
-        path: with or without a scheme.
-        label: who gives it, for the message.
-
-    Raises:
-        ValueError: it has a scheme.
-
-    Example:
-        >>> check_local("s3://bucket/run", "--output_folder")
-        Traceback (most recent call last):
-        ValueError: --output_folder must be a local folder, not 's3://bucket/run'
-    """
-    if has_scheme(path):
-        text = re.sub(r":/+", "://", os.fspath(path), count=1)
-        raise ValueError(f"{label} must be a local folder, not {text!r}")
-
-
 def no_room(error: BaseException | None) -> str:
     """What a full disk says, among an error and those that led to it; empty if none does.
 
@@ -127,11 +107,11 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_folder(folder: Path, label: str) -> None:
-    """Refuses a folder that cannot be made or written into. It leaves no trace.
+    """Refuses a folder that cannot be made or written into, or that is on no local disk.
 
     Args:
-        folder: on a local disk; it need not be there.
-        label: who gives it, for the message.
+        folder: it need not be there, and is not made.
+        label: what gives it, for the message.
 
     Raises:
         ValueError: naming the folder, and the nearest one above it that is there.
@@ -142,6 +122,9 @@ def check_folder(folder: Path, label: str) -> None:
         ValueError: --output_folder /dev/null/results: /dev/null is no writable folder (Not a
         directory)
     """
+    if has_scheme(folder):
+        text = re.sub(r":/+", "://", os.fspath(folder), count=1)
+        raise ValueError(f"{label} must be a local folder, not {text!r}")
     there = folder
     try:
         there = next(p for p in (folder, *folder.parents) if p.exists())

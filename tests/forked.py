@@ -33,8 +33,10 @@ def _begin(cwd, output, env, function, args):
     os.chdir(cwd)
     os.environ.update(env)
     sys.path.insert(0, "")
-    for stream, path in zip((1, 2), output, strict=True):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    for name, number, path in zip(("stdout", "stderr"), (1, 2), output, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        # The server's streams think of the files that they were opened for.
+        setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
     torch.set_num_threads(1)
     function(*args)
 

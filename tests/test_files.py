@@ -12,7 +12,6 @@ import pytest
 from classy_gc.files import (
     atomic_write,
     check_folder,
-    check_local,
     check_scheme,
     has_scheme,
     locked,
@@ -104,11 +103,10 @@ def test_schemes(path, scheme):
     assert has_scheme(Path(path)) == scheme
     if scheme:
         with pytest.raises(ValueError, match=r"--to must be a local folder, not 's3://bucket/run'"):
-            check_local(Path(path), "--to")
+            check_folder(Path(path), "--to")
         with pytest.raises(ValueError, match=r"--to s3://bucket/run: no path handler .* for s3://"):
             check_scheme(path, "--to")
     else:
-        check_local(path, "--to")
         check_scheme(path, "--to")
 
 

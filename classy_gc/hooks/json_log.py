@@ -112,7 +112,7 @@ class JSONLogHook(PhaseRecordHook):
 
 
 def _is_over(line: bytes, task: Any) -> bool:
-    """Whether a task that starts now has behind it what a line tells of."""
+    """Whether a line tells of a phase that a task which starts now has trained already."""
     try:
         record = json.loads(line)
         if record["kind"] != "phase":
@@ -125,7 +125,7 @@ def _is_over(line: bytes, task: Any) -> bool:
 
 
 def as_json(value: Any) -> Any:
-    """What JSON can say, in place of numbers that it cannot.
+    """A value that JSON can hold: NaN and infinity become None.
 
     Args:
         value: of numbers, strings, None, lists, dicts, and tensors or arrays of one element.

@@ -1,4 +1,4 @@
-"""What a finished phase has to say for itself, for the hooks that keep or write it."""
+"""A record of each phase, for the hooks that keep or write it."""
 
 from __future__ import annotations
 

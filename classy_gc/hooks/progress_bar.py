@@ -8,9 +8,9 @@ from classy_vision.tasks import ClassyTask
 
 
 class FillingProgressBarHook(ProgressBarHook):
-    """Classy Vision's ``progress_bar``, which gives its bar's end as the start, and never fills.
+    """Classy Vision's ``progress_bar`` starts at its end and never fills; this one fills.
 
-    ``classy-gc train`` takes it in place of that one. It needs ``progressbar2``.
+    ``classy-gc train`` uses it instead. It needs ``progressbar2``.
 
     Example:
         >>> FillingProgressBarHook.name()

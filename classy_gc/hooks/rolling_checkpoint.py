@@ -202,7 +202,7 @@ class RollingCheckpointHook(CheckpointHook):
         else:
             _link(Path(self._path(CHECKPOINT_FILE)), Path(self._path(name)))
         if self.max_keep is not None:
-            # Files of later phases are of a run that this one went back behind: not ours.
+            # Files of later phases belong to an older run that had trained for longer.
             paths = [
                 self._path(self.get_checkpoint_name(p))
                 for p in range(phase + 1)
@@ -235,7 +235,7 @@ class RollingCheckpointHook(CheckpointHook):
             value, sign = mean_loss(task), -1
         else:
             value, sign = flat_meters(meter_values(task))[self.save_best], 1
-        if self.state.best_of != self.save_best:  # of a checkpoint, and no number to compare with
+        if self.state.best_of != self.save_best:  # a checkpoint's, of another meter
             self.state.best, self.state.best_of = None, self.save_best
         best = self.state.best
         if math.isnan(value) or (best is not None and sign * value <= sign * best):
@@ -245,7 +245,7 @@ class RollingCheckpointHook(CheckpointHook):
 
 
 def _opened(path: str) -> AbstractContextManager[BinaryIO]:
-    """A file to write, whole or not at all where that is in our hands."""
+    """A file to write; on a local disk it appears once it is whole."""
     return PathManager.open(path, "wb") if has_scheme(path) else atomic_write(Path(path))
 
 
@@ -257,7 +257,7 @@ def _loaded(path: str) -> dict[str, Any]:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file, in place of what had that name."""
+    """Gives a file a second name, in place of what had that name."""
     link = temporary(target)
     try:
         link.unlink(missing_ok=True)

@@ -33,12 +33,7 @@ from torchvision import set_image_backend, set_video_backend
 from classy_gc.commands.cli import CommandError
 from classy_gc.commands.parser import command_parser
 from classy_gc.commands.seeded_task import build_seeded_task
-from classy_gc.commands.train.checkpoints import (
-    check_optimizer,
-    check_progress,
-    loading,
-    set_checkpoints,
-)
+from classy_gc.commands.train.checkpoints import check_progress, loading, set_checkpoints
 from classy_gc.commands.train.hooks import Output, set_hooks
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.commands.train.last_batch import warn_of_last_batch
@@ -60,7 +55,7 @@ _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
 
 
 class _LogFilter(logging.Filter):
-    """Lets through what a person wants to read of Classy Vision's log."""
+    """Lets those lines of Classy Vision's log through that a person wants to read."""
 
     shown = ("loss_lr_meter_logging_hook", "model_complexity_hook")
     told_otherwise = ("Unable to write checkpoint", "Checkpoint path", "Checkpoint file")
@@ -90,7 +85,7 @@ def _check_args(args: argparse.Namespace) -> None:
         )
     if args.show_progress and not importlib.util.find_spec("progressbar"):
         raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
-    # It would make the checkpoint folder at once, and here nothing is sure yet.
+    # It would make the checkpoint folder at once, before the rest is checked.
     folder, args.checkpoint_folder = args.checkpoint_folder, ""
     check_generic_args(args)
     args.checkpoint_folder = folder
@@ -98,8 +93,6 @@ def _check_args(args: argparse.Namespace) -> None:
 
 def _start(task: ClassyTask, output: Output, start_hooks: Callable[[], None]) -> None:
     """In place of a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
-    if not getattr(task, "test_only", False) and task.checkpoint_dict:
-        check_optimizer(task.optimizer.optimizer)
     take_threads(task, lambda: try_batches(task))
     if not getattr(task, "test_only", False):
         if task.checkpoint_dict:
@@ -124,7 +117,7 @@ def _log_to_stderr(level: int, debug: bool) -> None:
 def _summary(
     task: ClassyTask, hooks: Mapping[str, ClassyHook], output: Output, seconds: float
 ) -> str:
-    """The final loss and meters of each phase, the time, and where what was written lies."""
+    """The final loss and meters of each phase, the time, and the files that were written."""
     tested = getattr(task, "test_only", False)
     curves, log = hooks[TrainingCurvesHook.name()], hooks[JSONLogHook.name()]
     epochs = trained_epochs(task)
@@ -152,7 +145,7 @@ def _summary(
 
 
 def _last_checkpoint(task: ClassyTask, output: Output) -> str | None:
-    """What training can go on from: the folder's newest if this run saved it, else what it had."""
+    """The newest checkpoint that this run saved, else the one that it started from."""
     if not output.started:
         return None
     hook = next(hook for hook in task.hooks if isinstance(hook, CheckpointHook))
@@ -166,19 +159,16 @@ def _last_checkpoint(task: ClassyTask, output: Output) -> str | None:
 
 def _ending(error: BaseException, task: ClassyTask, output: Output) -> str | None:
     """What to say of a training that had to end, or None where that is a bug."""
-    texts = []
-    full = no_room(error)
-    if full:
-        texts = [full]
-    elif isinstance(error, FloatingPointError):
+    text = no_room(error)
+    if isinstance(error, FloatingPointError):
         step = task.num_updates // task.get_global_batchsize() + 1
         epoch = task.train_phase_idx // (task.train_phases_per_epoch or 1) + 1
         lr = scheduled_options(task.optimizer).get("lr", float("nan"))
-        texts = [f"{error}, at step {step} (epoch {epoch}), the last lr was {lr:g}"]
-    if texts and is_primary():  # which alone knows
+        text = f"{error}, at step {step} (epoch {epoch}), the last lr was {lr:g}"
+    if text and is_primary():  # the others do not save
         checkpoint = _last_checkpoint(task, output)
-        texts.append(f"the last checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet")
-    return "; ".join(texts) or None
+        text += f"; the last checkpoint is {checkpoint}" if checkpoint else "; no checkpoint yet"
+    return text or None
 
 
 def _how_to_go_on(args: argparse.Namespace, task: ClassyTask, output: Output) -> str:
@@ -193,6 +183,28 @@ def _how_to_go_on(args: argparse.Namespace, task: ClassyTask, output: Output) ->
         if value != parser.get_default(flag):
             words.append(f"--{flag}" if value is True else f"--{flag} {shlex.quote(str(value))}")
     return f"interrupted; to go on: {' '.join(words)}"
+
+
+def _build(
+    args: argparse.Namespace, ranks: Ranks, output: Output
+) -> tuple[ClassyTask, dict[str, ClassyHook]]:
+    """A task that only needs to be trained, and its hooks by name."""
+    config = ranks.config = ranks.agreed(lambda: load_config(args.config_file, args.set))
+    # On another machine the file may be older: all ranks take the primary's.
+    config.update(ranks.of_primary(lambda: config))
+    set_image_backend(args.image_backend)
+    set_video_backend(args.video_backend)
+    if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
+        args.show_progress = True
+    task = ranks.agreed(lambda: build_seeded_task(args, config))
+    hooks = ranks.agreed(lambda: set_hooks(args, config, task, output))
+    label_hooks(task, config)
+    set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
+    task.prepare = loading(task, args.config_file)(task.prepare)
+    task.on_start = functools.partial(_start, task, output, task.on_start)
+    if hasattr(task, "create_data_iterators"):
+        task.create_data_iterators = delay_interrupts(task.create_data_iterators)
+    return task, hooks
 
 
 def run(args: argparse.Namespace) -> int:
@@ -212,28 +224,12 @@ def run(args: argparse.Namespace) -> int:
         "PYTHONWARNINGS",
         "ignore:`torch.jit.script` is deprecated,ignore:The 'torchvision.transforms._",
     )
-
-    ranks = task = output = config = None
+    ranks = task = output = None
     try:
         _check_args(args)
         ranks = Ranks(args.distributed_backend == "ddp")
         output = Output(args, ranks)
-        config = ranks.config = ranks.agreed(lambda: load_config(args.config_file, args.set))
-        # That of another rank may be an older one, on the disk of its machine.
-        config.update(ranks.of_primary(lambda: config))
-        set_image_backend(args.image_backend)
-        set_video_backend(args.video_backend)
-        if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
-            args.show_progress = True
-        task = ranks.agreed(lambda: build_seeded_task(args, config))
-        hooks = ranks.agreed(lambda: set_hooks(args, config, task, output))
-        label_hooks(task, config)
-        set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
-        prepare = loading(task, args.config_file)(task.prepare)
-        task.prepare = prepare
-        task.on_start = functools.partial(_start, task, output, task.on_start)
-        if hasattr(task, "create_data_iterators"):
-            task.create_data_iterators = delay_interrupts(task.create_data_iterators)
+        task, hooks = _build(args, ranks, output)
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:
@@ -243,17 +239,18 @@ def run(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt(text) from None
     except Exception as error:
         started = task and output.started
-        reason = _ending(error, task, output) if started else user_error(error, config)
+        reason = (
+            _ending(error, task, output) if started else user_error(error, ranks and ranks.config)
+        )
         if args.debug or reason is None:
             raise
-        code = 1 if started else 2
-        if not (ranks.is_first_to_fail() if ranks else primary):
-            raise CommandError("", code) from error
+        tells = ranks.is_first_to_fail() if ranks else primary
         rank = f"rank {ranks.rank}: " if ranks and ranks.rank else ""
-        raise CommandError(f"{rank}{' '.join(reason.split())}", code) from error
+        text = f"{rank}{' '.join(reason.split())}" if tells else ""
+        raise CommandError(text, 1 if started else 2) from error
     finally:
         if output:
-            output.close()
+            output.locks.close()
     if is_primary():
         print(_summary(task, hooks, output, time.perf_counter() - start))
     if torch.distributed.is_initialized():

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.optim import ClassyOptimizer
 from classy_vision.optim.zero import ZeRO
@@ -94,26 +93,6 @@ def _tell_options(optimizer: ClassyOptimizer, name: str) -> None:
         load(state)
 
     optimizer.set_classy_state = told
-
-
-def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Refuses groups that torch took out of a checkpoint and that no step could read.
-
-    Args:
-        optimizer: with the state of a checkpoint.
-
-    Raises:
-        ValueError: naming the options that are not there.
-    """
-    # torch adds it to the defaults of any class as it loads a state, and reads it there alone.
-    wanted = [name for name in optimizer.defaults if name != "differentiable"]
-    for group in optimizer.param_groups:
-        missing = [name for name in wanted if name not in group]
-        if missing:
-            raise ValueError(
-                "--checkpoint_load_path: the checkpoint is of another optimizer: it has no "
-                f"{', '.join(missing)}"
-            )
 
 
 def check_progress(task: ClassyTask) -> None:
@@ -211,12 +190,13 @@ def model_difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str
         One line, empty where names and shapes are the same.
 
     Example:
+        >>> import torch
         >>> saved = {"heads": {"old": {"fc.weight": torch.ones(9, 4), "fc.bias": torch.ones(9)}}}
         >>> model_difference(saved, {"heads": {"new": {"fc.weight": torch.ones(9, 4)}}})
-        "the checkpoint has heads.old.fc.weight, heads.old.fc.bias; the config's model has
-        heads.new.fc.weight"
+        "the checkpoint has heads.old.fc.weight [9, 4], heads.old.fc.bias [9]; the config's model
+        has heads.new.fc.weight [9, 4]"
         >>> model_difference({"fc.weight": torch.ones(9, 4)}, {"fc.weight": torch.ones(5, 4)})
-        "fc.weight is [9, 4] in the checkpoint, [5, 4] in the config's model"
+        "the checkpoint has fc.weight [9, 4]; the config's model has fc.weight [5, 4]"
     """
     saved, wanted = dict(_shapes(saved)), dict(_shapes(wanted))
     texts = []
@@ -224,21 +204,11 @@ def model_difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str
         ("the checkpoint", saved, wanted),
         ("the config's model", wanted, saved),
     ):
-        names = [name for name in ours if name not in theirs]
+        names = [f"{name} {shape}" for name, shape in ours.items() if theirs.get(name) != shape]
+        more = f" (and {len(names) - 3} more)" if len(names) > 3 else ""
         if names:
-            texts.append(f"{owner} has {', '.join(names[:3])}{_more(names[3:])}")
-    shapes = [
-        f"{name} is {shape} in the checkpoint, {wanted[name]} in the config's model"
-        for name, shape in saved.items()
-        if wanted.get(name, shape) != shape
-    ]
-    if shapes:
-        texts.append(shapes[0] + _more(shapes[1:]))
+            texts.append(f"{owner} has {', '.join(names[:3])}{more}")
     return "; ".join(texts)
-
-
-def _more(rest: list[str]) -> str:
-    return f" (and {len(rest)} more)" if rest else ""
 
 
 def _shapes(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[int]]]:

@@ -27,7 +27,7 @@ from fvcore.common.file_io import PathManager
 from classy_gc.commands.seeded_task import TENSORBOARD
 from classy_gc.commands.train.ranks import Ranks
 from classy_gc.configuration.load import write_config
-from classy_gc.files import check_folder, check_local, check_scheme, has_scheme, locked
+from classy_gc.files import check_folder, check_scheme, has_scheme, locked
 from classy_gc.hooks import (
     JSONLogHook,
     PhaseSeedHook,
@@ -39,9 +39,7 @@ from classy_gc.options import check_known
 
 
 class Output(ClassyHook):
-    """Makes the folders once all hooks but those that write there have started.
-
-    So a run that is refused leaves no trace.
+    """Makes the folders of a run, after the hooks that may refuse it: then it leaves no trace.
 
     Args:
         args: with ``output_folder`` and ``checkpoint_folder``, local paths, the second perhaps
@@ -60,54 +58,48 @@ class Output(ClassyHook):
 
     def __init__(self, args: argparse.Namespace, ranks: Ranks) -> None:
         super().__init__()
-        check_local(args.output_folder, "--output_folder")
-        self.folder = Path(args.output_folder or f"output_{datetime.now().isoformat()}").absolute()
+        folder = Path(args.output_folder or f"output_{datetime.now().isoformat()}")
+        ranks.of_primary(lambda: check_folder(folder, "--output_folder"))
+        self.folder = folder.absolute()
         self.checkpoints = absolute(args.checkpoint_folder or self.folder / "checkpoints")
         self.files: list[Path] = []
         self.tensorboard: TensorboardPlotHook | None = None
         self.summary_writer: dict[str, Any] = {"log_dir": self.folder / "tensorboard"}
         #: whether all hooks have started, and how much was trained before
         self.started, self.epochs_before = False, 0.0
-        self._ranks, self._locks = ranks, ExitStack()
-        ranks.of_primary(lambda: check_folder(self.folder, "--output_folder"))
+        #: keep other runs out of the folders until they are closed
+        self.locks = ExitStack()
+        self._ranks = ranks
         if args.checkpoint_folder and not has_scheme(self.checkpoints):
-            folder = Path(self.checkpoints)
-            ranks.of_primary(lambda: check_folder(folder, "--checkpoint_folder"))
+            checkpoints = Path(self.checkpoints)
+            ranks.of_primary(lambda: check_folder(checkpoints, "--checkpoint_folder"))
 
     def on_start(self, task: ClassyTask) -> None:
         """Makes the folders on the primary rank, once it is sure that all of them can be."""
         self._ranks.of_primary(lambda: self._make_folders(getattr(task, "test_only", False)))
 
     def _make_folders(self, test_only: bool) -> None:
-        own = [self.folder, *(file.parent for file in self.files)]
         files = self.files
-        if not test_only:
-            if has_scheme(self.checkpoints):
-                PathManager.mkdirs(self.checkpoints)
-            else:
-                own.append(Path(self.checkpoints))
-                files = [*files, Path(self.checkpoints, CHECKPOINT_FILE)]
+        folders = [self.folder, *(file.parent for file in files)]
+        if has_scheme(self.checkpoints) and not test_only:
+            PathManager.mkdirs(self.checkpoints)
+        elif not test_only:
+            folders.append(Path(self.checkpoints))
+            files = [*files, Path(self.checkpoints, CHECKPOINT_FILE)]
         for file in files:
             if file.is_dir():
                 raise ValueError(f"{file} is a folder, and a file is to be written there")
-        events = self.summary_writer["log_dir"] if self.tensorboard else ""
-        others = [Path(events).absolute()] if events and not has_scheme(events) else []
-        for folder in (*own, *others):
+        for folder in folders:
             check_folder(folder, "folder")
-        for folder in dict.fromkeys((*own, *others)):
+        for folder in dict.fromkeys(folders):
             folder.mkdir(parents=True, exist_ok=True)
-            if folder in own:
-                self._locks.enter_context(locked(folder))
+            self.locks.enter_context(locked(folder))
         write_config(self._ranks.config, self.folder)
         if self.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             self.tensorboard.tb_writer = SummaryWriter(**self.summary_writer)
         logging.info(f"writes to {self.folder}")
-
-    def close(self) -> None:
-        """Lets other runs write into the folders."""
-        self._locks.close()
 
 
 def absolute(path: str | Path) -> str:
@@ -118,7 +110,7 @@ def absolute(path: str | Path) -> str:
 def _tensorboard(
     args: argparse.Namespace, config: Mapping[str, Any], output: Output
 ) -> list[ClassyHook]:
-    """Classy Vision's hook, as the config has it; its writer waits for the start of training."""
+    """Classy Vision's hook with the options of the config; ``Output`` gives it its writer."""
     own = next((h for h in config.get("hooks") or [] if h["name"] == TENSORBOARD), None)
     hook = own or {}
     check_known(hook, ["name", "log_period", "summary_writer"], f"hook {TENSORBOARD!r}")
@@ -139,10 +131,31 @@ def _tensorboard(
     return [output.tensorboard]
 
 
+def _checkpoint_hook(
+    args: argparse.Namespace, config: Mapping[str, Any], task: ClassyTask, output: Output
+) -> CheckpointHook:
+    """The hook of the config that saves checkpoints, else ours, with the folder of the run."""
+    own = [hook for hook in task.hooks if isinstance(hook, CheckpointHook)]
+    if len(own) > 1:
+        names = " and ".join(hook.name() for hook in own)
+        raise ValueError(f"hooks: one of them can save checkpoints, not {names}")
+    saved = {**vars(args), "config": dict(config), "checkpoint_folder": output.checkpoints}
+    ours = RollingCheckpointHook(interval=args.checkpoint_period or 1, input_args=saved)
+    hook = own[0] if own else ours
+    if args.checkpoint_folder or getattr(hook, "has_default_folder", False):
+        hook.checkpoint_folder = output.checkpoints
+        check_scheme(output.checkpoints, "--checkpoint_folder")
+    check_scheme(hook.checkpoint_folder, f"folder of {hook.name()}")
+    output.checkpoints = absolute(hook.checkpoint_folder)
+    if isinstance(hook, RollingCheckpointHook):
+        hook.check(task)
+    return hook
+
+
 def set_hooks(
     args: argparse.Namespace, config: Mapping[str, Any], task: ClassyTask, output: Output
 ) -> dict[str, ClassyHook]:
-    """Gives a task classy_train.py's hooks and ours; of a kind that the config has, that is taken.
+    """Gives a task classy_train.py's hooks and ours; one of the config takes the place of its like.
 
     Args:
         args: the flags of ``classy-gc train``.
@@ -159,24 +172,9 @@ def set_hooks(
     hooks: list[ClassyHook] = [FillingProgressBarHook()] if args.show_progress else []
     log_freq = args.log_freq or (None if args.show_progress else 5)
     hooks += [LossLrMeterLoggingHook(log_freq), ModelComplexityHook()]
-    own_checkpoints = [h for h in task.hooks if isinstance(h, CheckpointHook)]
-    if len(own_checkpoints) > 1:
-        names = " and ".join(hook.name() for hook in own_checkpoints)
-        raise ValueError(f"hooks: one of them can save checkpoints, not {names}")
-    checkpoint = next(iter(own_checkpoints), None)
-    if checkpoint is None:
-        args_dict = {**vars(args), "config": dict(config), "checkpoint_folder": output.checkpoints}
-        checkpoint = RollingCheckpointHook(
-            interval=args.checkpoint_period or 1, input_args=args_dict
-        )
+    checkpoint = _checkpoint_hook(args, config, task, output)
+    if checkpoint not in task.hooks:
         hooks.append(checkpoint)
-    if args.checkpoint_folder or getattr(checkpoint, "has_default_folder", False):
-        checkpoint.checkpoint_folder = output.checkpoints
-        check_scheme(output.checkpoints, "--checkpoint_folder")
-    check_scheme(checkpoint.checkpoint_folder, f"folder of {checkpoint.name()}")
-    output.checkpoints = absolute(checkpoint.checkpoint_folder)
-    if isinstance(checkpoint, RollingCheckpointHook):
-        checkpoint.check(task)
     if args.profiler:
         hooks.append(ProfilerHook())
     if args.visdom_server:

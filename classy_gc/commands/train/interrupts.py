@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment when it would do harm."""
+"""Makes Ctrl-C wait where it would do harm."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def delay_interrupts(create: Callable[..., None]) -> Callable[..., None]:
-    """Lets Ctrl-C wait while processes are started, which inherit that and end quietly.
+    """Makes Ctrl-C wait while processes are started; these ignore it, and end quietly.
 
     Args:
-        create: starts them, as the workers of data loaders.
+        create: starts the processes, such as the workers of data loaders.
 
     Returns:
         The same function; an interrupt that comes meanwhile is raised when it has returned.

@@ -12,13 +12,13 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 
 def warn_of_last_batch(task: ClassyTask) -> None:
-    """Logs a line where a train epoch ends with less than an eighth of a batch.
+    """Logs a line where each epoch ends with less than an eighth of a batch.
 
-    The mean and variance of so few samples are noise, and so are the loss and the gradient; Classy
-    Vision's loss of a phase is a mean over batches, in which that one counts as much as any.
+    The mean and variance of so few samples are noise, and so are the loss and the gradient. Classy
+    Vision averages the loss of a phase over its batches, and this one counts as much as any.
 
     Args:
-        task: prepared; nothing is said where its model has no batch normalization.
+        task: prepared; one without batch normalization is fine.
     """
     dataset = getattr(task, "datasets", {}).get("train")
     if not hasattr(dataset, "__len__") or getattr(dataset, "drop_last", False):

@@ -9,8 +9,8 @@ import torch
 
 from tests.commands.training import checkpoint, short, train
 
-HEAD_OF_OLD = "the checkpoint has model.heads.block1-0.default_head.fc.weight, "
-HEAD_OF_NEW = "; the config's model has model.heads.block1-0.other.fc.weight, "
+HEAD_OF_OLD = r"the checkpoint has model.heads.block1-0.default_head.fc.weight \[10, 32\], "
+HEAD_OF_NEW = r"; the config's model has model.heads.block1-0.other.fc.weight \[10, 32\], "
 
 
 @pytest.mark.parametrize("task", ["classification_task", "fine_tuning"])
@@ -20,11 +20,11 @@ HEAD_OF_NEW = "; the config's model has model.heads.block1-0.other.fc.weight, "
         (
             {"init_planes": 8},
             {"in_plane": 16},
-            r"\[8, 3, 3, 3\] in the config's model \(and \d+ more",
+            r"the config's model has .* \[8, 3, 3, 3\], .* \(and \d+ more\)",
         ),
         ({}, {"unique_id": "other"}, f"{HEAD_OF_OLD}.*{HEAD_OF_NEW}"),
         ({"num_blocks": [1, 2]}, {}, "the config's model has model.trunk.blocks.1.block1-1"),
-        ({}, {"num_classes": 11}, r"default_head.fc.weight is \[10, 32\] in .*, \[11, 32\] in the"),
+        ({}, {"num_classes": 11}, r"fc.weight \[10, 32\], .*; the config's .*fc.weight \[11, 32\]"),
     ],
     ids=["width", "head", "depth", "classes"],
 )
