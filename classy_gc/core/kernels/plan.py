@@ -131,7 +131,8 @@ class Plan:
             ValueError: the state of a parameter has another shape, type or device than it.
         """
         # GradScaler's, where it leaves both to the step.
-        scale, found_inf = (getattr(optimizer, name, None) for name in ("grad_scale", "found_inf"))
+        scale = getattr(optimizer, "grad_scale", None)
+        found_inf = getattr(optimizer, "found_inf", None)
         sign = -1.0 if group["maximize"] else 1.0
         if scale is not None:
             sign = sign / scale.double()
