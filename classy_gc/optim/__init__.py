@@ -5,7 +5,7 @@ As in Classy Vision itself, every module here is imported, which registers the n
 
 from pathlib import Path
 
-import classy_vision  # noqa: F401  which has all of these folders registered
+import classy_vision.optim  # noqa: F401  which has all of these folders registered
 from classy_vision.generic.registry_utils import import_all_modules
 
 from classy_gc.optim.adam_gc import AdamGC as AdamGC
