@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import logging
@@ -10,7 +11,7 @@ import select
 import sys
 from collections.abc import Sequence
 
-from classy_gc.commands.parser import build_parser
+from classy_gc.commands.parser import Parser, build_parser
 from classy_gc.configuration.errors import user_error
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import no_room
@@ -62,13 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         parser.error("it needs Classy Vision: pip install classy-vision")
     except Exception as error:
-        full = no_room(error)
-        if full or _is_unread(error):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
-            parser.exit(1 if full else 0, f"{parser.prog}: error: {full}\n" if full else None)
-        own = isinstance(error, ValueError) or hasattr(error, "section")
-        if not own or getattr(args, "debug", False):
-            raise
+        _end(error, args, parser)
+        raise
+
+
+def _end(error: Exception, args: argparse.Namespace, parser: Parser) -> None:
+    """Exits with one line, unless the error is a bug, or --debug wants its traceback."""
+    full = no_room(error)
+    if full or _is_unread(error):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
+        parser.exit(1 if full else 0, f"{parser.prog}: error: {full}\n" if full else None)
+    own = isinstance(error, ValueError) or hasattr(error, "section")
+    if own and not getattr(args, "debug", False):
         parser.error(user_error(error, getattr(args, "config", None)))
 
 
