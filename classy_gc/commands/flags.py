@@ -155,7 +155,7 @@ def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
         help="of buildings and courtyards, px², or square metres as 9m (default 10)",
     )
     parser.add_argument(
-        "--steps", type=integer(0), help="of the optimizer (default: contours 200, skeleton 300)"
+        "--steps", type=integer(0), help="of the optimizer (default: contours 100, skeleton 300)"
     )
     parser.add_argument(
         "--picture", type=picture, help=".png of the map and the polygons, before and after"

@@ -49,13 +49,14 @@ def as_array(values: Any) -> np.ndarray:
     return np.ascontiguousarray(np.ma.filled(values, 0))
 
 
-def as_map(values: Any, name: str = "interior") -> np.ndarray:
+def as_map(values: Any, name: str = "interior", shape: tuple[int, ...] | None = None) -> np.ndarray:
     """A map of probabilities as an array of float32.
 
     Args:
         values: as of :func:`as_array`, shape ``[H, W]``, in [0, 1]. What misses that by less than
             0.001 is clipped: rounding explains it.
         name: of the map, for messages.
+        shape: that it must have (default: None, any)
 
     Raises:
         InputError: another shape, other numbers, NaN, or values outside the range.
@@ -66,6 +67,8 @@ def as_map(values: Any, name: str = "interior") -> np.ndarray:
     """
     values = as_array(values)
     check_form(values, name)
+    if shape is not None and values.shape != shape:
+        raise InputError(f"{name} is {size_text(values.shape)}, interior {size_text(shape)} pixels")
     return in_range(values, name)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from classy_gc.polygons.arrays import Buildings, InputError, as_frame, as_map, size_text
+from classy_gc.polygons.arrays import Buildings, InputError, as_frame, as_map
 from classy_gc.polygons.faces import faces
 from classy_gc.polygons.files import placed
 from classy_gc.polygons.frame_field import FrameField, from_map
@@ -16,24 +15,8 @@ from classy_gc.polygons.optimizers import TensorPolyOptimizer, TensorSkeletonOpt
 from classy_gc.polygons.outlines import contours, skeleton
 from classy_gc.polygons.simplify import douglas_peucker, simplify
 
-
-class _Method(NamedTuple):
-    optimizer: type
-    outlines: Callable[..., list]
-
-
-#: method: what finds outlines, and what refines them
-METHODS = {
-    "contours": _Method(
-        TensorPolyOptimizer,
-        # Half of it, since the outlines of small buildings may grow.
-        lambda interior, edges, threshold, min_area: contours(interior, threshold, min_area / 2),
-    ),
-    "skeleton": _Method(
-        TensorSkeletonOptimizer,
-        lambda interior, edges, threshold, min_area: skeleton(interior, edges, threshold),
-    ),
-}
+#: method: what refines outlines
+METHODS = {"contours": TensorPolyOptimizer, "skeleton": TensorSkeletonOptimizer}
 
 
 def check_ranges(threshold: float, tolerance: float, min_area: float) -> None:
@@ -86,6 +69,7 @@ def polygonize(
             or a threshold outside the range.
 
     Example:
+        >>> import numpy as np
         >>> interior = np.zeros((40, 40), np.float32)
         >>> interior[8:32, 10:30] = 1
         >>> (polygon,) = polygonize(interior).polygons
@@ -109,16 +93,14 @@ def polygonize(
     check_ranges(threshold, tolerance, min_area)
     interior = as_map(interior)
     if edges is not None:
-        edges = as_map(edges, "edges")
-        if edges.shape != interior.shape:
-            raise InputError(
-                f"edges is {size_text(edges.shape)}, interior {size_text(interior.shape)} pixels"
-            )
+        edges = as_map(edges, "edges", interior.shape)
     frame = from_map(interior) if frame is None else as_frame(frame, interior.shape)
-    optimizer, outlines = METHODS[method]
-    paths = outlines(interior, edges, threshold, min_area)
+    if method == "contours":  # half of the area, since the outlines of small buildings may grow
+        paths = contours(interior, threshold, min_area / 2)
+    else:
+        paths = skeleton(interior, edges, threshold)
     graph = Graph.of(resample(paths), interior.shape)
-    refine = optimizer(graph, interior, frame, edges, threshold=threshold, **options)
+    refine = METHODS[method](graph, interior, frame, edges, threshold=threshold, **options)
     positions = refine.optimize(progress)
     lines = simplify(graph, positions, tolerance, frame)
     found = faces(lines, interior, threshold, min_area)

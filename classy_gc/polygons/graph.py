@@ -216,7 +216,7 @@ def _nodes(points: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarr
     ends = np.concatenate([points[starts[:-1]], points[starts[1:] - 1]])
     z, node = np.unique(ends[:, 0] + 1j * ends[:, 1], return_inverse=True)
     node = node.reshape(2, -1)
-    return np.stack([z.real, z.imag], axis=1), node, connected(node.T, len(z))[node[0]]
+    return np.stack([z.real, z.imag], axis=1), node, connected(node.T, len(z))
 
 
 def resample(paths: Sequence[np.ndarray], spacing: float = 2.0) -> list[np.ndarray]:
@@ -248,9 +248,9 @@ def resample(paths: Sequence[np.ndarray], spacing: float = 2.0) -> list[np.ndarr
     first, last = place[starts[:-1]], place[starts[1:] - 1]
     length = last - first
 
-    nodes, node, part = _nodes(points, starts)
-    parts = part.max() + 1
-    nodes_of = np.bincount(_part_of_nodes(node, part, len(nodes)), minlength=parts)
+    _, node, part_of_node = _nodes(points, starts)
+    part, nodes_of = part_of_node[node[0]], np.bincount(part_of_node)
+    parts = len(nodes_of)
     wanted = np.bincount(part, np.maximum(np.ceil(length / spacing), 1) - 1, parts) + nodes_of
     between = _tidy(np.maximum(wanted, 4)) - nodes_of
     # Shared among the paths of a part by length; rounding the sums keeps their total.
@@ -269,12 +269,6 @@ def resample(paths: Sequence[np.ndarray], spacing: float = 2.0) -> list[np.ndarr
     new = np.stack([np.interp(along, place, x) for x in points.T], axis=1)
     new[new_starts[:-1]], new[new_starts[1:] - 1] = points[starts[:-1]], points[starts[1:] - 1]
     return np.split(new, new_starts[1:-1])
-
-
-def _part_of_nodes(node: np.ndarray, part: np.ndarray, n: int) -> np.ndarray:
-    of = np.empty(n, int)
-    of[node] = part
-    return of
 
 
 def _tidy(counts: np.ndarray) -> np.ndarray:

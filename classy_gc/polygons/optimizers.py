@@ -26,6 +26,7 @@ class _VertexOptimizer:
 
     STEPS: int
     WEIGHTS: Weights
+    WEIGHTS_ALONE: Weights | None = None
     LR: float
 
     def __init__(
@@ -47,7 +48,7 @@ class _VertexOptimizer:
         if steps is not None and steps < 0:
             raise ValueError(f"steps must be >= 0, not {steps}")
         self.graph, self.threshold = graph, threshold
-        self.weights = weights or self.WEIGHTS
+        self.weights = weights or (edges is None and self.WEIGHTS_ALONE) or self.WEIGHTS
         self.steps = self.STEPS if steps is None else steps
         self.lr = self.LR if lr is None else lr
         self.step_count = 0
@@ -55,12 +56,9 @@ class _VertexOptimizer:
         frame = as_frame(frame, interior.shape)
         self.interior = torch.as_tensor(interior, device=device)
         self.frame = FrameField(*(torch.as_tensor(c, device=device) for c in frame))
-        self.edges = None if edges is None else torch.as_tensor(as_map(edges, "edges")).to(device)
-        if self.edges is not None and self.edges.shape != self.interior.shape:
-            raise ValueError(
-                f"the map of edges has the shape {list(self.edges.shape)}, "
-                f"the map {list(self.interior.shape)}"
-            )
+        self.edges = None
+        if edges is not None:
+            self.edges = torch.as_tensor(as_map(edges, "edges", interior.shape), device=device)
 
         def indices(x: np.ndarray) -> Tensor:
             return torch.as_tensor(np.ascontiguousarray(x), device=device)
@@ -184,9 +182,9 @@ class TensorPolyOptimizer(_VertexOptimizer):
         use_gc: centralize (default: True)
         weights: of the terms of the energy by step (default: None, level 0.5, length 0.005,
             align 1)
-        lr: learning rate (default: 0.01)
+        lr: learning rate (default: 0.02; published: 0.01)
         steps: how many ``optimize`` takes; the schedules are stretched to them (default:
-            200)
+            100; published: 200)
         threshold: the probability on the outline (default: 0.5)
         device: where to compute (default: ``"cpu"``)
 
@@ -209,8 +207,8 @@ class TensorPolyOptimizer(_VertexOptimizer):
         True
     """
 
-    STEPS = 200
-    LR = 0.01
+    STEPS = 100
+    LR = 0.02
     WEIGHTS = Weights([0], level=[0.5], length=[0.005], align=[1.0])
 
     def _optimizer(self, params: list[Tensor], use_gc: bool) -> torch.optim.Optimizer:
@@ -279,6 +277,8 @@ class TensorSkeletonOptimizer(_VertexOptimizer):
         corner=[0, 0, 0.1, 0.1],
         junction=[0, 0, 0.1, 0.1],
     )
+    #: Without a map of walls, whose ridge holds them: ``length`` would shrink thin buildings.
+    WEIGHTS_ALONE = Weights(WEIGHTS.steps, **WEIGHTS.terms | {"length": [0.02, 0.01, 0.005, 0.005]})
     #: Those of the paper's program, which let go of the map in the end.
     PUBLISHED_WEIGHTS = Weights(
         [0, 100, 200, 300],

@@ -46,9 +46,9 @@ def picture(interior: Map, found: Buildings) -> Any:
         for ax, (polygons, color, title) in zip(row, named, strict=True):
             ax.imshow(values, cmap="Greys", vmin=0, vmax=1.6, extent=(x0, x1, y1, y0))
             shown = polygons[shapely.intersects(polygons, shapely.box(x0, y0, x1, y1))]
-            _draw(ax, shown, color, is_detail)
             ax.set_xlim(x0, x1)
             ax.set_ylim(y1, y0)
+            _draw(ax, shown, color, is_detail)
             ax.tick_params(labelsize="x-small", length=2)
             if not is_detail:
                 rings = shapely.get_rings(polygons)
@@ -71,9 +71,8 @@ def _draw(ax: Any, polygons: np.ndarray, color: str, is_detail: bool) -> None:
     ax.add_collection(LineCollection(lines, colors=color, linewidths=1.6 if is_detail else 0.8))
     if lines:
         x, y = np.concatenate([line[:-1] for line in lines]).T
-        ax.plot(
-            *(x, y), "o", color="white", markeredgecolor=color, markersize=4.5, markeredgewidth=1.2
-        ) if is_detail else ax.plot(x, y, ".", color=color, markersize=2)
+        size = 4.5 if is_detail else min(2, 1000 / max(*ax.get_xlim(), *ax.get_ylim()))
+        ax.plot(x, y, "o", color="white" if is_detail else color, mec=color, ms=size)
 
 
 def _busiest(polygons: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:

@@ -61,7 +61,7 @@ def simplify(
     cosine = (before * after.conj()).real / np.maximum(np.abs(before * after), 1e-9)
     breaks = np.zeros(len(points), bool)
     if frame is not None:
-        breaks = _corners(graph, points, before, after, cosine, frame)
+        breaks = _corners(graph, before, after, cosine, nearest(frame, points))
     # Closed paths start at their sharpest turn.
     sharpest = np.lexsort((cosine, path))[starts[:-1]] - starts[:-1]
     local = np.arange(len(points)) - starts[path]
@@ -93,15 +93,10 @@ def douglas_peucker(paths: Sequence[np.ndarray], tolerance: float = 1.0) -> np.n
 
 
 def _corners(
-    graph: Graph,
-    points: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
-    cosine: np.ndarray,
-    frame: FrameField,
+    graph: Graph, before: np.ndarray, after: np.ndarray, cosine: np.ndarray, at: FrameField
 ) -> np.ndarray:
     """Where a path changes from one direction of the frame to the other, by more than 45°."""
-    u, v = directions(nearest(frame, points))
+    u, v = directions(at)
 
     def follows_u(z: np.ndarray) -> np.ndarray:
         return np.abs((z * u.conj()).real) > np.abs((z * v.conj()).real)

@@ -118,10 +118,9 @@ def polygonize_map(
     for component in parts:
         windows.setdefault(_window(component.box, interior.shape, tile), []).append(component.key)
     results = [worked(*window, False) for window in shown(windows.items(), "tiles", progress)]
-    found = _joined(results)
-    if not len(found.polygons):
+    if not any(len(found.polygons) for found in results):
         raise _nothing(interior, highest, threshold, min_area)
-    return found
+    return _joined(results)
 
 
 def _ours(mask: np.ndarray, keys: list[tuple[int, int]], box: Box) -> np.ndarray:
@@ -135,8 +134,6 @@ def _ours(mask: np.ndarray, keys: list[tuple[int, int]], box: Box) -> np.ndarray
 
 
 def _joined(results: list[Buildings]) -> Buildings:
-    if not results:
-        return Buildings(np.array([], object), np.empty(0), None)
     polygons, probability, before = zip(*results, strict=True)
     return Buildings(
         np.concatenate(polygons),

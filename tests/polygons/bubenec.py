@@ -31,6 +31,7 @@ from classy_gc.polygons.graph import Graph, resample
 from classy_gc.polygons.maps import Map, open_map
 from classy_gc.polygons.metrics import Metrics, measure, table
 from classy_gc.polygons.optimizers import TensorSkeletonOptimizer
+from classy_gc.polygons.outlines import contours, skeleton
 from classy_gc.polygons.picture import picture
 from classy_gc.polygons.simplify import simplify
 from classy_gc.table import aligned
@@ -200,11 +201,11 @@ def speed() -> str:
     stages = ("frame", "outlines", "refine", "polygonize")
     rows: list[list[Any]] = [["1024² px", "polygons", "vertices", "tensors", *stages]]
     for name, interior in (("blocks", blocks), ("tiny buildings", tiny)):
-        for method, (optimizer, outlines) in METHODS.items():
+        for method, optimizer in METHODS.items():
             times = [time.process_time()]
             frame = from_map(interior)
             times.append(time.process_time())
-            paths = outlines(interior, None, 0.5, 10)
+            paths = contours(interior) if method == "contours" else skeleton(interior)
             graph = Graph.of(resample(paths), interior.shape)
             times.append(time.process_time())
             refine = optimizer(graph, interior, frame)

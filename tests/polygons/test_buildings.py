@@ -227,6 +227,14 @@ def test_a_frame_of_tensors(method):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("degrees", [0, 20])
+@pytest.mark.parametrize("method", ["contours", "skeleton"])
+def test_thin_buildings_do_not_shrink(method, degrees):
+    truth = rectangle(degrees, 44, 6)
+    (polygon,) = polygonize(rendered(truth), method=method).polygons
+    assert polygon.intersection(truth).area > 0.94 * polygon.union(truth).area
+
+
 def rounded(radius):
     return rendered(shapely.box(45, 45, 105, 95).buffer(radius), (140, 150), blur=0)
 

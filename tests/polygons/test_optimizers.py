@@ -83,7 +83,8 @@ def test_with_gc_an_outline_that_lies_beside_stays_there(case, use_gc):
     before, _ = means(optimizer)
     optimizer.optimize()
     column = [graph.positions[graph.parts == k, 1].max() for k in range(len(before))]
-    drift = (means(optimizer)[0] - before)[np.array(column) < 158]  # not on the border
+    free = (np.array(column) < 158) & (np.bincount(graph.parts, graph.degree == 1) == 0)
+    drift = (means(optimizer)[0] - before)[free]  # neither on the border nor crossed by a wall
     if use_gc:
         assert np.abs(drift).max() < 1e-3  # of float32
     else:
@@ -111,7 +112,7 @@ def test_without_gc_it_is_torchs_optimizer_step_by_step(case, layout):
             type(theirs).positions = POSITIONS[case]
         if case == "contours":
             x.grad.clamp_(-1, 1)
-            factor = min(1.0, 0.1 + 0.9 * progress / 100)
+            factor = min(1.0, 0.1 + 0.9 * progress / 50)
         else:
             factor = 0.98**progress
         reference.param_groups[0]["lr"] = cls.LR * factor
@@ -189,7 +190,7 @@ def test_edges_draw_the_wall_between_rooms():
     for given in (None, edges):
         optimizer = TensorSkeletonOptimizer(graph, interior, from_map(interior), given)
         off.append(np.abs(optimizer.optimize()[wall, 1] - (ROOMS[1].bounds[0] - 0.5)).mean())
-    assert off[1] < 0.15 < 0.4 < off[0]
+    assert off[1] < 0.15 < 0.3 < off[0]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_edges_draw_the_wall_between_rooms():
     [
         ({"layout": "nn"}, r"layout must be one of .*'nn'"),
         ({"steps": -1}, "steps must be >= 0, not -1"),
-        ({"edges": np.zeros((3, 4))}, r"edges has the shape \[3, 4\], the map \[120, 160\]"),
+        ({"edges": np.zeros((3, 4))}, "edges is 3×4, interior 120×160"),
         ({"frame": from_map(np.zeros((3, 4)))}, "frame field is 3×4, the map 120×160"),
     ],
 )
