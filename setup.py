@@ -8,6 +8,7 @@ from setuptools.errors import CompileError, LinkError
 # What only some users need; `import classy_gc` succeeds without any of it.
 EXTRAS = {
     "examples": ["scikit-learn", "scipy", "statsmodels", "matplotlib", "progressbar2"],
+    "cluster": ["submitit"],
     "tensorboard": ["tensorboard"],
     "wandb": ["wandb"],
     "mlflow": ["mlflow"],

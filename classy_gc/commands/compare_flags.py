@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
 from classy_gc.commands.flag_types import integer, output_path, seeds, target
 from classy_gc.commands.flags import add_config_flag, add_picture_flag
+
+
+def _slurm(name: str, value: str) -> tuple[str, int | str]:
+    return name, int(value) if value.isdigit() else value
+
+
+def _slurm_setting(flag: str) -> tuple[str, int | str]:
+    name, equals, value = flag.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{flag!r} must be KEY=VALUE")
+    return _slurm(name, value)
 
 
 def _contrast(parser: argparse.ArgumentParser) -> None:
@@ -95,5 +107,29 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         type=integer(1),
         help="runs at a time, each with one torch thread if there are several (default: one a "
-        "core; 1 where torch finds CUDA)",
+        "core; 1 where torch finds CUDA; on a cluster as many as there is room for)",
+    )
+    add(
+        "--cluster",
+        choices=["local", "slurm"],
+        default="local",
+        help="where runs are trained: on this machine, or as jobs of Slurm (default local)",
+    )
+    for name in ("partition", "time"):
+        add(
+            f"--slurm_{name}",
+            dest="slurm",
+            action="append",
+            default=[],
+            type=functools.partial(_slurm, name),
+            metavar=name.upper(),
+            help=f"{name} of each job" + ", in minutes" * (name == "time"),
+        )
+    add(
+        "--slurm",
+        action="append",
+        default=[],
+        type=_slurm_setting,
+        metavar="KEY=VALUE",
+        help="of submitit's SlurmExecutor, such as gpus_per_node=1; can be repeated",
     )

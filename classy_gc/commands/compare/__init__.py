@@ -16,8 +16,11 @@ import functools
 import importlib.util
 import json
 import math
+import multiprocessing
 import os
+import signal
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +28,12 @@ import torch
 
 from classy_gc.commands.compare.arms import Arm, build_arms, families
 from classy_gc.commands.compare.axes import parse_axes, value_text
+from classy_gc.commands.compare.engines import Local, Slurm
 from classy_gc.commands.compare.folder import opened, runs_in
 from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.report import rows, text
 from classy_gc.commands.compare.results import evaluate
-from classy_gc.commands.compare.runs import Progress, Run, read_json, train_runs
+from classy_gc.commands.compare.runs import Engine, Run, read_json, train_runs
 from classy_gc.commands.compare.sweep import (
     Sweep,
     best_value,
@@ -37,6 +41,10 @@ from classy_gc.commands.compare.sweep import (
     confirmed_arms,
     parse_sweep,
     response_curves,
+)
+from classy_gc.commands.compare.sweep_report import (
+    advice,
+    response_picture,
     sweep_entry,
     sweep_text,
 )
@@ -49,9 +57,6 @@ def _check_args(args: argparse.Namespace) -> None:
     for package in ("matplotlib", "scipy", "statsmodels"):
         if not importlib.util.find_spec(package):
             raise ValueError(f"compare needs {package}: pip install 'classy-gc[examples]'")
-    if args.jobs is None:
-        cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-        args.jobs = 1 if torch.cuda.is_available() else len(cores(0))
     if args.confirm and not args.sweep:
         raise ValueError("--confirm needs --sweep, which finds what it confirms")
     if args.confirm and {*args.confirm} & {*args.seeds}:
@@ -76,41 +81,65 @@ def run(args: argparse.Namespace) -> int:
     """
     with contextlib.ExitStack() as stack:
         _check_args(args)
-        axes = parse_axes(args.arm, args.vary)
-        varied = [flag.partition("=")[0] for flag in args.vary]
-        if args.effect_of:
-            check_known([args.effect_of], varied, "--effect_of", "key of --vary")
-        arms = build_arms(args.config_file, axes, args.effect_of, args.target, args.set)
-        for names in args.contrast:
-            check_known(names, [arm.name for arm in arms], "--contrast", "arm")
-            if len(names) not in (2, 4):
-                raise ValueError(f"--contrast must have two arms or four, not {len(names)}")
-        groups, sweep = families(arms), None
-        seeds = {"runs": args.seeds}
-        if args.sweep:
-            keys = [key for axis in axes for choice in axis for key in choice.settings]
-            sweep = parse_sweep(args.sweep, keys)
-            check_sweep(arms, sweep, args.target)
-            seeds = {"sweep": args.seeds, "runs": args.confirm or ()}
-        stack.enter_context(opened(args.output_folder, arms, seeds))
+        # In a fork: where torch has computed, a fork can hang.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), _die) as pool:
+            groups, sweep, cores = pool.submit(_checked, args).result()
+        arms = [arm for group in groups.values() for arm in group]
+        seeds = {"sweep": args.seeds, "runs": args.confirm or ()}
+        stack.enter_context(
+            opened(args.output_folder, arms, seeds if sweep else {"runs": args.seeds})
+        )
+        if args.cluster == "slurm":
+            engine = Slurm(args.output_folder / "slurm", args.jobs, dict(args.slurm))
+        else:
+            engine = Local(args.jobs or cores)
         try:
-            return _compare(args, groups, sweep)
+            return _compare(args, groups, sweep, engine)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
 
 
+def _die() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback
+
+
+def _checked(args: argparse.Namespace) -> tuple[dict[str, list[Arm]], Sweep | None, int]:
+    """The arms by family and the sweep, each built and tried; and how many runs fit here."""
+    axes = parse_axes(args.arm, args.vary)
+    varied = [flag.partition("=")[0] for flag in args.vary]
+    if args.effect_of:
+        check_known([args.effect_of], varied, "--effect_of", "key of --vary")
+    arms = build_arms(args.config_file, axes, args.effect_of, args.target, args.set)
+    for names in args.contrast:
+        check_known(names, [arm.name for arm in arms], "--contrast", "arm")
+        if len(names) not in (2, 4):
+            raise ValueError(f"--contrast must have two arms or four, not {len(names)}")
+    sweep = None
+    if args.sweep:
+        keys = [key for axis in axes for choice in axis for key in choice.settings]
+        sweep = parse_sweep(args.sweep, keys)
+        check_sweep(arms, sweep, args.target)
+    cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return families(arms), sweep, 1 if torch.cuda.is_available() else len(cores(0))
+
+
 def _compare(
-    args: argparse.Namespace, groups: Mapping[str, Sequence[Arm]], sweep: Sweep | None
+    args: argparse.Namespace,
+    groups: Mapping[str, Sequence[Arm]],
+    sweep: Sweep | None,
+    engine: Engine,
 ) -> int:
     """Sweeps where that is wanted, trains, reports; returns the exit code."""
     arms = [arm for group in groups.values() for arm in group]
     seeds, extra = args.seeds, {}
-    train = functools.partial(_train, jobs=args.jobs)
+    train = functools.partial(train_runs, engine=engine)
     if sweep:
         folder, target = args.output_folder / "sweep", args.target
         headline, curves, crashed = response_curves(arms, sweep, seeds, folder, train, target)
         points = [point for curve in curves.values() for point in curve.values()]
         form = scale(headline, [x for point in points for x in point.results.values()])
+        figure = response_picture(sweep, headline, curves, form, target)
+        figure.savefig(args.output_folder / "sweep.png", dpi=150)
         print(sweep_text(sweep, headline, curves, form, target))
         extra = {"sweep": sweep_entry(sweep, headline, curves, target)}
         best = {name: best_value(curve, headline, target) for name, curve in curves.items()}
@@ -120,7 +149,7 @@ def _compare(
             _write_json(args.output_folder, extra)
             if not lines:
                 lines = ["To tell whether an arm is better, give fresh seeds: --confirm 200-215."]
-            print(*lines, f"written to {args.output_folder}: results.json", sep="\n")
+            print(*lines, f"written to {args.output_folder}: results.json, sweep.png", sep="\n")
             return 0 if not args.confirm and not crashed else 1
         groups, seeds = confirmed_arms(groups, sweep, best), args.confirm
         arms = [arm for group in groups.values() for arm in group]
@@ -128,17 +157,6 @@ def _compare(
     failed = train(runs)
     _report(args, groups, runs, failed, extra)
     return 1 if failed else 0
-
-
-def _train(runs: Sequence[Run], jobs: int) -> dict[Run, str]:
-    """Trains what is not finished; returns why runs have failed or diverged."""
-    todo = [run for run in runs if not run.finished]
-    progress = Progress(todo, len(runs))
-    try:
-        train_runs(todo, jobs, progress.on_end, progress.on_poll)
-    finally:
-        progress.finish()
-    return {run: run.diverged for run in runs if run.diverged} | progress.failed
 
 
 def _report(
@@ -181,7 +199,10 @@ def _report(
     figure = picture(labelled, results["headline"], seeds)
     figure.savefig(folder / "comparison.png", dpi=150)
     print(text(results))
-    print(f"written to {folder}: results.json, results.csv, comparison.png")
+    if extra:
+        print(advice(results, groups))
+    pictures = "comparison.png, sweep.png" if extra else "comparison.png"
+    print(f"written to {folder}: results.json, results.csv, {pictures}")
 
 
 def _tested_on(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,14 +91,15 @@ def picture(families: Mapping[str, Arms], headline: str, seeds: int) -> Any:
         if meter and len(set(band)) > 1:
             # Or how the arms differ at the end would be lost below the rise of the beginning.
             margin = 0.05 * (max(band) - min(band))
-            test_axes.set_ylim(min(band) - margin, max(band) + margin)
-            test_axes.set_ylabel("first quarter cut off")
+            low, high = test_axes.set_ylim(min(band) - margin, max(band) + margin)
+            if min(means) < low or max(means) > high:
+                test_axes.set_ylabel("early epochs are cut off")
         _draw_differences(difference_axes, arms, test_result, 100 if shares else 1)
         difference_axes.set_title("difference to the first" + ", points" * bool(shares))
         for axes, option in zip(option_axes, options, strict=True):
             means, _ = _draw(axes, arms, lambda phase, option=option: phase["options"].get(option))
             for line in axes.lines:  # the value of an epoch is what its last step had
-                line.set_drawstyle("steps-pre")
+                line.set_drawstyle("steps-mid")
             if min(means, default=0) >= 0:
                 axes.set_ylim(bottom=0)
             axes.set_title("learning rate" if option == "lr" else plain(option))

@@ -1,47 +1,28 @@
-"""The runs of ``classy-gc compare``: each a ``classy-gc train`` in a process of its own.
-
-The processes are forked from a server that has imported torch and Classy Vision already, so
-that a run starts at once, and still takes nobody down with it when it crashes.
-"""
+"""The runs of ``classy-gc compare``: each a ``classy-gc train`` in a process of its own."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import dataclasses
-import importlib.util
 import json
 import math
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import textwrap
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from multiprocessing import forkserver
-from multiprocessing.connection import wait
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from classy_gc.commands.cli import main
-from classy_gc.commands.train.interrupts import delay_interrupts
+from classy_gc.commands.progress import show_progress
 from classy_gc.files import atomic_write
 from classy_gc.hooks.phase_record import flat_meters
-
-_POLL_SECONDS = 0.5
-
-# What a run would spend most of its first seconds on; skipped where not installed.
-_ALSO_PRELOADED = ("classy_gc.commands.train", "matplotlib.figure", "sklearn.datasets")
-
-# Kept only where the config has a hook that writes them; there is a last one in any case.
-_CHECKPOINTS = "checkpoints"
-_NEVER = 1_000_000_000
 
 # What Classy Vision says of a loss that is no number, and train repeats.
 _DIVERGED = "Loss is infinity or NaN"
@@ -70,6 +51,11 @@ class Run:
             and log.stat().st_size == mark["log_bytes"]
             and read_json(config) == self.written_config
         )
+
+    @property
+    def epochs(self) -> float:
+        """How long it is to be trained."""
+        return self.config.get("num_epochs", 1)
 
     @property
     def diverged(self) -> str | None:
@@ -133,10 +119,6 @@ def _with_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def _epochs(run: Run) -> float:
-    return run.config.get("num_epochs", 1)
-
-
 def _outcome(phases: Sequence[Mapping[str, Any]]) -> str:
     """What a run has reached, and how long it took."""
     meters = next((flat_meters(p["meters"]) for p in phases[::-1] if p["phase"] == "test"), {})
@@ -144,148 +126,138 @@ def _outcome(phases: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join([*reached, f"{sum(p['seconds'] for p in phases):.1f} s"])
 
 
-class Progress:
-    """A bar on a terminal, a line a run elsewhere."""
+def train_run(run: Run, threads: int | None = None) -> int:
+    """Trains a run from its last checkpoint on, or from the beginning.
 
-    def __init__(self, runs: Sequence[Run], total: int) -> None:
-        self.failed: dict[Run, str] = {}
-        self._todo, self._total = runs, total
-        self._ended, self._trained = 0, 0.0
-        self._bar = None
-        if runs and sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
-            import progressbar
-
-            self._bar = progressbar.ProgressBar(
-                max_value=sum(map(_epochs, runs)),
-                widgets=[
-                    progressbar.Variable("runs", format="{formatted_value} runs "),
-                    progressbar.Percentage(),
-                    " ",
-                    progressbar.Bar(),
-                    progressbar.Variable("epochs", format=" {formatted_value} epochs "),
-                    progressbar.ETA(),
-                ],
-            ).start()
-
-    def on_end(self, run: Run, reason: str | None) -> None:
-        """Counts a run that has ended; ``reason`` says why it failed, None that it did not."""
-        self._ended += 1
-        self._trained += _epochs(run)
-        if reason:
-            self.failed[run] = reason
-        if self._bar is None:
-            how = reason or _outcome(run.phases())
-            text = f"{time.strftime('%X')} run {self._runs}  {run.arm}  seed {run.seed}: {how}"
-            print(text, file=sys.stderr, flush=True)
-
-    def on_poll(self, training: Sequence[Run]) -> None:
-        """Moves the bar to where the runs are that are being trained."""
-        if self._bar is not None:
-            latest = (run.phases()[-1:] for run in training)
-            epochs = self._trained + sum(p["epoch"] for phases in latest for p in phases)
-            text = f"{epochs:g}/{self._bar.max_value:g}"
-            self._bar.update(min(epochs, self._bar.max_value), runs=self._runs, epochs=text)
-
-    def finish(self) -> None:
-        """Gives the terminal back."""
-        if self._bar is not None:
-            self._bar.finish(dirty=True)  # where it stands: it may have been interrupted
-
-    @property
-    def _runs(self) -> str:
-        return f"{self._total - len(self._todo) + self._ended}/{self._total}"
-
-
-def train_runs(
-    runs: Iterable[Run],
-    jobs: int,
-    on_end: Callable[[Run, str | None], None],
-    on_poll: Callable[[Sequence[Run]], None],
-) -> None:
-    """Trains every run, several at a time; returns once all of them have ended.
-
-    What an unfinished run has left in its folder is removed, and it starts anew.
+    Its output goes to ``output.log``, that of this whole process.
 
     Args:
-        runs: not finished yet.
-        jobs: how many at a time; with more than one, each has one torch thread.
-        on_end: called with each run that has ended and the reason why it failed, or None.
-        on_poll: called about twice a second with those that are being trained.
+        run: whose folder has its config.
+        threads: of torch (default: None, torch's choice).
+
+    Returns:
+        The exit code.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *_ALSO_PRELOADED])
-    # It would answer Ctrl-C with a traceback while it imports.
-    delay_interrupts(forkserver.ensure_running)()
-    waiting, training = collections.deque(runs), {}
-    try:
-        while waiting or training:
-            while waiting and len(training) < jobs:
-                run = waiting.popleft()
-                shutil.rmtree(run.folder, ignore_errors=True)
-                run.folder.mkdir(parents=True, exist_ok=True)  # NFS may keep a .nfs… in it
-                config = json.dumps(run.written_config, indent=2)
-                (run.folder / "config.json").write_text(config, encoding="utf-8")
-                process = context.Process(target=_train, args=(run, 1 if jobs > 1 else None))
-                process.start()
-                training[process] = run
-            wait([process.sentinel for process in training], timeout=_POLL_SECONDS)
-            for process in [p for p in training if p.exitcode is not None]:
-                run = training.pop(process)
-                reason = _failure(run, process.exitcode)
-                diverged = reason if reason and _DIVERGED in reason else None
-                if reason is None or diverged:
-                    hooks = run.config.get("hooks") or []
-                    if not any(hook["name"].endswith("checkpoint") for hook in hooks):
-                        shutil.rmtree(run.folder / _CHECKPOINTS, ignore_errors=True)
-                    run.mark_finished(diverged)
-                on_end(run, reason)
-            on_poll(list(training.values()))
-    finally:
-        for process in training:
-            process.terminate()
-        for process in training:
-            process.join()
-
-
-def _train(run: Run, threads: int | None) -> None:
-    # Ctrl-C reaches every process of the terminal; it is the comparison that ends its runs …
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # … but a comparison that was killed cannot.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with (run.folder / "output.log").open("wb") as log:
-        for stream in (1, 2):
-            os.dup2(log.fileno(), stream)
+    log = (run.folder / "output.log").open("a", buffering=1, encoding="utf-8")
+    for stream in (1, 2):
+        os.dup2(log.fileno(), stream)
+    sys.stdout = sys.stderr = log  # which may be somewhere else
     if threads:
         torch.set_num_threads(threads)
+    checkpoints = run.folder / "checkpoints"
     flags = {
         "config_file": run.folder / "config.json",
         "output_folder": run.folder,
-        "checkpoint_folder": run.folder / _CHECKPOINTS,
-        "checkpoint_period": _NEVER,
+        "checkpoint_folder": checkpoints,
+        "checkpoint_load_path": checkpoints,
+        "checkpoint_period": max(1, int(run.epochs) // 10),
         "seed": run.seed,
     }
     argv = [text for flag, value in flags.items() for text in (f"--{flag}", str(value))]
     try:
-        sys.exit(main(["train", *argv, "--skip_tensorboard"]))
+        code = main(["train", *argv, "--skip_tensorboard"])
+    except SystemExit as error:
+        if error.code == -1:  # of submitit, for a run that goes on later
+            raise
+        code = error.code
     except Exception as error:
         traceback.print_exc()
         # The last line of the log, which is what the comparison repeats.
-        sys.exit(textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …"))
+        print(textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …"))
+        code = 1
+    log.flush()
+    diverged = _last_line(run) if code and _DIVERGED in _last_line(run) else None
+    if diverged or (code == 0 and run.phases()):
+        hooks = run.config.get("hooks") or []
+        if not any(hook["name"].endswith("checkpoint") for hook in hooks):
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        run.mark_finished(diverged)
+    return code
 
 
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _failure(run: Run, exitcode: int) -> str | None:
-    """Why a run that has ended is not finished, or None if it is."""
-    if exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        return f"killed by {name}" + " (out of memory?)" * (name == "SIGKILL")
-    if exitcode == 0:
-        return None if run.phases() else "has trained nothing"
+def _last_line(run: Run) -> str:
     log = run.folder / "output.log"
     text = log.read_text(encoding="utf-8", errors="replace").strip() if log.is_file() else ""
-    last = text.splitlines()[-1] if text else "no output"
-    return f"exit code {exitcode}: {last}"
+    return text.splitlines()[-1] if text else "no output"
+
+
+class Engine(Protocol):
+    """What processes run on: this machine, or a cluster."""
+
+    limit: float  #: how many runs it takes at once
+
+    def start(self, runs: Sequence[Run]) -> Sequence[Any]:
+        """Starts a process for each run, and returns them."""
+
+    def wait(self) -> None:
+        """Waits a moment, or until a process may have ended."""
+
+    def ending(self, process: Any) -> str | None:
+        """How a process ended, such as ``exit code 1``; None while it lasts."""
+
+    def stop(self) -> None:
+        """Ends all processes."""
+
+
+def train_runs(runs: Sequence[Run], engine: Engine) -> dict[Run, str]:
+    """Trains every run that is not finished; returns once all of them have ended.
+
+    A run that was interrupted goes on from its last checkpoint. Each that ends is a line on
+    stderr, and a terminal shows how far all of them are.
+
+    Args:
+        runs: of the comparison.
+        engine: what to train on.
+
+    Returns:
+        Why runs have failed or diverged.
+    """
+    waiting = collections.deque(run for run in runs if not run.finished)
+    ended, trained, everything = len(runs) - len(waiting), 0.0, sum(run.epochs for run in waiting)
+    training: dict[Run, Any] = {}
+    failed = {run: run.diverged for run in runs if run.finished and run.diverged}
+    try:
+        while waiting or training:
+            free = min(len(waiting), engine.limit - len(training))
+            new = [waiting.popleft() for _ in range(int(free))]
+            for run in new:
+                _prepare(run)
+            training |= zip(new, engine.start(new) if new else (), strict=True)
+            engine.wait()
+            for run, process in list(training.items()):
+                how = engine.ending(process)
+                if how is None:
+                    continue
+                del training[run]
+                ended, trained = ended + 1, trained + run.epochs
+                reason = run.diverged if run.finished else _failure(run, how)
+                if reason:
+                    failed[run] = reason
+                show_progress("")
+                line = f"run {ended}/{len(runs)}  {run.arm}  seed {run.seed}: "
+                line = f"{time.strftime('%X')} {line}{reason or _outcome(run.phases())}"
+                print(line, file=sys.stderr, flush=True)
+            latest = [phase["epoch"] for run in training for phase in run.phases()[-1:]]
+            epochs = f"{trained + sum(latest):g}/{everything:g} epochs"
+            show_progress(f"{ended}/{len(runs)} runs, {epochs}" if training else "")
+    finally:
+        show_progress("")
+        engine.stop()
+    return failed
+
+
+def _prepare(run: Run) -> None:
+    """Keeps what the same run has left when it was interrupted, and no other."""
+    if read_json(run.folder / "config.json") != run.written_config or run.finished:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.mkdir(parents=True, exist_ok=True)  # NFS may keep a .nfs… in it
+    for name in ("finished", "output.log"):
+        (run.folder / name).unlink(missing_ok=True)
+    config = json.dumps(run.written_config, indent=2)
+    (run.folder / "config.json").write_text(config, encoding="utf-8")
+
+
+def _failure(run: Run, how: str) -> str:
+    if how == "exit code 0":
+        return "has trained nothing"
+    return f"{how}: {_last_line(run)}" if how.startswith("exit code") else how

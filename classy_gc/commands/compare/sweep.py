@@ -18,7 +18,6 @@ from classy_gc.commands.compare.statistics import Spread, spread
 from classy_gc.commands.compare.words import Scale
 from classy_gc.commands.flag_types import Target
 from classy_gc.configuration.override import with_settings
-from classy_gc.table import aligned
 
 _MAX_EXTENSIONS = 6
 
@@ -201,7 +200,7 @@ def response_curves(
                 point.results[run.seed] = result
             else:
                 point.failed[run.seed] = failed.get(run, f"{headline} is no number")
-        beyond = {arm.name: _beyond(curves[arm.name], headline, target) for arm in arms}
+        beyond = {arm.name: value_beyond(curves[arm.name], headline, target) for arm in arms}
         if not any(beyond.values()) or any(not run.diverged for run in failed):
             break
         for name, more in beyond.items():
@@ -231,7 +230,9 @@ def best_value(
     return max(means, key=means.__getitem__) if means else None
 
 
-def _beyond(curve: Mapping[float, Point], headline: str, target: Target | None) -> float | None:
+def value_beyond(
+    curve: Mapping[float, Point], headline: str, target: Target | None
+) -> float | None:
     """The value to try next, where the best one is the smallest or the largest of all."""
     best = best_value(curve, headline, target)
     if best is None or best == min(curve):
@@ -256,45 +257,3 @@ def confirmed_arms(
         arms += [(arm, v) for arm in others for v in dict.fromkeys((best[arm.name], base))]
         confirmed[family] = [at(arm, sweep, value) for arm, value in arms]
     return confirmed
-
-
-def sweep_entry(
-    sweep: Sweep, headline: str, curves: Curves, target: Target | None
-) -> dict[str, Any]:
-    """As ``results.json`` has it."""
-    return {
-        "key": sweep.key,
-        "metric": headline.replace("final test", "final validation"),
-        "arms": [
-            {
-                "name": name,
-                "best": best_value(curve, headline, target),
-                "at_edge": _beyond(curve, headline, target) is not None,
-                "points": [
-                    {
-                        "value": value,
-                        "spread": point.spread._asdict(),
-                        "runs": [{"seed": k, "result": x} for k, x in point.results.items()],
-                        "failed": [{"seed": k, "reason": x} for k, x in point.failed.items()],
-                    }
-                    for value, point in sorted(curve.items())
-                ],
-            }
-            for name, curve in curves.items()
-        ],
-    }
-
-
-def sweep_text(
-    sweep: Sweep, headline: str, curves: Curves, form: Scale, target: Target | None
-) -> str:
-    """A line for each value, a column for each arm, and the best of each."""
-    values = sorted({value for curve in curves.values() for value in curve})
-    metric = headline.replace("final test", "validation")
-    lines = [[metric, *curves]]
-    for value in values:
-        cells = [curve[value].text(form) if value in curve else "" for curve in curves.values()]
-        lines.append([f"{sweep.short}={value:g}", *cells])
-    best = [best_value(curve, headline, target) for curve in curves.values()]
-    lines.append(["best", *("none" if b is None else f"{b:g}" for b in best)])
-    return aligned(lines, numbers=True)

@@ -44,7 +44,7 @@ def scale(metric: str, values: Iterable[float | None]) -> Scale:
         values: of all runs; those that are no number do not count.
 
     Example:
-        >>> scale("final test accuracy/top_1", [0.5, 0.75]).spread(spread([0.5, 0.75]))
+        >>> scale("final test accuracy/top_1", [0.5, 0.75]).spread(Spread(2, 0.625, 0.17678))
         '62.50 ± 17.68 %'
     """
     finite = [value for value in values if value is not None and math.isfinite(value)]

@@ -2,13 +2,15 @@
 
 import json
 import math
+import shutil
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from classy_gc.commands.compare.runs import Progress, Run, train_runs
+from classy_gc.commands.compare.engines import Local
+from classy_gc.commands.compare.runs import Run, train_runs
 
 CONFIG = json.loads((Path(__file__).parents[3] / "configs" / "digits_sgd_gc.json").read_text())
 
@@ -59,21 +61,69 @@ def test_a_run_is_finished_where_mark_config_and_log_are_whole(tmp_path):
         assert not run.finished
 
 
+class Ended:
+    """An engine on which each run has ended as it was to."""
+
+    limit = 1
+
+    def __init__(self, *hows):
+        self.hows, self.started, self.stopped = list(hows), [], False
+
+    def start(self, runs):
+        self.started += runs
+        return [self.hows.pop(0) for _ in runs]
+
+    def wait(self):
+        pass
+
+    def ending(self, how):
+        phase = {"kind": "phase", "phase": "test", "epoch": 1.0, "loss": 1.0, "seconds": 2.0}
+        phase |= {"meters": {"accuracy": {"top_1": 0.91234}}}
+        run = self.started[-1]
+        (run.folder / "log.jsonl").write_text(json.dumps(phase) + "\n")
+        if how == "exit code 0":
+            run.mark_finished()
+        (run.folder / "output.log").write_text("what it did\nno memory\n")
+        return how
+
+    def stop(self):
+        self.stopped = True
+
+
 def test_progress_is_a_line_a_run_where_there_is_no_terminal(tmp_path, capsys):
-    phase = json.dumps(
-        {"kind": "phase", "phase": "test", "epoch": 1.0, "loss": 1.0, "seconds": 2.0}
-        | {"meters": {"accuracy": {"top_1": 0.91234}}}
-    )
-    runs = [run_of(tmp_path, phase, seed=seed) for seed in (1, 2)]
-    progress = Progress(runs, 3)  # one of the three was finished before
-    progress.on_poll(runs)
-    progress.on_end(runs[0], None)
-    progress.on_end(runs[1], "exit code 1: no memory")
-    progress.finish()
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.endswith("run 2/3  a  seed 1: accuracy/top_1 0.9123, 2.0 s")
-    assert second.endswith("run 3/3  a  seed 2: exit code 1: no memory")
-    assert progress.failed == {runs[1]: "exit code 1: no memory"}
+    runs = [run_of(tmp_path, seed=seed) for seed in range(4)]
+    runs[0].mark_finished()
+    engine = Ended("exit code 0", "exit code 1", "killed by SIGKILL")
+    failed = train_runs(runs, engine)
+    assert engine.started == runs[1:]
+    assert engine.stopped
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first.endswith("run 2/4  a  seed 1: accuracy/top_1 0.9123, 2.0 s")
+    assert second.endswith("run 3/4  a  seed 2: exit code 1: no memory")
+    assert third.endswith("run 4/4  a  seed 3: killed by SIGKILL")
+    assert failed == {runs[2]: "exit code 1: no memory", runs[3]: "killed by SIGKILL"}
+
+
+def test_what_nfs_keeps_in_a_folder_stops_nobody(tmp_path, monkeypatch):
+    run = run_of(tmp_path)
+    (run.folder / "config.json").write_text("{}")  # of another run
+    kept = run.folder / ".nfs000001"
+    kept.touch()
+    remove = shutil.rmtree
+
+    def keep(folder, ignore_errors=False):
+        remove(folder)
+        Path(folder).mkdir()
+        kept.touch()
+
+    monkeypatch.setattr(shutil, "rmtree", keep)
+    assert train_runs([run], Ended("exit code 0")) == {}
+
+
+@pytest.mark.parametrize("line", ["null", "123", "[]", '"x"', '{"phase": "test"}', "[" * 3000])
+def test_a_line_of_the_log_that_is_no_record_is_passed_over(line, tmp_path):
+    phase = {"kind": "phase", "phase": "train", "loss": 1.0, "epoch": 1.0, "seconds": 2.0}
+    assert run_of(tmp_path, line, json.dumps(phase)).phases() == [phase]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -86,18 +136,15 @@ def test_runs_end_well_or_say_why_not(tmp_path):
     bad["optimizer"].pop("param_schedulers", None)
     runs = [Run(n, 3, tmp_path / n, config) for n, config in (("good", good), ("bad", bad))]
     (tmp_path / "good").mkdir()
-    (tmp_path / "good" / "left.over").touch()  # by a run that was killed
-    ended, polled = {}, []
-    train_runs(runs, 1, lambda r, why: ended.update({r.arm: why}), polled.append)
-    assert ended["good"] is None
-    assert "exit code 1" in ended["bad"]
+    (tmp_path / "good" / "left.over").touch()  # by a run of another config
+    ended = train_runs(runs, Local(1))
+    assert [run.arm for run in ended] == ["bad"]
     assert [run.finished for run in runs] == [True, True]
-    assert [run.diverged for run in runs] == [None, ended["bad"]]
-    assert "infinity or NaN" in ended["bad"]
+    assert [run.diverged for run in runs] == [None, ended[runs[1]]]
+    assert "infinity or NaN" in ended[runs[1]]
     assert runs[0].provenance()[0]["classy_gc"]
     assert [p["phase"] for p in runs[0].phases()] == ["train", "test"]
     assert set(runs[0].correct()) <= {"0", "1"}
     assert not (tmp_path / "good" / "left.over").exists()
     assert not (tmp_path / "good" / "checkpoints").exists()
-    assert polled
     assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

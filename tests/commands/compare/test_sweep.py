@@ -9,12 +9,17 @@ import time
 from pathlib import Path
 
 import pytest
+from matplotlib.image import imread
 
 from classy_gc.commands import main
 from classy_gc.commands.compare.arms import Arm
+from classy_gc.commands.compare.results import evaluate
 from classy_gc.commands.compare.sweep import Point, Sweep, at, best_value, parse_sweep
+from classy_gc.commands.compare.sweep_report import advice, response_picture
+from classy_gc.commands.compare.words import scale
 from tests import forked
 from tests.commands.compare.test_compare import arguments, tiny
+from tests.commands.compare.test_results import by_seed, log
 
 GC = ["--vary", "optimizer.use_gc=false,true"]
 ACCURACY = "final test accuracy/top_1"
@@ -29,9 +34,9 @@ def swept(**options):
 def final(pattern):
     """(arm, value): seed: the last test accuracy of the runs there."""
     found = {}
-    for log in Path().glob(pattern):
-        arm, value, seed = log.parts[-4:-1]
-        *_, last = [x for x in map(json.loads, log.open()) if x.get("phase") == "test"] or [None]
+    for file in Path().glob(pattern):
+        arm, value, seed = file.parts[-4:-1]
+        *_, last = [x for x in map(json.loads, file.open()) if x.get("phase") == "test"] or [None]
         if last:
             runs = found.setdefault((arm, float(value.removeprefix("lr="))), {})
             runs[int(seed.removeprefix("seed_"))] = last["meters"]["accuracy"]["top_1"]
@@ -79,6 +84,8 @@ def test_killed_and_resumed_to_its_end(here, capsys):
     printed = capsys.readouterr().out
     assert "\nlr=4e+29 " in printed
     assert "2 of 2 failed" in printed
+    assert re.search(r"\n(Take|Stay with) use_gc=.*\nwritten to out: .*, sweep.png\n$", printed)
+    assert imread("out/sweep.png").shape[0] > 400
 
     # Trained without the validation images, tested on those or on the test images.
     (tuning,) = Path("out/sweep/use_gc=true/lr=0.4/seed_100").glob("config.json")
@@ -207,3 +214,34 @@ def test_bad_flags_are_one_line_before_anything_is_written(config, flags, messag
     assert re.search(message, error), error
     assert len(error.splitlines()) == 1
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("on", "words"),
+    [
+        ([0.60, 0.71, 0.80], "Take on: it is better than off"),
+        ([0.40, 0.51, 0.60], "Stay with off: the others are worse"),
+        ([0.40, 0.71, 0.71], "Stay with off: with its best value no other arm can be told"),
+    ],
+)
+def test_the_last_sentence_is_what_to_do(on, words):
+    arms = {"off": [0.50, 0.60, 0.70], "on": on}
+    phases = {name: by_seed([log(x) for x in values]) for name, values in arms.items()}
+    results = evaluate(dict.fromkeys(arms, "off"), phases, 3)
+    family = [Arm(name, "", name, "c", {}, {}) for name in arms]
+    assert advice(results, {"": family}).startswith(words)
+
+
+def test_the_picture_shows_failures_and_the_best():
+    curves = {
+        "off": {0.1: Point({0: 0.5, 1: 0.6}, {}), 0.2: Point({0: 0.9}, {1: "diverged"})},
+        "on$": {0.1: Point({0: 0.5, 1: 0.7}, {}), 0.2: Point({0: 0.8, 1: 0.9}, {})},
+    }
+    form = scale(ACCURACY, [0.5])
+    sweep = Sweep("optimizer.lr", "lr", [0.1, 0.2])
+    figure = response_picture(sweep, ACCURACY, curves, form, None)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == [" 1 failed"]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["off: best at 0.1", r"on\$: best at 0.2"]

@@ -1,0 +1,158 @@
+"""What runs are trained on: processes of this machine, or jobs of a Slurm cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from classy_gc.commands.compare.runs import Run, train_run
+
+_POLL_SECONDS = 0.5
+_FORK = multiprocessing.get_context("fork")
+
+
+class Local:
+    """Processes forked from this one, which has imported everything and computed nothing.
+
+    Args:
+        jobs: how many at a time; with more than one, each has one torch thread.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.limit, self._running = jobs, []
+        for module in ("matplotlib.figure", "sklearn.datasets"):  # once, and not in every run
+            if importlib.util.find_spec(module.partition(".")[0]):
+                importlib.import_module(module)
+
+    def start(self, runs: Sequence[Run]) -> list[Any]:
+        """Forks a process for each run."""
+        threads = 1 if self.limit > 1 else None
+        processes = [_FORK.Process(target=_in_fork, args=(run, threads)) for run in runs]
+        for process in processes:
+            process.start()
+        self._running += processes
+        return processes
+
+    def wait(self) -> None:
+        """Until one has ended, half a second at most."""
+        wait([process.sentinel for process in self._running], timeout=_POLL_SECONDS)
+
+    def ending(self, process: Any) -> str | None:
+        """Its exit code or signal; None while it lasts."""
+        if process.exitcode is None:
+            return None
+        self._running.remove(process)
+        if process.exitcode >= 0:
+            return f"exit code {process.exitcode}"
+        name = signal.Signals(-process.exitcode).name
+        return f"killed by {name}" + " (out of memory?)" * (name == "SIGKILL")
+
+    def stop(self) -> None:
+        """Ends all that last."""
+        for process in self._running:
+            process.terminate()
+        for process in self._running:
+            process.join()
+        self._running = []
+
+
+def _in_fork(run: Run, threads: int | None) -> None:
+    # Ctrl-C reaches every process of the terminal; it is the comparison that ends its runs …
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # … but a comparison that was killed cannot.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.exit(train_run(run, threads))
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+class ClusterRun:
+    """A run as submitit calls it; after a preemption or the end of its time, again."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(self) -> int:
+        """Trains it."""
+        return train_run(self.run)
+
+    def checkpoint(self) -> Any:
+        """What is called next time: the run goes on from its last checkpoint."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+class Slurm:
+    """Jobs of a Slurm cluster, one array, which outlast neither this process nor Ctrl-C.
+
+    Args:
+        folder: for what submitit writes; the nodes see it too.
+        jobs: how many run at a time; None for as many as there is room for.
+        parameters: of submitit's ``SlurmExecutor``, such as ``partition`` and ``time``.
+
+    Raises:
+        ValueError: no submitit, no Slurm, or a parameter that is not known.
+    """
+
+    limit = math.inf
+
+    def __init__(self, folder: Path, jobs: int | None, parameters: Mapping[str, Any]) -> None:
+        if not importlib.util.find_spec("submitit"):
+            raise ValueError("--cluster slurm needs submitit: pip install 'classy-gc[cluster]'")
+        import submitit
+
+        try:
+            self._executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=1000)
+            parallel = {} if jobs is None else {"array_parallelism": jobs}
+            self._executor.update_parameters(**{"job_name": "classy-gc", **parameters, **parallel})
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ValueError(f"--cluster slurm: {error}") from error
+        self._jobs: dict[str, Any] = {}
+        self._queued: set[str] = set()
+
+    def start(self, runs: Sequence[Run]) -> list[Any]:
+        """Sends one job array."""
+        with self._executor.batch():
+            jobs = [self._executor.submit(ClusterRun(run)) for run in runs]
+        self._jobs |= {job.job_id: job for job in jobs}
+        return jobs
+
+    def wait(self) -> None:
+        """Asks the queue, at most every two seconds."""
+        time.sleep(4 * _POLL_SECONDS)
+        command = ["squeue", "--noheader", "--array", "--me", "--format=%i"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:  # else the controller is busy, and nothing is known
+            self._queued = set(done.stdout.split())
+        else:
+            self._queued = set(self._jobs)
+
+    def ending(self, job: Any) -> str | None:
+        """Its exit code, or that it has none; None while it is in the queue."""
+        if job.job_id in self._queued:
+            return None
+        del self._jobs[job.job_id]
+        if job.paths.result_pickle.exists():  # or it would wait for what sacct says
+            return f"exit code {job.results()[0]}"
+        return f"job {job.job_id} was killed or failed, see {job.paths.stderr}"
+
+    def stop(self) -> None:
+        """Cancels all that last."""
+        for job in self._jobs.values():
+            job.cancel(check=False)
+        self._jobs = {}

@@ -1,0 +1,155 @@
+"""``--cluster slurm`` on a real Slurm of one node, which the fixture starts."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from classy_gc.commands import main
+from tests.commands.compare.test_compare import arguments, hooked, logs
+
+CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+CredType=cred/munge
+SlurmctldPort={port}
+SlurmdPort={other_port}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SwitchType=switch/none
+MpiDefault=none
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture
+def slurm(tmp_path_factory, monkeypatch):
+    for program in ("munged", "slurmctld", "slurmd", "sbatch"):
+        if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin"):
+            pytest.skip(f"{program} is not installed: apt-get install slurm-wlm munge")
+    if os.getuid() != 0:
+        pytest.skip("slurmd starts jobs as root only")
+    folder = tmp_path_factory.mktemp("slurm")
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    host = socket.gethostname().partition(".")[0]
+    cpus = len(os.sched_getaffinity(0))
+    conf = folder / "slurm.conf"
+    ports = {"port": free_port(), "other_port": free_port()}
+    conf.write_text(CONF.format(folder=folder, host=host, cpus=cpus, **ports))
+    (folder / "munge.key").write_bytes(os.urandom(1024))
+    (folder / "munge.key").chmod(0o400)
+    monkeypatch.setenv("SLURM_CONF", str(conf))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    names = {"key-file": "key", "socket": "socket", "pid-file": "pid"}
+    names |= {"log-file": "log", "seed-file": "seed"}
+    munge = [f"--{flag}={folder}/munge.{end}" for flag, end in names.items()]
+    commands = (
+        ["/usr/sbin/munged", "--force", "--foreground", *munge],
+        ["/usr/sbin/slurmctld", "-D", "-f", str(conf)],
+        ["/usr/sbin/slurmd", "-D", "-f", str(conf)],
+    )
+    log = (folder / "daemons.log").open("wb")
+    daemons = []
+    try:
+        for command in commands:
+            daemons.append(subprocess.Popen(command, stdout=log, stderr=log))
+            time.sleep(0.5)
+        wait_for(lambda: "idle" in run("sinfo", "--noheader", "--format=%T"), 60)
+        yield
+    finally:
+        for daemon in daemons[::-1]:
+            daemon.terminate()
+            daemon.wait(30)
+
+
+def run(*command):
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+    return found
+
+
+def epochs(arm):
+    """Those that a run has tested, in the order of its log."""
+    return [x["epoch"] for x in logs()[arm, 0] if x.get("phase") == "test"]
+
+
+def starts(arm):
+    return sum(x["kind"] == "provenance" for x in logs().get((arm, 0), []))
+
+
+def test_a_job_that_is_preempted_goes_on_and_one_that_is_killed_does_next_time(slurm, here, capfd):
+    config = hooked(0.3, epochs=12)  # two steps each
+    command = arguments(config, "--vary", "optimizer.use_gc=false,true", "--seeds", 1)
+    command += ["--cluster", "slurm", "--slurm_partition", "main", "--slurm_time", "10"]
+    code = "import sys; from classy_gc.commands import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", code, *command], cwd=here)
+    try:
+        off, on = "use_gc=false", "use_gc=true"
+        wait_for(lambda: all((arm, 0) in logs() and len(epochs(arm)) > 2 for arm in (off, on)))
+        before = len(epochs(off))
+        jobs = sorted(run("squeue", "--noheader", "--array", "--format=%i").split())
+        run("scancel", "--signal=USR2", jobs[0])  # as a preemption does
+        pids = run("pgrep", "-f", "submitit.core._submit").split()
+        killed = [
+            int(pid)
+            for pid in pids
+            if f"SLURM_ARRAY_TASK_ID={jobs[1].partition('_')[2]}\0"
+            in Path(f"/proc/{pid}/environ").read_text()
+            and str(here) in Path(f"/proc/{pid}/cmdline").read_text()
+        ]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        assert killed
+        assert process.wait(200) == 1
+    finally:
+        process.kill()
+        process.wait()
+    printed = capfd.readouterr()
+    assert re.search(rf"failed: {on}, seed 0: job \d+_1 was killed or failed", printed.out)
+    assert epochs(off) == list(range(1, 13))
+    assert starts(off) == 2
+    assert before < 12
+    assert len(epochs(on)) < 12
+
+    wanted = json.loads(Path(f"out/runs/{on}/seed_0/config.json").read_text())
+    assert main(command) == 0
+    assert epochs(on) == list(range(1, 13))
+    assert starts(on) == 2  # from its checkpoint, not anew
+    assert json.loads(Path(f"out/runs/{on}/seed_0/config.json").read_text()) == wanted
+    assert json.loads(Path("out/results.json").read_text())["failed"] == []
