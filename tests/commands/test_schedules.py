@@ -8,7 +8,7 @@ from PIL import Image
 
 from classy_gc.commands import main
 from classy_gc.commands.schedules import schedules
-from classy_gc.configuration.load import load_config
+from classy_gc.configuration.load import load_config, read_config
 from tests import forked
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -85,7 +85,7 @@ def test_schedules_by_epoch_change_between_phases(phases_per_epoch):
 
 
 def changed(**optimizer):
-    config = json.loads(ONE_CYCLE.read_text())
+    config = read_config(ONE_CYCLE)
     config["optimizer"] = {**config["optimizer"], **optimizer}
     return config
 
