@@ -55,14 +55,6 @@ class TrainingCurvesHook(PhaseRecordHook):
         """Instantiates the hook from a configuration: its arguments, by name."""
         return cls(**check_options(config, OPTIONS, "hook 'training_curves'"))
 
-    def set_classy_state(self, state_dict: dict[str, Any]) -> None:
-        """Takes the history of a checkpoint, also of one that knew no option but ``lr``."""
-        super().set_classy_state(state_dict)
-        for entry in self.state.history:
-            if "lr" in entry:
-                lr = entry.pop("lr")
-                entry["options"] = {} if lr is None else {"lr": lr}
-
     def on_phase_end(self, task: Any) -> None:
         """Appends the phase to the history."""
         record = self.record(task)
@@ -111,49 +103,50 @@ class TrainingCurvesHook(PhaseRecordHook):
         Raises:
             ImportError: matplotlib is not installed.
         """
-        from matplotlib.ticker import PercentFormatter
-
         history = self.state.history
         meters = {m: list(names) for entry in history for m, names in entry["meters"].items()}
         lr = self.series("train", "options", "lr")
         columns = 1 + len(meters) + bool(lr[0])
         figure = new_figure(4.4 * columns, 3.6)
         all_axes = figure.subplots(1, columns, squeeze=False)[0]
-        style = {"linewidth": 1.8}
-        if len(history) <= 60:
-            style |= {"marker": "o", "markersize": 3.5}
-
-        def panel(axes: Any, title: str, lines: list[tuple[str, ...]], final: str) -> None:
-            values = []
-            for i, keys in enumerate(lines):
-                for phase, color in _COLORS.items():
-                    x, y = self.series(phase, *keys)
-                    if not x:
-                        continue
-                    label = phase if len(lines) == 1 else f"{phase} {keys[-1]}"
-                    label += f"  {format(y[-1], final)}"
-                    axes.plot(x, y, _DASHES[i % 4], color=color, label=label, **style)
-                    values += y
-            axes.set_title(title)
-            axes.legend(frameon=False)
-            if title == "loss" and min(values) > 0 and max(values) > 20 * min(values):
-                axes.set_yscale("log")
-            if final.endswith("%"):
-                axes.yaxis.set_major_formatter(PercentFormatter(1))
-
-        panel(all_axes[0], "loss", [("loss",)], ".4f")
+        self._panel(all_axes[0], "loss", [("loss",)], ".4f")
         for axes, (meter, names) in zip(all_axes[1:], meters.items(), strict=False):
             lines = [("meters", meter, name) for name in names]
             values = [
                 v for keys in lines for phase in _COLORS for v in self.series(phase, *keys)[1]
             ]
             title = f"{meter} ({names[0]})" if len(names) == 1 else meter
-            panel(axes, title, lines, ".2%" if all(0 <= v <= 1 for v in values) else ".4g")
+            self._panel(axes, title, lines, ".2%" if all(0 <= v <= 1 for v in values) else ".4g")
         if lr[0]:
-            all_axes[-1].plot(*lr, color="#4d4d4d", **style)
+            all_axes[-1].plot(*lr, color="#4d4d4d", **self._style())
             all_axes[-1].set_title("learning rate")
             all_axes[-1].set_ylim(bottom=0)
         for axes in all_axes:
             tidy(axes, epochs=True)
         figure.suptitle(plain(self.title))
         return figure
+
+    def _style(self) -> dict[str, Any]:
+        few = len(self.state.history) <= 60
+        return {"linewidth": 1.8, "marker": "o" if few else None, "markersize": 3.5}
+
+    def _panel(self, axes: Any, title: str, lines: list[tuple[str, ...]], final: str) -> None:
+        from matplotlib.ticker import PercentFormatter
+
+        style = self._style()
+        values = []
+        for i, keys in enumerate(lines):
+            for phase, color in _COLORS.items():
+                x, y = self.series(phase, *keys)
+                if not x:
+                    continue
+                label = phase if len(lines) == 1 else f"{phase} {keys[-1]}"
+                label += f"  {format(y[-1], final)}"
+                axes.plot(x, y, _DASHES[i % 4], color=color, label=label, **style)
+                values += y
+        axes.set_title(title)
+        axes.legend(frameon=False)
+        if title == "loss" and min(values) > 0 and max(values) > 20 * min(values):
+            axes.set_yscale("log")
+        if final.endswith("%"):
+            axes.yaxis.set_major_formatter(PercentFormatter(1))

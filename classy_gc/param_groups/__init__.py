@@ -8,31 +8,21 @@ multiplying schedules and checking what is asked for is done once, for all build
 
 import classy_vision  # noqa: F401  which has all of these folders registered
 
-from classy_gc.param_groups.build import build_param_groups, parameter_occurrences
-from classy_gc.param_groups.builder import GroupOptions, NamedParameter, ParamGroupBuilder
-from classy_gc.param_groups.layer_decay import LayerDecay
-from classy_gc.param_groups.multipliers import OptimizerOptions, ScaledParamScheduler
-from classy_gc.param_groups.paramwise import Paramwise
+from classy_gc.param_groups.build import build_param_groups as build_param_groups
+from classy_gc.param_groups.build import parameter_occurrences as parameter_occurrences
+from classy_gc.param_groups.builder import GroupOptions as GroupOptions
+from classy_gc.param_groups.builder import NamedParameter as NamedParameter
+from classy_gc.param_groups.builder import ParamGroupBuilder as ParamGroupBuilder
+from classy_gc.param_groups.layer_decay import LayerDecay as LayerDecay
+from classy_gc.param_groups.multipliers import OptimizerOptions as OptimizerOptions
+from classy_gc.param_groups.multipliers import ScaledParamScheduler as ScaledParamScheduler
+from classy_gc.param_groups.paramwise import Paramwise as Paramwise
 from classy_gc.param_groups.registry import (
-    PARAM_GROUP_BUILDER_REGISTRY,
-    build_param_group_builder,
-    register_param_group_builder,
+    PARAM_GROUP_BUILDER_REGISTRY as PARAM_GROUP_BUILDER_REGISTRY,
 )
-from classy_gc.param_groups.tables import full_table, short_table
-
-__all__ = [
-    "PARAM_GROUP_BUILDER_REGISTRY",
-    "GroupOptions",
-    "LayerDecay",
-    "NamedParameter",
-    "OptimizerOptions",
-    "ParamGroupBuilder",
-    "Paramwise",
-    "ScaledParamScheduler",
-    "build_param_group_builder",
-    "build_param_groups",
-    "full_table",
-    "parameter_occurrences",
-    "register_param_group_builder",
-    "short_table",
-]
+from classy_gc.param_groups.registry import build_param_group_builder as build_param_group_builder
+from classy_gc.param_groups.registry import (
+    register_param_group_builder as register_param_group_builder,
+)
+from classy_gc.param_groups.tables import full_table as full_table
+from classy_gc.param_groups.tables import short_table as short_table

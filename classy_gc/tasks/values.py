@@ -66,7 +66,7 @@ def check_values(section: Any, path: tuple[Any, ...] = ()) -> None:
     Example:
         >>> check_values({"name": "fine_tuning", "freeze_trunk": "false"})
         Traceback (most recent call last):
-        ValueError: freeze_trunk must be true or false, not 'false'
+        classy_gc.options.OptionError: freeze_trunk must be true or false, not 'false'
     """
     if isinstance(section, list):
         for i, entry in enumerate(section):

@@ -50,16 +50,6 @@ def test_history_is_part_of_the_state(tmp_path):
     assert restored.state.history == hook.state.history
 
 
-def test_history_of_an_older_checkpoint():
-    hook = build_hook({"name": "training_curves"})
-    old = {"loss": 1.0, "meters": {}}
-    lines = [("train", 1, 0.1), ("test", 1, None), ("train", 2, 0.01)]
-    hook.set_classy_state(
-        {"history": [{"phase": p, "epoch": e, "lr": lr, **old} for p, e, lr in lines]}
-    )
-    assert hook.series("train", "options", "lr") == ([1, 2], [0.1, 0.01])
-
-
 @pytest.mark.parametrize(("topk", "panels"), [([1], 3), ([1, 3], 3), (None, 2)])
 def test_picture(tmp_path, topk, panels):
     meters = {"accuracy": {"topk": topk}} if topk else {}

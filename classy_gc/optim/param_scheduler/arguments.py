@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from classy_vision.optim import param_scheduler
@@ -74,13 +74,19 @@ def check_scheduler(config: Any, label: str, in_steps: bool = True) -> None:
         )
     if config["name"] == "multistep" and num_epochs is not None:
         _check_milestones(config, label, num_epochs)
+    for name, part in _parts(config):
+        check_scheduler(part, f"{label}.{name}", in_steps=False)
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The schedulers in a scheduler, with the number of epochs that the outer one knows."""
     parts = {f"schedulers[{i}]": part for i, part in enumerate(config.get("schedulers", []))}
     if "scheduler" in config:
         parts["scheduler"] = config["scheduler"]
     for name, part in parts.items():
-        if num_epochs is not None and isinstance(part, Mapping):
-            part = {**part, "num_epochs": num_epochs}
-        check_scheduler(part, f"{label}.{name}", in_steps=False)
+        if "num_epochs" in config and isinstance(part, Mapping):
+            part = {**part, "num_epochs": config["num_epochs"]}
+        yield name, part
 
 
 def _check_milestones(config: Mapping[str, Any], label: str, num_epochs: float) -> None:
