@@ -134,8 +134,8 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
         key = self._key(parameter)
         if key is not None:
             options = dict(self.custom_keys[key])
-            # A key that is silent about decay leaves BatchNorm to the task, unless there is a
-            # rule for norm layers: that one it overrides, as every other.
+            # A key that says nothing of decay leaves BatchNorm to the task; but where there is a
+            # rule for norm layers, the key overrides it, as it overrides all rules.
             if self.norm_decay_mult is not None or {"decay_mult", "weight_decay"} & {*options}:
                 options.setdefault("bn_weight_decay", True)
             return options

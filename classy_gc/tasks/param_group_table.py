@@ -14,7 +14,7 @@ from classy_gc.tasks.paramwise_fine_tuning import freeze_trunk
 
 
 class _Recorder:
-    """Stands in for the optimizer of a task, and keeps the groups that it is given."""
+    """Takes the place of a task's optimizer, and keeps the groups that it is given."""
 
     def __init__(self) -> None:
         self.groups: list[dict[str, Any]] = []

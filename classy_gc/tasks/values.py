@@ -56,8 +56,8 @@ def check_values(section: Any, path: tuple[Any, ...] = ()) -> None:
     """Refuses what Classy Vision would take for true, or for a share of something.
 
     Args:
-        section: a config of a task, or a section of one. A class of one's own may mean something
-            else by the same keys, and its own are left to it.
+        section: a config of a task, or a section of one. Your own classes may mean something
+            else by the same keys: theirs are not checked.
         path: the keys that lead to the section, for messages (default: none)
 
     Raises:
