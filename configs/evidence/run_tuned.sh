@@ -28,7 +28,7 @@ tuned tuned_without_norm tuned_without_norm 0.003125:0.2:7
 best=$(python -c "
 import json
 arms = json.load(open('results/tuned_sgd/results.json'))['arms']
-print(next(arm['settings']['optimizer.lr'] for arm in arms if arm['baseline']))")
+print(next(arm['settings']['optimizer.lr'] for arm in arms if not arm['baseline']))")
 compare equal_compute tuned_sgd --seeds 200-215 \
     --arm "on, 12 epochs" optimizer.use_gc=true $lr="$best" \
     --arm "off, 13 epochs" optimizer.use_gc=false $lr="$best" num_epochs=13 test_phase_period=13

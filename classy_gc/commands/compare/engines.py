@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from classy_gc.commands.compare.runs import Run, train_run
+from classy_gc.commands.train.interrupts import delay_interrupts
 
 _POLL_SECONDS = 0.5
 _FORK = multiprocessing.get_context("fork")
@@ -35,6 +36,7 @@ class Local:
             if importlib.util.find_spec(module.partition(".")[0]):
                 importlib.import_module(module)
 
+    @delay_interrupts  # which would be lost in a hook of fork, or leave a run that nobody ends
     def start(self, runs: Sequence[Run]) -> list[Any]:
         """Forks a process for each run."""
         threads = 1 if self.limit > 1 else None
@@ -125,6 +127,7 @@ class Slurm:
         self._jobs: dict[str, Any] = {}
         self._queued: set[str] = set()
 
+    @delay_interrupts
     def start(self, runs: Sequence[Run]) -> list[Any]:
         """Sends one job array."""
         with self._executor.batch():

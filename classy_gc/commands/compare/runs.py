@@ -44,12 +44,10 @@ class Run:
     def finished(self) -> bool:
         """Whether this config was trained to its end here, or until it diverged."""
         mark = self._mark()
-        log, config = self.folder / "log.jsonl", self.folder / "config.json"
         return (
             mark is not None
-            and log.is_file()
-            and log.stat().st_size == mark["log_bytes"]
-            and read_json(config) == self.written_config
+            and self._log_bytes == mark["log_bytes"]
+            and read_json(self.folder / "config.json") == self.written_config
         )
 
     @property
@@ -64,9 +62,15 @@ class Run:
 
     def mark_finished(self, diverged: str | None = None) -> None:
         """So that the same comparison does not train it again."""
-        mark = {"log_bytes": (self.folder / "log.jsonl").stat().st_size, "diverged": diverged}
+        mark = {"log_bytes": self._log_bytes, "diverged": diverged}
         with atomic_write(self.folder / "finished") as file:
             file.write(json.dumps(mark).encode())
+
+    @property
+    def _log_bytes(self) -> int:
+        # A run that diverges in its first phase has no log.
+        log = self.folder / "log.jsonl"
+        return log.stat().st_size if log.is_file() else 0
 
     def _mark(self) -> dict[str, Any] | None:
         mark = read_json(self.folder / "finished")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 
-def delay_interrupts(create: Callable[..., None]) -> Callable[..., None]:
+def delay_interrupts(create: Callable[..., Any]) -> Callable[..., Any]:
     """Makes Ctrl-C wait while processes are started; these ignore it, and end quietly.
 
     Args:
@@ -21,10 +22,11 @@ def delay_interrupts(create: Callable[..., None]) -> Callable[..., None]:
         started
     """
 
-    def delayed(*args: Any, **kwargs: Any) -> None:
+    @wraps(create)
+    def delayed(*args: Any, **kwargs: Any) -> Any:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            create(*args, **kwargs)
+            return create(*args, **kwargs)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

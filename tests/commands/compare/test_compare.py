@@ -124,7 +124,8 @@ def test_interrupted_twice_and_resumed(here, capfd):
         output = (os.devnull, os.ttyname(its))
         process = forked.start(forked.command, *command, "3", cwd=here, output=output)
         deadline = time.monotonic() + 120
-        while marks() == before and time.monotonic() < deadline:
+        while marks() == before or b"/6" not in shown:
+            assert time.monotonic() < deadline, shown
             time.sleep(0.02)
             shown += read(ours)
         os.kill(process.pid, by)
