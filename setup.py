@@ -25,6 +25,7 @@ EXTRAS["test"] += ["build", "twine"]
 EXTRAS["test"] += ["momepy"]
 # The frameworks that the core's optimizers are tested in; who uses one has it.
 EXTRAS["test"] += ["accelerate", "hydra-core", "lightning", "mmengine", "pytorch_optimizer"]
+EXTRAS["test"] += ["torch-optimi"]
 
 # The one-pass kernels: C without a header of Python or torch, loaded by its path. Where it does
 # not compile, the package installs without it. Nothing is contracted to fused multiply-adds, so

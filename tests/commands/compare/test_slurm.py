@@ -51,6 +51,14 @@ def free_port():
         return found.getsockname()[1]
 
 
+def of_process(pid, name):
+    """What the kernel says of a process, which may have ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 @pytest.fixture
 def slurm(tmp_path_factory, monkeypatch):
     for program in ("munged", "slurmctld", "slurmd", "sbatch"):
@@ -125,13 +133,11 @@ def test_a_job_that_is_preempted_goes_on_and_one_that_is_killed_does_next_time(s
         before = len(epochs(off))
         jobs = sorted(run("squeue", "--noheader", "--array", "--format=%i").split())
         run("scancel", "--signal=USR2", jobs[0])  # as a preemption does
-        pids = run("pgrep", "-f", "submitit.core._submit").split()
+        task = f"SLURM_ARRAY_TASK_ID={jobs[1].partition('_')[2]}\0"
         killed = [
             int(pid)
-            for pid in pids
-            if f"SLURM_ARRAY_TASK_ID={jobs[1].partition('_')[2]}\0"
-            in Path(f"/proc/{pid}/environ").read_text()
-            and str(here) in Path(f"/proc/{pid}/cmdline").read_text()
+            for pid in run("pgrep", "-f", "submitit.core._submit").split()
+            if task in of_process(pid, "environ") and str(here) in of_process(pid, "cmdline")
         ]
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
