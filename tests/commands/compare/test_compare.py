@@ -25,7 +25,7 @@ from tests import forked
 
 DIGITS = json.loads((Path(__file__).parents[3] / "configs/digits_sgd_gc.json").read_text())
 
-# What a run does beyond training: nothing, raise, or crash. And how it is made to take a while.
+# What a run does beyond training: nothing, raise, crash, or wait. And how it is made to take a while.
 HOOKS = """
 import os
 import time
@@ -50,6 +50,8 @@ class TestCompare(ClassyHook):
             Path("limit").read_text()
         ):
             time.sleep(0.05)  # so that nothing ends before the test has seen that another one did
+        while self.do == "hold" and task.train_phase_idx > 2 and not Path("go").exists():
+            time.sleep(0.05)
         if self.do == "raise":
             raise RuntimeError("what a run\\nsays at its end")
         if self.do == "crash":
