@@ -6,6 +6,8 @@ import os
 import pty
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from tests import forked
 
 DIGITS = json.loads((Path(__file__).parents[3] / "configs/digits_sgd_gc.json").read_text())
 
-# What a run does beyond training: nothing, raise, crash, or wait. And how it is made to take a while.
+# What a run does beyond training: nothing, raise, crash, wait or hold; and how long a step takes.
 HOOKS = """
 import os
 import time
@@ -328,7 +330,65 @@ def test_a_folder_in_which_nothing_was_planned_yet(here):
     assert main(arguments(tiny(), *GC, "--seeds", 1)) == 0
 
 
+@pytest.mark.parametrize(
+    "plan", [b"[]", b"{}", b"null", b'{"arms": [1]}', b'{"arms": [{"na', b"\xff\xfe\x00", b""]
+)
+def test_a_folder_with_the_plan_of_something_else(plan, here, capsys):
+    Path("out").mkdir()
+    Path("out/comparison.json").write_bytes(plan)
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments(tiny(), *GC))
+    error = capsys.readouterr().err
+    assert "--output_folder out: comparison.json is not of classy-gc compare\n" in error
+    assert error.count("\n") == 1
+    assert [path.name for path in Path("out").iterdir()] == ["comparison.json"]
+
+
+def test_runs_that_diverge_at_once_and_other_test_images(here, capsys):
+    flags = ["--arm", "off", GC[1].replace("false,true", "false"), "--arm", "on", GC_ON]
+    flags += ["--arm", "other images", "dataset.test.num_samples=32"]
+    flags += ["--arm", "diverges", "optimizer.lr=1e30", "--jobs", "2"]
+    command = arguments(tiny(samples=96), *flags, "--seeds", "2")
+    assert main(command) == 1
+    results = json.loads(Path("out/results.json").read_text())
+    assert [(x["arm"], x["seed"]) for x in results["failed"]] == [("diverges", 0), ("diverges", 1)]
+    assert all("infinity or NaN" in x["reason"] for x in results["failed"])
+    _, on, other, diverges = results["arms"]
+    assert on["mcnemar"]["seeds"] == 2
+    assert other["mcnemar"] is None  # image by image these are not the same ones
+    assert other["difference"]["final test accuracy/top_1"]["pairs"] == 2
+    assert diverges["runs"] == []
+    assert "phase" not in {x["kind"] for x in logs().get(("diverges", 0), [])}
+
+    before = finished()
+    assert main(command) == 1  # which trains nothing
+    assert finished() == before
+    assert json.loads(Path("out/results.json").read_text()) == results
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments(tiny(samples=96), *flags, "--seeds", "1"))
+    assert "out has results of the seeds 1 too, which would be lost" in capsys.readouterr().err
+    assert finished() == before
+
+
+def test_a_locale_that_lacks_a_sign_costs_no_results(here):
+    command = arguments(tiny(), *GC, "--seeds", 2, "--jobs", 1)
+    env = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    code = "import sys; from classy_gc.commands import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        capture_output=True,
+        env=env,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b" ? " in done.stdout  # in place of ±
+    assert done.stdout.isascii()
+    results = json.loads(Path("out/results.json").read_text(encoding="utf-8"))
+    assert len(results["arms"][1]["runs"]) == 2
+
+
 GC = ["--vary", "optimizer.use_gc=false,true"]
+GC_ON = "optimizer.use_gc=true"
 COSINE = {"name": "cosine", "start_value": 0.1, "end_value": 0}
 SCHEDULED = tiny(param_schedulers={"lr": COSINE})
 SYNTHETIC = {"train": {"name": "synthetic_image"}}
@@ -397,6 +457,7 @@ SYNTHETIC = {"train": {"name": "synthetic_image"}}
         (tiny(), [*GC, "--target", "accuracy/top_5=0.9"], "'accuracy/top_5' in --target.*top_1"),
         (tiny(), [*GC, "--target", "0.9"], "'0.9' must be METER=NUMBER"),
         (tiny(), [*GC, "--target", "accuracy/top_1=nan"], "must be METER=NUMBER"),
+        (tiny(), [*GC, "--target", "accuracy/top_1=97"], "accuracy/top_1 is a share in .*, not 97"),
         (tiny(), [*GC, "--seeds", "0"], "--seeds '0' must be a number of seeds >= 1"),
         (tiny(), [*GC, "--jobs", "0"], "--jobs must be an integer >= 1, not 0"),
         (tiny(), [*GC, "--output_folder", "tiny.json/x"], "tiny.json is no writable folder"),

@@ -144,7 +144,9 @@ def test_a_job_that_is_preempted_goes_on_and_one_that_is_killed_does_next_time(s
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         assert killed
-        wait_for(lambda: "JOB REQUEUE" in " ".join(x.read_text() for x in Path("out").rglob("*.err")))
+        wait_for(
+            lambda: "JOB REQUEUE" in " ".join(x.read_text() for x in Path("out").rglob("*.err"))
+        )
         Path("go").touch()
         process.join(200)
         assert process.exitcode == 1
