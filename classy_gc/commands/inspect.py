@@ -65,7 +65,7 @@ def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
     set_checkpoints(args, config, task)
     if not isinstance(task, ClassificationTask):
         raise ValueError(f"{args.config_file}: {config['name']!r} is not a classification task")
-    with section(), loading(task, args.config_file):
+    with loading(task, args.config_file), section():
         task.prepare()
     # From the first phase, also where a checkpoint comes from the last.
     task.phase_idx = task.train_phase_idx = -1

@@ -108,6 +108,19 @@ class ScheduledGC(ClassyOptimizer):
         self.num_epochs = config.get("num_epochs")
         self._schedules = config.get("param_schedulers", {})
 
+    def add_schedules(self, groups: list[dict[str, Any]], common: Mapping[str, Any]) -> None:
+        """Gives groups the schedules of the config for options that they lack.
+
+        Args:
+            groups: which are changed.
+            common: options of all groups.
+        """
+        for name in self._schedules.keys() - common.keys():
+            missing = [group for group in groups if name not in group]
+            schedule = self._kept_schedule(name) if missing else None
+            for group in missing:
+                group[name] = schedule
+
     def _kept_schedule(self, name: str) -> ParamScheduler:
         epochs = {} if self.num_epochs is None else {"num_epochs": self.num_epochs}
         label = f"{self.label()}: param_schedulers.{name}"
@@ -152,11 +165,7 @@ class ScheduledGC(ClassyOptimizer):
         kwargs = {name: value for name, value in given.items() if name != "params"}
         for options in (*groups, kwargs):
             check_schedulable(options, self.group_options()[1], self.label())
-        for name in self._schedules.keys() - kwargs.keys():
-            missing = [group for group in groups if name not in group]
-            schedule = self._kept_schedule(name) if missing else None
-            for group in missing:
-                group[name] = schedule
+        self.add_schedules(groups, kwargs)
         names = [group.pop("param_names", None) for group in groups]
         super().set_param_groups(list(map(as_schedulers, groups)), **as_schedulers(kwargs))
         log_baseline(self.label(), self)

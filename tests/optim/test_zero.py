@@ -125,6 +125,49 @@ def test_fvcore_schedulers_are_updated_at_every_step(row):
         assert optimizer.base_optimizer.optimizer.param_groups[0]["lr"] == scheduler(t / 4)
 
 
+@pytest.mark.parametrize("outside", [True, False])
+def test_an_own_loop_follows_the_schedules_of_the_config(outside):
+    linear = {"name": "linear", "start_value": 0.1, "end_value": 0.0}
+    schedules = {"param_schedulers": {"lr": linear}}
+    given = zero(config("adam_gc", **({} if outside else schedules)))
+    optimizer = build_optimizer({**given, **(schedules if outside else {}), "num_epochs": 2})
+    params = problem(0)[0]
+    optimizer.set_param_groups([{"params": params[:1], "lr": 0.3}, {"params": params[1:]}])
+    optimizer.step(where=0.5)
+    rates = [group["lr"] for group in optimizer.base_optimizer.optimizer.param_groups]
+    assert rates == [0.3, pytest.approx(0.05)]
+
+
+def test_a_schedule_of_the_config_that_nobody_would_read_is_refused():
+    linear = {"name": "linear", "start_value": 0.1, "end_value": 0.0}
+    with pytest.raises(ValueError, match="unknown key 'rl' in param_schedulers of optimizer"):
+        build_optimizer(zero(config("adam_gc"), param_schedulers={"rl": linear}))
+
+
+@pytest.mark.parametrize("name", ["pytorch_optimizer.Lion", "timm.optim.AdamP"])
+def test_a_class_of_another_package(name, caplog):
+    pytest.importorskip(name.partition(".")[0])
+    given = {"name": "torch_gc", "optimizer": name, "lr": 0.01, "use_gc": True}
+    params, grads = problem(6)
+    plain, middle = copies(params), copies(params)
+    advance(build(given, plain), grads)
+    first = build(zero(given), params)
+    advance(first, grads[:3], total=6)
+    state, middle = saved(first), copies(params)
+    advance(first, grads[3:], start=3, total=6)
+    assert_same(params, plain)
+    second = build(zero({**given, "use_gc": False, "lr": 0.01}), middle)
+    second.set_classy_state(state)
+    assert "use_gc is False (was True)" in warnings_of(caplog)[0]
+    second = build(zero(given), middle)
+    second.set_classy_state(state)
+    advance(second, grads[3:], start=3, total=6)
+    assert_same(middle, params)
+    other = build(zero(config("sgd_gc")), copies(params))
+    with pytest.raises(ValueError, match="'sgd_gc' cannot resume"):
+        other.set_classy_state(state)
+
+
 def test_an_option_that_nobody_has_is_refused_for_groups():
     optimizer = build_optimizer(zero(config("sgd_gc")))
     with pytest.raises(ValueError, match="unknown key 'momentun'"):

@@ -28,7 +28,7 @@ from classy_vision.hooks import CheckpointHook, ClassyHook
 from classy_vision.tasks import ClassificationTask, ClassyTask
 from classy_vision.trainer import DistributedTrainer, LocalTrainer
 from fvcore.common.file_io import PathManager
-from torchvision import set_image_backend, set_video_backend
+from torchvision import get_video_backend, set_image_backend, set_video_backend
 
 from classy_gc.commands.cli import CommandError
 from classy_gc.commands.parser import command_parser
@@ -194,6 +194,11 @@ def _build(
     config.update(ranks.of_primary(lambda: config))
     set_image_backend(args.image_backend)
     set_video_backend(args.video_backend)
+    if args.video_backend != get_video_backend():  # newer versions of torchvision say nothing
+        raise ValueError(
+            f"--video_backend must be {get_video_backend()}, which is what torchvision has here, "
+            f"not {args.video_backend!r}"
+        )
     if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
         args.show_progress = True
     task = ranks.agreed(lambda: build_seeded_task(args, config))

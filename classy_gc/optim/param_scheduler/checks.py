@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +43,11 @@ def check_schedulable(options: Mapping[str, Any], rules: Mapping[str, Rule], lab
         if scheduled and name in rules and not rules[name].schedulable:
             known = ", ".join(name for name, rule in rules.items() if rule.schedulable)
             raise ValueError(f"{label}: {name} cannot be scheduled; these can: {known}")
+
+
+@functools.cache  # an optimizer is built several times
+def _warn_once(text: str) -> None:
+    logging.warning(text)
 
 
 def check_schedulers(
@@ -97,6 +104,12 @@ def build_scheduler(
         values = {at: built(at) for at in (*(i / 100 for i in range(100)), 0.999)}
     except Exception as error:
         raise ValueError(f"{label}: {error or type(error).__name__}") from error
+    in_epochs = getattr(built, "update_interval", None) == UpdateInterval.EPOCH
+    if config["name"] == "step" and in_epochs and len(config["values"]) > num_epochs:
+        _warn_once(
+            f"{label} has {len(config['values'])} values, of which {num_epochs:g} epochs take one "
+            'each: train longer, or set its update_interval to "step"'
+        )
     for at, value in values.items():
         if not rule.accepts(value):
             raise ValueError(

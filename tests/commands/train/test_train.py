@@ -463,6 +463,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         ((), ["--log_freq", "0"], "--log_freq must be an integer >= 1, not 0"),
         ((), ["--checkpoint_period", "0"], "--checkpoint_period must be .* not 0"),
         ((), ["--image_backend", "pil"], "'pil'|backend"),
+        ((), ["--video_backend", "foo"], "video.?backend"),
         ((), ["--distributed_backend", "dpp"], "'dpp' in --distributed_backend.* mean 'ddp'"),
         ((), ["--distributed_backend", "ddp"], NO_TORCHRUN),
         ((), ["--checkpoint_load_path", "no"], "--checkpoint_load_path: there is no checkpoint no"),
