@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,15 @@ def import_from_current_folder() -> None:
     """Lets modules in the current folder be imported, as under ``classy_train.py``."""
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+
+
+def import_from_folders(folders: Iterable[Path]) -> None:
+    """Lets modules in these folders be imported, where no module elsewhere has their name.
+
+    Args:
+        folders: such as those of a config and its bases.
+    """
+    sys.path += [name for name in dict.fromkeys(map(str, folders)) if name not in sys.path]
 
 
 def import_project() -> None:
@@ -45,7 +54,7 @@ def import_custom(config: Mapping[str, Any]) -> None:
 
     Args:
         config: of a task; without the key nothing happens. The modules may lie in the current
-            folder.
+            folder, or beside the config that a command reads.
 
     Raises:
         ValueError: not a list of names, or a module that cannot be imported, with the reason.

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from classy_vision.optim import OPTIMIZER_REGISTRY
+from classy_vision.optim import OPTIMIZER_REGISTRY, build_optimizer
 from classy_vision.tasks import build_task
 
 from classy_gc import param_groups
@@ -68,6 +68,21 @@ def test_every_command_imports(config):
     for _ in range(2):
         assert load_config("config.json") == config
     assert config["optimizer"]["name"] in OPTIMIZER_REGISTRY
+
+
+def test_modules_beside_the_config_are_found(config, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    module = "module_of_a_path"
+    Path("..", f"{module}.py").write_text("import torch\nclass Own(torch.optim.SGD):\n    pass\n")
+    importlib.invalidate_caches()
+    path = {"name": "torch_gc", "optimizer": f"{module}.Own", "lr": 0.1}
+    (tmp_path / "base.json").write_text(json.dumps(config))
+    Path("config.json").write_text('{"_base_": "../base.json"}')
+    load_config("config.json")
+    assert config["optimizer"]["name"] in OPTIMIZER_REGISTRY
+    assert build_optimizer(path).core_class.__module__ == module
 
 
 BAD = {

@@ -12,7 +12,7 @@ from typing import Any
 from classy_gc.configuration.errors import section, user_error
 from classy_gc.configuration.settings import Setting
 from classy_gc.configuration.shipped import find_config
-from classy_gc.custom_imports import import_custom, import_project
+from classy_gc.custom_imports import import_custom, import_from_folders, import_project
 from classy_gc.files import atomic_write
 from classy_gc.options import dotted, without_comments
 
@@ -70,7 +70,8 @@ class Config(dict[str, Any]):
 def load_config(path: str | Path, settings: Sequence[Setting] = ()) -> Config:
     """Reads a config, imports what may register its names, changes it, and checks it.
 
-    Imported are its ``custom_imports``, and the packages of a ``classy-project``.
+    Imported are its ``custom_imports``, and the packages of a ``classy-project``. Modules beside
+    the config, or a base of it, can be imported from here on.
 
     Args:
         path: of a JSON file, or of one that the package ships.
@@ -84,6 +85,7 @@ def load_config(path: str | Path, settings: Sequence[Setting] = ()) -> Config:
             refuses, a module that cannot be imported, or a setting that leads nowhere.
     """
     config = read_config(path)
+    import_from_folders(file.parent for file in config.files)
     from classy_gc.configuration.override import with_settings
     from classy_gc.configuration.schema import check_config, check_keys
 

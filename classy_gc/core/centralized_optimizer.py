@@ -169,8 +169,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes over a state, of ``load_state_dict`` or of a pickle."""
         if "param_groups" in vars(self):  # not unpickled
-            if is_torchs(self._parent):
-                check_moments(self.param_groups, state["state"])
+            check_moments(self.param_groups, state["state"], is_torchs(self._parent))
             take_gc_options(self, state["param_groups"])
         super().__setstate__(state)
         for p, tensors in self.state.items():

@@ -16,7 +16,7 @@ from classy_gc.core._torch import is_uninitialized
 #: torch optimizers whose decay is decoupled and whose groups do not say so
 _DECOUPLED = ("Adafactor", "AdamW", "Muon")
 
-#: state of torch's optimizers that has the shape of its parameter
+#: state that has the shape of its parameter, as torch's optimizers call it
 _MOMENTS = {"acc_delta", "ax", "exp_avg", "exp_avg_sq", "exp_inf", "grad_avg", "max_exp_avg_sq"}
 _MOMENTS |= {"momentum_buffer", "prev", "square_avg", "step_size", "sum"}
 
@@ -45,7 +45,20 @@ def check_closure(cls: type[torch.optim.Optimizer]) -> None:
         )
 
 
-def check_moments(groups: list[dict[str, Any]], state: Mapping[Any, dict[str, Any]]) -> None:
+def _misfits(name: str, x: Any, p: Tensor, torchs: bool) -> bool:
+    if name not in _MOMENTS or not isinstance(x, Tensor):
+        return False
+    if torchs:
+        return x.shape != p.shape
+    # Other classes may keep a mean over dimensions, or a projection that makes one of them smaller.
+    sizes = zip(x.shape, p.shape, strict=False) if x.ndim == p.ndim > 1 else ()
+    others = [(own, size) for own, size in sizes if own not in (1, size)]
+    return len(others) > 1 or any(own > size for own, size in others)
+
+
+def check_moments(
+    groups: list[dict[str, Any]], state: Mapping[Any, dict[str, Any]], torchs: bool
+) -> None:
     """Refuses, by a ValueError, moments that a step would pair with the wrong weights."""
     names = itertools.count()
     for group in groups:
@@ -53,7 +66,7 @@ def check_moments(groups: list[dict[str, Any]], state: Mapping[Any, dict[str, An
         for label, p in zip(labels, group["params"], strict=True):
             moments = {} if is_uninitialized(p) else state.get(p, {})
             for name, x in moments.items():
-                if name in _MOMENTS and isinstance(x, Tensor) and x.shape != p.shape:
+                if _misfits(name, x, p, torchs):
                     raise ValueError(
                         f"the state's {name} of {label} has shape {list(x.shape)}, and the "
                         f"parameter {list(p.shape)}: it is the state of another model, or of "

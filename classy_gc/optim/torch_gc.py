@@ -36,7 +36,7 @@ class TorchGC(ClassyGCOptimizer):
     """``torch_gc``: any optimizer class, with the options and defaults of its constructor.
 
     Written with the name of a class of :mod:`torch.optim`, or with the path of any other, which
-    may lie in the current folder::
+    may lie in the current folder, or beside the config that a command reads::
 
         {"name": "torch_gc", "optimizer": "NAdam", "lr": 2e-3, "momentum_decay": 4e-3,
          "use_gc": true}

@@ -61,6 +61,11 @@ def config(**sections):
     return copy.deepcopy(base | sections)
 
 
+@pytest.fixture(autouse=True)
+def warnings_alone(caplog):
+    caplog.set_level("WARNING")
+
+
 def test_every_kind_of_model_is_here():
     """All ways to read a section, but that of efficientnet_b0 to b7, which take any key."""
     classes = [c for c in MODEL_REGISTRY.values() if c.__module__.startswith("classy_vision.")]

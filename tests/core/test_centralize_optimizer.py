@@ -251,6 +251,28 @@ def test_a_scheduler_sees_the_steps(when):
         early.step()
 
 
+@pytest.mark.parametrize(
+    ("was", "fits"),
+    [((5, 3), False), ((6, 6), False), ((9, 5), False), ((3, 5), True), ((2, 5), True)],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["Lion", "AdaBelief"])
+def test_the_state_of_another_model_is_refused(name, was, fits):
+    def stepped(shape):
+        weight = Parameter(torch.ones(shape))
+        optimizer = centralize_optimizer(CLASSES[name]([weight], lr=0.1))
+        weight.grad = torch.ones(shape)
+        optimizer.step()
+        return optimizer
+
+    optimizer, state = stepped((3, 5)), stepped(was).state_dict()
+    if fits:  # two rows of three may be a projection
+        optimizer.load_state_dict(state)
+        return
+    with pytest.raises(ValueError, match="the state of another model"):
+        optimizer.load_state_dict(state)
+
+
 def test_a_centralized_optimizer_is_refused():
     with pytest.raises(TypeError, match="SGD centralizes already"):
         centralize_optimizer(SGD([Parameter(torch.ones(4, 3))]))
