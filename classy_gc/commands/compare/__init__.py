@@ -32,7 +32,7 @@ from classy_gc.commands.compare.engines import Local, Slurm
 from classy_gc.commands.compare.folder import opened, runs_in
 from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.report import rows, text
-from classy_gc.commands.compare.results import evaluate
+from classy_gc.commands.compare.results import check_contrasts, evaluate, run_metrics
 from classy_gc.commands.compare.runs import Engine, Run, read_json, train_runs
 from classy_gc.commands.compare.sweep import (
     Sweep,
@@ -110,10 +110,7 @@ def _checked(args: argparse.Namespace) -> tuple[dict[str, list[Arm]], Sweep | No
     if args.effect_of:
         check_known([args.effect_of], varied, "--effect_of", "key of --vary")
     arms = build_arms(args.config_file, axes, args.effect_of, args.target, args.set)
-    for names in args.contrast:
-        check_known(names, [arm.name for arm in arms], "--contrast", "arm")
-        if len(names) not in (2, 4):
-            raise ValueError(f"--contrast must have two arms or four, not {len(names)}")
+    check_contrasts(args.contrast, [arm.name for arm in arms])
     sweep = None
     if args.sweep:
         keys = [key for axis in axes for choice in axis for key in choice.settings]
@@ -179,7 +176,10 @@ def _report(
             if same and (right := run.correct()):
                 correct.setdefault(run.arm, {})[run.seed] = right
     names = {arm: baseline.name for arm, baseline in baselines.items()}
-    results = evaluate(names, phases, seeds, args.target, correct, args.power, args.contrast)
+    metrics = {
+        a: {k: run_metrics(x, args.target) for k, x in of.items()} for a, of in phases.items()
+    }
+    results = evaluate(names, metrics, seeds, args.target, correct, args.power, args.contrast)
     for arm, entry in zip(arms, results["arms"], strict=True):
         entry |= {"config_file": arm.file, "settings": arm.settings}
     results["failed"] = [

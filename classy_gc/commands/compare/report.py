@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classy_gc.commands.compare.results import EPOCHS, Runs
-from classy_gc.commands.compare.statistics import CONFIDENCE, POWER, Disagreement, Spread
-from classy_gc.commands.compare.words import scale
+from classy_gc.commands.compare.results import EPOCHS, Phase
+from classy_gc.commands.compare.statistics import CONFIDENCE, POWER, Spread
+from classy_gc.commands.compare.words import Scale, scale
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.table import aligned
 
@@ -18,58 +18,66 @@ def text(results: Mapping[str, Any]) -> str:
     Args:
         results: of :func:`evaluate`, with ``failed``.
     """
+    arms, headline = results["arms"], results["headline"]
+    lines = [*_table(results), "", f"{headline}, paired by seed"]
+    for baseline in dict.fromkeys(arm["baseline"] for arm in arms if arm["baseline"]):
+        lines.append(f"against {baseline}:")
+        for arm in (a for a in arms if a["baseline"] == baseline):
+            lines += [f"  {arm['name']}: {arm['verdict']}", *details(arm, headline)]
+    for contrast in results.get("contrasts", []):
+        lines += [f"{contrast_name(contrast['arms'])}: {contrast['verdict']}", *details(contrast)]
+    lines += _notes(results)
+    for failure in results["failed"]:
+        lines.append(f"failed: {failure['arm']}, seed {failure['seed']}: {failure['reason']}")
+        lines.append(f"  see {failure['folder']}/output.log")
+    return "\n".join(lines)
+
+
+def _table(results: Mapping[str, Any]) -> list[str]:
+    """A row an arm, and what its columns are."""
     arms, headline, target = results["arms"], results["headline"], results["target"]
-    columns = {
-        headline: "final",
-        headline.replace("final", "best"): "best",
-        "final train loss": "train loss",
-        "seconds": "seconds",
+    best, loss = headline.replace("final", "best"), "final train loss"
+    columns = {headline: "final", best: "best", loss: "train loss", "seconds": "seconds"}
+    forms = {
+        metric: scale(metric, [run.get(metric) for arm in arms for run in arm["runs"]])
+        for metric in columns
+        if any(metric in arm["spread"] for arm in arms)
     }
-    columns = {m: c for m, c in columns.items() if any(m in arm["spread"] for arm in arms)}
-    header = [*columns.values(), *(["epochs to target"] if target else []), "runs"]
-    table = [[headline.removeprefix("final "), *header]]
+    epochs = ["epochs to target"] if target else []
+    header = [headline.removeprefix("final "), *(columns[m] for m in forms), *epochs, "runs"]
+    table = [header]
     for arm in arms:
-        cells = [arm["name"]]
-        for metric in columns:
-            form = scale(metric, [run.get(metric) for a in arms for run in a["runs"]])
-            found = Spread(**arm["spread"].get(metric, Spread(0, None, None)._asdict()))
-            cells.append(form.spread(found, len(arm["runs"])))
-        if target:
-            cells.append(epochs_text(arm))
-        table.append([*cells, f"{len(arm['runs'])} of {results['seeds']}"])
+        cells = [cell(arm, metric, form) for metric, form in forms.items()]
+        cells += [epochs_text(arm)] if target else []
+        table.append([arm["name"], *cells, f"{len(arm['runs'])} of {results['seeds']}"])
     lower = "/" not in headline or bool(target and target.get("lower"))
-    lines = [aligned(table, numbers=True)]
-    lines.append(
+    lines = [
+        aligned(table, numbers=True),
         f"mean ± standard deviation over seeds; best: the {'lowest' if lower else 'highest'} of "
-        "all epochs; (… of …): so many runs have a number"
-    )
+        "all epochs; (… of …): so many runs have a number",
+    ]
     if target:
         lines.append(
             f"epochs to target: median until {target['meter']} {'≤' if lower else '≥'} "
             f"{target['value']:g} (how many runs get there); those that never do count as later "
             "than all others"
         )
-    lines += ["", f"{headline}, paired by seed"]
-    for baseline in dict.fromkeys(arm["baseline"] for arm in arms if arm["baseline"]):
-        lines.append(f"against {baseline}:")
-        for arm in (a for a in arms if a["baseline"] == baseline):
-            lines += [f"  {arm['name']}: {arm['verdict']}", *details(arm, headline)]
-    for contrast in results.get("contrasts", []):
-        first, other, *rest = contrast["arms"]
-        name = f"{other} against {first}"
-        if rest:
-            name = f"gain of {rest[1]} over {rest[0]}, less that of {other} over {first}"
-        lines += [f"{name}: {contrast['verdict']}", *details(contrast)]
-    if results["comparisons"]:
+    return lines
+
+
+def _notes(results: Mapping[str, Any]) -> list[str]:
+    """How to read the intervals, and what weakens them."""
+    comparisons, lines = results["comparisons"], []
+    if comparisons:
         lines.append(
             f"(…) is the smallest difference that so many seeds find in {POWER:.0%} of all cases, "
             "if they spread as here, to if they spread as much as they may"
         )
         lines.append(f"[…] is the {CONFIDENCE:.0%} confidence interval of the paired t-test")
-    if results["comparisons"] > 1:
+    if comparisons > 1:
         lines[-1] += (
-            f", for one comparison alone; (…) and “more than noise” hold for all "
-            f"{results['comparisons']} together (Holm)"
+            f", for one comparison alone; (…) and “more than noise” hold for all {comparisons} "
+            "together (Holm)"
         )
     if len(results.get("looks", [])) > 1:
         looks = ", ".join(map(str, results["looks"]))
@@ -80,10 +88,13 @@ def text(results: Mapping[str, Any]) -> str:
     if len(results.get("provenance", [])) > 1:
         lines.append("not all runs were computed alike, and other bits may be other results:")
         lines += [f"  {', '.join(f'{k} {v}' for k, v in x.items())}" for x in results["provenance"]]
-    for failure in results["failed"]:
-        lines.append(f"failed: {failure['arm']}, seed {failure['seed']}: {failure['reason']}")
-        lines.append(f"  see {failure['folder']}/output.log")
-    return "\n".join(lines)
+    return lines
+
+
+def cell(arm: Mapping[str, Any], metric: str, form: Scale) -> str:
+    """A metric of an arm of ``results.json``, as tables have it."""
+    found = arm["spread"].get(metric, {"n": 0, "mean": None, "std": None})
+    return form.spread(Spread(**found), len(arm["runs"]))
 
 
 def epochs_text(arm: Mapping[str, Any]) -> str:
@@ -96,6 +107,19 @@ def epochs_text(arm: Mapping[str, Any]) -> str:
     return f"{'never' if median is None else format(median, 'g')} ({reached})"
 
 
+def contrast_name(names: Sequence[str]) -> str:
+    """What two or four arms are compared for.
+
+    Example:
+        >>> contrast_name(["off", "on"])
+        'on against off'
+    """
+    first, other, *rest = names
+    if not rest:
+        return f"{other} against {first}"
+    return f"gain of {rest[1]} over {rest[0]}, less that of {other} over {first}"
+
+
 def details(compared: Mapping[str, Any], headline: str = "") -> list[str]:
     """Lines below a verdict; ``headline`` is which of the differences it is about."""
     difference = compared["difference"]
@@ -105,24 +129,26 @@ def details(compared: Mapping[str, Any], headline: str = "") -> list[str]:
         lines.append(f"sign-flip test: p = {compared['sign_flip_p']:.2g}")
         if correlation is not None:
             lines[-1] += f"; correlation of the pairs: {correlation:.2f}".replace("-", "−")
-    if compared.get("mcnemar"):
-        seeds, first, other, p = Disagreement(**compared["mcnemar"])
+    if both := compared.get("mcnemar"):
         lines.append(
-            f"right where the other is wrong: {other} test samples, the baseline: {first}, of "
-            f"{seeds} seed{'s' * (seeds > 1)} (McNemar's exact test: p = {p:.2g})"
+            f"right where the other is wrong: {both['only_other']} test samples, the baseline: "
+            f"{both['only_first']}, of {both['seeds']} seed{'s' * (both['seeds'] > 1)} (McNemar's "
+            f"exact test: p = {both['p']:.2g})"
         )
     lines += [compared["power"]] if compared.get("power") else []
     return [f"    {line}" for line in lines]
 
 
-def rows(settings: Mapping[str, Mapping[str, Any]], phases: Runs) -> list[dict[str, Any]]:
+def rows(
+    settings: Mapping[str, Mapping[str, Any]], logs: Mapping[str, Mapping[int, Sequence[Phase]]]
+) -> list[dict[str, Any]]:
     """A row for each phase of each finished run, as ``results.csv`` has it.
 
     A setting that is called as what a phase has, ``loss``, is ``config.loss``.
 
     Args:
         settings: arm: dotted key: value.
-        phases: arm: seed: the log of a run.
+        logs: arm: seed: the phases of a run.
     """
     return [
         {
@@ -133,7 +159,7 @@ def rows(settings: Mapping[str, Mapping[str, Any]], phases: Runs) -> list[dict[s
             **flat_meters(phase["meters"]),
             **phase["options"],
         }
-        for arm, runs in phases.items()
+        for arm, runs in logs.items()
         for seed, log in runs.items()
         for phase in log
     ]

@@ -28,7 +28,7 @@ from classy_gc.options import check_known
 EPOCHS = "epochs to target"
 
 Phase = Mapping[str, Any]  #: a line of ``log.jsonl``
-Runs = Mapping[str, Mapping[int, Sequence[Phase]]]  #: arm: seed: the log of a finished run
+Runs = Mapping[str, Mapping[int, Mapping[str, float]]]  #: arm: seed: what a finished run reached
 
 
 def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[str, float]:
@@ -86,12 +86,13 @@ def lower_is_better(metric: str, target: Target | None = None) -> bool:
 
 def evaluate(
     baselines: Mapping[str, str],
-    phases: Runs,
+    runs: Runs,
     seeds: int,
     target: Target | None = None,
     correct: Mapping[str, Mapping[int, str]] = MappingProxyType({}),
     wanted: float | None = None,
     contrasts: Sequence[Sequence[str]] = (),
+    form: Scale | None = None,
 ) -> dict[str, Any]:
     """Statistics of every metric, and one sentence an arm on the headline.
 
@@ -101,66 +102,91 @@ def evaluate(
 
     Args:
         baselines: arm: its baseline, which is an arm too; that of a baseline is itself.
-        phases: arm: seed: the log of a finished run.
+        runs: arm: seed: :func:`run_metrics` of a finished run.
         seeds: how many there should be.
         target: (default: None)
         correct: arm: seed: which test samples are right, see
             :class:`classy_gc.hooks.predictions.PredictionsHook`; of arms that were tested on
             the same samples (default: none is known)
         wanted: size of a difference, to be told how many seeds it needs (default: None)
-        contrasts: two arms each, to compare the second with the first; or four: how much more
-            the fourth gains over the third than the second over the first (default: none)
+        contrasts: of two arms, the second against the first; of four, the gain of the fourth
+            over the third less that of the second over the first (default: none)
+        form: of the headline (default: what the runs say)
 
     Returns:
-        As ``results.json`` has it.
+        What ``results.json`` holds: ``seeds``, ``headline``, ``target``, ``comparisons`` (how
+        many p-values Holm's correction is over), ``arms`` and ``contrasts``. Numbers that are
+        not finite are None.
     """
-    runs = {
-        arm: {seed: run_metrics(log, target) for seed, log in phases[arm].items()}
-        for arm in baselines
-    }
-    metrics = list(dict.fromkeys(m for logs in runs.values() for run in logs.values() for m in run))
+    every = [run for of_arm in runs.values() for run in of_arm.values()]
+    metrics = list(dict.fromkeys(metric for run in every for metric in run))
     headline = headline_of(metrics, target)
-
-    def values(arm: str, metric: str) -> dict[int, float]:
-        return {k: run[metric] for k, run in runs[arm].items() if metric in run}
-
-    results = {arm: values(arm, headline) for arm in baselines}
-    form = scale(headline, [v for of_arm in results.values() for v in of_arm.values()])
-    arms = [arm for arm, baseline in baselines.items() if arm != baseline]
-    compared = [*((baselines[arm], arm) for arm in arms), *map(tuple, contrasts)]
-    told = tell(results, compared, seeds, form, wanted)
-    averaged = [m for m in metrics if m != EPOCHS]
-    entries = []
+    form = form or scale(headline, [run.get(headline) for run in every])
+    compared = [(baseline, arm) for arm, baseline in baselines.items() if arm != baseline]
+    contrasts = list(map(tuple, contrasts))
+    results = {arm: values(runs[arm], headline) for arm in baselines}
+    told = tell(results, [*compared, *contrasts], seeds, form, wanted)
+    arms = []
     for arm, baseline in baselines.items():
+        of_arm = {m: values(runs[arm], m) for m in metrics}
+        epochs = of_arm.pop(EPOCHS, {})
         entry = {
             "name": arm,
-            "baseline": baseline if arm in arms else None,
+            "baseline": None if arm == baseline else baseline,
             "runs": [{"seed": seed, **run} for seed, run in runs[arm].items()],
-            "spread": {
-                m: spread(list(finite(values(arm, m)).values()))._asdict() for m in averaged
-            },
+            "spread": {m: spread(list(finite(x).values()))._asdict() for m, x in of_arm.items()},
         }
         if target:
-            entry[EPOCHS] = _reached(list(values(arm, EPOCHS).values()))
-        if arm in arms:
+            reached = sum(map(math.isfinite, epochs.values()))
+            middle = median(epochs.values()) if epochs else None
+            entry[EPOCHS] = {"reached": reached, "median": middle}
+        if arm != baseline:
             entry |= told[baseline, arm]
             entry["difference"] = {
-                m: paired_difference(values(baseline, m), values(arm, m))._asdict()
-                for m in averaged
+                m: paired_difference(values(runs[baseline], m), x)._asdict()
+                for m, x in of_arm.items()
             } | {headline: entry["difference"]}
             both = disagreement(correct.get(baseline, {}), correct.get(arm, {}))
             entry["mcnemar"] = both and both._asdict()
-        entries.append(entry)
+        arms.append(entry)
     return as_json(
         {
             "seeds": seeds,
             "headline": headline,
             "target": target and target._asdict(),
-            "comparisons": sum(entry["holm_p"] is not None for entry in told.values()),
-            "arms": entries,
-            "contrasts": [{"arms": names, **told[names]} for names in compared[len(arms) :]],
+            "comparisons": len({sides(x) for x, one in told.items() if one["holm_p"] is not None}),
+            "arms": arms,
+            "contrasts": [{"arms": names, **told[names]} for names in contrasts],
         }
     )
+
+
+def values(runs: Mapping[int, Mapping[str, float]], metric: str) -> dict[int, float]:
+    """Seed: value of the runs of an arm that have the metric."""
+    return {seed: run[metric] for seed, run in runs.items() if metric in run}
+
+
+def check_contrasts(contrasts: Iterable[Sequence[str]], arms: Iterable[str]) -> None:
+    """Refuses a --contrast of arms that are not there, or of neither two nor four.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    for names in contrasts:
+        check_known(names, arms, "--contrast", "arm")
+        if len(names) not in (2, 4):
+            raise ValueError(f"--contrast must have two arms or four, not {len(names)}")
+
+
+def sides(names: Sequence[str]) -> frozenset[frozenset[str]]:
+    """The arms that a comparison of two or four adds and those that it subtracts.
+
+    Example:
+        >>> sides(["off", "on"]) == sides(["on", "off"])
+        True
+    """
+    first, other, *rest = names
+    return frozenset({frozenset({first, *rest[1:]}), frozenset({other, *rest[:1]})})
 
 
 def tell(
@@ -174,7 +200,8 @@ def tell(
 
     Args:
         results: arm: seed: value.
-        compared: two arms each, or four, as the contrasts of :func:`evaluate`.
+        compared: two arms each, or four, as the contrasts of :func:`evaluate`. One that is there
+            twice counts once.
         seeds: how many pairs there should be.
         form: of the values.
         wanted: size of a difference (default: None)
@@ -186,17 +213,18 @@ def tell(
     for names in compared:
         first, other, *rest = (results[name] for name in names)
         pairs[names] = (_minus(other, first), _minus(rest[1], rest[0])) if rest else (first, other)
-    found = {names: paired_difference(*pair) for names, pair in pairs.items()}
-    tested = [names for names, difference in found.items() if difference.p is not None]
-    adjusted = dict(zip(tested, holm([found[names].p for names in tested]), strict=True))
+    p = {sides(names): paired_difference(*pair).p for names, pair in pairs.items()}
+    tested = [key for key, value in p.items() if value is not None]
+    adjusted = dict(zip(tested, holm([p[key] for key in tested]), strict=True))
     told = {}
     for names, pair in pairs.items():
         difference = paired_difference(*pair, comparisons=max(1, len(tested)))
+        holm_p = adjusted.get(sides(names))
         told[names] = {
             "difference": difference._asdict(),
-            "holm_p": adjusted.get(names),
-            "sign_flip_p": sign_flip(*pair) if names in adjusted else None,
-            "verdict": sentence(difference, adjusted.get(names), seeds, form),
+            "holm_p": holm_p,
+            "sign_flip_p": None if holm_p is None else sign_flip(*pair),
+            "verdict": sentence(difference, holm_p, seeds, form),
         }
         if wanted is not None:
             told[names]["power"] = power_sentence(difference, wanted, form, max(1, len(tested)))
@@ -213,10 +241,4 @@ def headline_of(metrics: Sequence[str], target: Target | None) -> str:
         return f"final test {target.meter}"
     meters = [m for m in metrics if m.startswith("final ") and "/" in m]
     losses = [m for m in ("final test loss", "final train loss") if m in metrics]
-    return next(iter([*meters, *losses]), "final train loss")
-
-
-def _reached(epochs: Sequence[float]) -> dict[str, Any]:
-    """How many runs have got to the target, and when."""
-    reached = sum(map(math.isfinite, epochs))
-    return {"reached": reached, "median": median(epochs) if epochs else None}
+    return [*meters, *losses, "final train loss"][0]

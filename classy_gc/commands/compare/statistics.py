@@ -67,6 +67,13 @@ def finite(values: Mapping[int, float | None]) -> dict[int, float]:
     return {k: x for k, x in values.items() if x is not None and math.isfinite(x)}
 
 
+def _pairs(first: Mapping[int, float], other: Mapping[int, float]) -> np.ndarray:
+    """The values of the seeds that have a number in both, a row each."""
+    first, other = finite(first), finite(other)
+    seeds = sorted({*first} & {*other})
+    return np.array([[values[seed] for seed in seeds] for values in (first, other)])
+
+
 def paired_difference(
     first: Mapping[int, float], other: Mapping[int, float], comparisons: int = 1
 ) -> Difference:
@@ -91,26 +98,24 @@ def paired_difference(
         >>> paired_difference({0: 1.0, 1: 2.0}, {1: 2.5, 2: 7.0})[:3]
         (1, 0.5, None)
     """
-    first, other = finite(first), finite(other)
-    pairs = [(other[seed], first[seed]) for seed in sorted({*first} & {*other})]
-    if not pairs:
+    a, b = _pairs(first, other)
+    if not len(a):
         return Difference(0)
-    n, differences = len(pairs), [b - a for b, a in pairs]
+    n, differences = len(a), b - a
     mean = float(np.mean(differences))
-    rounding = ROUNDING * max(abs(x) for pair in pairs for x in pair)
-    if max(differences) - min(differences) <= rounding:
+    rounding = ROUNDING * max(np.abs([a, b]).max(axis=1))
+    if np.ptp(differences) <= rounding:
         return Difference(n, 0.0 if abs(mean) <= rounding else mean)
     from scipy.stats import chi2, ttest_rel
 
-    test = ttest_rel(*zip(*pairs, strict=True))
-    interval = test.confidence_interval(CONFIDENCE)
-    low, high, p = float(interval.low), float(interval.high), float(test.pvalue)
+    test = ttest_rel(b, a)
+    low, high = map(float, test.confidence_interval(CONFIDENCE))
     std = float(np.std(differences, ddof=1))
     largest = std * math.sqrt((n - 1) / chi2.ppf((1 - CONFIDENCE) / 2, n - 1))
     least, most = (detectable(x, n, comparisons) for x in (std, largest))
-    constant = any(np.ptp(column) <= rounding for column in zip(*pairs, strict=True))
-    correlation = None if constant else float(np.corrcoef(*zip(*pairs, strict=True))[0, 1])
-    return Difference(n, mean, low, high, p, std, least, most, correlation)
+    constant = min(np.ptp(a), np.ptp(b)) <= rounding
+    correlation = None if constant else float(np.corrcoef(a, b)[0, 1])
+    return Difference(n, mean, low, high, float(test.pvalue), std, least, most, correlation)
 
 
 def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float | None:
@@ -133,19 +138,11 @@ def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float |
     """
     from scipy.stats import permutation_test
 
-    first, other = finite(first), finite(other)
-    differences = np.array([other[seed] - first[seed] for seed in sorted({*first} & {*other})])
-    if not len(differences):
+    a, b = _pairs(first, other)
+    if not len(a):
         return None
-    test = permutation_test(
-        (differences,),
-        lambda x, axis: np.mean(x, axis=axis),
-        permutation_type="samples",
-        n_resamples=99_999,
-        vectorized=True,
-        rng=0,
-    )
-    return float(test.pvalue)
+    signs = {"permutation_type": "samples", "n_resamples": 99_999, "rng": 0}
+    return float(permutation_test((b - a,), np.mean, **signs).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -231,16 +228,14 @@ def pairs_needed(difference: float, std: float, comparisons: int = 1) -> int | N
         >>> pairs_needed(difference=1.0, std=1.0)
         10
     """
-    few, many = 1, 2
-    while power(difference, std, many, comparisons) < POWER:
-        few, many = many, 2 * many
-        if few > 1e6:
-            return None
-    while many - few > 1:
-        middle = (few + many) // 2
-        found = power(difference, std, middle, comparisons) >= POWER
-        few, many = (few, middle) if found else (middle, many)
-    return many
+    from scipy.optimize import brentq
+
+    def missing(pairs: float) -> float:
+        return POWER - power(difference, std, pairs, comparisons)
+
+    if missing(1e6) > 0:
+        return None
+    return 2 if missing(2) <= 0 else math.ceil(brentq(missing, 2, 1e6))
 
 
 class Disagreement(NamedTuple):

@@ -27,6 +27,12 @@ def log(*accuracies, losses=None):
     ]
 
 
+def evaluated_logs(phases, seeds, target=None, *args, **kwargs):
+    """:func:`evaluate`, of logs; the baseline is the first arm."""
+    runs = {a: {k: run_metrics(x, target) for k, x in logs.items()} for a, logs in phases.items()}
+    return evaluate(dict.fromkeys(phases, next(iter(phases))), runs, seeds, target, *args, **kwargs)
+
+
 def test_metrics_of_a_run():
     metrics = run_metrics(log(0.5, 0.9, 0.8), Target("accuracy/top_1", 0.85))
     assert metrics == pytest.approx(
@@ -78,7 +84,7 @@ def test_evaluation_pairs_seeds_and_corrects_for_all_comparisons():
         "on": by_seed([log(0.5, x + d) for x, d in zip(base, (0.020, 0.021, 0.022), strict=True)]),
         "half": by_seed([log(0.5, x + d) for x, d in zip(base, (0.01, 0.02), strict=False)]),
     }
-    results = evaluate(dict.fromkeys(phases, "off"), phases, 3, Target("accuracy/top_1", 0.86))
+    results = evaluated_logs(phases, 3, Target("accuracy/top_1", 0.86))
     off, on, half = results["arms"]
     assert results["headline"] == "final test accuracy/top_1"
     assert off["spread"]["final test accuracy/top_1"]["mean"] == pytest.approx(0.85)
@@ -99,14 +105,14 @@ def test_evaluation_pairs_seeds_and_corrects_for_all_comparisons():
 
 def test_a_run_that_diverged_shows():
     phases = {"a": by_seed([log(0.1, losses=[math.nan])]), "b": by_seed([log(0.5)])}
-    results = evaluate({"a": "a", "b": "a"}, phases, 1)
+    results = evaluated_logs(phases, 1)
     assert results["arms"][0]["spread"]["final train loss"]["mean"] is None
     assert results["arms"][1]["difference"]["final train loss"]["pairs"] == 0
 
 
 def test_an_arm_without_any_run_has_no_numbers():
     phases = {"a": by_seed([log(0.5)]), "b": {}}
-    results = evaluate({"a": "a", "b": "a"}, phases, 1, Target("accuracy/top_1", 0.9))
+    results = evaluated_logs(phases, 1, Target("accuracy/top_1", 0.9))
     _, a, b, *_ = text({**results, "failed": []}).splitlines()
     assert "never (0)" in a
     assert re.fullmatch(r"b +– +– +– +– +–  0 of 1", b)
@@ -119,7 +125,7 @@ def test_a_setting_named_as_what_a_phase_has_is_kept():
 
 def test_without_test_phases_the_train_loss_is_compared():
     phases = {name: by_seed([log(0.5)[:1]] * 2) for name in "ab"}
-    results = evaluate({"a": "a", "b": "a"}, phases, 2)
+    results = evaluated_logs(phases, 2)
     assert results["headline"] == "final train loss"
     assert results["arms"][1]["verdict"] == "no difference in any of 2 seeds"
     assert text({**results, "failed": []}).splitlines()[1].startswith("a ")
@@ -131,7 +137,7 @@ def test_power_and_disagreement_are_printed():
         "on": by_seed([log(x) for x in (0.51, 0.5, 0.49)]),
     }
     correct = {"off": by_seed(["1100"] * 3), "on": by_seed(["1011", "1010", "111"])}
-    results = evaluate(dict.fromkeys(phases, "off"), phases, 3, None, correct, 2.0)
+    results = evaluated_logs(phases, 3, None, correct, 2.0)
     on = results["arms"][1]
     # Differences of a point each: of standard deviation 1.
     assert on["difference"]["final test accuracy/top_1"]["std"] == pytest.approx(0.01)
@@ -150,7 +156,7 @@ def test_power_and_disagreement_are_printed():
 
 def evaluated(target=None, seeds=3, **accuracies):
     phases = {arm: by_seed([log(x) for x in values]) for arm, values in accuracies.items()}
-    return evaluate(dict.fromkeys(phases, next(iter(phases))), phases, seeds, target)
+    return evaluated_logs(phases, seeds, target)
 
 
 def test_what_float32_rounds_is_no_difference():
@@ -187,7 +193,7 @@ def test_one_run_that_is_no_number_changes_neither_units_nor_rows():
 
 def test_a_loss_that_is_null_is_left_out_and_counted():
     logs = [log(0.5, losses=[x]) for x in (0.25, math.nan, 0.75)]
-    results = evaluate({"a": "a"}, {"a": by_seed(logs)}, 3)
+    results = evaluated_logs({"a": by_seed(logs)}, 3)
     assert "0.5 ± 0.3536 (2 of 3)" in text({**results, "failed": []})
 
 
@@ -200,7 +206,7 @@ def test_a_meter_where_lower_is_better():
     metrics = run_metrics(run, target)
     assert metrics["best test error/mean"] == 1
     assert metrics["epochs to target"] == 2
-    results = {**evaluate({"a": "a"}, {"a": {0: run}}, 1, target), "failed": []}
+    results = {**evaluated_logs({"a": {0: run}}, 1, target), "failed": []}
     assert "best: the lowest of all epochs" in text(results)
     assert "until error/mean ≤ 1.5" in text(results)
 
@@ -215,7 +221,7 @@ def test_contrasts_and_interactions():
     }
     phases = {arm: by_seed([log(x) for x in values]) for arm, values in arms.items()}
     contrasts = [["on,a", "off,b"], list(arms)]
-    results = evaluate(dict.fromkeys(arms, "off,a"), phases, 3, contrasts=contrasts)
+    results = evaluated_logs(phases, 3, contrasts=contrasts)
     plain, interaction = results["contrasts"]
     difference = stats.ttest_rel(arms["off,b"], arms["on,a"])
     assert plain["difference"]["p"] == pytest.approx(difference.pvalue)

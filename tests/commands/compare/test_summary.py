@@ -9,10 +9,10 @@ from matplotlib.image import imread
 from scipy import stats
 
 from classy_gc.commands import main
-from classy_gc.commands.compare.results import evaluate
 from classy_gc.commands.compare.summary import picture, read, summarize
 from classy_gc.commands.flag_types import Target
 from classy_gc.plots import COLORS
+from tests.commands.compare.test_results import evaluated_logs
 
 
 def write(name, differences, meter="top_1", folder=Path(), target=None):
@@ -27,7 +27,7 @@ def write(name, differences, meter="top_1", folder=Path(), target=None):
         "off": {seed: log(0.5 + 0.01 * seed) for seed in range(len(differences))},
         "on": {seed: log(0.5 + 0.01 * seed + d) for seed, d in enumerate(differences)},
     }
-    results = evaluate(dict.fromkeys(phases, "off"), phases, len(differences), target)
+    results = evaluated_logs(phases, len(differences), target)
     (folder / name).mkdir()
     (folder / name / "results.json").write_text(json.dumps({**results, "failed": []}))
 
@@ -127,7 +127,7 @@ def test_folders_with_and_without_a_meter_have_a_table_each(here, capsys):
     printed = capsys.readouterr().out
     assert "final test accuracy/top_1" in printed
     assert "final test accuracy/top_5" in printed
-    figure = picture(summarize(read([Path("with"), Path("other")]), []))
+    figure = picture(summarize(read([Path("with"), Path("other")]), [["with: off", "with: on"]]))
     assert len(figure.axes) == 2
 
 
@@ -140,13 +140,21 @@ def test_interactions_between_folders(here, capsys):
     printed = capsys.readouterr().out
     assert "gain of b: on over b: off, less that of a: on over a: off: +3.00 points" in printed
     p = stats.ttest_1samp([0.02, 0.03, 0.04], 0).pvalue
-    (row,) = [
-        r
-        for _, rows in summarize(read([Path("a"), Path("b")]), [names]).values()
-        for r in rows
-        if not r.cells
-    ]
-    assert row.difference.p == pytest.approx(p)
+    (summary,) = summarize(read([Path("a"), Path("b")]), [names])
+    assert summary.rows[-1].difference.p == pytest.approx(p)
+
+
+@pytest.mark.parametrize("names", [["a: off", "a: on"], ["a: on", "a: off"]])
+def test_a_difference_that_is_listed_already_counts_once(names, here, capsys):
+    write("a", [0.01, 0.013, 0.019])
+    write("b", [0.02, 0.021, 0.022])
+    assert summarized("a", "b") == 0
+    alone = capsys.readouterr().out
+    assert summarized("a", "b", "--contrast", *names) == 0
+    printed = capsys.readouterr().out
+    assert "among all 2 differences together" in printed
+    tail = "more than noise among"
+    assert printed[printed.index(tail) :] == alone[alone.index(tail) :]
 
 
 def test_names_are_text(here):
@@ -162,11 +170,14 @@ def test_names_are_text(here):
         (["a", "copy"], "a and copy hold the same results, and would count twice"),
         (["broken"], "broken/results.json is not of classy-gc compare"),
         (["a", "--output", "a.pdf"], "--output must be the path of a .png file"),
+        (["a", "--contrast", "a: on"], "--contrast must have two arms or four, not 1"),
+        (["a", "b", "--contrast", "a: on", "b: on"], "a: on, b: on are compared by different"),
         (["a", "--contrast", "a: off", "a: onn"], "'a: onn' in --contrast, did you mean 'a: on'"),
     ],
 )
 def test_bad_input_is_one_line(folders, words, here, capsys):
     write("a", [0.1, 0.2])
+    write("b", [0.1, 0.2], "top_5")
     shutil.copytree("a", "copy")
     Path("broken").mkdir()
     Path("broken/results.json").write_text('{"headline": "x"}')

@@ -13,13 +13,12 @@ from matplotlib.image import imread
 
 from classy_gc.commands import main
 from classy_gc.commands.compare.arms import Arm
-from classy_gc.commands.compare.results import evaluate
 from classy_gc.commands.compare.sweep import Point, Sweep, at, best_value, parse_sweep
 from classy_gc.commands.compare.sweep_report import advice, response_picture
 from classy_gc.commands.compare.words import scale
 from tests import forked
 from tests.commands.compare.test_compare import arguments, tiny
-from tests.commands.compare.test_results import by_seed, log
+from tests.commands.compare.test_results import by_seed, evaluated_logs, log
 
 GC = ["--vary", "optimizer.use_gc=false,true"]
 ACCURACY = "final test accuracy/top_1"
@@ -227,7 +226,7 @@ def test_bad_flags_are_one_line_before_anything_is_written(config, flags, messag
 def test_the_last_sentence_is_what_to_do(on, words):
     arms = {"off": [0.50, 0.60, 0.70], "on": on}
     phases = {name: by_seed([log(x) for x in values]) for name, values in arms.items()}
-    results = evaluate(dict.fromkeys(arms, "off"), phases, 3)
+    results = evaluated_logs(phases, 3)
     family = [Arm(name, "", name, "c", {}, {}) for name in arms]
     assert advice(results, {"": family}).startswith(words)
 
