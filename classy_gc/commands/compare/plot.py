@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,12 +20,13 @@ _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 # Of text of the default size, on average, and of a line with its gap and handle in a legend.
 _INCHES_PER_LETTER = 0.087
 _INCHES_PER_HANDLE = 0.9
+_INCHES_PER_PANEL = 4.4
 
-Arms = Mapping[str, Mapping[int, Sequence[Phase]]]  #: arm: seed: the phases of its run
+Logs = Mapping[str, Mapping[int, Sequence[Phase]]]  #: arm: seed: the phases of its run
 Value = Callable[[Phase], float | None]
 
 
-def picture(families: Mapping[str, Arms], headline: str, seeds: int) -> Any:
+def picture(families: Mapping[str, Logs], headline: str, seeds: int) -> Any:
     """Train loss, the test metric, its paired differences and the scheduled options over epochs.
 
     Each arm is the mean over its runs, with a band of one standard deviation; a difference to
@@ -38,82 +40,40 @@ def picture(families: Mapping[str, Arms], headline: str, seeds: int) -> Any:
     Returns:
         A ``matplotlib`` Figure.
     """
-    from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
-
-    meter = headline.removeprefix("final test ")
-    meter = meter if "/" in meter else None
-
-    def train_loss(phase: Phase) -> float | None:
-        return phase["loss"] if phase["phase"] == "train" else None
-
-    def test_result(phase: Phase) -> float | None:
-        if phase["phase"] != "test":
-            return None
-        return phase["loss"] if meter is None else flat_meters(phase["meters"]).get(meter)
-
     options = _options_that_change(families)
     columns = 3 + len(options)
-    width = 4.4 * columns
-    longest = int((width - _INCHES_PER_HANDLE) / _INCHES_PER_LETTER)
-    families = {
-        textwrap.fill(family, longest): {
-            plain(textwrap.fill(_counted(arm, runs, seeds), longest)): runs
-            for arm, runs in arms.items()
-        }
-        for family, arms in families.items()
-    }
-    legends = {family: _legend(list(arms), columns, width) for family, arms in families.items()}
-    legend_lines = max(lines for _, lines in legends.values())
-    title_lines = max(family.count("\n") + 1 for family in families) * (len(families) > 1)
-    row_height = 3.4 + 0.27 * legend_lines + 0.3 * title_lines
-    figure = new_figure(width, row_height * len(families) + 0.4)
+    longest, narrow = (
+        int((width - _INCHES_PER_HANDLE) / _INCHES_PER_LETTER)
+        for width in (columns * _INCHES_PER_PANEL, _INCHES_PER_PANEL)
+    )
+    rows = []
+    for family, arms in families.items():
+        title = textwrap.fill(family, longest) * (len(families) > 1)
+        names = [textwrap.fill(_counted(arm, runs, seeds), longest) for arm, runs in arms.items()]
+        named = {plain(name): runs for name, runs in zip(names, arms.values(), strict=True)}
+        ncols = columns if max(map(len, names)) <= narrow else 1
+        lines = math.ceil(sum(len(name.splitlines()) for name in names) / ncols)
+        height = 3.4 + 0.27 * lines + 0.3 * len(title.splitlines())
+        rows.append((height, title, named, ncols))
+    heights = [height for height, *_ in rows]
+    figure = new_figure(columns * _INCHES_PER_PANEL, sum(heights) + 0.4)
     many = (
         f"mean over {seeds} seeds, with its standard deviation; of a difference, its 95% interval"
     )
     figure.suptitle(many if seeds > 1 else "one seed")
-    rows = figure.subfigures(len(families), 1, squeeze=False)[:, 0]
-    for row, (family, arms) in zip(rows, families.items(), strict=True):
-        if len(families) > 1:
-            row.suptitle(plain(family), fontsize="medium", fontweight="bold")
-        loss_axes, test_axes, difference_axes, *option_axes = row.subplots(1, columns)
-        means, _ = _draw(loss_axes, arms, train_loss)
-        loss_axes.set_title("train loss")
-        if min(means, default=0) > 0:
-            loss_axes.set_yscale("log")
-            loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            loss_axes.yaxis.set_major_formatter("{x:g}")
-            loss_axes.yaxis.set_minor_formatter(NullFormatter())
-        means, band = _draw(test_axes, arms, test_result)
-        test_axes.set_title(plain(f"test {meter or 'loss'}"))
-        shares = meter and all(0 <= mean <= 1 for mean in means)
-        if shares:
-            test_axes.yaxis.set_major_formatter(PercentFormatter(1))
-        if meter and len(set(band)) > 1:
-            # Or how the arms differ at the end would be lost below the rise of the beginning.
-            margin = 0.05 * (max(band) - min(band))
-            low, high = test_axes.set_ylim(min(band) - margin, max(band) + margin)
-            if min(means) < low or max(means) > high:
-                test_axes.set_ylabel("early epochs are cut off")
-        _draw_differences(difference_axes, arms, test_result, 100 if shares else 1)
-        difference_axes.set_title("difference to the first" + ", points" * bool(shares))
-        for axes, option in zip(option_axes, options, strict=True):
-            means, _ = _draw(axes, arms, lambda phase, option=option: phase["options"].get(option))
-            for line in axes.lines:  # the value of an epoch is what its last step had
-                line.set_drawstyle("steps-mid")
-            if min(means, default=0) >= 0:
-                axes.set_ylim(bottom=0)
-            axes.set_title("learning rate" if option == "lr" else plain(option))
-        for axes in (loss_axes, test_axes, difference_axes, *option_axes):
+    subfigures = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for row, (_, title, arms, ncols) in zip(subfigures, rows, strict=True):
+        if title:
+            row.suptitle(plain(title), fontsize="medium", fontweight="bold")
+        panels = row.subplots(1, columns)
+        _draw_train_loss(panels[0], arms)
+        _draw_test(panels[1], panels[2], arms, headline.removeprefix("final test "))
+        for axes, option in zip(panels[3:], options, strict=True):
+            _draw_option(axes, arms, option)
+        for axes in panels:
             tidy(axes, epochs=True)
-        handles, names = loss_axes.get_legend_handles_labels()
-        row.legend(
-            handles,
-            names,
-            loc="outside lower center",
-            ncols=legends[family][0],
-            frameon=False,
-            handlelength=3,
-        )
+        legend = {"loc": "outside lower center", "frameon": False, "handlelength": 3}
+        row.legend(*panels[0].get_legend_handles_labels(), ncols=ncols, **legend)
     return figure
 
 
@@ -122,24 +82,63 @@ def _counted(arm: str, runs: Mapping[int, Any], seeds: int) -> str:
     return arm if len(runs) == seeds else f"{arm} ({len(runs)} of {seeds} runs)"
 
 
-def _legend(names: Sequence[str], columns: int, width: float) -> tuple[int, int]:
-    """As many columns as fit side by side, and the lines that it then has."""
-    longest = max(len(line) for name in names for line in name.splitlines())
-    fitting = int(width / (_INCHES_PER_HANDLE + _INCHES_PER_LETTER * longest))
-    columns = max(1, min(columns, fitting))
-    return columns, -(-len(names) // columns) * max(name.count("\n") + 1 for name in names)
+def _draw_train_loss(axes: Any, arms: Logs) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_title("train loss")
+    means, _ = _draw(axes, arms, lambda p: p["loss"] if p["phase"] == "train" else None)
+    if min(means, default=0) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _options_that_change(families: Mapping[str, Arms]) -> list[str]:
+def _draw_test(axes: Any, difference_axes: Any, arms: Logs, meter: str) -> None:
+    """The meter, or the loss where that is none, and its differences."""
+    from matplotlib.ticker import PercentFormatter
+
+    is_meter = "/" in meter
+
+    def result(phase: Phase) -> float | None:
+        if phase["phase"] != "test":
+            return None
+        return flat_meters(phase["meters"]).get(meter) if is_meter else phase["loss"]
+
+    axes.set_title(plain(f"test {meter}" if is_meter else "test loss"))
+    means, band = _draw(axes, arms, result)
+    shares = is_meter and all(0 <= mean <= 1 for mean in means)
+    if shares:
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    if is_meter and len(set(band)) > 1:
+        # Or how the arms differ at the end would be lost below the rise of the beginning.
+        margin = 0.05 * (max(band) - min(band))
+        low, high = axes.set_ylim(min(band) - margin, max(band) + margin)
+        if min(means) < low or max(means) > high:
+            axes.set_ylabel("early epochs are cut off")
+    difference_axes.set_title("difference to the first" + ", points" * shares)
+    _draw_differences(difference_axes, arms, result, 100 if shares else 1)
+
+
+def _draw_option(axes: Any, arms: Logs, option: str) -> None:
+    axes.set_title("learning rate" if option == "lr" else plain(option))
+    means, _ = _draw(axes, arms, lambda phase: phase["options"].get(option))
+    for line in axes.lines:  # the value of an epoch is what its last step had
+        line.set_drawstyle("steps-mid")
+    if min(means, default=0) >= 0:
+        axes.set_ylim(bottom=0)
+
+
+def _options_that_change(families: Mapping[str, Logs]) -> list[str]:
     """The learning rate, and what else changes during a run: other options are in the names."""
-    runs = [run for arms in families.values() for arm in arms.values() for run in arm.values()]
-    values = [
-        (option, {phase["options"].get(option) for phase in run if phase["phase"] == "train"})
-        for run in runs
-        for option in {key: None for phase in run for key in phase["options"]}
-    ]
-    changing = (option for option, seen in values if option == "lr" or len(seen) > 1)
-    return list(dict.fromkeys(changing))
+    changing = {}
+    for run in (run for arms in families.values() for arm in arms.values() for run in arm.values()):
+        seen = collections.defaultdict(set)
+        for phase in run:
+            for option, value in phase["options"].items():
+                seen[option].add(value)
+        changing |= {option: None for option, x in seen.items() if option == "lr" or len(x) > 1}
+    return list(changing)
 
 
 def _by_epoch(runs: Mapping[int, Sequence[Phase]], value: Value) -> dict[float, dict[int, float]]:
@@ -158,7 +157,7 @@ def _style(i: int, epochs: int) -> dict[str, Any]:
     return {"color": COLORS[i % 6], "linestyle": dash, "linewidth": 1.8, "marker": marker}
 
 
-def _draw(axes: Any, arms: Arms, value: Value) -> tuple[list[float], list[float]]:
+def _draw(axes: Any, arms: Logs, value: Value) -> tuple[list[float], list[float]]:
     """Draws a line and a band for each arm.
 
     Returns the means, and the ends of the bands after the first quarter of the epochs; those of
@@ -181,7 +180,7 @@ def _draw(axes: Any, arms: Arms, value: Value) -> tuple[list[float], list[float]
     return means, band
 
 
-def _draw_differences(axes: Any, arms: Arms, value: Value, factor: float) -> None:
+def _draw_differences(axes: Any, arms: Logs, value: Value, factor: float) -> None:
     """Draws how each arm differs from the first, paired by seed."""
     baseline, *others = (_by_epoch(runs, value) for runs in arms.values())
     axes.axhline(0, color=GREY, linewidth=1)
