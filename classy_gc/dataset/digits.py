@@ -11,34 +11,6 @@ from PIL import Image
 from classy_gc.dataset.image_dataset import ImageDataset
 
 
-class _Digits:
-    """One split as ``(image, target)`` pairs, as torchvision's CIFAR gives them."""
-
-    def __init__(self, split: str) -> None:
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError as error:
-            raise ImportError(
-                "dataset 'digits' needs scikit-learn: pip install 'classy-gc[examples]'"
-            ) from error
-        digits = load_digits()
-        seen: Counter[int] = Counter()
-        chosen = []
-        for i, target in enumerate(digits.target):
-            seen[target] += 1
-            if (seen[target] % 5 == 0) == (split == "test"):
-                chosen.append(i)
-        self.images = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
-        self.targets = digits.target[chosen].tolist()
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        # Classy Vision's models take three channels.
-        return Image.fromarray(self.images[index]).convert("RGB"), self.targets[index]
-
-
 @register_dataset("digits")
 class DigitsDataset(ImageDataset):
     """``digits``: scikit-learn's ``load_digits``; nothing is downloaded.
@@ -79,5 +51,20 @@ class DigitsDataset(ImageDataset):
         (355, torch.Size([3, 8, 8]), 5)
     """
 
-    def _samples(self, split: str) -> _Digits:
-        return _Digits(split)
+    def _samples(self, split: str) -> list[tuple[Image.Image, int]]:
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise ImportError(
+                "dataset 'digits' needs scikit-learn: pip install 'classy-gc[examples]'"
+            ) from error
+        digits = load_digits()
+        images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        seen: Counter[int] = Counter()
+        samples = []
+        for image, target in zip(images, digits.target.tolist(), strict=True):
+            seen[target] += 1
+            if (seen[target] % 5 == 0) == (split == "test"):
+                # Classy Vision's models take three channels.
+                samples.append((Image.fromarray(image).convert("RGB"), target))
+        return samples

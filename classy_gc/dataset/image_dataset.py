@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from classy_vision.dataset import DATASET_REGISTRY, ClassyDataset
@@ -89,23 +89,23 @@ class ImageDataset(ClassyDataset):
         }
         options = check_options({**given, **source}, self.OPTIONS, self._label())
         if (split == "validation" and not num_validation) or (split == "test" and num_validation):
-            raise ValueError(
-                f"{self._label()}: num_validation must be {'0' if num_validation else '> 0'} for "
-                f"the split {split!r}, not {num_validation}"
-            )
+            allowed = "0" if num_validation else "> 0"
+            self._refuse("num_validation", f"{allowed} for the split {split!r}", num_validation)
         if random_subset and num_samples is None:
             raise ValueError(f"{self._label()}: random_subset needs num_samples")
-        samples = self._samples(
-            "test" if split == "test" else "train",
-            **{k: v for k, v in options.items() if k not in given},
-        )
-        if num_validation:
-            samples = self._without(samples, split, num_validation)
-        rule = Rule(
-            f"null or an integer from 1 to {len(samples)}",
-            lambda v: v is None or (is_integer(v) and 0 < v <= len(samples)),
-        )
-        check_options({"num_samples": num_samples}, {"num_samples": (None, rule)}, self._label())
+        own = {key: value for key, value in options.items() if key not in given}
+        samples = self._samples("test" if split == "test" else "train", **own)
+        if num_validation:  # which two splits share
+            train = len(samples) - num_validation
+            if train < 1:
+                allowed = f"an integer from 0 to {len(samples) - 1}"
+                self._refuse("num_validation", allowed, num_validation)
+            part = range(train) if split == "train" else range(train, len(samples))
+            samples = Subset(samples, part)
+        if num_samples is not None and not (
+            is_integer(num_samples) and 0 < num_samples <= len(samples)
+        ):
+            self._refuse("num_samples", f"null or an integer from 1 to {len(samples)}", num_samples)
         if random_subset:
             # One of its own, so that the weights do not depend on the subset.
             generator = torch.Generator().manual_seed(torch.initial_seed())
@@ -120,17 +120,8 @@ class ImageDataset(ClassyDataset):
                 f"size of {self.get_global_batchsize()}"
             )
 
-    def _without(
-        self, samples: Sequence[tuple[Any, int]], split: str, num_validation: int
-    ) -> Subset[tuple[Any, int]]:
-        """The training images of one of the two splits that share them."""
-        train = len(samples) - num_validation
-        if train < 1:
-            raise ValueError(
-                f"{self._label()}: num_validation must be an integer from 0 to "
-                f"{len(samples) - 1}, not {num_validation}"
-            )
-        return Subset(samples, range(train) if split == "train" else range(train, len(samples)))
+    def _refuse(self, key: str, allowed: str, value: Any) -> NoReturn:
+        raise ValueError(f"{self._label()}: {key} must be {allowed}, not {value!r}")
 
     def iterator(self, *args: Any, **kwargs: Any) -> DataLoader:
         """As Classy Vision's, but for ``drop_last``."""
@@ -157,9 +148,9 @@ class ImageDataset(ClassyDataset):
             ValueError: an unknown or missing key, or a value that is not allowed.
         """
         check_known(config, ["name", *cls.OPTIONS, "num_samples", "transforms"], cls._label())
-        for key, (default, _) in cls.OPTIONS.items():
-            if default is None and key not in config:
-                raise ValueError(f"missing key {key!r} in {cls._label()}")
+        missing = [k for k, (x, _) in cls.OPTIONS.items() if x is None and k not in config]
+        if missing:
+            raise ValueError(f"missing key {missing[0]!r} in {cls._label()}")
         transforms, batchsize_per_replica, shuffle, num_samples = cls.parse_config(config)
         try:
             transform = build_transforms(_DEFAULT_TRANSFORMS if transforms is None else transforms)
@@ -168,15 +159,7 @@ class ImageDataset(ClassyDataset):
                 f"{cls._label()}: transforms must be a list of transforms with their names and "
                 f"arguments: {error}, in {transforms!r}"
             ) from error
-        return cls(
-            config["split"],
-            batchsize_per_replica,
-            shuffle,
-            transform,
-            num_samples,
-            **{
-                k: config[k]
-                for k in cls.OPTIONS
-                if k in config and k not in ("split", "batchsize_per_replica", "use_shuffle")
-            },
-        )
+        positional = ("split", "batchsize_per_replica", "use_shuffle")
+        others = {k: config[k] for k in cls.OPTIONS if k in config and k not in positional}
+        split = config["split"]
+        return cls(split, batchsize_per_replica, shuffle, transform, num_samples, **others)

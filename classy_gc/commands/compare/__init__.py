@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import csv
 import functools
 import importlib.util
@@ -33,14 +32,13 @@ from classy_gc.commands.compare.folder import opened, runs_in
 from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.report import rows, text
 from classy_gc.commands.compare.results import check_contrasts, evaluate, run_metrics
-from classy_gc.commands.compare.runs import Engine, Run, read_json, train_runs
+from classy_gc.commands.compare.runs import Run, Train, read_json, train_runs
 from classy_gc.commands.compare.sweep import (
     Sweep,
-    best_value,
     check_sweep,
     confirmed_arms,
     parse_sweep,
-    response_curves,
+    train_sweep,
 )
 from classy_gc.commands.compare.sweep_report import (
     advice,
@@ -48,7 +46,6 @@ from classy_gc.commands.compare.sweep_report import (
     sweep_entry,
     sweep_text,
 )
-from classy_gc.commands.compare.words import scale
 from classy_gc.files import atomic_write
 from classy_gc.options import check_known
 
@@ -79,22 +76,19 @@ def run(args: argparse.Namespace) -> int:
         0, or 1 if a run has failed, or 130 after Ctrl-C. Bad input exits with code 2 and one
         line on stderr, before anything is trained or written.
     """
-    with contextlib.ExitStack() as stack:
-        _check_args(args)
-        # In a fork: where torch has computed, a fork can hang.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), _die) as pool:
-            groups, sweep, cores = pool.submit(_checked, args).result()
-        arms = [arm for group in groups.values() for arm in group]
-        seeds = {"sweep": args.seeds, "runs": args.confirm or ()}
-        stack.enter_context(
-            opened(args.output_folder, arms, seeds if sweep else {"runs": args.seeds})
-        )
+    _check_args(args)
+    # In a fork: where torch has computed, a fork can hang.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), _die) as pool:
+        arms, sweep, cores = pool.submit(_checked, args).result()
+    folder = args.output_folder
+    seeds = {"sweep": args.seeds, "runs": args.confirm or ()} if sweep else {"runs": args.seeds}
+    with opened(folder, arms, seeds):
         if args.cluster == "slurm":
-            engine = Slurm(args.output_folder / "slurm", args.jobs, dict(args.slurm))
+            engine = Slurm(folder / "slurm", args.jobs, dict(args.slurm))
         else:
             engine = Local(args.jobs or cores)
         try:
-            return _compare(args, groups, sweep, engine)
+            return _compare(args, arms, sweep, functools.partial(train_runs, engine=engine))
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
 
@@ -103,11 +97,11 @@ def _die() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback
 
 
-def _checked(args: argparse.Namespace) -> tuple[dict[str, list[Arm]], Sweep | None, int]:
-    """The arms by family and the sweep, each built and tried; and how many runs fit here."""
+def _checked(args: argparse.Namespace) -> tuple[list[Arm], Sweep | None, int]:
+    """The arms and the sweep, each built and tried; and how many runs fit here."""
     axes = parse_axes(args.arm, args.vary)
-    varied = [flag.partition("=")[0] for flag in args.vary]
     if args.effect_of:
+        varied = [flag.partition("=")[0] for flag in args.vary]
         check_known([args.effect_of], varied, "--effect_of", "key of --vary")
     arms = build_arms(args.config_file, axes, args.effect_of, args.target, args.set)
     check_contrasts(args.contrast, [arm.name for arm in arms])
@@ -117,97 +111,79 @@ def _checked(args: argparse.Namespace) -> tuple[dict[str, list[Arm]], Sweep | No
         sweep = parse_sweep(args.sweep, keys)
         check_sweep(arms, sweep, args.target)
     cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    return families(arms), sweep, 1 if torch.cuda.is_available() else len(cores(0))
+    return arms, sweep, 1 if torch.cuda.is_available() else len(cores(0))
 
 
-def _compare(
-    args: argparse.Namespace,
-    groups: Mapping[str, Sequence[Arm]],
-    sweep: Sweep | None,
-    engine: Engine,
-) -> int:
+def _compare(args: argparse.Namespace, arms: list[Arm], sweep: Sweep | None, train: Train) -> int:
     """Sweeps where that is wanted, trains, reports; returns the exit code."""
-    arms = [arm for group in groups.values() for arm in group]
-    seeds, extra = args.seeds, {}
-    train = functools.partial(train_runs, engine=engine)
+    folder, seeds, extra = args.output_folder, args.seeds, {}
     if sweep:
-        folder, target = args.output_folder / "sweep", args.target
-        headline, curves, crashed = response_curves(arms, sweep, seeds, folder, train, target)
-        points = [point for curve in curves.values() for point in curve.values()]
-        form = scale(headline, [x for point in points for x in point.results.values()])
-        figure = response_picture(sweep, headline, curves, form, target)
-        figure.savefig(args.output_folder / "sweep.png", dpi=150)
-        print(sweep_text(sweep, headline, curves, form, target))
-        extra = {"sweep": sweep_entry(sweep, headline, curves, target)}
-        best = {name: best_value(curve, headline, target) for name, curve in curves.items()}
-        lines = [f"failed: {r.arm}, seed {r.seed}: {why}" for r, why in crashed.items()]
-        lines += [f"{arm}: failed at every value" for arm, value in best.items() if value is None]
-        if lines or not args.confirm:
-            _write_json(args.output_folder, extra)
-            if not lines:
-                lines = ["To tell whether an arm is better, give fresh seeds: --confirm 200-215."]
-            print(*lines, f"written to {args.output_folder}: results.json, sweep.png", sep="\n")
-            return 0 if not args.confirm and not crashed else 1
-        groups, seeds = confirmed_arms(groups, sweep, best), args.confirm
-        arms = [arm for group in groups.values() for arm in group]
-    runs = runs_in(args.output_folder / "runs", arms, seeds)
+        response, crashed = train_sweep(arms, sweep, seeds, folder / "sweep", train, args.target)
+        extra = {"sweep": sweep_entry(response)}
+        response_picture(response).savefig(folder / "sweep.png", dpi=150)
+        lines = [f"failed: {run.arm}, seed {run.seed}: {why}" for run, why in crashed.items()]
+        lines += [f"{a.name}: failed at every value" for a in arms if response.best(a.name) is None]
+        confirm = args.confirm and not lines
+        if not confirm:
+            _write_json(folder, extra)
+        print(sweep_text(response))
+        if not confirm:
+            hint = "To tell whether an arm is better, give fresh seeds: --confirm 200-215."
+            print(*(lines or [hint]), f"written to {folder}: results.json, sweep.png", sep="\n")
+            return 1 if args.confirm or crashed else 0
+        arms, seeds = confirmed_arms(arms, response), args.confirm
+    runs = runs_in(folder / "runs", arms, seeds)
     failed = train(runs)
-    _report(args, groups, runs, failed, extra)
+    _report(args, arms, runs, failed, extra)
     return 1 if failed else 0
 
 
 def _report(
     args: argparse.Namespace,
-    groups: Mapping[str, Sequence[Arm]],
+    arms: Sequence[Arm],
     runs: Sequence[Run],
     failed: Mapping[Run, str],
     extra: Mapping[str, Any],
 ) -> None:
-    arms = [arm for group in groups.values() for arm in group]
-    seeds = len({run.seed for run in runs})
-    phases: dict[str, dict[int, list[dict[str, Any]]]] = {arm.name: {} for arm in arms}
-    correct: dict[str, dict[int, str]] = {}
-    baselines = {arm.name: group[0] for group in groups.values() for arm in group}
-    configs = {arm.name: arm.config for arm in arms}
-    for run in runs:
-        if run not in failed:
-            phases[run.arm][run.seed] = run.phases()
-            same = _tested_on(configs[run.arm]) == _tested_on(baselines[run.arm].config)
-            if same and (right := run.correct()):
-                correct.setdefault(run.arm, {})[run.seed] = right
+    folder, target, seeds = args.output_folder, args.target, len({run.seed for run in runs})
+    groups = families(arms)
+    baselines = {arm.name: groups[arm.family][0] for arm in arms}
+    comparable = {a.name for a in arms if _tested_on(a) == _tested_on(baselines[a.name])}
+    logs: dict[str, dict[int, list[dict[str, Any]]]] = {arm.name: {} for arm in arms}
+    correct: dict[str, dict[int, str]] = {arm.name: {} for arm in arms}
+    for run in (run for run in runs if run not in failed):
+        logs[run.arm][run.seed] = run.phases()
+        if run.arm in comparable and (right := run.correct()):
+            correct[run.arm][run.seed] = right
     names = {arm: baseline.name for arm, baseline in baselines.items()}
-    metrics = {
-        a: {k: run_metrics(x, args.target) for k, x in of.items()} for a, of in phases.items()
-    }
-    results = evaluate(names, metrics, seeds, args.target, correct, args.power, args.contrast)
+    metrics = {a: {k: run_metrics(x, target) for k, x in own.items()} for a, own in logs.items()}
+    results = evaluate(names, metrics, seeds, target, correct, args.power, args.contrast)
     for arm, entry in zip(arms, results["arms"], strict=True):
         entry |= {"config_file": arm.file, "settings": arm.settings}
     results["failed"] = [
         {"arm": run.arm, "seed": run.seed, "reason": reason, "folder": str(run.folder)}
         for run, reason in failed.items()
     ]
-    folder = args.output_folder
     results |= {"provenance": _machines(runs), "looks": _looks(folder, seeds), **extra}
     _write_json(folder, results)
+    settings = {arm.name: {k: value_text(v) for k, v in arm.settings.items()} for arm in arms}
+    table = rows(settings, logs)
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        settings = {arm.name: {k: value_text(v) for k, v in arm.settings.items()} for arm in arms}
-        table = rows(settings, phases)
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in table for key in row)))
         writer.writeheader()
         writer.writerows(table)
-    labelled = {f: {a.label: phases[a.name] for a in group} for f, group in groups.items()}
-    figure = picture(labelled, results["headline"], seeds)
-    figure.savefig(folder / "comparison.png", dpi=150)
+    labelled = {f: {a.label: logs[a.name] for a in group} for f, group in groups.items()}
+    picture(labelled, results["headline"], seeds).savefig(folder / "comparison.png", dpi=150)
     print(text(results))
     if extra:
-        print(advice(results, groups))
+        print(advice(results, arms))
     pictures = "comparison.png, sweep.png" if extra else "comparison.png"
     print(f"written to {folder}: results.json, results.csv, {pictures}")
 
 
-def _tested_on(config: Mapping[str, Any]) -> dict[str, Any]:
+def _tested_on(arm: Arm) -> dict[str, Any]:
     """What decides which samples are tested, and in which order."""
-    test = config["dataset"].get("test", {})
+    test = arm.config["dataset"].get("test", {})
     return {key: value for key, value in test.items() if key != "transforms"}
 
 

@@ -32,7 +32,7 @@ class Arm(NamedTuple):
     """One of the things to compare."""
 
     name: str
-    family: str  #: what it has in common with those that it is compared with
+    family: str  #: what it has in common with those that it is compared with; "" for all arms
     label: str  #: its name among those
     file: str  #: the config's, without .json
     settings: dict[str, Any]  #: dotted key: value
@@ -64,35 +64,43 @@ def build_arms(
     if len(configs) < len(files):
         raise ValueError("--config_file: a file is there twice")
     stems = [Path(file).stem for file in files]
-    arms = []
+    arms: list[Arm] = []
     for file, config in configs.items():
         stem = Path(file).stem if stems.count(Path(file).stem) == 1 else file
         for choices in itertools.product(*axes):
-            settings = {k: v for choice in choices for k, v in choice.settings.items()}
-            labels = [choice.label for choice in choices]
-            shared, own = [stem], labels
-            if effect_of:
-                shared += [c.label for c in choices if effect_of not in c.settings]
-                own = [c.label for c in choices if effect_of in c.settings]
-            arm = Arm(
-                name=", ".join([stem] * (len(files) > 1 or not axes) + labels),
-                family=", ".join(shared),
-                label=", ".join(own) or stem,
-                file=stem,
-                settings=settings,
-                config=with_settings(config, settings),
-            )
+            arm = _arm(stem, config, choices, effect_of)
+            if len(files) > 1 or not axes:
+                arm = arm._replace(name=", ".join([stem, *(c.label for c in choices)]))
             for other in arms:
                 if arm.name == other.name or arm.config == other.config:
                     raise ValueError(f"arms {other.name!r} and {arm.name!r} are the same")
             arms.append(arm)
-    folders = folder_names([arm.name for arm in arms])
-    arms = [arm._replace(folder=name) for arm, name in zip(arms, folders, strict=True)]
     if len(arms) < 2:
         raise ValueError("there is one arm only; give --vary, --arm or another config")
+    if len(families(arms)) == len(arms):
+        arms = [arm._replace(family="") for arm in arms]
+    folders = folder_names([arm.name for arm in arms])
+    arms = [arm._replace(folder=name) for arm, name in zip(arms, folders, strict=True)]
     for arm in arms:
         check_arm(arm, target)
     return arms
+
+
+def _arm(
+    file: str, config: Mapping[str, Any], choices: Sequence[Choice], effect_of: str | None
+) -> Arm:
+    """A config with some settings; what is chosen besides ``effect_of`` makes the family."""
+    settings = {key: value for choice in choices for key, value in choice.settings.items()}
+    shared = [c.label for c in choices if effect_of and effect_of not in c.settings]
+    own = [c.label for c in choices if not effect_of or effect_of in c.settings]
+    return Arm(
+        name=", ".join(choice.label for choice in choices),
+        family=", ".join([file, *shared]),
+        label=", ".join(own) or file,
+        file=file,
+        settings=settings,
+        config=with_settings(config, settings),
+    )
 
 
 def check_arm(arm: Arm, target: Target | None) -> None:
@@ -156,12 +164,12 @@ def families(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
         arms: all of them.
 
     Returns:
-        Them by their ``family``; or all, as "", where no family has two.
+        Them by their ``family``.
     """
     by_family: dict[str, list[Arm]] = {}
     for arm in arms:
         by_family.setdefault(arm.family, []).append(arm)
-    return by_family if len(by_family) < len(arms) else {"": list(arms)}
+    return by_family
 
 
 def folder_names(names: Sequence[str]) -> list[str]:

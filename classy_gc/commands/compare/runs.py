@@ -13,7 +13,7 @@ import sys
 import textwrap
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,6 +107,10 @@ class Run:
             with contextlib.suppress(ValueError, RecursionError):  # one that is being written
                 records.append(json.loads(line))
         return [x for x in records if isinstance(x, dict) and x.get("kind") == kind]
+
+
+#: trains what is not finished, and says which runs failed or diverged and why
+Train = Callable[[Sequence[Run]], Mapping[Run, str]]
 
 
 def read_json(path: Path) -> Any:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from classy_gc.commands.compare.arms import Arm, check_arm
+from classy_gc.commands.compare.arms import Arm, check_arm, families
 from classy_gc.commands.compare.axes import short_name
 from classy_gc.commands.compare.folder import runs_in
 from classy_gc.commands.compare.results import headline_of, lower_is_better, run_metrics
-from classy_gc.commands.compare.runs import Run
+from classy_gc.commands.compare.runs import Run, Train
 from classy_gc.commands.compare.statistics import Spread, spread
-from classy_gc.commands.compare.words import Scale
+from classy_gc.commands.compare.words import Scale, scale
 from classy_gc.commands.flag_types import Target
 from classy_gc.configuration.override import with_settings
 
@@ -51,7 +51,46 @@ class Point(NamedTuple):
         return ", ".join(cells)
 
 
-Curves = dict[str, dict[float, Point]]  #: arm: value: what came out
+class Response(NamedTuple):
+    """What a sweep has found."""
+
+    sweep: Sweep
+    headline: str
+    lower: bool  #: whether less of it is better
+    curves: dict[str, dict[float, Point]]  #: arm: value: what came out
+
+    @property
+    def metric(self) -> str:
+        """The headline, of the validation images."""
+        return self.headline.replace("final test", "validation")
+
+    @property
+    def form(self) -> Scale:
+        """How results are printed."""
+        points = [point for curve in self.curves.values() for point in curve.values()]
+        return scale(self.headline, [x for point in points for x in point.results.values()])
+
+    def best(self, arm: str) -> float | None:
+        """The value with the best mean; None where a run has failed at every one.
+
+        A value at which any run has failed is not chosen: its mean would be over survivors.
+
+        Example:
+            >>> curve = {0.1: Point({0: 0.8, 1: 0.9}, {}), 0.2: Point({0: 0.99}, {1: "diverged"})}
+            >>> response = Response(Sweep("lr", "lr", []), "final test loss", False, {"on": curve})
+            >>> response.best("on")
+            0.1
+        """
+        whole = {v: p.spread.mean for v, p in sorted(self.curves[arm].items()) if not p.failed}
+        choose = min if self.lower else max
+        return choose(whole, key=whole.__getitem__) if whole else None
+
+    def beyond(self, arm: str) -> float | None:
+        """The value to try next, where the best one is the smallest or the largest of all."""
+        best, tried = self.best(arm), self.curves[arm]
+        if best is None or best == min(tried):
+            return min(tried) / 2
+        return 2 * best if best == max(tried) else None
 
 
 def parse_sweep(flag: str, other_keys: Sequence[str]) -> Sweep:
@@ -97,13 +136,14 @@ def at(arm: Arm, sweep: Sweep, value: float) -> Arm:
         ValueError: the arm can have no such key, or its schedule has no positive value.
     """
     path, _, option = sweep.key.rpartition(".")
-    schedules = f"{path}.param_schedulers"
+    name = f"{path}.param_schedulers.{option}"
     schedule = arm.config.get("optimizer", {}).get("param_schedulers", {}).get(option)
     if path == "optimizer" and schedule is not None:
-        largest = max(_values(schedule), default=0)
-        if not largest > 0:
-            raise ValueError(f"--sweep: {schedules}.{option} has no value > 0 to scale")
-        settings = {f"{schedules}.{option}": _scaled(schedule, value, largest)}
+        values = [0.0]
+        _changed(schedule, values.append)
+        if not max(values) > 0:
+            raise ValueError(f"--sweep: {name} has no value > 0 to scale")
+        settings = {name: _changed(schedule, lambda x: x / max(values) * value)}
     else:
         settings = {sweep.key: value}
     label = f"{sweep.short}={value:g}"
@@ -116,21 +156,13 @@ def at(arm: Arm, sweep: Sweep, value: float) -> Arm:
     )
 
 
-def _values(schedule: Any, key: str = "") -> list[float]:
-    """All numbers of a schedule that are values of the option."""
-    if isinstance(schedule, (Mapping, list)):
-        items = schedule.items() if isinstance(schedule, Mapping) else ((key, x) for x in schedule)
-        return [value for k, x in items for value in _values(x, k)]
-    return [schedule] if key in _VALUES else []
-
-
-def _scaled(schedule: Any, value: float, largest: float, key: str = "") -> Any:
-    """The schedule with its largest value at ``value``, and all others in proportion."""
+def _changed(schedule: Any, change: Callable[[float], Any], key: str = "") -> Any:
+    """A schedule with all numbers changed that are values of the option."""
     if isinstance(schedule, Mapping):
-        return {k: _scaled(x, value, largest, k) for k, x in schedule.items()}
+        return {k: _changed(x, change, k) for k, x in schedule.items()}
     if isinstance(schedule, list):
-        return [_scaled(x, value, largest, key) for x in schedule]
-    return schedule / largest * value if key in _VALUES else schedule
+        return [_changed(x, change, key) for x in schedule]
+    return change(schedule) if key in _VALUES else schedule
 
 
 def on_validation(arm: Arm) -> Arm:
@@ -162,14 +194,14 @@ def check_sweep(arms: Sequence[Arm], sweep: Sweep, target: Target | None) -> Non
         check_arm(on_validation(first)._replace(settings={}), target)
 
 
-def response_curves(
+def train_sweep(
     arms: Sequence[Arm],
     sweep: Sweep,
     seeds: Sequence[int],
     folder: Path,
-    train: Callable[[Sequence[Run]], Mapping[Run, str]],
+    train: Train,
     target: Target | None,
-) -> tuple[str, Curves, dict[Run, str]]:
+) -> tuple[Response, dict[Run, str]]:
     """Trains each arm at each value, and beyond where the best is the smallest or largest.
 
     Args:
@@ -177,83 +209,48 @@ def response_curves(
         sweep: what they are tried at.
         seeds: of each.
         folder: of the runs.
-        train: trains what is not finished, and says which runs failed and why.
+        train: see :data:`Train`.
         target: (default: None)
 
     Returns:
-        The metric, the curves, and the runs that failed otherwise than by diverging.
+        What came out, and the runs that failed otherwise than by diverging.
     """
-    values = {arm.name: list(sweep.values) for arm in arms}
+    tried = {(arm.name, v): at(arm, sweep, v) for arm in arms for v in sweep.values}
     for _ in range(_MAX_EXTENSIONS + 1):
-        tried = {at(arm, sweep, v).name: (arm, v) for arm in arms for v in values[arm.name]}
-        swept = [on_validation(at(arm, sweep, v)) for arm, v in tried.values()]
-        runs = runs_in(folder, swept, seeds)
+        runs = runs_in(folder, [on_validation(arm) for arm in tried.values()], seeds)
         failed = train(runs)
+        crashed = {run: why for run, why in failed.items() if not run.diverged}
         metrics = {run: run_metrics(run.phases(), target) for run in runs if run not in failed}
         headline = headline_of([m for found in metrics.values() for m in found], target)
-        curves: Curves = {arm.name: {} for arm in arms}
+        lower = lower_is_better(headline, target)
+        response = Response(sweep, headline, lower, {arm.name: {} for arm in arms})
+        by_name = {arm.name: key for key, arm in tried.items()}
         for run in runs:
-            arm, value = tried[run.arm]
-            point = curves[arm.name].setdefault(value, Point({}, {}))
+            name, value = by_name[run.arm]
+            point = response.curves[name].setdefault(value, Point({}, {}))
             result = metrics.get(run, {}).get(headline, math.nan)
             if math.isfinite(result):
                 point.results[run.seed] = result
             else:
                 point.failed[run.seed] = failed.get(run, f"{headline} is no number")
-        beyond = {arm.name: value_beyond(curves[arm.name], headline, target) for arm in arms}
-        if not any(beyond.values()) or any(not run.diverged for run in failed):
+        more = [(arm, v) for arm in arms if (v := response.beyond(arm.name)) is not None]
+        if not more or crashed:
             break
-        for name, more in beyond.items():
-            values[name] += [] if more is None else [more]
-    return headline, curves, {run: why for run, why in failed.items() if not run.diverged}
+        tried |= {(arm.name, value): at(arm, sweep, value) for arm, value in more}
+    return response, crashed
 
 
-def best_value(
-    curve: Mapping[float, Point], headline: str, target: Target | None = None
-) -> float | None:
-    """The value with the best mean; None where a run has failed at every one.
-
-    A value at which any run has failed is not chosen: its mean would be over survivors.
-
-    Args:
-        curve: of an arm.
-        headline: the metric.
-        target: says whether lower is better (default: None)
-
-    Example:
-        >>> curve = {0.1: Point({0: 0.8, 1: 0.9}, {}), 0.2: Point({0: 0.99}, {1: "diverged"})}
-        >>> best_value(curve, "final test accuracy/top_1")
-        0.1
-    """
-    sign = -1 if lower_is_better(headline, target) else 1
-    means = {v: sign * p.spread.mean for v, p in sorted(curve.items()) if not p.failed}
-    return max(means, key=means.__getitem__) if means else None
-
-
-def value_beyond(
-    curve: Mapping[float, Point], headline: str, target: Target | None
-) -> float | None:
-    """The value to try next, where the best one is the smallest or the largest of all."""
-    best = best_value(curve, headline, target)
-    if best is None or best == min(curve):
-        return min(curve) / 2
-    return 2 * best if best == max(curve) else None
-
-
-def confirmed_arms(
-    families: Mapping[str, Sequence[Arm]], sweep: Sweep, best: Mapping[str, float]
-) -> dict[str, list[Arm]]:
+def confirmed_arms(arms: Sequence[Arm], response: Response) -> list[Arm]:
     """Of each family its baseline at its best value, and each other arm at its own and at that.
 
     Args:
-        families: family: its arms, the baseline first.
-        sweep: names the key.
-        best: arm: value.
+        arms: of the comparison.
+        response: with a best value of each.
     """
-    confirmed: dict[str, list[Arm]] = {}
-    for family, (baseline, *others) in families.items():
-        base = best[baseline.name]
-        arms = [(baseline, base)]
-        arms += [(arm, v) for arm in others for v in dict.fromkeys((best[arm.name], base))]
-        confirmed[family] = [at(arm, sweep, value) for arm, value in arms]
+    confirmed = []
+    for family in families(arms).values():
+        base = response.best(family[0].name)
+        for arm in family:
+            values = dict.fromkeys((response.best(arm.name), base))
+            confirmed += [at(arm, response.sweep, value) for value in values]
     return confirmed

@@ -5,61 +5,59 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classy_gc.commands.compare.arms import Arm
+from classy_gc.commands.compare.arms import Arm, families
 from classy_gc.commands.compare.results import lower_is_better
 from classy_gc.commands.compare.statistics import CONFIDENCE
-from classy_gc.commands.compare.sweep import Curves, Sweep, best_value, value_beyond
-from classy_gc.commands.compare.words import Scale
+from classy_gc.commands.compare.sweep import Response
 from classy_gc.commands.flag_types import Target
 from classy_gc.plots import COLORS, new_figure, plain, tidy
 from classy_gc.table import aligned
 
 
-def sweep_entry(
-    sweep: Sweep, headline: str, curves: Curves, target: Target | None
-) -> dict[str, Any]:
+def sweep_entry(response: Response) -> dict[str, Any]:
     """As ``results.json`` has it."""
-    return {
-        "key": sweep.key,
-        "metric": headline.replace("final test", "final validation"),
-        "arms": [
-            {
-                "name": name,
-                "best": best_value(curve, headline, target),
-                "at_edge": value_beyond(curve, headline, target) is not None,
-                "points": [
-                    {
-                        "value": value,
-                        "spread": point.spread._asdict(),
-                        "runs": [{"seed": k, "result": x} for k, x in point.results.items()],
-                        "failed": [{"seed": k, "reason": x} for k, x in point.failed.items()],
-                    }
-                    for value, point in sorted(curve.items())
-                ],
-            }
-            for name, curve in curves.items()
-        ],
-    }
+    arms = [
+        {
+            "name": name,
+            "best": response.best(name),
+            "at_edge": response.beyond(name) is not None,
+            "points": [
+                {
+                    "value": value,
+                    "spread": point.spread._asdict(),
+                    "runs": [{"seed": k, "result": x} for k, x in point.results.items()],
+                    "failed": [{"seed": k, "reason": x} for k, x in point.failed.items()],
+                }
+                for value, point in sorted(curve.items())
+            ],
+        }
+        for name, curve in response.curves.items()
+    ]
+    metric = response.headline.replace("final test", "final validation")
+    return {"key": response.sweep.key, "metric": metric, "arms": arms}
 
 
-def sweep_text(
-    sweep: Sweep, headline: str, curves: Curves, form: Scale, target: Target | None
-) -> str:
+def _best_text(response: Response, arm: str) -> str:
+    best = response.best(arm)
+    return "none" if best is None else f"{best:g}"
+
+
+def _values(response: Response) -> list[float]:
+    return sorted({value for curve in response.curves.values() for value in curve})
+
+
+def sweep_text(response: Response) -> str:
     """A line for each value, a column for each arm, and the best of each."""
-    values = sorted({value for curve in curves.values() for value in curve})
-    metric = headline.replace("final test", "validation")
-    lines = [[metric, *curves]]
-    for value in values:
+    form, curves = response.form, response.curves
+    lines = [[response.metric, *curves]]
+    for value in _values(response):
         cells = [curve[value].text(form) if value in curve else "" for curve in curves.values()]
-        lines.append([f"{sweep.short}={value:g}", *cells])
-    best = [best_value(curve, headline, target) for curve in curves.values()]
-    lines.append(["best", *("none" if b is None else f"{b:g}" for b in best)])
+        lines.append([f"{response.sweep.short}={value:g}", *cells])
+    lines.append(["best", *(_best_text(response, arm) for arm in curves)])
     return aligned(lines, numbers=True)
 
 
-def response_picture(
-    sweep: Sweep, headline: str, curves: Curves, form: Scale, target: Target | None
-) -> Any:
+def response_picture(response: Response) -> Any:
     """A line an arm over the values: mean, standard deviation, each seed; the best is filled.
 
     Values at which runs failed are crosses at the lower edge, with how many did.
@@ -70,57 +68,54 @@ def response_picture(
     figure = new_figure(8, 5)
     axes = figure.subplots()
     axes.set_xscale("log", base=2)
-    for i, (name, curve) in enumerate(curves.items()):
-        best = best_value(curve, headline, target)
+    form = response.form
+    for i, (name, curve) in enumerate(response.curves.items()):
         shown = {v: p for v, p in sorted(curve.items()) if p.results}
         means = [form.factor * p.spread.mean for p in shown.values()]
         stds = [form.factor * (p.spread.std or 0) for p in shown.values()]
         color = COLORS[i % len(COLORS)]
-        label = plain(f"{name}: best at {'none' if best is None else format(best, 'g')}")
+        label = plain(f"{name}: best at {_best_text(response, name)}")
         style = {"color": color, "marker": "o", "fillstyle": "none", "capsize": 3}
         axes.errorbar([*shown], means, stds, label=label, **style)
+        best = response.best(name)
+        if best is not None:
+            axes.plot(best, form.factor * shown[best].spread.mean, "o", color=color)
         for value, point in curve.items():
-            for result in point.results.values():
-                axes.plot(value, form.factor * result, ".", color=color, alpha=0.4)
+            results = [form.factor * x for x in point.results.values()]
+            axes.plot([value] * len(results), results, ".", color=color, alpha=0.4)
             if point.failed:
                 at_edge = {"transform": axes.get_xaxis_transform(), "color": color}
                 axes.plot(value, 0.03 + 0.06 * i, "x", **at_edge)
                 axes.text(value, 0.04 + 0.06 * i, f" {len(point.failed)} failed", **at_edge)
-        if best in shown:
-            axes.plot(best, form.factor * shown[best].spread.mean, "o", color=color)
-    values = sorted({value for curve in curves.values() for value in curve})
+    values = _values(response)
     axes.set_xticks(values, [f"{value:g}" for value in values], rotation=45)
     axes.minorticks_off()
-    axes.set_xlabel(plain(sweep.key))
-    axes.set_ylabel(plain(headline.replace("final test", "validation") + form.unit))
+    axes.set_xlabel(plain(response.sweep.key))
+    axes.set_ylabel(plain(response.metric + form.unit))
     tidy(axes)
     figure.legend(loc="outside lower center", frameon=False)
     return figure
 
 
-def advice(results: Mapping[str, Any], families: Mapping[str, Sequence[Arm]]) -> str:
+def advice(results: Mapping[str, Any], arms: Sequence[Arm]) -> str:
     """What a person should do, a sentence a family.
 
     Args:
         results: of the confirmation.
-        families: family: its arms at the values that were confirmed, the baseline first.
+        arms: at the values that were confirmed.
     """
-    target = results["target"] and Target(**results["target"])
-    headline = results["headline"]
-    sign = -1 if lower_is_better(headline, target) else 1
+    headline, target = results["headline"], results["target"]
+    sign = -1 if lower_is_better(headline, target and Target(**target)) else 1
     entries = {arm["name"]: arm for arm in results["arms"]}
     sentences = []
-    for baseline, *others in families.values():
-        found = {arm.name: entries[arm.name] for arm in others}
-        real = {
-            name: sign * entry["difference"][headline]["mean"]
-            for name, entry in found.items()
-            if (entry["holm_p"] or 1) < 1 - CONFIDENCE
-        }
-        name = max(real, key=real.__getitem__, default=None)
-        if name and real[name] > 0:
+    for baseline, *others in families(arms).values():
+        found = [entries[arm.name] for arm in others]
+        told = [x for x in found if x["holm_p"] is not None and x["holm_p"] < 1 - CONFIDENCE]
+        gains = {x["name"]: sign * x["difference"][headline]["mean"] for x in told}
+        name = max(gains, key=gains.__getitem__, default="")
+        if gains.get(name, 0) > 0:
             chosen = f"Take {name}: it is better than {baseline.name}, the best value of that arm."
-        elif real and len(real) == len(found):
+        elif gains and len(gains) == len(others):
             chosen = f"Stay with {baseline.name}: the others are worse."
         else:
             chosen = (

@@ -13,9 +13,8 @@ from matplotlib.image import imread
 
 from classy_gc.commands import main
 from classy_gc.commands.compare.arms import Arm
-from classy_gc.commands.compare.sweep import Point, Sweep, at, best_value, parse_sweep
+from classy_gc.commands.compare.sweep import Point, Response, Sweep, at, parse_sweep
 from classy_gc.commands.compare.sweep_report import advice, response_picture
-from classy_gc.commands.compare.words import scale
 from tests import forked
 from tests.commands.compare.test_compare import arguments, tiny
 from tests.commands.compare.test_results import by_seed, evaluated_logs, log
@@ -161,16 +160,17 @@ def test_values_are_a_factor_apart():
 
 
 @pytest.mark.parametrize(
-    ("curve", "metric", "best"),
+    ("curve", "lower", "best", "beyond"),
     [
-        ({1: [0.5, 0.7], 2: [0.6, 0.7]}, ACCURACY, 2),
-        ({1: [0.5, 0.7], 2: [0.6, 0.7]}, "final test loss", 1),
-        ({1: [0.5, 0.7], 2: [0.99, None]}, ACCURACY, 1),  # not the mean of survivors
-        ({2: [0.5, 0.5], 1: [0.5, 0.5]}, ACCURACY, 1),
-        ({1: [None], 2: [None]}, ACCURACY, None),
+        ({1: [0.5, 0.7], 2: [0.6, 0.7]}, False, 2, 4),
+        ({1: [0.5, 0.7], 2: [0.6, 0.7]}, True, 1, 0.5),
+        ({1: [0.5, 0.5], 2: [0.6, 0.7], 4: [0.5, 0.5]}, False, 2, None),
+        ({1: [0.5, 0.7], 2: [0.99, None]}, False, 1, 0.5),  # not the mean of survivors
+        ({2: [0.5, 0.5], 1: [0.5, 0.5]}, False, 1, 0.5),
+        ({1: [None], 2: [None]}, False, None, 0.5),
     ],
 )
-def test_the_best_has_the_best_mean_of_all_its_seeds(curve, metric, best):
+def test_the_best_has_the_best_mean_of_all_its_seeds(curve, lower, best, beyond):
     points = {
         value: Point(
             {k: x for k, x in enumerate(results) if x is not None},
@@ -178,7 +178,8 @@ def test_the_best_has_the_best_mean_of_all_its_seeds(curve, metric, best):
         )
         for value, results in curve.items()
     }
-    assert best_value(points, metric) == best
+    response = Response(Sweep("lr", "lr", []), ACCURACY, lower, {"on": points})
+    assert (response.best("on"), response.beyond("on")) == (best, beyond)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_the_last_sentence_is_what_to_do(on, words):
     phases = {name: by_seed([log(x) for x in values]) for name, values in arms.items()}
     results = evaluated_logs(phases, 3)
     family = [Arm(name, "", name, "c", {}, {}) for name in arms]
-    assert advice(results, {"": family}).startswith(words)
+    assert advice(results, family).startswith(words)
 
 
 def test_the_picture_shows_failures_and_the_best():
@@ -236,9 +237,8 @@ def test_the_picture_shows_failures_and_the_best():
         "off": {0.1: Point({0: 0.5, 1: 0.6}, {}), 0.2: Point({0: 0.9}, {1: "diverged"})},
         "on$": {0.1: Point({0: 0.5, 1: 0.7}, {}), 0.2: Point({0: 0.8, 1: 0.9}, {})},
     }
-    form = scale(ACCURACY, [0.5])
     sweep = Sweep("optimizer.lr", "lr", [0.1, 0.2])
-    figure = response_picture(sweep, ACCURACY, curves, form, None)
+    figure = response_picture(Response(sweep, ACCURACY, False, curves))
     figure.draw_without_rendering()
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == [" 1 failed"]
