@@ -199,11 +199,11 @@ class ClassyGCOptimizer(ScheduledGC):
         Args:
             param_groups: as for torch, once the model is on its device.
         """
-        groups = self.checked_groups(param_groups)  # zero calls this alone
         options = dict(self._options)
         if options.get("fused", True) is None and not options["foreach"]:
-            options["fused"] = all(self._fuses(p) for g in groups for p in g["params"]) or None
-        self.optimizer = self._built(groups, options)
+            params = [p for group in param_groups for p in group["params"]]
+            options["fused"] = all(map(self._fuses, params)) or None
+        self.optimizer = self._built(param_groups, options)
         momentum_drives_betas(self.optimizer)
 
     def _fuses(self, p: torch.Tensor) -> bool:

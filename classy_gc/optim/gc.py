@@ -138,11 +138,8 @@ class GC(ScheduledGC):
 
         Args:
             param_groups: as for torch, once the model is on its device.
-
-        Raises:
-            ValueError: a group holds an option that the base optimizer does not have.
         """
-        self.base_optimizer.prepare(self.checked_groups(param_groups))
+        self.base_optimizer.prepare(param_groups)
         options = dict(self._options)
         optimizer = self.base_optimizer.optimizer
         if isinstance(optimizer, RMSpropTFOptimizer):

@@ -108,19 +108,6 @@ class ScheduledGC(ClassyOptimizer):
         self.num_epochs = config.get("num_epochs")
         self._schedules = config.get("param_schedulers", {})
 
-    def add_schedules(self, groups: list[dict[str, Any]], common: Mapping[str, Any]) -> None:
-        """Gives groups the schedules of the config for options that they lack.
-
-        Args:
-            groups: which are changed.
-            common: options of all groups.
-        """
-        for name in self._schedules.keys() - common.keys():
-            missing = [group for group in groups if name not in group]
-            schedule = self._kept_schedule(name) if missing else None
-            for group in missing:
-                group[name] = schedule
-
     def _kept_schedule(self, name: str) -> ParamScheduler:
         epochs = {} if self.num_epochs is None else {"num_epochs": self.num_epochs}
         label = f"{self.label()}: param_schedulers.{name}"
@@ -131,21 +118,32 @@ class ScheduledGC(ClassyOptimizer):
             advice = "" if epochs else "; it may need num_epochs beside param_schedulers"
             raise ValueError(f"{label}: {error or type(error).__name__}{advice}") from error
 
-    def checked_groups(self, param_groups: Any) -> list[dict[str, Any]]:
-        """Groups in one form, see :func:`as_groups`.
+    def scheduled_groups(
+        self, param_groups: Any, common: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Groups with all their options, checked, as :func:`as_groups` returns them.
 
         Args:
             param_groups: as for ``set_param_groups``.
+            common: values or ParamSchedulers for all groups. An option that neither they nor a
+                group set follows the schedule of the config, if there is one.
 
         Raises:
-            ValueError: an option that the optimizer does not have.
+            ValueError: an option that the optimizer does not have or cannot schedule.
         """
-        groups, rules = as_groups(param_groups), self.group_options()[1]
+        rules = self.group_options()[1]
+        groups = [{**group, **common} for group in as_groups(param_groups)]
         for group in groups:
             if "weight_decay" not in rules and group.get("weight_decay") == 0:
                 # Which Classy Vision's tasks give BatchNorm, whatever the optimizer.
                 del group["weight_decay"]
             check_known(group, ["params", "param_names", *rules], self.label())
+            check_schedulable(group, rules, self.label())
+        for name in self._schedules:
+            missing = [group for group in groups if name not in group]
+            schedule = self._kept_schedule(name) if missing else None
+            for group in missing:
+                group[name] = schedule
         return groups
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
@@ -160,14 +158,9 @@ class ScheduledGC(ClassyOptimizer):
         Raises:
             ValueError: an option that the optimizer does not have or cannot schedule.
         """
-        groups = self.checked_groups(param_groups)
-        (given,) = self.checked_groups({"params": [], **kwargs})
-        kwargs = {name: value for name, value in given.items() if name != "params"}
-        for options in (*groups, kwargs):
-            check_schedulable(options, self.group_options()[1], self.label())
-        self.add_schedules(groups, kwargs)
+        groups = self.scheduled_groups(param_groups, kwargs)
         names = [group.pop("param_names", None) for group in groups]
-        super().set_param_groups(list(map(as_schedulers, groups)), **as_schedulers(kwargs))
+        super().set_param_groups(list(map(as_schedulers, groups)))
         log_baseline(self.label(), self)
         for group, own in zip(self.optimizer.param_groups, names, strict=True):
             if own is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from classy_vision.optim.classy_optimizer import ClassyOptimizer
 from classy_vision.optim.zero import ZeRO
 
-from classy_gc.optim.groups import as_groups, as_schedulers
+from classy_gc.optim.groups import as_schedulers
 from classy_gc.optim.scheduled_gc import ScheduledGC, log_baseline
 
 _from_config = ZeRO.from_config.__func__
@@ -31,12 +31,10 @@ def _with_schedules(cls: type[ZeRO], config: Mapping[str, Any]) -> ZeRO:
 def _set_param_groups(self: ZeRO, param_groups: Any, **kwargs: Any) -> None:
     if not isinstance(self.base_optimizer, ScheduledGC):
         return ClassyOptimizer.set_param_groups(self, param_groups, **kwargs)
-    groups = as_groups(param_groups)
-    self.base_optimizer.add_schedules(groups, kwargs)
-    groups = list(map(as_schedulers, groups))
+    groups = self.base_optimizer.scheduled_groups(param_groups, kwargs)
     for group in groups:
         group.pop("param_names", None)
-    ClassyOptimizer.set_param_groups(self, groups, **as_schedulers(kwargs))
+    ClassyOptimizer.set_param_groups(self, list(map(as_schedulers, groups)))
     log_baseline(self.base_optimizer.label(), self)
 
 
