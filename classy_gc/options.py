@@ -6,9 +6,13 @@ A table of options is called ``OPTIONS`` everywhere, and maps names to ``(defaul
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+#: the default of an option that has none
+REQUIRED = inspect.Parameter.empty
 
 
 class OptionError(ValueError):
@@ -221,7 +225,7 @@ def check_options(
         label: whose they are, for the message.
 
     Raises:
-        ValueError: an unknown option, or a value that its rule does not accept.
+        ValueError: an unknown or a missing option, or a value that its rule does not accept.
 
     Example:
         >>> check_options({"lr": 1}, {"lr": (0.1, NON_NEGATIVE), "nesterov": (False, BOOL)}, "sgd")
@@ -235,4 +239,7 @@ def check_options(
         rule = table[name][1]
         if not rule.accepts(value):
             raise OptionError(f"{label}: {name} must be {rule.allowed}, not {value!r}", name)
+    for name, (default, _) in table.items():
+        if default is REQUIRED and name not in options:
+            raise ValueError(f"missing key {name!r} in {label}")
     return {name: options.get(name, default) for name, (default, _) in table.items()}

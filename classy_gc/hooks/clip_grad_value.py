@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from classy_vision.hooks import ClassyHook, register_hook
+from classy_vision.hooks import register_hook
 from torch.nn.utils import clip_grad_value_
 
-from classy_gc.options import POSITIVE, check_known, check_options
+from classy_gc.hooks.checked_hook import CheckedHook
+from classy_gc.options import POSITIVE, REQUIRED
 
 
 @register_hook("clip_grad_value")
-class ClipGradValueHook(ClassyHook):
+class ClipGradValueHook(CheckedHook):
     """``clip_grad_value``: clips every element of the gradients to [−``value``, ``value``].
 
     Just before each step of any optimizer: after gradients are accumulated, clipped by Classy
@@ -32,23 +33,11 @@ class ClipGradValueHook(ClassyHook):
         0.1
     """
 
-    on_phase_start = ClassyHook._noop
-    on_step = ClassyHook._noop
-    on_phase_end = ClassyHook._noop
+    OPTIONS: ClassVar = {"value": (REQUIRED, POSITIVE)}
 
     def __init__(self, value: float) -> None:
-        super().__init__()
-        check_options({"value": value}, {"value": (None, POSITIVE)}, "hook 'clip_grad_value'")
-        self.value = value
+        super().__init__(value=value)
         self._handle: Any = None
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> ClipGradValueHook:
-        """Instantiates the hook from a configuration: its arguments, by name."""
-        check_known(config, ["value"], "hook 'clip_grad_value'")
-        if "value" not in config:
-            raise ValueError("missing key 'value' in hook 'clip_grad_value'")
-        return cls(**config)
 
     def on_start(self, task: Any) -> None:
         """Begins to clip; a task that only tests has no optimizer to clip for."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from classy_vision.generic.distributed_util import is_primary
-from classy_vision.hooks import ClassyHook, TensorboardPlotHook, register_hook
+from classy_vision.hooks import TensorboardPlotHook, register_hook
 from torch import Tensor, nn
 
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.core.measures import gradient_norms, ratios, row_mean_norms, row_sums
+from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.json_log import JSONLogHook
 from classy_gc.hooks.run_log import RunLogHook
-from classy_gc.options import COUNT, check_options
-
-OPTIONS = {"interval": (50, COUNT)}
+from classy_gc.options import COUNT
 
 
 def named_parameters(task: Any) -> Iterator[tuple[str, nn.Parameter]]:
@@ -31,7 +30,7 @@ def _squared(x: float | None) -> float | None:
 
 
 @register_hook("gc_monitor")
-class GCMonitorHook(ClassyHook):
+class GCMonitorHook(CheckedHook):
     """``gc_monitor``: the share of the gradient that GC removes, and how far row means drift.
 
     It looks at every weight that has rows, whether or not GC is on and whatever
@@ -80,23 +79,15 @@ class GCMonitorHook(ClassyHook):
         10
     """
 
-    on_start = ClassyHook._noop
-    on_end = ClassyHook._noop
+    OPTIONS: ClassVar = {"interval": (50, COUNT)}
 
     def __init__(self, interval: int = 50) -> None:
-        super().__init__()
-        check_options({"interval": interval}, OPTIONS, "hook 'gc_monitor'")
-        self.interval = interval
+        super().__init__(interval=interval)
         self.state.step = 0
         self.state.row_sums = {}
         self._parameters: dict[str, nn.Parameter] = {}
         self._gradients: dict[str, Tensor] | None = None
         self._handle: Any = None
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> GCMonitorHook:
-        """Instantiates the hook from a configuration: its arguments, by name."""
-        return cls(**check_options(config, OPTIONS, "hook 'gc_monitor'"))
 
     def on_phase_start(self, task: Any) -> None:
         """Watches the optimizer's steps, and notes the row means of weights not seen before."""

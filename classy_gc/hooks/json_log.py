@@ -7,14 +7,13 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import register_hook
 
 from classy_gc.files import atomic_write, writing
 from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook, trained_epochs
-from classy_gc.options import check_options
 
 
 @register_hook("json_log")
@@ -49,16 +48,13 @@ class JSONLogHook(PhaseRecordHook):
         'digits/log.jsonl'
     """
 
+    OPTIONS: ClassVar = {"folder": (".", FOLDER)}
+
     def __init__(self, folder: str | Path = ".") -> None:
-        super().__init__()
+        super().__init__(folder=folder)
         self.path = Path(folder) / "log.jsonl"
         self.state.lines = 0
         self._early: list[str] | None = []  # lines of hooks that start before this one
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> JSONLogHook:
-        """Instantiates the hook from a configuration: its arguments, by name."""
-        return cls(**check_options(config, {"folder": (".", FOLDER)}, "hook 'json_log'"))
 
     def on_start(self, task: Any) -> None:
         """Makes the folder, and takes out of the log what will be trained again."""

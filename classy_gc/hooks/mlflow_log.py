@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from classy_vision.hooks import register_hook
 
 from classy_gc.hooks.run_log import RunLogHook
-from classy_gc.options import TEXT, check_options, or_null
-
-_OPTIONS = dict.fromkeys(["tracking_uri", "experiment", "run_name"], (None, or_null(TEXT)))
+from classy_gc.options import TEXT, or_null
 
 
 @register_hook("mlflow_log")
@@ -39,21 +37,18 @@ class MlflowLogHook(RunLogHook):
         'digits'
     """
 
+    OPTIONS: ClassVar = dict.fromkeys(
+        ["tracking_uri", "experiment", "run_name"], (None, or_null(TEXT))
+    )
+
     def __init__(
         self,
         tracking_uri: str | None = None,
         experiment: str | None = None,
         run_name: str | None = None,
     ) -> None:
-        super().__init__("mlflow")
-        self.tracking_uri = tracking_uri
-        self.experiment = experiment
-        self.run_name = run_name
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> MlflowLogHook:
-        """Instantiates the hook from a configuration: its arguments, by name."""
-        return cls(**check_options(config, _OPTIONS, "hook 'mlflow_log'"))
+        options = {"tracking_uri": tracking_uri, "experiment": experiment, "run_name": run_name}
+        super().__init__("mlflow", **options)
 
     def start(self, config: Mapping[str, Any], run_id: str | None) -> str:
         if self.tracking_uri:

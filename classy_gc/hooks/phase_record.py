@@ -7,9 +7,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from classy_vision.hooks import ClassyHook
-
 from classy_gc.files import has_scheme
+from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.options import Rule
 
 FOLDER = Rule("a local path", lambda v: isinstance(v, (str, Path)) and not has_scheme(v))
@@ -79,15 +78,11 @@ def flat_meters(meters: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-class PhaseRecordHook(ClassyHook):
+class PhaseRecordHook(CheckedHook):
     """Base of hooks that want a record of each phase; ``on_phase_end`` asks :meth:`record`."""
 
-    on_start = ClassyHook._noop
-    on_phase_start = ClassyHook._noop
-    on_end = ClassyHook._noop
-
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self._options: dict[str, float] = {}
 
     def on_step(self, task: Any) -> None:

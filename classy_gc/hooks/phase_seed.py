@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from classy_vision.generic.distributed_util import get_rank
-from classy_vision.hooks import ClassyHook, register_hook
+from classy_vision.hooks import register_hook
 
-from classy_gc.options import check_known
+from classy_gc.hooks.checked_hook import CheckedHook
+from classy_gc.options import Rule, is_integer
+
+_SEED = Rule("an integer >= 0", lambda v: is_integer(v) and v >= 0)
 
 
 @register_hook("phase_seed")
-class PhaseSeedHook(ClassyHook):
+class PhaseSeedHook(CheckedHook):
     """``phase_seed``: what is random in a phase depends on the seed, the phase and the rank.
 
     So a run resumed from a checkpoint draws the dropout masks and augmentations that the
@@ -36,21 +39,10 @@ class PhaseSeedHook(ClassyHook):
         1
     """
 
-    on_phase_start = ClassyHook._noop
-    on_step = ClassyHook._noop
-    on_end = ClassyHook._noop
+    OPTIONS: ClassVar = {"seed": (0, _SEED)}
 
     def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise ValueError(f"hook 'phase_seed': seed must be an integer >= 0, not {seed!r}")
-        self.seed = seed
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> PhaseSeedHook:
-        """Instantiates the hook from a configuration: its arguments, by name."""
-        check_known(config, ["seed"], "hook 'phase_seed'")
-        return cls(**config)
+        super().__init__(seed=seed)
 
     def on_start(self, task: Any) -> None:
         """Seeds the first phase, or the one that a resumed run starts with."""

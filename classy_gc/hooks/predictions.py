@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 from classy_vision.generic.distributed_util import gather_from_all
-from classy_vision.hooks import ClassyHook, register_hook
+from classy_vision.hooks import register_hook
 from torch.utils.data import DistributedSampler
 
+from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.json_log import JSONLogHook
-from classy_gc.options import check_options
 
 
 @register_hook("predictions")
-class PredictionsHook(ClassyHook):
+class PredictionsHook(CheckedHook):
     """``predictions``: a line of ``log.jsonl`` says which samples the last test got right.
 
     .. code-block:: json
@@ -40,17 +40,10 @@ class PredictionsHook(ClassyHook):
         'PredictionsHook'
     """
 
-    on_start = ClassyHook._noop
-
     def __init__(self) -> None:
         super().__init__()
         self._correct: list[torch.Tensor] = []
         self._by_index: dict[int, int] = {}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> PredictionsHook:
-        """Instantiates the hook from a configuration, which has its name alone."""
-        return cls(**check_options(config, {}, "hook 'predictions'"))
 
     def on_phase_start(self, task: Any) -> None:
         """Forgets the phase before."""

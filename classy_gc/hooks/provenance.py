@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from classy_vision.hooks import ClassyHook, register_hook
+from classy_vision.hooks import register_hook
 
+from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.json_log import JSONLogHook
-from classy_gc.options import check_options
 
 _CHECKOUT = Path(__file__).parents[2]
 
@@ -61,7 +61,7 @@ def _processor() -> str | None:
 
 
 @register_hook("provenance")
-class ProvenanceHook(ClassyHook):
+class ProvenanceHook(CheckedHook):
     """``provenance``: a line of ``log.jsonl`` says what the run is computed with.
 
     .. code-block:: json
@@ -81,16 +81,6 @@ class ProvenanceHook(ClassyHook):
         >>> type(build_hook({"name": "provenance"})).__name__
         'ProvenanceHook'
     """
-
-    on_phase_start = ClassyHook._noop
-    on_step = ClassyHook._noop
-    on_phase_end = ClassyHook._noop
-    on_end = ClassyHook._noop
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> ProvenanceHook:
-        """Instantiates the hook from a configuration, which has its name alone."""
-        return cls(**check_options(config, {}, "hook 'provenance'"))
 
     def on_start(self, task: Any) -> None:
         """Writes the line."""

@@ -24,13 +24,14 @@ class RunLogHook(PhaseRecordHook):
 
     Args:
         library: whose hook it is, imported here and not before.
+        **options: of the hook.
 
     Raises:
         ValueError: the library is not installed.
     """
 
-    def __init__(self, library: str) -> None:
-        super().__init__()
+    def __init__(self, library: str, **options: Any) -> None:
+        super().__init__(**options)
         try:
             self.library: ModuleType = importlib.import_module(library)
         except ImportError as error:

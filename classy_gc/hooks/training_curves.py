@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import register_hook
 
 from classy_gc.files import atomic_write
 from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook
-from classy_gc.options import Rule, check_options
+from classy_gc.options import TEXT
 from classy_gc.plots import new_figure, plain, tidy
 
 _COLORS = {"train": "#1f77b4", "test": "#d95f02"}
 _DASHES = ("-", "--", ":", "-.")
-OPTIONS = {
-    "folder": (".", FOLDER),
-    "title": ("", Rule("a string", lambda v: isinstance(v, str))),
-}
 
 
 @register_hook("training_curves")
@@ -44,16 +40,12 @@ class TrainingCurvesHook(PhaseRecordHook):
         []
     """
 
-    def __init__(self, folder: str | Path = ".", title: str = "") -> None:
-        super().__init__()
-        self.path = Path(folder) / "curves.png"
-        self.title = title
-        self.state.history = []
+    OPTIONS: ClassVar = {"folder": (".", FOLDER), "title": ("", TEXT)}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> TrainingCurvesHook:
-        """Instantiates the hook from a configuration: its arguments, by name."""
-        return cls(**check_options(config, OPTIONS, "hook 'training_curves'"))
+    def __init__(self, folder: str | Path = ".", title: str = "") -> None:
+        super().__init__(folder=folder, title=title)
+        self.path = Path(folder) / "curves.png"
+        self.state.history = []
 
     def on_phase_end(self, task: Any) -> None:
         """Appends the phase to the history."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from classy_vision.hooks import register_hook
 
 from classy_gc.hooks.run_log import RunLogHook
-from classy_gc.options import MAPPING, check_known, check_options
+from classy_gc.options import MAPPING, check_known
 
 
 @register_hook("wandb_log")
@@ -36,17 +36,13 @@ class WandbLogHook(RunLogHook):
         {'mode': 'offline'}
     """
 
+    OPTIONS: ClassVar = {"init": ({}, MAPPING)}
+
     def __init__(self, init: Mapping[str, Any] | None = None) -> None:
-        super().__init__("wandb")
-        self.init = dict(init or {})
+        super().__init__("wandb", init={} if init is None else init)
         known = inspect.signature(self.library.init).parameters
         check_known(self.init, known, "init of hook 'wandb_log'")
         self._run: Any = None
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> WandbLogHook:
-        """Instantiates the hook from a configuration: its arguments, by name."""
-        return cls(**check_options(config, {"init": ({}, MAPPING)}, "hook 'wandb_log'"))
 
     def start(self, config: Mapping[str, Any], run_id: str | None) -> str:
         given = {"config": dict(config), "id": run_id, "resume": "allow", **self.init}

@@ -13,9 +13,14 @@ from classy_gc.optim.fused import fused_supported
 from classy_gc.optim.groups import momentum_drives_betas, with_momentum
 from classy_gc.optim.scheduled_gc import ScheduledGC, check_no_param_groups, label_of
 from classy_gc.optim.stock import CLASSY_KEYS
-from classy_gc.options import Rule, check_known, check_options, rule_of, without_comments
-
-REQUIRED = inspect.Parameter.empty
+from classy_gc.options import (
+    REQUIRED,
+    Rule,
+    check_known,
+    check_options,
+    rule_of,
+    without_comments,
+)
 
 # Of no use where Classy Vision trains: CUDA graphs, and autograd through the step.
 LEFT_OUT = ("params", "capturable", "differentiable")
@@ -36,7 +41,7 @@ def constructor_options(constructor: type) -> dict[str, tuple[Any, Rule]]:
     """What a constructor takes that a config can say: option: (default, rule).
 
     Args:
-        constructor: a class; options without a default have :data:`REQUIRED`.
+        constructor: a class; options without a default have :data:`classy_gc.options.REQUIRED`.
 
     Example:
         >>> default, rule = constructor_options(torch.optim.Adagrad)["lr_decay"]
@@ -174,8 +179,6 @@ class ClassyGCOptimizer(ScheduledGC):
         check_known(options, [*CLASSY_KEYS, *self.OPTIONS], label)
         options = check_options(options, self.OPTIONS, label)
         for name, value in options.items():
-            if value is REQUIRED:
-                raise ValueError(f"missing key {name!r} in {label}")
             if isinstance(value, (list, tuple)):
                 options[name] = tuple(map(float, value)) if name == "betas" else tuple(value)
         try:  # what torch says of options that do not go together, before anything is built

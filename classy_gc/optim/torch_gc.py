@@ -12,9 +12,9 @@ from classy_vision.optim import register_optimizer
 from classy_gc import core
 from classy_gc.core import CentralizedOptimizer, centralize_optimizer
 from classy_gc.custom_imports import import_from_current_folder
-from classy_gc.optim.classy_gc_optimizer import REQUIRED, ClassyGCOptimizer, options_table
+from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer, options_table
 from classy_gc.optim.resume import first_steps
-from classy_gc.options import NUMBER, SWITCH, Rule, check_known
+from classy_gc.options import NUMBER, REQUIRED, SWITCH, Rule, check_known
 
 _UNFIT = {
     "LBFGS": "takes several gradients in a step, from a closure",

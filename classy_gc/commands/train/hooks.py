@@ -34,11 +34,12 @@ from classy_gc.hooks import (
     RollingCheckpointHook,
     TrainingCurvesHook,
 )
+from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.progress_bar import FillingProgressBarHook
 from classy_gc.options import check_known
 
 
-class Output(ClassyHook):
+class Output(CheckedHook):
     """Makes the folders of a run, after the hooks that may refuse it: then it leaves no trace.
 
     Args:
@@ -50,11 +51,6 @@ class Output(ClassyHook):
         ValueError: a folder that cannot be written, or that another run writes into; a scheme
             that is not allowed.
     """
-
-    on_phase_start = ClassyHook._noop
-    on_step = ClassyHook._noop
-    on_phase_end = ClassyHook._noop
-    on_end = ClassyHook._noop
 
     def __init__(self, args: argparse.Namespace, ranks: Ranks) -> None:
         super().__init__()
