@@ -3,8 +3,8 @@
 from itertools import combinations, product
 
 
-def pairwise(*axes):
-    """Few rows of one value an axis such that every pair of values of two axes is in one.
+def pairwise(*axes, allowed=lambda *values: True):
+    """Few rows of one value per axis in which every pair of values of two axes occurs.
 
     Most faults need no more than two conditions to show (Kuhn et al., *Software Fault
     Interactions and Implications for Software Testing*, 2004). What only shows where three meet
@@ -12,11 +12,14 @@ def pairwise(*axes):
 
     Args:
         *axes: lists of values.
+        allowed: says of one value per axis whether they may form a row (default: always); pairs
+            that no such row has are left out.
 
     Returns:
         The rows, always the same ones, in the order of the product.
     """
-    rows = list(product(*(range(len(axis)) for axis in axes)))
+    indices = product(*(range(len(axis)) for axis in axes))
+    rows = [row for row in indices if allowed(*_values(axes, row))]
     pairs = [frozenset(combinations(enumerate(row), 2)) for row in rows]
     missing, chosen = set().union(*pairs), []
     candidates = dict.fromkeys(range(len(rows)))
@@ -29,4 +32,8 @@ def pairwise(*axes):
         chosen.append(found)
         del candidates[found]
         missing -= pairs[found]
-    return [tuple(axis[k] for axis, k in zip(axes, rows[i], strict=True)) for i in sorted(chosen)]
+    return [_values(axes, rows[i]) for i in sorted(chosen)]
+
+
+def _values(axes, row):
+    return tuple(axis[k] for axis, k in zip(axes, row, strict=True))

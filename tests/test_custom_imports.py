@@ -89,8 +89,8 @@ BAD = {
     "a name alone": ("my_package", "must be a list of module names, not 'my_package'"),
     "no strings": (["json", 1], r"must be a list of module names, not \['json', 1\]"),
     "an empty name": ([""], r"must be a list of module names, not \[''\]"),
-    "nowhere": (["json", "no.where"], "'no.where' cannot be imported: .*No module named 'no'"),
-    "raises": (["raises"], "'raises' cannot be imported: ZeroDivisionError: division by zero"),
+    "nowhere": (["json", "no.where"], "'no.where' cannot be imported: .*'no'"),
+    "raises": (["raises"], "'raises' cannot be imported: ZeroDivisionError: "),
     "exits": (["exits"], "'exits' cannot be imported: SystemExit: 3"),
 }
 

@@ -15,3 +15,12 @@ def test_every_pair_is_there_in_few_rows(sizes):
     *_, second, largest = sorted([1, *sizes])
     assert len(rows) <= 1.25 * second * largest + len(sizes)
     assert rows == pairwise(*axes)
+
+
+def test_a_pair_still_meets_where_some_rows_are_not_allowed():
+    axes = [range(4), range(3), range(5)]
+    possible = {row for row in product(*axes) if row[0] + row[1] < 4}
+    rows = pairwise(*axes, allowed=lambda i, j, k: i + j < 4)
+    assert possible.issuperset(rows)
+    for i, j in combinations(range(3), 2):
+        assert {(row[i], row[j]) for row in rows} == {(row[i], row[j]) for row in possible}

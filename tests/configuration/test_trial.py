@@ -3,7 +3,9 @@
 import copy
 import io
 import json
+import pickle
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -70,11 +72,16 @@ def test_nothing_is_left_of_it():
     assert snapshot(task) == before
 
 
+class Broken(torch.nn.Module):
+    def forward(self, *args):
+        raise RuntimeError("this loss is broken")
+
+
 def test_nothing_is_left_of_one_that_fails():
     task = prepared()
-    task.base_loss = torch.nn.NLLLoss(weight=torch.ones(3))
+    task.base_loss = Broken()
     before = snapshot(task)
-    with pytest.raises(RuntimeError, match="multi-target not supported"):
+    with pytest.raises(RuntimeError, match="this loss is broken"):
         try_batches(task)
     assert snapshot(task) == before
 
@@ -170,5 +177,7 @@ def test_a_dataset_for_workers_can_still_be_sent_to_them():
     try_batches(task)
     assert all(dataset.dataset.file is None for dataset in task.datasets.values())
     task.datasets["test"].dataset[0]
-    with pytest.raises(TypeError, match="cannot pickle"):
+    with pytest.raises(TypeError) as pickles:
+        pickle.dumps(task.datasets["test"].dataset)
+    with pytest.raises(TypeError, match=re.escape(str(pickles.value))):
         try_batches(task)

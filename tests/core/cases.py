@@ -160,21 +160,26 @@ def one_row_each(*args, **combinations):
 
 
 def pairs(table, implementations, *axes):
-    """Rows ``cls, options, *values`` in which every two of these meet: a row of the table, an
-    implementation with GC on or off, and a value of each axis.
+    """Parameters ``cls, options, *values`` in which every two of these meet: a case of the table,
+    an implementation with GC on or off, and a value of each axis.
 
-    What an optimizer has no option for is left out.
+    Options that an optimizer does not have are left out.
     """
-    paths = [{**one, "use_gc": use_gc} for one in implementations for use_gc in (False, True)]
-    chosen = pairwise([param.values for param in table], paths, *axes)
-    combined = [
-        ((cls, options | path), values)
-        for (cls, options), path, *values in chosen
-        if accepts(cls, *path)
+    implementations = [
+        one | {"use_gc": use_gc} for one in implementations for use_gc in (False, True)
     ]
+    cases = [param.values for param in table]
+    chosen = pairwise(
+        cases, implementations, *axes, allowed=lambda case, one, *_: accepts(case[0], *one)
+    )
     return [
-        pytest.param(*row, *values, id="-".join([row_id(row), *map(str, values)]))
-        for row, values in combined
+        pytest.param(
+            cls,
+            options | one,
+            *values,
+            id="-".join([row_id((cls, options | one)), *map(str, values)]),
+        )
+        for (cls, options), one, *values in chosen
     ]
 
 

@@ -104,7 +104,7 @@ def test_names_are_kept_as_in_torch(row):
 
 @every_row
 def test_no_parameters_are_refused(row):
-    with pytest.raises(ValueError, match="empty parameter list"):
+    with pytest.raises(ValueError, match="empty"):
         build_optimizer(config(row)).set_param_groups([])
 
 
@@ -211,9 +211,9 @@ def test_positional_arguments_are_those_of_the_stock_optimizer(name):
             if key in wanted:
                 value = tuple(wanted[key]) if key == "betas" else wanted[key]
                 assert got[key] == value, key
-    with pytest.raises(TypeError, match="multiple values"):
+    with pytest.raises(TypeError, match=order[-1]):
         ours(*map(given.get, order), **{order[-1]: given[order[-1]]})
-    with pytest.raises(TypeError, match="too many positional"):
+    with pytest.raises(TypeError, match="positional"):
         ours(*[0.1] * 30)
 
 
