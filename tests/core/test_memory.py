@@ -104,14 +104,17 @@ def test_memory_that_was_freed_is_not_read(cls):
 
 
 @pytest.mark.parametrize("gc_loc", [True, False])
-@pytest.mark.parametrize("cls", WITH_KERNELS)
-def test_an_infinite_weight_without_decay_stays(cls, gc_loc):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("cls", "weight_decay"), [*((param.values[0], 0) for param in WITH_KERNELS), (core.AdamW, 0.1)]
+)
+def test_an_infinite_weight_stays_unless_its_gradient_decays(cls, weight_decay, dtype, gc_loc):
     # Masks are kept as parameters of −inf.
     options = {"gc_loc": gc_loc} if accepts(cls, "gc_loc") else {}
-    p = Parameter(torch.zeros(3, 4))
+    p = Parameter(torch.zeros(3, 4, dtype=dtype))
     p.data[0, 1] = -torch.inf
-    optimizer = cls([p], lr=0.1, weight_decay=0, use_gc=True, **options)
-    advance(optimizer, [[torch.rand(3, 4)]] * 3)
+    optimizer = cls([p], lr=0.1, weight_decay=weight_decay, use_gc=True, **options)
+    advance(optimizer, [[torch.rand(3, 4, dtype=dtype)]] * 3)
     assert optimizer.step_paths() == ["one pass"]
     assert p[0, 1] == -torch.inf
     assert p.isfinite().sum() == 11

@@ -52,7 +52,8 @@ enum {
     CENTERED = 32,   /* RMSprop */
     BEFORE = 64,     /* GC acts on the gradient */
     AFTER = 128,     /* GC acts on the update */
-    DECOUPLED = 256, /* Adam: weight decay is part of the update, if it is not 0 */
+    DECOUPLED = 256, /* Adam: weight decay is part of the update */
+    L2 = 512,        /* weight decay is part of the gradient */
 };
 
 /* The columns of a group's table, which has an entry for each parameter; as in table.py. */
@@ -231,6 +232,7 @@ static void set_scalars(const Options *o, Tensor *tensors) {
         if (o->family == ADAM && *t != last_t) k = adam_scalars(o, last_t = *t);
         Scalars *own = &tensors[j].scalars;
         *own = k;
+        if (o->l2 != 0) own->flags |= L2;
         if (!o->table[LENGTH * o->count + j]) own->flags &= ~(BEFORE | AFTER);
         /* Without dampening a momentum may start at any step, and the column be an older one. */
         if (o->dampening != 0 && o->table[NEW * o->count + j]) own->momentum = 0, own->gain = 1;

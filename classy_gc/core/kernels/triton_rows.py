@@ -72,11 +72,6 @@ def store(c, address, at, value):
     tl.store(x + at[1], value.to(c.dtype), mask=at[2] & (address != 0))
 
 
-@triton.jit
-def decay(rate, w):
-    return tl.where(rate == 0, 0.0, rate * w)  # not 0·inf = NaN
-
-
 # A row, or a chunk of a tensor that GC leaves alone.
 @triton.jit(do_not_specialize=["count"])
 def row(c, o, column, sign, scalars, first_tasks, table, count):
@@ -105,10 +100,11 @@ def row(c, o, column, sign, scalars, first_tasks, table, count):
             i = first + tl.arange(0, _BLOCK)
             at = (start, i, i < end)
             w = load(c, p, at)
-            d = sign * load(c, g, at) + decay(o.l2, w) - (mu if c.before else 0.0)
+            l2 = tl.where(o.l2 == 0, 0.0, o.l2 * w)  # not 0·inf = NaN
+            d = sign * load(c, g, at) + l2 - (mu if c.before else 0.0)
             m0, m1, m2 = load(c, s0, at), load(c, s1, at), load(c, s2, at)
             u, m0, m1, m2 = c.family(c, o, a, b, d, m0, m1, m2)
-            u += decay(o.decoupled, w)
+            u += tl.where(w - w == 0, o.decoupled * w, 0.0)  # inf stays: inf − inf is NaN
             if stores:
                 store(c, s0, at, m0)
                 store(c, s1, at, m1)

@@ -14,12 +14,14 @@
  * loop, and the loops vectorize.
  */
 
-/* rate·x, and 0 at rate 0 whatever x is: weights of −inf are masks, and 0·inf would be NaN. */
-INLINE A NAME(decay)(A rate, A x) { return rate != 0 ? rate * x : 0; }
+/* Decoupled decay, which leaves infinite weights as they are: inf − inf would be NaN. */
+INLINE A NAME(decay)(A rate, A x) { return x - x == 0 ? rate * x : 0; }
 
-/* The gradient that the moments see, but for C. */
-INLINE A NAME(gradient)(const Options *o, const T *p, const T *g, int64_t i) {
-    return (A)o->sign * LOAD(g[i]) + NAME(decay)((A)o->l2, LOAD(p[i]));
+/* The gradient that the moments see, but for C. The weight has a part in it only where there is L2
+ * decay: weights of −inf are masks, and 0·inf would be NaN. */
+INLINE A NAME(gradient)(const int c, const Options *o, const T *p, const T *g, int64_t i) {
+    const A d = (A)o->sign * LOAD(g[i]);
+    return c & L2 ? d + (A)o->l2 * LOAD(p[i]) : d;
 }
 
 /* m ← momentum·m + (1 − dampening)·d; u = m, or Nesterov's d + momentum·m. */
@@ -86,25 +88,25 @@ INLINE A NAME(rmsprop)(const int c, const Options *o, const Scalars *k, A d, T *
     }
 
 /* The sum of the gradient. In half precision the gradient stays in u: to convert it is slow. */
-INLINE Sum NAME(sum_gradient)(const Options *o, const T *restrict p, const T *restrict g,
-                              A *restrict u, int64_t n) {
+INLINE Sum NAME(sum_gradient)(const int c, const Options *o, const T *restrict p,
+                              const T *restrict g, A *restrict u, int64_t n) {
     Sum sum;
-    const double origin = sizeof(A) == sizeof(double) ? NAME(gradient)(o, p, g, 0) : 0;
     if (sizeof(T) < sizeof(A)) {
-        SUM_KEPT(NAME(gradient)(o, p, g, i));
-    } else if (o->l2 != 0) {
-        SUM_OF(NAME(gradient)(o, p, g, i), origin);
+        SUM_KEPT(NAME(gradient)(c, o, p, g, i));
     } else {
-        SUM_OF((A)o->sign * LOAD(g[i]), origin);
+        const double origin = sizeof(A) == sizeof(double) ? NAME(gradient)(c, o, p, g, 0) : 0;
+        SUM_OF(NAME(gradient)(c, o, p, g, i), origin);
     }
     return sum;
 }
 
 /* The direction of element i, decoupled decay included; x is the weight. */
-#define DIRECTION(x)                                                                          \
-    ((c & DECOUPLED ? NAME(decay)(wd, x) : 0) +                                               \
-     family(c, o, k,                                                                          \
-            (c & BEFORE && sizeof(T) < sizeof(A) ? u[i] : NAME(gradient)(o, p, g, i)) - mu_g, \
+#define DIRECTION(x)                                                              \
+    ((c & DECOUPLED ? NAME(decay)(wd, x) : 0) +                                   \
+     family(c, o, k,                                                              \
+            (c & BEFORE && sizeof(T) < sizeof(A) ? u[i]                           \
+                                                 : NAME(gradient)(c, o, p, g, i)) \
+                - mu_g,                                                           \
             s, i))
 
 typedef A NAME(Family)(int, const Options *, const Scalars *, A, T *const *, int64_t);
@@ -115,7 +117,7 @@ INLINE void NAME(row)(NAME(Family) *const family, const int c, const Options *o,
     const A lr = (A)o->lr, wd = (A)o->decoupled;
     A mu_g = 0;
     Sum sum = {0, 0};
-    if (c & BEFORE && work->passes & SUM) sum = NAME(sum_gradient)(o, p, g, u, n);
+    if (c & BEFORE && work->passes & SUM) sum = NAME(sum_gradient)(c, o, p, g, u, n);
     if (c & AFTER && work->passes & SUM) {
         SUM_KEPT(DIRECTION(LOAD(p[i])));
     }
@@ -174,7 +176,8 @@ CLONES static void NAME(row_means)(void *rows, int64_t count, int64_t n, double 
 #undef SUM_OF
 
 /* What is to be done of x, in the case that its flags say. */
-#define CASE(family, c)                                                                          \
+#define CASE(family, c) CASE_OF(family, c) CASE_OF(family, (c) | L2)
+#define CASE_OF(family, c)                                                                       \
     case c:                                                                                      \
         for (int64_t at = work->at; at < work->end; at += work->length) {                        \
             int64_t n = work->end - at < work->length ? work->end - at : work->length;           \
@@ -196,6 +199,7 @@ ROWS_OF(rmsprop, RMSPROP_CASES)
 
 #undef ROWS_OF
 #undef CASE
+#undef CASE_OF
 #undef T
 #undef A
 #undef LOAD
