@@ -55,7 +55,9 @@ def _names(state: Mapping[Any, Any]) -> set[str]:
 
 
 def first_steps(
-    optimizer: ClassyOptimizer, options: Mapping[str, Any] | None = None
+    optimizer: ClassyOptimizer,
+    options: Mapping[str, Any] | None = None,
+    which: slice = slice(None),
 ) -> torch.optim.Optimizer:
     """A torch optimizer like that of ``optimizer``, after its first steps on small weights.
 
@@ -64,6 +66,7 @@ def first_steps(
     Args:
         optimizer: stays as it is, and so do torch's random numbers.
         options: of the only group, where they differ (default: None).
+        which: of the small weights, which are always the same (default: all).
     """
     while hasattr(optimizer, "base_optimizer"):  # gc and zero keep no state of their own
         optimizer = optimizer.base_optimizer
@@ -71,12 +74,13 @@ def first_steps(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         shapes = ((7,), (5, 7), (3, 1), (4, 2, 3), (4, 3, 2, 2))
-        weights = [nn.Parameter(torch.rand(shape)) for shape in shapes]
+        values, *grads = ([torch.rand(shape) for shape in shapes][which] for _ in range(4))
+        weights = [nn.Parameter(value) for value in values]
         probe.prepare([{"params": weights}])
         probe.optimizer.param_groups[0].update(options or {})
-        for _ in range(3):
-            for weight in weights:
-                weight.grad = torch.rand_like(weight)
+        for step_grads in grads:
+            for weight, grad in zip(weights, step_grads, strict=True):
+                weight.grad = grad
             probe.optimizer.step()
     return probe.optimizer
 

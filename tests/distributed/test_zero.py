@@ -1,5 +1,6 @@
 """``zero`` around GC optimizers: two processes that share the state train as one process does."""
 
+import importlib.util
 import sys
 
 import pytest
@@ -29,6 +30,8 @@ CASES = {
     "sgd_gc scheduled": {"weight_decay": 0.3, "momentum": 0.9},
     "adam_gc momentum": {"weight_decay": 0.3, "use_gc": True},
 }
+if importlib.util.find_spec("pytorch_optimizer"):
+    CASES["torch_gc"] = {"optimizer": "pytorch_optimizer.Lion", "use_gc": True}
 SCHEDULES = {
     "lr": {"name": "linear", "start_value": 0.05, "end_value": 0.01},
     "use_gc": {"name": "step", "values": [0, 1], "num_epochs": 2},

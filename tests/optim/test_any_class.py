@@ -9,6 +9,7 @@ import re
 
 import pytest
 import torch
+import torch.distributed as dist
 from classy_vision.optim import build_optimizer
 
 from .cases import advance, assert_close, assert_same, build, copies, problem, row_means
@@ -43,6 +44,20 @@ REFUSED = {
         **dict.fromkeys(["Ranger", "SGD", "StableAdamW"], "missing key 'lr'"),
     },
 }
+TOGETHER = "steps a weight by what all weights are"
+BESIDE = "beside the state of its weights"
+#: what each process cannot step and save for its share of the weights
+REFUSED_BY_ZERO = {
+    "pytorch_optimizer": {
+        **dict.fromkeys(
+            ["ASGD", "AdaGC", "Adai", "AvaGrad", "Gravity", "Kron", "Prodigy"], TOGETHER
+        ),
+        **dict.fromkeys(["DAdaptAdaGrad", "DAdaptAdam", "DAdaptAdan", "DAdaptLion"], TOGETHER),
+        **dict.fromkeys(["DAdaptSGD", "LoRARite"], TOGETHER),
+        **dict.fromkeys(["EmoFact", "EmoLynx", "EmoNavi", "MADGRAD", "SPAM", "StableSPAM"], BESIDE),
+    },
+    "timm.optim": {"Lamb": TOGETHER},
+}
 #: classes that hardly move in so few steps: they wait, or begin with a tiny step
 SLOW = ("AdaShift", "DAdaptSGD", "SaRA")
 
@@ -61,12 +76,14 @@ def config(package, name, **options):
 
 
 def trains_and_resumes(given):
-    """Six steps, and the same six with a checkpoint in the middle."""
+    """Six steps, and the same six with a checkpoint in the middle; how far the weights moved."""
     params, grads = problem(6)
     before = copies(params)
-    optimizer = build(given, params)
     torch.manual_seed(0)
+    optimizer = build(given, params)
     advance(optimizer, grads[:3], total=6)
+    if given["name"] == "zero":
+        optimizer.consolidate_state_dict()
     state, middle = copy.deepcopy(optimizer.get_classy_state()), copies(params)
     torch.manual_seed(1)
     advance(optimizer, grads[3:], start=3, total=6)
@@ -79,27 +96,49 @@ def trains_and_resumes(given):
     return max((p - b).abs().max() for p, b in zip(params, before, strict=True))
 
 
+def faults_of(package, given_of, refused):
+    """What is wrong with the classes of a package: not as ``refused`` says, or not trained."""
+    for name in classes(package):
+        try:
+            moved = trains_and_resumes(given_of(name))
+            if name in refused or not (moved > 1e-6 or name in SLOW):
+                yield f"{name} moved by {moved}, or is not refused any more"
+        except (ValueError, RuntimeError) as error:
+            fragment = refused.get(name)
+            if fragment is None or not re.search(fragment, str(error)) or "\n" in str(error):
+                yield f"{name}: {error}"
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("package", REFUSED)
 def test_every_class_of_a_package_trains_or_is_refused_with_the_reason(package):
-    faults = []
-    for name in classes(package):
-        given = config(package, name)
-        try:
-            moved = trains_and_resumes(given)
-            if name in REFUSED[package] or not (moved > 1e-6 or name in SLOW):
-                faults.append(f"{name} moved by {moved}, or is not refused any more")
-        except (ValueError, RuntimeError) as error:
-            fragment = REFUSED[package].get(name)
-            if fragment is None or not re.search(fragment, str(error)) or "\n" in str(error):
-                faults.append(f"{name}: {error}")
-    assert not faults
+    assert not list(faults_of(package, lambda name: config(package, name), REFUSED[package]))
 
 
+def under_zero(base):
+    return {"name": "zero", "base_optimizer": base}
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    pytest.importorskip("fairscale")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("package", REFUSED_BY_ZERO)
+def test_so_does_every_class_under_zero(package, process_group):
+    refused = REFUSED[package] | REFUSED_BY_ZERO[package]
+    assert not list(faults_of(package, lambda name: under_zero(config(package, name)), refused))
+
+
+@pytest.mark.parametrize("wrap", [dict, under_zero])
 @pytest.mark.parametrize("name", ["Adam", "Lion", "SGD", "Adan"])
-def test_required_options_are_keys(name):
+def test_required_options_are_keys(name, wrap, process_group):
     pytest.importorskip("optimi")
-    assert trains_and_resumes(config("optimi", name, lr=0.01)) > 1e-6
+    assert trains_and_resumes(wrap(config("optimi", name, lr=0.01))) > 1e-6
 
 
 @pytest.mark.parametrize("name", ["Lion", "AdamP"])
