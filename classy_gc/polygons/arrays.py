@@ -13,17 +13,16 @@ _ROUNDING = 1e-3  # by which a probability may miss [0, 1]
 
 
 class InputError(ValueError):
-    """What a file or an option is at fault for, in one line."""
+    """A fault of a file or an option, told in one line."""
 
 
 class Buildings(NamedTuple):
-    """Polygons and what the map says of them.
+    """Polygons, and how probable the map makes each.
 
     Attributes:
-        polygons: of shapely, in (x, y) = (column + ½, row + ½) pixels; shape ``[n]``.
-        probability: the mean of the map over each, shape ``[n]``.
-        before: polygons of the outlines as they were, simplified and nothing else; shape
-            ``[m]``, or None.
+        polygons: shapely polygons in (x, y) = (column + ½, row + ½) pixels, shape ``[n]``.
+        probability: the mean of the map over each polygon, shape ``[n]``.
+        before: polygons of the unrefined outlines, only simplified, shape ``[m]``; or None.
     """
 
     polygons: np.ndarray
@@ -32,9 +31,9 @@ class Buildings(NamedTuple):
 
 
 def as_array(values: Any) -> np.ndarray:
-    """An array of NumPy from an array, a tensor of any device and precision, or lists.
+    """A NumPy array made from an array, a tensor of any device and precision, or lists.
 
-    What a masked array masks becomes 0.
+    Masked elements become 0.
 
     Example:
         >>> as_array(torch.ones(2, dtype=torch.bfloat16, requires_grad=True)).tolist()
@@ -53,10 +52,10 @@ def as_map(values: Any, name: str = "interior", shape: tuple[int, ...] | None = 
     """A map of probabilities as an array of float32.
 
     Args:
-        values: as of :func:`as_array`, shape ``[H, W]``, in [0, 1]. What misses that by less than
-            0.001 is clipped: rounding explains it.
-        name: of the map, for messages.
-        shape: that it must have (default: None, any)
+        values: anything that :func:`as_array` takes, shape ``[H, W]``, in [0, 1]. Values outside by
+            less than 0.001 are clipped, since rounding explains them.
+        name: what messages call the map (default: ``"interior"``)
+        shape: the shape it must have (default: None, any)
 
     Raises:
         InputError: another shape, other numbers, NaN, or values outside the range.
@@ -73,7 +72,7 @@ def as_map(values: Any, name: str = "interior", shape: tuple[int, ...] | None = 
 
 
 def check_form(values: np.ndarray, name: str) -> None:
-    """Refuses what is no map by its shape or its kind of numbers; see :func:`as_map`."""
+    """Refuses an array whose shape or kind of numbers cannot be a map's; see :func:`as_map`."""
     if values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
         raise InputError(
             f"{name} must have the shape [height, width] and real numbers, not "
@@ -86,7 +85,7 @@ def in_range(values: np.ndarray, name: str) -> np.ndarray:
     values = np.float32(values)
     low, high = values.min(initial=0), values.max(initial=0)
     if np.isnan(low):
-        raise InputError(f"{name} must lie in [0, 1], some values are NaN")
+        raise InputError(f"{name} must lie in [0, 1], but some values are NaN")
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise InputError(
             f"{name} must lie in [0, 1], not from {values.min():g} to {values.max():g}"
@@ -95,12 +94,12 @@ def in_range(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def as_frame(frame: Any, shape: tuple[int, ...], name: str = "the frame field") -> FrameField:
-    """A frame field as two arrays of complex64.
+    """Checks a frame field and returns it as two complex64 arrays.
 
     Args:
-        frame: c0 and c2, each as of :func:`as_array`.
-        shape: that both must have.
-        name: of the frame field, for messages.
+        frame: c0 and c2, each anything that :func:`as_array` takes.
+        shape: the shape both must have.
+        name: what messages call the frame field (default: ``"the frame field"``)
 
     Raises:
         InputError: not two maps, another shape, or values that are not finite.
@@ -111,7 +110,7 @@ def as_frame(frame: Any, shape: tuple[int, ...], name: str = "the frame field") 
     """
     if len(frame) != 2:
         raise InputError(
-            f"{name} must be c0 and c2, not {len(frame)} arrays; from_channels makes it of four"
+            f"{name} must be c0 and c2, not {len(frame)} arrays; from_channels builds it from four"
         )
     checked = FrameField(*(as_array(c).astype(np.complex64) for c in frame))
     for c in checked:
@@ -123,5 +122,5 @@ def as_frame(frame: Any, shape: tuple[int, ...], name: str = "the frame field") 
 
 
 def size_text(shape: tuple[int, ...]) -> str:
-    """A shape as in ``120×160``."""
+    """A shape as text, such as ``120×160``."""
     return "×".join(map(str, shape))

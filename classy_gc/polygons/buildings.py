@@ -15,7 +15,7 @@ from classy_gc.polygons.optimizers import TensorPolyOptimizer, TensorSkeletonOpt
 from classy_gc.polygons.outlines import contours, skeleton
 from classy_gc.polygons.simplify import douglas_peucker, simplify
 
-#: method: what refines outlines
+#: The class that refines the outlines of each method.
 METHODS = {"contours": TensorPolyOptimizer, "skeleton": TensorSkeletonOptimizer}
 
 
@@ -44,25 +44,26 @@ def polygonize(
     """Polygons of the buildings in a map.
 
     Args:
-        interior: probability of a building, an array, a tensor or lists of shape ``[H, W]``; what
-            is masked is none. Or what ``open_map`` returns.
+        interior: probability of a building: an array, a tensor or lists of shape ``[H, W]``, where
+            masked elements count as 0; or a map from ``open_map``.
         edges: probability of a wall, as ``interior``; it separates buildings that touch
             (default: None)
-        frame: of arrays of shape ``[H, W]`` (default: None, the one that the map suggests)
-        method: ``"contours"``, or ``"skeleton"``, which reads ``edges`` and has common walls
-            (default: None, ``"skeleton"`` where there are edges)
+        frame: a frame field of arrays of shape ``[H, W]`` (default: None, the one that the map
+            suggests)
+        method: ``"contours"``, or ``"skeleton"``, which reads ``edges`` and lets neighbours share
+            walls (default: None, ``"skeleton"`` if there are edges)
         threshold: the probability on outlines (default: 0.5)
         tolerance: of the simplification, in pixels (default: 1)
         min_area: smaller buildings and courtyards are left out, in px² (default: 10)
-        before: also polygons without refinement (default: False)
+        before: also return the polygons without refinement (default: False)
         progress: show a bar on a terminal (default: True)
         **options: of ``TensorPolyOptimizer`` or ``TensorSkeletonOptimizer``: ``layout``,
             ``use_gc``, ``weights``, ``lr``, ``steps``, ``device``.
 
     Returns:
-        ``Buildings``. Of what ``open_map`` returned, in its CRS, as a GeoDataFrame with ``id``,
-        ``mean_prob``, ``area`` and ``perimeter``, or, where geopandas is not installed, as
-        ``Buildings`` without ``before``.
+        ``Buildings``. For a map from ``open_map``, the polygons in its CRS: a GeoDataFrame with
+        ``id``, ``mean_prob``, ``area`` and ``perimeter``, or, without geopandas, ``Buildings``
+        without ``before``.
 
     Raises:
         ValueError: an unknown method or layout, edges for contours, shapes that differ, or values
@@ -77,7 +78,7 @@ def polygonize(
         ([10, 8, 30, 32], 4)
     """
     if isinstance(interior, Map):
-        from classy_gc.polygons.tiles import polygonize_map  # which works through this
+        from classy_gc.polygons.tiles import polygonize_map  # which imports this module
 
         options |= {"method": method, "threshold": threshold, "progress": progress}
         found = polygonize_map(

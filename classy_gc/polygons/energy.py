@@ -1,4 +1,4 @@
-"""The energy of a graph of vertices: one function a term, and weights that change.
+"""The energy of a graph of vertices: one function per term, and weights that change.
 
 Positions are (row, column) in pixels, a tensor of shape ``[n, 2]``; each term is a scalar.
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from classy_gc.polygons.frame_field import FrameField, directions, polynomial
 
-_SHORTEST = 0.1  # px; below it an edge has no direction to speak of
+_SHORTEST = 0.1  # px; a shorter edge has no reliable direction
 
 
 def sample(values: Tensor, positions: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def sample_nearest(frame: FrameField, positions: Tensor) -> FrameField:
         positions: shape ``[n, 2]``.
 
     Returns:
-        Of tensors of shape ``[n]``.
+        A frame field of tensors of shape ``[n]``.
 
     Example:
         >>> c0 = torch.tensor([[1 + 0j, 2, 3]])
@@ -63,7 +63,7 @@ def sample_nearest(frame: FrameField, positions: Tensor) -> FrameField:
 
 
 def _tangents(positions: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """From each start to its end, the direction as a complex number and the length."""
+    """The direction, as a complex number, and the length from each start to its end."""
     vector = positions[end] - positions[start]
     length = torch.linalg.vector_norm(vector, dim=1)
     unit = vector / length.clamp(min=_SHORTEST)[:, None]
@@ -76,7 +76,7 @@ def level(positions: Tensor, interior: Tensor, threshold: float = 0.5) -> Tensor
     Args:
         positions: shape ``[n, 2]``.
         interior: probability of a building, shape ``[H, W]``.
-        threshold: in the place of ½ (default: 0.5)
+        threshold: in place of ½ (default: 0.5)
 
     Example:
         >>> level(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 1.0]])).item()
@@ -88,8 +88,8 @@ def level(positions: Tensor, interior: Tensor, threshold: float = 0.5) -> Tensor
 def ridge(positions: Tensor, edges_map: Tensor) -> Tensor:
     """``Σ (1 − E(p))²`` over vertices: draws walls to the ridge of a map of walls.
 
-    It is no term of the paper's. Where buildings touch, the map of interiors is flat and says
-    nothing of the wall between them.
+    The paper does not have this term. Where buildings touch, the map of interiors is flat and does
+    not show the wall between them.
 
     Args:
         positions: shape ``[n, 2]``.
@@ -117,9 +117,9 @@ def length(positions: Tensor, edges: Tensor) -> Tensor:
 
 
 def align(positions: Tensor, edges: Tensor, frame: FrameField) -> Tensor:
-    """``Σ |f(e/|e|)|²`` over edges: turns them into the frame field at their middle.
+    """``Σ |f(e/|e|)|²`` over edges: turns them towards the frame field at their middle.
 
-    Edges of less than 0.1 px are left out.
+    Edges shorter than 0.1 px are left out.
 
     Args:
         positions: shape ``[n, 2]``.
@@ -139,14 +139,14 @@ def align(positions: Tensor, edges: Tensor, frame: FrameField) -> Tensor:
 
 
 def _angles(positions: Tensor, turns: Tensor) -> Tensor:
-    """How much the path turns at the middle vertex of each three, as ``e^{iθ}``."""
+    """How far the path turns at the middle one of each three vertices, as ``e^{iθ}``."""
     before, d1 = _tangents(positions, turns[:, 0], turns[:, 1])
     after, d2 = _tangents(positions, turns[:, 1], turns[:, 2])
     return (after * before.conj())[torch.minimum(d1, d2) > _SHORTEST]
 
 
 def curvature(positions: Tensor, turns: Tensor) -> Tensor:
-    """``Σ |t₂ − t₁|² = Σ 2 − 2·cos θ`` over turns, of their two tangents: straightens walls.
+    """``Σ |t₂ − t₁|² = Σ 2 − 2·cos θ`` over turns with tangents t₁ and t₂: straightens walls.
 
     Args:
         positions: shape ``[n, 2]``.
@@ -163,8 +163,8 @@ def curvature(positions: Tensor, turns: Tensor) -> Tensor:
 def corner(positions: Tensor, turns: Tensor) -> Tensor:
     """``Σ (1 − cos 8θ) / 32`` over turns: draws them to the next multiple of 45°.
 
-    Near it, it is the square of what is missing in radians, as ``curvature`` is near 0. At a
-    junction it is taken of each pair of edges.
+    Near such a multiple the term is the squared distance to it in radians, as ``curvature`` is near
+    0. At a junction, each pair of edges is a turn.
 
     Args:
         positions: shape ``[n, 2]``.
@@ -182,7 +182,7 @@ def corner(positions: Tensor, turns: Tensor) -> Tensor:
 
 
 def are_corners(positions: Tensor, turns: Tensor, frame: FrameField) -> Tensor:
-    """Turns of which one edge follows one direction of the frame, and the other the other.
+    """Which turns have one edge along each of the two directions of the frame.
 
     Args:
         positions: shape ``[n, 2]``.
@@ -209,14 +209,14 @@ def are_corners(positions: Tensor, turns: Tensor, frame: FrameField) -> Tensor:
 
 
 class Weights:
-    """The weight of each term at each step: linear between what is given.
+    """The weight of each term at each step, interpolated linearly.
 
     Args:
         steps: at which weights are given, ascending.
-        **terms: term: its weights at these steps.
+        **terms: the weights of a term at these steps.
 
     Raises:
-        ValueError: an unknown term, or another number of weights than of steps.
+        ValueError: an unknown term, or not one weight per step.
 
     Example:
         >>> weights = Weights([0, 100], level=[1, 0.5], length=[0, 1])
@@ -231,10 +231,10 @@ class Weights:
             if term not in self.TERMS:
                 raise ValueError(f"there is no term {term!r} in the energy, only {self.TERMS}")
             if len(values) != len(steps):
-                raise ValueError(f"{term} must have {len(steps)} weights, one a step, not {values}")
+                raise ValueError(f"{term} must have {len(steps)} weights, not {values}")
         self.steps, self.terms = list(steps), terms
 
     def __call__(self, step: float) -> Mapping[str, float]:
-        """Term: weight, of those that are not zero."""
+        """The weights that are not zero, by term."""
         values = {k: float(np.interp(step, self.steps, v)) for k, v in self.terms.items()}
         return {term: value for term, value in values.items() if value}

@@ -12,17 +12,17 @@ def faces(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The faces between lines over which the map has a high mean.
 
-    Lines are cut where they cross, so that neighbours have their common wall to the last bit.
+    Lines are cut where they cross, so that neighbours share a wall to the last bit.
 
     Args:
-        lines: of shapely, in (column, row).
+        lines: shapely lines in (column, row).
         interior: probability of a building, shape ``[H, W]``.
-        threshold: of the mean probability of a face (default: 0.5)
+        threshold: the least mean probability of a face (default: 0.5)
         min_area: smaller faces and holes are left out, in px² (default: 10)
 
     Returns:
-        Polygons of shapely in (x, y), which is (column + ½, row + ½), so that the transform of a
-        raster applies as it is; and the mean probability of each; shape ``[n]`` both.
+        Shapely polygons in (x, y) = (column + ½, row + ½), to which the transform of a raster
+        applies unchanged, and the mean probability of each; both of shape ``[n]``.
 
     Example:
         >>> ring = shapely.LinearRing([(-0.5, -0.5), (3.5, -0.5), (3.5, 3.5), (-0.5, 3.5)])
@@ -30,7 +30,7 @@ def faces(
         >>> polygons[0].bounds, probability.tolist()
         ((0.0, 0.0, 4.0, 4.0), [1.0])
     """
-    # Walls that were fitted on the image's border may end a little outside.
+    # Walls fitted on the image's border may end a little outside.
     size = np.array(interior.shape[::-1], float)
     lines = shapely.transform(lines, lambda xy: np.clip(xy + 0.5, 0, size))
     found = shapely.get_parts(shapely.polygonize(shapely.get_parts(shapely.union_all(lines))))

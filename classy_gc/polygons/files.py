@@ -1,4 +1,4 @@
-"""Polygons from and to files that a GIS opens."""
+"""Reads and writes polygons in the formats of a GIS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rasterio.transform import Affine
 from classy_gc.polygons.arrays import Buildings, InputError
 from classy_gc.polygons.maps import Map
 
-#: suffix: GDAL's name of the format
+#: GDAL's name of the format of each suffix.
 FORMATS = {
     ".geojson": "GeoJSON",
     ".json": "GeoJSON",
@@ -30,16 +30,16 @@ FORMATS = {
     ".fgb": "FlatGeobuf",
     ".parquet": "GeoParquet",
 }
-# What a shapefile may have beside it, besides what is always written.
+# Files that may lie beside a shapefile, besides those that are always written.
 _BESIDE_SHAPES = (".prj", ".cpg", ".qix", ".qpj", ".sbn", ".sbx", ".shp.xml")
 
 
 def check_output(path: str | Path, interior: Map) -> None:
-    """Refuses what cannot be written, before anything is computed for it.
+    """Refuses an output file that cannot be written, before anything is computed.
 
     Args:
-        path: of the polygons.
-        interior: whose CRS they will have.
+        path: of the output file.
+        interior: the map whose CRS the polygons will have.
 
     Raises:
         InputError: an unknown suffix, no folder, a GeoPackage that holds other layers, or a CRS
@@ -58,7 +58,7 @@ def check_output(path: str | Path, interior: Map) -> None:
         try:
             others = [name for name, _ in pyogrio.list_layers(path) if name != path.stem]
         except (DataSourceError, DataLayerError):
-            raise InputError(f"--output {path} is there, and is no GeoPackage") from None
+            raise InputError(f"--output {path} exists, but is not a GeoPackage") from None
         if others:
             raise InputError(
                 f"--output {path} holds other layers, which would be lost: {', '.join(others)}"
@@ -74,17 +74,17 @@ def check_output(path: str | Path, interior: Map) -> None:
 def attributes(
     polygons: np.ndarray, probability: np.ndarray, interior: Map
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Polygons in the CRS of a map, and what is said of each.
+    """Polygons in the CRS of a map, and the attributes of each.
 
     Args:
-        polygons: in pixels, (x, y), the corner of the first pixel at (0, 0).
-        probability: of each.
+        polygons: in pixels, (x, y), with the corner of the first pixel at (0, 0).
+        probability: of each polygon.
         interior: the map that they were found in.
 
     Returns:
-        The polygons; what the transform made invalid is mended, and what collapsed is left out.
-        ``id``, from 1; ``mean_prob``; ``area`` and ``perimeter`` on the ground, in metres, without
-        a CRS in pixels.
+        The polygons, where those that the transform made invalid are repaired and those that
+        collapsed are left out; and ``id``, from 1, ``mean_prob``, ``area`` and ``perimeter``, in
+        metres on the ground, or in pixels without a CRS.
     """
     height, width = interior.pixel_size or (1.0, 1.0)
     there = shapely.transform(polygons, lambda xy: _apply(interior.transform, xy))
@@ -101,7 +101,7 @@ def attributes(
 
 
 def placed(polygons: np.ndarray, probability: np.ndarray, interior: Map) -> Any:
-    """What :func:`attributes` says, as a GeoDataFrame, or ``Buildings`` without geopandas."""
+    """What :func:`attributes` returns, as a GeoDataFrame, or as ``Buildings`` without geopandas."""
     found, columns = attributes(polygons, probability, interior)
     if find_spec("geopandas") is None:
         return Buildings(found, columns["mean_prob"], None)
@@ -115,19 +115,19 @@ def write_polygons(
 ) -> int:
     """Writes polygons in the CRS of the map, else in its pixels.
 
-    An older file is replaced once the new one is whole.
+    An existing file is replaced once the new one is complete.
 
     Args:
-        path: a suffix of ``FORMATS`` decides the format.
+        path: of the file; its suffix, one of ``FORMATS``, decides the format.
         polygons: in pixels, (x, y), the corner of the first pixel at (0, 0).
-        probability: of each, the field ``mean_prob``.
+        probability: of each polygon, written as ``mean_prob``.
         interior: the map that they were found in.
 
     Returns:
         How many polygons it wrote; the transform may make one collapse.
 
     Raises:
-        InputError: the file cannot be written, and why.
+        InputError: the file cannot be written; the message says why.
     """
     path = Path(path)
     try:
@@ -136,9 +136,9 @@ def write_polygons(
             parts = list(Path(folder).iterdir())
             for part in parts:
                 part.replace(path.parent / part.name)
-    except (OSError, RuntimeError) as error:  # those of pyogrio are the latter
+    except (OSError, RuntimeError) as error:  # pyogrio raises RuntimeError
         raise InputError(f"{path} cannot be written: {error}") from error
-    if path.suffix.lower() == ".shp":  # an index or a CRS of the older file would be read as ours
+    if path.suffix.lower() == ".shp":  # a GIS would read the old file's index or CRS with it
         written = {part.name for part in parts}
         for suffix in _BESIDE_SHAPES:
             beside = path.with_suffix(suffix)
@@ -165,7 +165,7 @@ def _write(path: Path, polygons: np.ndarray, probability: np.ndarray, interior: 
             driver=FORMATS[path.suffix.lower()],
         )
     if pyogrio.read_info(path, force_feature_count=True)["features"] != len(there):
-        raise OSError("the file is not whole; the disk may be full")
+        raise OSError("the file is incomplete; the disk may be full")
     return len(there)
 
 
@@ -179,15 +179,15 @@ def read_polygons(path: str | Path, interior: Map) -> np.ndarray:
     """Reads polygons and places them in the pixels of a map.
 
     Args:
-        path: of anything that GDAL reads; its first layer.
+        path: of a file that GDAL reads; only the first layer is used.
         interior: the map.
 
     Returns:
-        Of shapely, in (x, y); what lies outside the map is cut off, and several parts are several
-        polygons.
+        Shapely polygons in (x, y), cut at the border of the map; each part of a multipolygon is a
+        polygon.
 
     Raises:
-        InputError: no such file, no polygons on the map, or a CRS that only one of them has.
+        InputError: no such file, no polygons on the map, or only one of the two has a CRS.
     """
     try:
         if Path(path).suffix.lower() == ".parquet":
@@ -222,4 +222,4 @@ def read_polygons(path: str | Path, interior: Map) -> np.ndarray:
 
 def _short(crs: Any) -> str:
     authority = CRS.from_user_input(crs).to_authority()
-    return ":".join(authority) if authority else "a CRS of its own"
+    return ":".join(authority) if authority else "a custom CRS"

@@ -1,8 +1,8 @@
-"""Frame fields: two directions in every pixel, which the walls of a building there follow.
+"""Frame fields: two directions in every pixel that the walls of buildings there follow.
 
-Directions are complex numbers, row + i·column. A frame field is two complex maps, of which
-neither depends on the order or the sign of the directions: ``c0 = u²v²`` and
-``c2 = −(u² + v²)``. The roots of ``f(z) = z⁴ + c2·z² + c0`` are ±u and ±v.
+Directions are complex numbers, row + i·column. A frame field is two complex maps that do not depend
+on the order or the sign of the directions: ``c0 = u²v²`` and ``c2 = −(u² + v²)``. The roots of
+``f(z) = z⁴ + c2·z² + c0`` are ±u and ±v.
 
 Source: Girard et al., *Polygonal Building Extraction by Frame Field Learning*, CVPR 2021,
 https://arxiv.org/abs/2004.14875, section 3.1.
@@ -37,7 +37,7 @@ def from_directions(u: Any, v: Any) -> FrameField:
     """The frame field of two directions.
 
     Args:
-        u, v: complex arrays or tensors of one shape, of absolute value 1.
+        u, v: complex arrays or tensors of the same shape, with absolute value 1.
 
     Example:
         >>> frame = from_directions(np.array([1 + 0j]), np.array([1j]))
@@ -48,10 +48,10 @@ def from_directions(u: Any, v: Any) -> FrameField:
 
 
 def from_channels(channels: Any) -> FrameField:
-    """The frame field that a network puts out.
+    """The frame field in the output channels of a network.
 
     Args:
-        channels: real and imaginary part of c0, then of c2; real, shape ``[4, H, W]``.
+        channels: real and imaginary parts of c0, then of c2; real numbers, shape ``[4, H, W]``.
 
     Raises:
         ValueError: another shape, or complex values.
@@ -62,7 +62,7 @@ def from_channels(channels: Any) -> FrameField:
     """
     if not isinstance(channels, torch.Tensor):
         channels = np.asarray(channels)
-    elif channels.element_size() < 4:  # torch has no complex numbers of bfloat16
+    elif channels.element_size() < 4:  # torch has no complex bfloat16
         channels = channels.float()
     if len(channels.shape) != 3 or channels.shape[0] != 4 or "complex" in str(channels.dtype):
         raise ValueError(
@@ -73,19 +73,19 @@ def from_channels(channels: Any) -> FrameField:
 
 
 def from_map(interior: np.ndarray) -> FrameField:
-    """The frame field of right angles that the walls of the map itself suggest.
+    """The frame field with right angles that the walls in the map suggest.
 
-    The fourth power of a direction is the same for all four that are at right angles to each
-    other. That of the gradient g (of the map under a Gaussian of 2 px), weighted by |g|², is
-    averaged under a Gaussian of 32 px.
+    A direction keeps its fourth power when it turns by 90°. The map is smoothed by a Gaussian of 2
+    px; the fourth power of the direction of its gradient g, weighted by |g|², is averaged by a
+    Gaussian of 32 px.
 
     Args:
         interior: probability of a building, shape ``[H, W]``.
 
     Returns:
-        Of ``complex64``. ``c2`` is zero. ``|c0|`` is the square of how far the gradients agree,
-        at most 1, so that ``f`` weighs little where they do not; it is 0 where the map is flat
-        all around.
+        A frame field of ``complex64``, with ``c2 = 0``. ``|c0|`` is the square of how well the
+        gradients agree, at most 1, so that ``f`` weighs little where they disagree; it is 0 where
+        the map is flat all around.
 
     Example:
         >>> wall = np.zeros((64, 64), np.float32)
@@ -107,7 +107,7 @@ def from_map(interior: np.ndarray) -> FrameField:
 
 
 def _averaged(x: np.ndarray) -> np.ndarray:
-    """Under the wide Gaussian, a value a block: it does not need every pixel."""
+    """Averages by the wide Gaussian, one value per block: it does not need every pixel."""
     height, width = x.shape
     x = np.pad(x, ((0, -height % _BLOCK), (0, -width % _BLOCK)))
     x = x.reshape(-(-height // _BLOCK), _BLOCK, -(-width // _BLOCK), _BLOCK)
@@ -141,7 +141,7 @@ def nearest(frame: FrameField, points: np.ndarray) -> FrameField:
         points: (row, column), shape ``[n, 2]``.
 
     Returns:
-        Of arrays of shape ``[n]``.
+        A frame field of arrays of shape ``[n]``.
 
     Example:
         >>> c0 = np.array([[1 + 0j, 2, 3]])
@@ -159,7 +159,7 @@ def polynomial(z: Any, frame: FrameField) -> Any:
 
     Args:
         z: complex directions, an array or a tensor.
-        frame: of the same shape.
+        frame: a frame field of the same shape.
 
     Example:
         >>> frame = from_directions(np.array([1 + 0j]), np.array([1j]))

@@ -15,8 +15,8 @@ from scipy.sparse.csgraph import connected_components
 
 from classy_gc.polygons.frame_field import FrameField, directions, nearest
 
-# As many edges are a wall where the distance of their ends is that share of their length; it is
-# oblique where it lies that many degrees off the frame.
+# (edges, share, degrees): so many edges are a straight wall if the distance of their ends is at
+# least this share of their length; it is oblique if it lies at least so many degrees off the frame.
 _WINDOWS = ((7, 0.96, 30), (15, 0.98, 12))
 
 
@@ -46,19 +46,19 @@ class Graph:
 
     @classmethod
     def of(cls, paths: Sequence[np.ndarray], shape: tuple[int, int] | None = None) -> Graph:
-        """The graph of paths, whose equal ends become one vertex.
+        """The graph of paths; ends at the same position become one vertex.
 
         Args:
-            paths: the vertices of each, shape ``[k, 2]``, k ≥ 2; a closed one ends where it
+            paths: the vertices of each path, shape ``[k, 2]``, k ≥ 2; a closed path ends where it
                 starts.
-            shape: of the image. Vertices on its border are fixed, as are those at which a
-                path ends alone (default: None, there is no border).
+            shape: of the image. Vertices on its border are fixed, as are ends that meet no other
+                path (default: None, no border).
         """
         lengths = np.array([len(path) for path in paths], int)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         points = np.concatenate([np.empty((0, 2)), *paths]).astype(float)
         nodes, node, _ = _nodes(points, starts)
-        # Ends come first, then what is between them.
+        # The ends come first, then the vertices between them.
         between = np.ones(len(points), bool)
         between[starts[:-1]] = between[starts[1:] - 1] = False
         vertices = np.empty(len(points), int)
@@ -96,20 +96,20 @@ class Graph:
 
     @cached_property
     def closed(self) -> np.ndarray:
-        """Which paths close and meet no other, shape ``[paths]``."""
+        """Which paths are closed and meet no other, shape ``[paths]``."""
         first = self.path_vertices[self.path_starts[:-1]]
         last = self.path_vertices[self.path_starts[1:] - 1]
         return (first == last) & (self.degree[last] == 2)
 
     def along(self, steps: int) -> np.ndarray:
-        """Where in ``path_vertices`` the vertex is that lies some steps further along its path.
+        """The index in ``path_vertices`` of the vertex some steps further along the path.
 
         Args:
-            steps: as many edges; a negative number goes back. It goes around closed paths, and no
-                further than the ends of others.
+            steps: number of edges, negative to go back. Closed paths wrap around, others stop at
+                their ends.
 
         Returns:
-            For each of ``path_vertices``, shape ``[m]``.
+            An index for each of ``path_vertices``, shape ``[m]``.
         """
         edges = np.diff(self.path_starts) - 1
         first, last = self.path_starts[:-1], self.path_starts[1:] - 1
@@ -122,12 +122,12 @@ class Graph:
 
     @cached_property
     def turns(self) -> np.ndarray:
-        """Each vertex at which two edges meet, between its neighbours, shape ``[turns, 3]``."""
+        """Each vertex where two edges meet, between its two neighbours, shape ``[turns, 3]``."""
         return self._meetings(self.degree == 2)
 
     @cached_property
     def junctions(self) -> np.ndarray:
-        """Each pair of edges at vertices where more than two meet, as in ``turns``."""
+        """As ``turns``, each pair of edges at the vertices where more than two meet."""
         return self._meetings(self.degree > 2)
 
     def _meetings(self, at: np.ndarray) -> np.ndarray:
@@ -149,9 +149,10 @@ class Graph:
 
 
 def oblique(graph: Graph, frame: FrameField) -> np.ndarray:
-    """Which edges are of straight walls between the frame's directions.
+    """Which edges belong to straight walls oblique to the frame's directions.
 
-    ``align`` would turn these into saws. Round corners are not straight, and it sharpens them.
+    ``align`` would turn such walls into saw teeth. Round corners are not straight, so ``align``
+    still sharpens them.
     """
     x = graph.positions[graph.path_vertices]
     z = x[:, 0] + 1j * x[:, 1]
@@ -161,7 +162,7 @@ def oblique(graph: Graph, frame: FrameField) -> np.ndarray:
         along = [graph.along(k) for k in range(edges + 1)]
         chord = z[along[-1]] - z
         length = sum(step[k] for k in along[:-1])
-        whole = along[-1] != along[-2]  # at the end of a path there are fewer
+        whole = along[-1] != along[-2]  # fewer edges are left at the end of a path
         at = nearest(frame, x[along[edges // 2]])
         near = [np.abs((chord * w.conj()).real) / np.abs(w).clip(1e-9) for w in directions(at)]
         here = whole & (np.abs(chord) > straight * length)
@@ -174,11 +175,11 @@ def oblique(graph: Graph, frame: FrameField) -> np.ndarray:
 
 
 def lay_out(graph: Graph, layout: str) -> tuple[np.ndarray, list[tuple[int, int, tuple[int, int]]]]:
-    """Where in a flat buffer each coordinate lies, and its blocks that are one tensor each."""
+    """The place of each coordinate in a flat buffer, and the blocks of it that become tensors."""
     n = len(graph.positions)
     if layout == "n2":
         return np.arange(2 * n).reshape(n, 2), [(0, 2 * n, (n, 2))] if n else []
-    # Parts of one size are rows of one tensor, so that there are few tensors.
+    # Parts of equal size share one tensor, so that there are few tensors.
     size = np.bincount(graph.parts)
     order = np.lexsort((np.arange(n), graph.parts, size[graph.parts]))
     sizes, parts = np.unique(size, return_counts=True)
@@ -194,14 +195,14 @@ def lay_out(graph: Graph, layout: str) -> tuple[np.ndarray, list[tuple[int, int,
 
 
 def connected(pairs: np.ndarray, n: int) -> np.ndarray:
-    """Numbers the parts that links connect.
+    """Numbers the connected parts of a graph.
 
     Args:
-        pairs: of linked things, shape ``[m, 2]``.
-        n: how many things there are.
+        pairs: of linked nodes, shape ``[m, 2]``.
+        n: the number of nodes.
 
     Returns:
-        The part of each thing, from 0, shape ``[n]``.
+        The part of each node, from 0, shape ``[n]``.
 
     Example:
         >>> connected(np.array([[0, 2]]), 3).tolist()
@@ -212,7 +213,7 @@ def connected(pairs: np.ndarray, n: int) -> np.ndarray:
 
 
 def _nodes(points: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The different ends of paths; which of them each path starts and ends with; its part."""
+    """The distinct ends of paths, the two of each path, and the connected part of each."""
     ends = np.concatenate([points[starts[:-1]], points[starts[1:] - 1]])
     z, node = np.unique(ends[:, 0] + 1j * ends[:, 1], return_inverse=True)
     node = node.reshape(2, -1)
@@ -222,16 +223,15 @@ def _nodes(points: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def resample(paths: Sequence[np.ndarray], spacing: float = 2.0) -> list[np.ndarray]:
     """Puts vertices at equal distances on each path; its ends stay.
 
-    Connected parts get one of few numbers of vertices, at most a fifth more than the spacing
-    asks for: those of one number make one tensor, of which every optimizer step takes as long
-    as its elements do.
+    The number of vertices of a connected part is rounded up to one of a few sizes, by at most a
+    fifth. Parts of equal size share a tensor, and few large tensors make fast optimizer steps.
 
     Args:
-        paths: the vertices of each, shape ``[k, 2]``; a closed one ends where it starts.
+        paths: the vertices of each path, shape ``[k, 2]``; a closed path ends where it starts.
         spacing: the greatest distance along the path, in pixels (default: 2).
 
     Returns:
-        As ``paths``.
+        New paths, in the form of ``paths``.
 
     Example:
         >>> (path,) = resample([np.array([[0.0, 0], [0, 30]])], spacing=10)
@@ -243,7 +243,7 @@ def resample(paths: Sequence[np.ndarray], spacing: float = 2.0) -> list[np.ndarr
     starts = np.concatenate([[0], np.cumsum([len(path) for path in paths])])
     points = np.concatenate(paths).astype(float)
     steps = np.hypot(*np.diff(points, axis=0, prepend=points[:1]).T)
-    steps[starts[1:-1]] = 1.0  # from path to path, so that places on different ones differ
+    steps[starts[1:-1]] = 1.0  # between paths, so that places on different paths differ
     place = np.cumsum(steps)
     first, last = place[starts[:-1]], place[starts[1:] - 1]
     length = last - first
@@ -253,7 +253,8 @@ def resample(paths: Sequence[np.ndarray], spacing: float = 2.0) -> list[np.ndarr
     parts = len(nodes_of)
     wanted = np.bincount(part, np.maximum(np.ceil(length / spacing), 1) - 1, parts) + nodes_of
     between = _tidy(np.maximum(wanted, 4)) - nodes_of
-    # Shared among the paths of a part by length; rounding the sums keeps their total.
+    # The paths of a part share its vertices by length; rounding the cumulated shares keeps the
+    # total.
     order = np.argsort(part, kind="stable")
     share = (length * (between / np.maximum(np.bincount(part, length, parts), 1e-9))[part])[order]
     new_part = np.diff(part[order], prepend=-1) > 0
@@ -272,6 +273,6 @@ def resample(paths: Sequence[np.ndarray], spacing: float = 2.0) -> list[np.ndarr
 
 
 def _tidy(counts: np.ndarray) -> np.ndarray:
-    """The next of four numbers an octave: 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, …"""
+    """Rounds up to one of four sizes per octave: 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, …"""
     octave = 2.0 ** np.floor(np.log2(counts)) / 4
     return (np.ceil(counts / octave) * octave).astype(int)

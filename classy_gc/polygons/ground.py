@@ -1,4 +1,4 @@
-"""Pixels on the ground: how large they are, and maps of square ones."""
+"""The size of pixels on the ground, and maps resampled to square pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 from classy_gc.polygons.arrays import InputError
 from classy_gc.polygons.frame_field import FrameField, directions, from_directions
 
-_SQUARE = 0.01  # by which the edges of a square pixel may differ
+_SQUARE = 0.01  # relative difference allowed between the edges of a square pixel
 _AXIS, _FLATTENING = 6378137.0, 1 / 298.257223563  # of the ellipsoid WGS 84, in metres
 
 
@@ -21,10 +21,10 @@ def pixel_size(shape: tuple[int, int], transform: Affine, crs: CRS | None) -> tu
     Args:
         shape: of the map.
         transform: from (x, y) in pixels to the CRS.
-        crs: or None, of a map in pixels.
+        crs: of the map, or None for a map in pixels.
 
     Returns:
-        Metres on the ground; None without a CRS, or outside of what it can place.
+        Metres on the ground; None without a CRS, or where the CRS is not defined.
 
     Source: radii of curvature of the ellipsoid, Snyder, *Map Projections*, 1987, p. 24.
 
@@ -39,7 +39,7 @@ def pixel_size(shape: tuple[int, int], transform: Affine, crs: CRS | None) -> tu
     xs, ys = zip(*(transform * xy for xy in ((x, y), (x, y + 1), (x + 1, y))), strict=True)
     try:
         east, north = np.radians(rasterio.warp.transform(crs, "EPSG:4326", xs, ys))
-    except Exception:  # GDAL's own, which rasterio keeps private
+    except Exception:  # GDAL's errors, which rasterio keeps private
         return None
     e2 = _FLATTENING * (2 - _FLATTENING)
     w = 1 - e2 * np.sin(north[0]) ** 2
@@ -50,7 +50,7 @@ def pixel_size(shape: tuple[int, int], transform: Affine, crs: CRS | None) -> tu
 
 
 def to_square(size: tuple[float, float] | None) -> np.ndarray:
-    """How many square pixels make a pixel, down and across; the shorter edge stays.
+    """How many square pixels replace a pixel, down and across; the shorter edge stays.
 
     Example:
         >>> to_square((1.0, 0.5)).tolist(), to_square((1.0, 1.001)).tolist()
@@ -64,16 +64,16 @@ def to_square(size: tuple[float, float] | None) -> np.ndarray:
 def in_pixels(
     value: float | str, size: tuple[float, float] | None, power: int, pixels: float = 1.0
 ) -> float:
-    """A length or an area in square pixels.
+    """Converts a length or an area to square pixels.
 
     Args:
-        value: in pixels of the map, or, as a text that ends in ``m``, in metres.
-        size: as of :func:`pixel_size`.
+        value: in pixels of the map, or in metres as text that ends in ``m``.
+        size: from :func:`pixel_size`.
         power: 1 for a length, 2 for an area.
-        pixels: square pixels that make one of the map (default: 1)
+        pixels: how many square pixels replace one of the map (default: 1)
 
     Raises:
-        InputError: no such text, or metres for a map without a CRS.
+        InputError: other text, or metres for a map without a CRS.
 
     Example:
         >>> in_pixels("0.5m", (0.25, 0.25), 1), in_pixels(10, None, 2)
@@ -82,23 +82,23 @@ def in_pixels(
     try:
         number = float(str(value).removesuffix("m"))
     except ValueError:
-        raise InputError(f"{value!r} must be a number of pixels, or of metres as '0.5m'") from None
+        raise InputError(f"{value!r} must be a number of pixels, or metres like '0.5m'") from None
     if not str(value).endswith("m"):
         return number * float(pixels)
     if size is None:
-        raise InputError(f"{value}: metres need a map with a CRS; without one say it in pixels")
+        raise InputError(f"{value}: metres need a map with a CRS; give it in pixels")
     return number / min(size) ** power
 
 
 def square_map(values: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """The map with as many pixels more as :func:`to_square` says, bilinear between centres."""
+    """The map resampled to the square pixels of :func:`to_square`, bilinearly."""
     if (ratio == 1).all():
         return values
     return ndimage.zoom(values, ratio, order=1, mode="nearest", grid_mode=True)
 
 
 def square_frame(frame: FrameField, ratio: np.ndarray) -> FrameField:
-    """The frame field on the pixels of :func:`square_map`, its directions turned with them."""
+    """The frame field on the pixels of :func:`square_map`, with its directions adapted."""
     if (ratio == 1).all():
         return frame
     turned = []

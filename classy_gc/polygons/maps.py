@@ -1,4 +1,4 @@
-"""Maps of probabilities and frame fields, from GeoTIFF, PNG and NumPy files."""
+"""Reads maps of probabilities and frame fields from GeoTIFF, PNG and NumPy files."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ _BENT = 0.5  # px by which ground control points may miss an affine transform
 
 
 class Map(NamedTuple):
-    """A map of probabilities that is read piece by piece.
+    """A map of probabilities that is read in pieces.
 
     Attributes:
         path: of the file.
         shape: height and width in pixels.
-        transform: from (x, y) in pixels, the corner of the first pixel at (0, 0), to the CRS.
-        crs: of the file, or None: coordinates are pixels.
-        read: ``read(rows, columns)``, two slices with a step, gives float32 in [0, 1].
-        scale: in words, which value of the file is a probability of 1.
+        transform: from (x, y) in pixels, with the corner of the first pixel at (0, 0), to the CRS.
+        crs: of the file, or None if coordinates are pixels.
+        read: ``read(rows, columns)`` takes two slices, which may have a step, and returns float32
+            in [0, 1].
+        scale: says in words which value of the file means a probability of 1.
     """
 
     path: Path
@@ -55,7 +56,7 @@ class Map(NamedTuple):
 
     @property
     def ratio(self) -> np.ndarray:
-        """How many square pixels make a pixel, down and across."""
+        """How many square pixels replace a pixel, down and across."""
         return to_square(self.pixel_size)
 
 
@@ -63,15 +64,15 @@ def open_map(path: str | Path, band: int | None = None) -> Map:
     """Opens a map of probabilities.
 
     Args:
-        path: of a GeoTIFF or PNG (bytes 0–255; 16-bit PNG 0–65535; other integers with a scale
-            that GDAL knows; floating point in [0, 1]; what is no data is 0), or an array of shape
-            ``[H, W]`` in [0, 1], ``.npy`` or the only one of an ``.npz``. GeoTIFF and ``.npy`` are
+        path: of a GeoTIFF or PNG (bytes 0–255; 16-bit PNG 0–65535; other integers with a scale that
+            GDAL knows; floating point in [0, 1]; missing data count as 0), or of an array of shape
+            ``[H, W]`` in [0, 1], a ``.npy`` or the only one in a ``.npz``. GeoTIFF and ``.npy`` are
             never read as a whole.
-        band: which one of an image, from 1 (default: None, the only one that is not alpha)
+        band: number of the band of an image, from 1 (default: None, the only one that is not alpha)
 
     Raises:
         InputError: no such file, another format, several bands, integers without a scale, or a
-            place without a CRS; and at ``read``, values outside the range.
+            georeference without a CRS; ``read`` raises it for values outside the range.
 
     Example:
         >>> import tempfile
@@ -89,7 +90,7 @@ def open_map(path: str | Path, band: int | None = None) -> Map:
     try:
         if suffix in _IMAGES:
             return _open_image(path, band)
-        # Unlike np.load it takes no other format of NumPy for a .npy.
+        # Unlike np.load, open_memmap refuses a .npz or a pickle that is named .npy.
         array = np.lib.format.open_memmap(path, "r") if suffix == ".npy" else _only_array(path)
     except InputError:
         raise
@@ -108,14 +109,14 @@ def open_map(path: str | Path, band: int | None = None) -> Map:
 def _only_array(path: Path) -> np.ndarray:
     arrays = _npz(path)
     if len(arrays) != 1:
-        raise InputError(f"{path}: a map is one array, this file has {list(arrays)}")
+        raise InputError(f"{path}: a map is one array, but this file has {list(arrays)}")
     return arrays.popitem()[1]
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ValueError("it is no .npz, or not a whole one")
+            raise ValueError("it is not a complete .npz")
     with np.load(path) as arrays:
         return dict(arrays)
 
@@ -148,7 +149,7 @@ def _open_image(path: Path, band: int | None) -> Map:
 
 
 def _scale(source: rasterio.DatasetReader, band: int) -> tuple[float, float, str]:
-    """What values are multiplied by, what is added, and both in words."""
+    """The factor and offset of the values, and both in words."""
     kind = np.dtype(source.dtypes[band - 1])
     scale, offset = source.scales[band - 1], source.offsets[band - 1]
     if (scale, offset) != (1, 0):
@@ -165,13 +166,13 @@ def _scale(source: rasterio.DatasetReader, band: int) -> tuple[float, float, str
 
 
 def _place(source: rasterio.DatasetReader) -> tuple[Affine, CRS | None]:
-    """The transform to the CRS, from ground control points where the file has no other."""
+    """The transform to the CRS, fitted to ground control points if the file has no other."""
     points, crs = source.gcps
     if source.crs is not None or not points:
         placed = source.transform != _PIXELS or source.rpcs is not None
         if source.crs is None and placed:
             raise InputError(
-                f"{source.name} is georeferenced, but in no CRS, which the output needs; "
+                f"{source.name} is georeferenced, but has no CRS, which the output needs; "
                 f"`rio edit-info --crs EPSG:… {source.name}` adds it"
             )
         return source.transform, source.crs
@@ -179,8 +180,8 @@ def _place(source: rasterio.DatasetReader) -> tuple[Affine, CRS | None]:
     missed = [np.hypot(*np.subtract(~transform * (p.x, p.y), (p.col, p.row))) for p in points]
     if not max(missed) <= _BENT:
         raise InputError(
-            f"{source.name} has ground control points that no affine transform joins (one is "
-            f"{max(missed):.1f} px beside); `gdalwarp` makes a raster that lies straight"
+            f"{source.name} has ground control points that no affine transform fits (one is "
+            f"{max(missed):.1f} px off); `gdalwarp` makes a raster with one"
         )
     return transform, crs
 
@@ -190,8 +191,8 @@ def open_frame_field(path: str | Path, shape: tuple[int, int]) -> FrameField:
 
     Args:
         path: of an ``.npz`` with complex ``c0`` and ``c2`` of shape ``[H, W]``, or with one array
-            of four channels: real and imaginary part of c0, then of c2.
-        shape: that it must have.
+            of four channels: real and imaginary parts of c0, then of c2.
+        shape: the shape it must have.
 
     Raises:
         InputError: no such file, other arrays, another shape, or values that are not finite.
@@ -218,10 +219,10 @@ def open_frame_field(path: str | Path, shape: tuple[int, int]) -> FrameField:
 
 
 def check_same_place(edges: Map, interior: Map) -> None:
-    """Refuses two maps that do not lie on each other.
+    """Refuses two maps that do not cover the same pixels.
 
     Raises:
-        InputError: naming both sizes, or by how many pixels they lie beside each other.
+        InputError: with both sizes, or with the number of pixels by which the maps are apart.
     """
     if edges.shape != interior.shape:
         raise InputError(
@@ -238,4 +239,4 @@ def check_same_place(edges: Map, interior: Map) -> None:
         np.hypot(*np.subtract(~interior.transform * (edges.transform * xy), xy)) for xy in corners
     )
     if not beside <= _BESIDE:
-        raise InputError(f"{edges.path} lies {beside:.3g} px beside {interior.path}")
+        raise InputError(f"{edges.path} lies {beside:.3g} px away from {interior.path}")

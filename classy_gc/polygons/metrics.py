@@ -1,4 +1,4 @@
-"""How far polygons are from the true ones."""
+"""Compares polygons with the true ones."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _SAMPLE = 2.0  # px between the places where the direction of an outline is comp
 _STRETCH = 2.0
 
 
-#: Which buildings each column of :func:`table` is over.
+#: Which buildings each column of :func:`table` covers.
 OVER = (
-    "IoU: mean over the true buildings. F1, precision, recall: a building is found where IoU > 0.5 "
+    "IoU: mean over the true buildings. F1, precision, recall: a building is found if IoU > 0.5 "
     "(matched). angle, Hausdorff: mean over these. vertices: of all found, over all true."
 )
 
 
 class Metrics(NamedTuple):
-    """What is measured of polygons against the true ones.
+    """How polygons compare with the true ones.
 
     Attributes:
-        iou: of each true polygon, the area that it shares with the polygon that it shares most
-            with, over that of their union; mean over true polygons.
+        iou: intersection over union of each true polygon and the polygon that it shares most area
+            with; mean over true polygons.
         angle: the largest tangent-angle error of a polygon, in degrees, mean over polygons.
-        vertices: how many, over those of the truth.
-        hausdorff: distance of the outlines of a polygon and its true one, mean over polygons;
+        vertices: the number of vertices over that of the truth.
+        hausdorff: distance between the outlines of a polygon and its true one, mean over polygons,
             in the unit of the coordinates.
-        matched: polygons that share more than half of the union with a true one; only they
-            count for ``angle`` and ``hausdorff``.
+        matched: the number of polygons whose IoU with a true one exceeds 0.5; only they count for
+            ``angle`` and ``hausdorff``.
         precision: the share of polygons that are matched.
-        recall: the share of true polygons that are.
-        f1: the harmonic mean of both.
+        recall: the share of true polygons that are matched.
+        f1: the harmonic mean of precision and recall.
     """
 
     iou: float
@@ -52,12 +52,12 @@ def measure(polygons: np.ndarray, truth: np.ndarray, pixel: float = 1.0) -> Metr
     """Compares polygons with the true ones.
 
     Args:
-        polygons: of shapely, shape ``[n]``.
-        truth: of shapely, shape ``[m]``.
+        polygons: shapely polygons, shape ``[n]``.
+        truth: shapely polygons, shape ``[m]``.
         pixel: edge of a pixel in the unit of the coordinates (default: 1)
 
     Returns:
-        NaN for what has nothing to be measured on.
+        The metrics; NaN where there is nothing to measure.
 
     Example:
         >>> square = np.array([shapely.box(0, 0, 10, 10)])
@@ -91,7 +91,7 @@ def measure(polygons: np.ndarray, truth: np.ndarray, pixel: float = 1.0) -> Metr
 
 
 def vertices(polygons: np.ndarray) -> int:
-    """How many vertices polygons have, a common one counted in each.
+    """The number of vertices of polygons; a shared one counts for each.
 
     Example:
         >>> vertices(np.array([shapely.box(0, 0, 1, 1)]))
@@ -104,8 +104,8 @@ def vertices(polygons: np.ndarray) -> int:
 def angle_error(polygon: shapely.Polygon, truth: shapely.Polygon, spacing: float = 2.0) -> float:
     """The largest angle between an outline and the true one beside it.
 
-    Samples of the outline are projected onto the true one; a piece between two samples whose
-    length changes more than twofold is left out.
+    Samples of the outline are projected onto the true one. A piece between two samples is left out
+    if its length changes more than twofold.
 
     Args:
         polygon: whose outline is sampled.
@@ -138,10 +138,10 @@ def angle_error(polygon: shapely.Polygon, truth: shapely.Polygon, spacing: float
 
 
 def table(rows: Mapping[str, Metrics]) -> str:
-    """Metrics as text, a row each.
+    """Metrics as a text table with one row each.
 
     Args:
-        rows: name: what was measured.
+        rows: the metrics by name.
 
     Example:
         >>> print(table({"after": Metrics(0.9, 50.0, 1.5, 4.0, 3, 0.75, 0.6, 0.67)}))

@@ -22,7 +22,7 @@ _CORNERS_EVERY = 10  # steps; turns become corners slowly
 
 
 class _VertexOptimizer:
-    """What the optimizers of vertices have in common; what differs is data."""
+    """The common base of the optimizers of vertices; subclasses differ in data only."""
 
     STEPS: int
     WEIGHTS: Weights
@@ -70,8 +70,8 @@ class _VertexOptimizer:
         self._corners = self._walls = None
         place, views = lay_out(graph, layout)
         self._place = indices(place)
-        # One buffer that the energy reads, and that the parameters of the optimizer are views
-        # of; so are their gradients.
+        # The energy reads one buffer, and the optimizer's parameters are views of it; the same goes
+        # for their gradients.
         start = torch.as_tensor(graph.positions, dtype=torch.float32, device=device)
         self._buffer = torch.empty(start.numel(), device=device)
         self._buffer[self._place] = start
@@ -84,7 +84,7 @@ class _VertexOptimizer:
             p = torch.nn.Parameter(self._buffer.detach()[begin:end].view(shape))
             p.grad = self._buffer.grad[begin:end].view(shape)
             params.append(p)
-        # An optimizer takes no empty list, and a map may have no buildings.
+        # An optimizer refuses an empty list, but a map may have no buildings.
         self.optimizer = self._optimizer(params or [torch.nn.Parameter(start)], use_gc)
 
     @property
@@ -136,7 +136,7 @@ class _VertexOptimizer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * factor
         self.optimizer.step()
-        # A centralized update moves them though their gradient is zero.
+        # A centralized update moves fixed vertices even though their gradient is zero.
         with torch.no_grad():
             self._buffer[self._fixed] = self._fixed_at
         self.step_count += 1
@@ -149,10 +149,10 @@ class _VertexOptimizer:
         """Takes all steps.
 
         Args:
-            progress: show how far it is, once it takes a while (default: True)
+            progress: show a progress bar if it takes a while (default: True)
 
         Returns:
-            The positions, shape ``[n, 2]``, as ``Graph.paths`` takes them.
+            The positions for ``Graph.paths``, shape ``[n, 2]``.
         """
         if len(self.graph.positions):
             for _ in shown(range(self.steps), "refine", progress):
@@ -224,9 +224,9 @@ class TensorPolyOptimizer(_VertexOptimizer):
 class TensorSkeletonOptimizer(_VertexOptimizer):
     """Active skeletons: Adam, whose update is centralized.
 
-    The learning rate falls by 2 % a step. The weights go from the map to the frame field, and
+    The learning rate falls by 2 % per step. The weights shift from the map to the frame field, and
     from there to straight walls and right angles. Tips and vertices on the border of the image
-    stay; junctions move as the one vertex that they are.
+    stay; a junction is one vertex and moves as one.
 
     Args:
         graph: paths and vertices; ``Graph.of`` makes it.
@@ -277,9 +277,10 @@ class TensorSkeletonOptimizer(_VertexOptimizer):
         corner=[0, 0, 0.1, 0.1],
         junction=[0, 0, 0.1, 0.1],
     )
-    #: Without a map of walls, whose ridge holds them: ``length`` would shrink thin buildings.
+    #: Without a map of walls no ridge holds the vertices, and more ``length`` would shrink thin
+    #: buildings.
     WEIGHTS_ALONE = Weights(WEIGHTS.steps, **WEIGHTS.terms | {"length": [0.02, 0.01, 0.005, 0.005]})
-    #: Those of the paper's program, which let go of the map in the end.
+    #: The weights of the paper's program, which ignore the map in the end.
     PUBLISHED_WEIGHTS = Weights(
         [0, 100, 200, 300],
         level=[1, 0.1, 0, 0],

@@ -1,7 +1,7 @@
 """Outlines of a map of probabilities as paths: contours, and skeletons with common walls.
 
-Positions are (row, column) in pixels, the centres of pixels at integers. Both close along the
-border of the image, which lies half a pixel outside the outermost centres.
+Positions are (row, column) in pixels, the centres of pixels at integers. Both kinds of paths close
+along the border of the image, half a pixel outside the outermost centres.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from skimage.morphology import skeletonize
 
 from classy_gc.polygons.graph import connected
 
-#: of the map of walls; below a half, so that a wall does not break where the map is unsure
+#: For the map of walls; less than a half, so that a wall does not break where the map is unsure.
 EDGE_THRESHOLD = 0.4
 _AT_BORDER = 0.75  # px
-_SMOOTHINGS = 4  # means of three cells, which take the stairs of a slanted wall away
+_SMOOTHINGS = 4  # means of three cells, which smooth the staircase of a slanted wall
 _SQUARE = np.ones((3, 3), bool)
-# Of the eight neighbours of a pixel one of each opposite two; those of an edge first.
+# One of each opposite pair of a pixel's eight neighbours; those that share an edge come first.
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 def contours(interior: np.ndarray, threshold: float = 0.5, min_area: float = 0.0) -> list:
-    """Where the map crosses a probability (marching squares), as paths that close.
+    """Closed paths along which the map crosses a probability (marching squares).
 
     Args:
         interior: probability of a building, shape ``[H, W]``.
         threshold: the probability (default: 0.5)
-        min_area: paths around less than this, in px², are left out (default: 0)
+        min_area: paths that enclose less are left out, in px² (default: 0)
 
     Returns:
-        The vertices of each path, shape ``[k, 2]``. One that runs along the border of the image is
-        several, so that its corners there are ends.
+        The vertices of each path, shape ``[k, 2]``. A path along the border of the image is cut
+        into several, so that its corners there are ends.
 
     Source: Lorensen and Cline, *Marching Cubes*, SIGGRAPH 1987; scikit-image's
     ``find_contours``.
@@ -48,7 +48,7 @@ def contours(interior: np.ndarray, threshold: float = 0.5, min_area: float = 0.0
 
 
 def _cut_at_border(path: np.ndarray, shape: tuple[int, ...]) -> list:
-    """Puts what is near the image's border on it, and cuts the path at its corners there."""
+    """Moves vertices near the image's border onto it, and cuts the path at its corners there."""
     on_axis = np.zeros(path.shape, bool)
     for border in (np.array([-0.5, -0.5]), np.array(shape) - 0.5):
         near = np.abs(path - border) <= _AT_BORDER
@@ -84,14 +84,14 @@ def skeleton(
 ) -> list:
     """The thinned walls of a map, as paths that meet in common junctions.
 
-    Walls are the border between the pixels of buildings and others, and what the map of edges
-    says.
+    Walls are the borders between building pixels and others, and the pixels that the map of edges
+    marks.
 
     Args:
         interior: probability of a building, shape ``[H, W]``.
         edges: probability of a wall, as ``interior`` (default: None, the border alone)
-        threshold: of ``interior`` (default: 0.5); that of ``edges`` is 0.4.
-        keep_tips: also paths that end alone, which bound nothing (default: False)
+        threshold: for ``interior`` (default: 0.5); that for ``edges`` is 0.4.
+        keep_tips: keep paths with a loose end, which bound nothing (default: False)
 
     Returns:
         The vertices of each path, shape ``[k, 2]``; at a junction the ends of paths are equal.
@@ -116,7 +116,7 @@ def skeleton(
 
 
 def _walls(mask: np.ndarray, edges: np.ndarray | None) -> np.ndarray:
-    """Cells of half a pixel: the cracks between pixels of which one is a building, and edges.
+    """Cells of half a pixel that are walls: cracks between a building pixel and another, and edges.
 
     The centre of pixel (r, c) is cell (2r + 1, 2c + 1). Lines and bands are an odd number of cells
     wide, so that thinning has no side to prefer.
@@ -135,7 +135,7 @@ def _walls(mask: np.ndarray, edges: np.ndarray | None) -> np.ndarray:
 
 
 def _smoothed(path: np.ndarray) -> np.ndarray:
-    """Without the stairs of its cells, which would make it longer; ends stay."""
+    """The path without the staircase of its cells, which would make it longer; its ends stay."""
     for _ in range(_SMOOTHINGS):
         middle = (path[:-2] + 2 * path[1:-1] + path[2:]) / 4
         path = np.concatenate([path[:1], middle, path[-1:]])
@@ -147,11 +147,11 @@ def trace(lines: np.ndarray, keep_tips: bool = True) -> list:
 
     Args:
         lines: booleans, shape ``[H, W]``.
-        keep_tips: also paths that end alone (default: True)
+        keep_tips: keep paths with a loose end (default: True)
 
     Returns:
         The vertices of each path, shape ``[k, 2]``. Pixels that touch each other at a junction
-        are one vertex at their mean. A line of one pixel is no path.
+        become one vertex at their mean. A single pixel is not a path.
 
     Example:
         >>> plus = np.zeros((5, 5), bool)
@@ -161,7 +161,7 @@ def trace(lines: np.ndarray, keep_tips: bool = True) -> list:
     """
     pixels = np.argwhere(lines)
     links = _links(lines, len(pixels))
-    # Junction pixels that touch are one node, at their mean.
+    # Junction pixels that touch become one node at their mean.
     junction = np.bincount(links.ravel(), minlength=len(pixels)) > 2
     label = connected(links[junction[links].all(axis=1)], len(pixels))
     count = np.bincount(label)[:, None]
@@ -177,12 +177,12 @@ def trace(lines: np.ndarray, keep_tips: bool = True) -> list:
 
 
 def _merged(lines: np.ndarray) -> np.ndarray:
-    """Lines joined where two of them meet."""
+    """Joins lines where exactly two meet."""
     return shapely.get_parts(shapely.line_merge(shapely.multilinestrings(lines)))
 
 
 def _links(lines: np.ndarray, n: int) -> np.ndarray:
-    """Pairs of pixels that touch; those at a corner only where no third joins them."""
+    """Pairs of pixels that touch; at a corner only if no third pixel joins them."""
     index = np.full(np.add(lines.shape, 2), -1)
     index[1:-1, 1:-1][lines] = np.arange(n)
     height, width = lines.shape

@@ -1,4 +1,4 @@
-"""The picture of polygons: the map, and the outlines with their vertices, before and after."""
+"""Draws the map with the outlines and their vertices, before and after the refinement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from classy_gc.plots import COLORS, new_figure
 from classy_gc.polygons.arrays import Buildings
 from classy_gc.polygons.maps import Map
 
-_LARGEST = 1500  # pixels of the map along an edge of the picture
+_LARGEST = 1500  # largest edge of the map in the picture, in pixels
 _DETAIL = 240  # px of the map along an edge of the detail
 _AFTER, _BEFORE = COLORS[:2]
 
@@ -76,7 +76,7 @@ def _draw(ax: Any, polygons: np.ndarray, color: str, is_detail: bool) -> None:
 
 
 def _busiest(polygons: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
-    """The box of the detail: where most vertices are; all of a small map."""
+    """The box of the detail: where most vertices are, or all of a small map."""
     if max(width, height) <= 1.5 * _DETAIL:
         return 0, 0, width, height
     size = min(_DETAIL, width), min(_DETAIL, height)
@@ -84,7 +84,7 @@ def _busiest(polygons: np.ndarray, width: int, height: int) -> tuple[int, int, i
     xy = (shapely.get_coordinates(polygons) / half).astype(int)
     count = np.zeros((width // half + 2, height // half + 2), int)
     np.add.at(count, tuple(xy.clip(0, np.array(count.shape) - 1).T), 1)
-    # Of each four cells side by side, since a detail is two cells wide.
+    # Sums over 2×2 cells, since a detail is two cells wide.
     four = count[:-1, :-1] + count[1:, :-1] + count[:-1, 1:] + count[1:, 1:]
     column, row = np.unravel_index(four.argmax(), four.shape)
     left, top = min(column * half, width - size[0]), min(row * half, height - size[1])

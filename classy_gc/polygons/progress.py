@@ -1,4 +1,4 @@
-"""How far a long computation is."""
+"""Shows the progress of long computations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _EVERY = 60.0  # seconds
 
 
 def shown(items: Collection[T], label: str, show: bool = True) -> Iterator[T]:
-    """Items, and on stderr how many are done: a bar on a terminal, else a line a minute.
+    """Yields items and shows their progress on stderr: a bar on a terminal, else a line a minute.
 
     Args:
-        items: to go through.
-        label: what is done.
-        show: whether anything is (default: True)
+        items: to iterate over.
+        label: names the work.
+        show: show the progress (default: True)
 
     Example:
         >>> list(shown(range(3), "steps"))

@@ -1,4 +1,4 @@
-"""Few straight walls in the place of many vertices."""
+"""Replaces many vertices by few straight walls."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from classy_gc.polygons.frame_field import FrameField, directions, nearest
 from classy_gc.polygons.graph import Graph
 from classy_gc.polygons.walls import fewer, fitted, joined, ranges
 
-_SPAN = 3  # vertices to either side over which the direction at a vertex is taken
+_SPAN = 3  # vertices on either side that give the direction at a vertex
 
 
 def simplify(
     graph: Graph, positions: np.ndarray, tolerance: float = 1.0, frame: FrameField | None = None
 ) -> np.ndarray:
-    """Paths of few straight walls, a line fitted to the vertices of each.
+    """Paths of few straight walls, each a line fitted to its vertices.
 
-    A path is cut at its corners, where one side follows one direction of the frame and the
-    other the other, and each piece is simplified. To the vertices of every wall that is left,
-    without those near its ends, a line is fitted; walls meet where their lines do. Walls that
-    are nearly one become one, and a short wall across a corner, where the map rounded it, is left
-    out. Junctions stay common.
+    A path is cut at its corners, where its two sides follow different directions of the frame, and
+    each piece is simplified. A line is fitted to the vertices of every wall, without those near its
+    ends, and walls meet where their lines do. Walls that nearly continue each other become one, and
+    a short wall across a corner that the map rounded is left out. Junctions stay shared.
 
     Args:
-        graph: whose paths are simplified.
+        graph: its paths are simplified.
         positions: of its vertices, shape ``[n, 2]``.
         tolerance: how far a wall may be from the path, in pixels (default: 1)
-        frame: of arrays of shape ``[H, W]`` (default: None, no corners but those of the
-            simplification)
+        frame: a frame field of arrays of shape ``[H, W]`` (default: None, no corners but those of
+            the simplification)
 
     Returns:
-        Of shapely's LineString, one a path, in (column, row).
+        A shapely LineString per path, in (column, row).
 
     Raises:
         ValueError: positions that are not finite.
@@ -75,14 +74,14 @@ def simplify(
 
 
 def douglas_peucker(paths: Sequence[np.ndarray], tolerance: float = 1.0) -> np.ndarray:
-    """Paths with fewer vertices and nothing else, to compare with.
+    """Paths with fewer vertices, otherwise unchanged, for comparison.
 
     Args:
         paths: the vertices of each, shape ``[k, 2]``.
         tolerance: how far a wall may be from the path, in pixels (default: 1)
 
     Returns:
-        Of shapely's LineString, one a path, in (column, row).
+        A shapely LineString per path, in (column, row).
 
     Example:
         >>> douglas_peucker([np.array([[0.0, 0], [0.1, 5], [0, 9]])]).tolist()
@@ -102,7 +101,7 @@ def _corners(
         return np.abs((z * u.conj()).real) > np.abs((z * v.conj()).real)
 
     corner = (follows_u(before) != follows_u(after)) & (cosine < np.sqrt(0.5))
-    # Only the sharpest of those side by side.
+    # Only the sharpest of adjacent corners.
     sharpness = np.where(corner, 1 - cosine, 0)
     for k in range(1, _SPAN + 1):
         corner &= sharpness > sharpness[graph.along(-k)]
@@ -113,19 +112,19 @@ def _corners(
 def _douglas_peucker(
     points: np.ndarray, path: np.ndarray, ring: np.ndarray, breaks: np.ndarray, tolerance: float
 ) -> np.ndarray:
-    """Which points are left, among them all breaks, and of closed paths at least three."""
+    """Which points are kept: all breaks, and at least three of a closed path."""
     k = np.flatnonzero(breaks)
     inside = path[k[:-1]] == path[k[1:]]
     start, end = k[:-1][inside], k[1:][inside]
     piece, index = ranges(start, end)
-    # The third coordinate carries along which point it is.
+    # The third coordinate carries the index of the point.
     lines = shapely.linestrings(np.column_stack([points[index], index]), indices=piece)
     tolerances = np.full(len(ring), tolerance)
     while True:
         left = shapely.simplify(lines, tolerances[path[start]], preserve_topology=False)
         kept = breaks.copy()
         kept[shapely.get_coordinates(left, include_z=True)[:, 2].astype(int)] = True
-        # A building smaller than the tolerance is no reason to lose it.
+        # Keep buildings that are smaller than the tolerance.
         flat = ring & (np.bincount(path, kept) < 4) & (tolerances > 0.01)
         if not flat.any():
             return kept

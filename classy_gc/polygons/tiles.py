@@ -1,4 +1,4 @@
-"""Large maps, worked through in tiles."""
+"""Polygons of large maps, computed in tiles."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from classy_gc.polygons.maps import InputError, Map
 from classy_gc.polygons.outlines import EDGE_THRESHOLD
 from classy_gc.polygons.progress import shown
 
-# px around a building that its frame field depends on (four standard deviations of its average,
-# and a little), and by how much a tile is larger than its core.
+# px around a building that its frame field depends on (four standard deviations of its Gaussian,
+# and a little), and px by which a tile is larger than its core.
 _CONTEXT = 144
 _OVERLAP = 256
 _ALIGN = 4  # px; the frame field is averaged in blocks that must be the same in every window
@@ -31,7 +31,7 @@ class _Component(NamedTuple):
     """Connected buildings.
 
     Attributes:
-        key: row and column of its first pixel, which only it has.
+        key: row and column of its first pixel, which identify it.
         box: around it.
     """
 
@@ -52,28 +52,27 @@ def polygonize_map(
 ) -> Buildings:
     """Polygons of the buildings in a map of any size.
 
-    A map that is larger than a tile is read twice. The first time connected buildings are found,
-    also across tiles. Then each tile is worked through with what lies around it, and gives those
-    that are whole in it; one that is whole in no tile gets a window of its own. So every
-    building is refined once and as a whole, and memory grows with the tile, or with the largest
-    group of buildings that touch.
+    A map larger than a tile is read twice. The first pass finds connected buildings, also across
+    tiles. The second takes each tile with its surroundings, and yields the buildings that are whole
+    in it; one that is whole in no tile gets its own window. So every building is refined once and
+    as a whole, and memory grows with the tile, or with the largest group of buildings that touch.
 
     Args:
-        interior: of ``open_map``.
-        edges: of walls, on the same pixels (default: None)
-        frame: of arrays of shape ``[H, W]`` (default: None, the one that the map suggests)
-        tile: edge of a tile in pixels, without what lies around it; a multiple of 4 (default:
-            2048)
+        interior: from ``open_map``.
+        edges: map of walls on the same pixels (default: None)
+        frame: a frame field of arrays of shape ``[H, W]`` (default: None, the one that the map
+            suggests)
+        tile: edge of a tile in pixels, without its surroundings; a multiple of 4 (default: 2048)
         threshold: the probability on outlines (default: 0.5)
-        tolerance: of the simplification, in pixels (their shorter edge), or in metres as "0.5m"
+        tolerance: of the simplification, in pixels (their shorter edge), or in metres as in "0.5m"
             (default: 1)
-        min_area: smaller buildings and courtyards are left out, in px², or in square metres as
+        min_area: smaller buildings and courtyards are left out, in px², or in square metres as in
             "9m" (default: 10)
         progress: show bars on a terminal (default: True)
         **options: of ``polygonize``.
 
     Returns:
-        As of ``polygonize``, in pixels of the map.
+        ``Buildings``, in pixels of the map.
 
     Raises:
         InputError: values outside the range, or no buildings in the map.
@@ -88,7 +87,7 @@ def polygonize_map(
         rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
         values = interior.read(rows, columns)
         walls = None if edges is None else edges.read(rows, columns)
-        if frame is None:  # of all that lies there, ours or not
+        if frame is None:  # from all buildings in the window, ours or not
             part = from_map(square_map(values, ratio))
         else:
             part = square_frame(FrameField(*(c[rows, columns] for c in frame)), ratio)
@@ -124,7 +123,7 @@ def polygonize_map(
 
 
 def _ours(mask: np.ndarray, keys: list[tuple[int, int]], box: Box) -> np.ndarray:
-    """The pixels of the components that are worked through in a window."""
+    """The pixels of the components that a window is responsible for."""
     labels, count = ndimage.label(mask, _SQUARE, output=np.int32)
     ours = np.zeros(count + 1, bool)
     rows, columns = (np.array(keys) - box[:2]).T
@@ -150,7 +149,7 @@ def _nothing(interior: Map, highest: float, threshold: float, min_area: float | 
 
 
 def _window(box: Box, shape: tuple[int, int], tile: int) -> Box:
-    """The tile, with its overlap, that holds a box and its context; else one for it alone."""
+    """The tile, with its overlap, that holds a box and its context; else a window for it alone."""
     core = [
         (first + last) // 2 // tile * tile for first, last in zip(box[:2], box[2:], strict=True)
     ]
@@ -163,7 +162,7 @@ def _window(box: Box, shape: tuple[int, int], tile: int) -> Box:
 
 
 def _mask(values: np.ndarray, walls: np.ndarray | None, threshold: float) -> np.ndarray:
-    """Buildings, and a pixel around them, so that those whose walls may touch are connected."""
+    """Buildings and one pixel around them, so that those whose walls may touch are connected."""
     mask = values > threshold
     if walls is not None:
         mask |= walls > EDGE_THRESHOLD
@@ -184,7 +183,7 @@ def components(
     keys: list[tuple[int, int]] = []
     boxes: list[Box] = []
     links: list[np.ndarray] = []
-    above = np.zeros(width + 2, int)  # labels, from 1, of the row of pixels above the tile
+    above = np.zeros(width + 2, int)  # labels, from 1, of the pixel row above the tile
     highest = 0.0
     cores = [(r, c) for r in range(0, height, tile) for c in range(0, width, tile)]
     below = above.copy()
@@ -192,7 +191,7 @@ def components(
     for row, column in shown(cores, "find buildings", progress):
         if column == 0:
             above, below, left = below, np.zeros(width + 2, int), np.zeros(0, int)
-        # One more pixel all around, so that it is dilated as it is in the whole.
+        # One more pixel on each side, so that it is dilated as in the whole map.
         top, start = max(row - 1, 0), max(column - 1, 0)
         rows = slice(top, min(row + tile + 1, height))
         columns = slice(start, min(column + tile + 1, width))

@@ -9,24 +9,24 @@ import shapely
 
 from classy_gc.polygons.graph import Graph
 
-_TRIM = 2.5  # px at the ends of a wall, rounded by the blur of the map, that say nothing of it
-_PULL = 0.01  # of a vertex to where it was, against that of the lines of its walls
-_BEVEL = 6.0, 2.0  # px, the longest wall that may be the rounding of a corner, and its depth
-_ROUND = 18.0, 4.5  # px, the same between two walls that are nearly at right angles
-_RIGHT = 0.8  # the sine of the angle from which on they are
-_FLAT = 0.3  # the sine of the angle below which two walls have no corner between them
+_TRIM = 2.5  # px at the ends of a wall that the fit ignores, since the blur of the map rounds them
+_PULL = 0.01  # pull of a vertex's old place, relative to that of the lines of its walls
+_BEVEL = 6.0, 2.0  # px: largest length and depth of a wall that rounds a corner
+_ROUND = 18.0, 4.5  # px: the same between two walls nearly at right angles
+_RIGHT = 0.8  # sine of the least angle that counts as nearly right
+_FLAT = 0.3  # sine of the angle below which two walls have no corner between them
 _PARALLEL = 0.1
-_JOG = 6.0, 1.5  # px, the longest wall that may join two that are one, and how far these lie apart
+_JOG = 6.0, 1.5  # px: longest wall that may join two that are one, and how far apart these may lie
 
 
 class Walls(NamedTuple):
     """Straight pieces of paths, in the order of the paths."""
 
     path: np.ndarray
-    ring: np.ndarray  # of a closed path without junction
+    ring: np.ndarray  # whether the path is closed and has no junction
     start: np.ndarray  # positions, [walls, 2]
     end: np.ndarray
-    start_node: np.ndarray  # vertex of the graph where the path starts here, else −1
+    start_node: np.ndarray  # vertex of the graph if the path starts here, else −1
     end_node: np.ndarray
     centre: np.ndarray
     direction: np.ndarray  # of unit length
@@ -39,7 +39,7 @@ class Walls(NamedTuple):
         return np.hypot(*(self.end - self.start).T)
 
     def neighbours(self) -> tuple[np.ndarray, np.ndarray]:
-        """The wall before and after each along its path; −1 where there is none."""
+        """The walls before and after each along its path; −1 where there is none."""
         k = np.arange(len(self.path))
         first = np.diff(self.path, prepend=-1) != 0
         last = np.diff(self.path, append=-1) != 0
@@ -53,7 +53,7 @@ class Walls(NamedTuple):
 def fitted(
     points: np.ndarray, vertices: np.ndarray, path: np.ndarray, ring: np.ndarray, kept: np.ndarray
 ) -> Walls:
-    """A line of least squares through the points of each wall."""
+    """Fits a least-squares line to the points of each wall."""
     knots = np.flatnonzero(kept)
     inside = path[knots[:-1]] == path[knots[1:]]
     start, end = knots[:-1][inside], knots[1:][inside]
@@ -89,7 +89,7 @@ def fitted(
 
 
 def fewer(walls: Walls, tolerance: float) -> Walls:
-    """Without walls that round a corner, and with those as one that nearly are."""
+    """Drops walls that round a corner, and joins those that nearly continue each other."""
     px = max(tolerance, 1)
     while True:
         before, after = walls.neighbours()
@@ -108,14 +108,14 @@ def fewer(walls: Walls, tolerance: float) -> Walls:
 
         right = np.abs(sine) > _RIGHT
         bevel = shorter & (np.abs(sine) > _FLAT) & (rounds(_BEVEL) | (right & rounds(_ROUND)))
-        # Two that a short one joins, and those that follow each other.
+        # Two walls that a short one joins, and walls that follow each other.
         jog = shorter & (walls.length <= _JOG[0] * px) & (np.abs(sine) < _PARALLEL)
         jog &= np.abs(_cross(gap, a.direction)) <= _JOG[1] * px
         chord, next_chord = walls.end - walls.start, b.end - b.start
         one = (after >= 0) & ((chord * next_chord).sum(axis=1) > 0)
         one &= np.abs(_cross(walls.direction, b.direction)) < _PARALLEL
         one &= np.abs(_cross(b.centre - walls.centre, walls.direction)) <= _JOG[1] * px
-        # Of those side by side the shortest first; the others are looked at again.
+        # The shortest of adjacent walls goes first; the others are looked at again.
         less = (bevel | jog | one) & (np.bincount(walls.path)[walls.path] > 4)
         rank = np.where(less, walls.length, np.inf) + 1e-9 * np.arange(len(less))
         less &= (rank < rank[before]) & (rank < rank[after])
@@ -129,7 +129,7 @@ def fewer(walls: Walls, tolerance: float) -> Walls:
 
 
 def _joined_to_next(walls: Walls, which: np.ndarray, after: np.ndarray) -> Walls:
-    """The walls after some, as the line between the centres of both."""
+    """Each wall after a chosen one becomes the line between the centres of both."""
     k, j = np.flatnonzero(which), after[which]
     share = walls.length[k] / (walls.length[k] + walls.length[j])
     centre, direction, node = (x.copy() for x in (walls.centre, walls.direction, walls.start_node))
@@ -145,10 +145,10 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def joined(walls: Walls, graph: Graph, positions: np.ndarray, tolerance: float) -> np.ndarray:
-    """The lines of walls that meet, each vertex as near to all of its lines as can be."""
+    """The lines of walls that meet, each vertex as near as possible to all of its lines."""
     _, after = walls.neighbours()
     n, nodes = len(walls.path), len(positions)
-    # A knot is a vertex of the graph where a path ends, else the end of a wall.
+    # A knot is the graph's vertex at the end of a path, else the end of a wall.
     end = np.where(walls.end_node >= 0, walls.end_node, nodes + np.arange(n))
     start = np.where(walls.start_node >= 0, walls.start_node, 0)
     start[after[walls.end_node < 0]] = end[walls.end_node < 0]
@@ -180,7 +180,7 @@ def joined(walls: Walls, graph: Graph, positions: np.ndarray, tolerance: float) 
 
 
 def ranges(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts from each start to its end, and which of them each number is of."""
+    """Counts from each start to its end; returns the index of the range and the number."""
     size = end - start + 1
     of = np.repeat(np.arange(len(start)), size)
     return of, np.arange(len(of)) - np.repeat(np.cumsum(size) - size, size) + start[of]

@@ -144,7 +144,7 @@ def test_tiles(files):
         (["map.png", "--picture", "./map.png"], ["--picture ./map.png", "is read"]),
         (["map.npy", "--edges", "map.png", "--picture", "map.png"], ["--picture map.png"]),
         (["map.tif", "--truth", "truth.gpkg", "--output", "truth.gpkg"], ["--output truth.gpkg"]),
-        (["map.npy", "--frame_field", "map.npy"], ["map.npy", "no .npz"]),
+        (["map.npy", "--frame_field", "map.npy"], ["map.npy", "not a complete .npz"]),
         (["map.npy", "--min_area", "1e6"], ["map.npy: no buildings found", "1e6 (px²"]),
         (["dark.npy"], ["dark.npy: no buildings found", "0.3"]),
         (["bright.npy"], ["bright.npy", "[0, 1]", "2"]),

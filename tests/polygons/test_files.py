@@ -152,7 +152,7 @@ def test_other_layers_of_a_geopackage_are_not_lost(tmp_path):
     with pytest.raises(InputError, match="holds other layers, which would be lost: mine"):
         check_output(path, interior)
     path.write_text("no GeoPackage")
-    with pytest.raises(InputError, match="is there, and is no GeoPackage"):
+    with pytest.raises(InputError, match="exists, but is not a GeoPackage"):
         check_output(path, interior)
 
 
