@@ -82,7 +82,7 @@ def check_form(values: np.ndarray, name: str) -> None:
 
 def in_range(values: np.ndarray, name: str) -> np.ndarray:
     """Probabilities as float32; see :func:`as_map`."""
-    values = np.float32(values)
+    values = np.array(values, np.float32)  # a copy: torch warns of memory that is read-only
     low, high = values.min(initial=0), values.max(initial=0)
     if np.isnan(low):
         raise InputError(f"{name} must lie in [0, 1], but some values are NaN")

@@ -63,7 +63,8 @@ class Graph:
         between[starts[:-1]] = between[starts[1:] - 1] = False
         vertices = np.empty(len(points), int)
         vertices[between] = len(nodes) + np.arange(between.sum())
-        vertices[starts[:-1]], vertices[starts[1:] - 1] = node[0], node[1]
+        vertices[starts[:-1]] = node[0]
+        vertices[starts[1:] - 1] = node[1]
         positions = np.concatenate([nodes, points[between]])
         degree = np.bincount(node.ravel(), minlength=len(positions))
         degree[len(nodes) :] = 2
@@ -111,14 +112,12 @@ class Graph:
         Returns:
             An index for each of ``path_vertices``, shape ``[m]``.
         """
-        edges = np.diff(self.path_starts) - 1
-        first, last = self.path_starts[:-1], self.path_starts[1:] - 1
-        first, last, edges, closed = (
-            np.repeat(x, np.diff(self.path_starts)) for x in (first, last, edges, self.closed)
-        )
-        there = np.arange(len(self.path_vertices)) + steps
-        around = first + (there - first) % np.maximum(edges, 1)
-        return np.where(closed, around, np.clip(there, first, last))
+        path = np.repeat(np.arange(len(self.closed)), np.diff(self.path_starts))
+        first = self.path_starts[path]
+        last = self.path_starts[path + 1] - 1
+        there = np.arange(len(path)) + steps
+        around = first + (there - first) % np.maximum(last - first, 1)
+        return np.where(self.closed[path], around, np.clip(there, first, last))
 
     @cached_property
     def turns(self) -> np.ndarray:
@@ -184,13 +183,15 @@ def lay_out(graph: Graph, layout: str) -> tuple[np.ndarray, list[tuple[int, int,
     order = np.lexsort((np.arange(n), graph.parts, size[graph.parts]))
     sizes, parts = np.unique(size, return_counts=True)
     place = np.empty((n, 2), int)
-    views, begin, first = [], 0, 0
+    views = []
+    begin = first = 0
     for m, k in zip(sizes.tolist(), parts.tolist(), strict=True):
         vertices = order[first : first + k * m]
         index = begin + np.arange(2 * k * m).reshape(k, 2, m)
         place[vertices] = index.transpose(0, 2, 1).reshape(-1, 2)
         views.append((begin, begin + 2 * k * m, (2 * k, m)))
-        begin, first = begin + 2 * k * m, first + k * m
+        begin += 2 * k * m
+        first += k * m
     return place, views
 
 
@@ -245,31 +246,39 @@ def resample(paths: Sequence[np.ndarray], spacing: float = 2.0) -> list[np.ndarr
     steps = np.hypot(*np.diff(points, axis=0, prepend=points[:1]).T)
     steps[starts[1:-1]] = 1.0  # between paths, so that places on different paths differ
     place = np.cumsum(steps)
-    first, last = place[starts[:-1]], place[starts[1:] - 1]
-    length = last - first
-
-    _, node, part_of_node = _nodes(points, starts)
-    part, nodes_of = part_of_node[node[0]], np.bincount(part_of_node)
-    parts = len(nodes_of)
-    wanted = np.bincount(part, np.maximum(np.ceil(length / spacing), 1) - 1, parts) + nodes_of
-    between = _tidy(np.maximum(wanted, 4)) - nodes_of
-    # The paths of a part share its vertices by length; rounding the cumulated shares keeps the
-    # total.
-    order = np.argsort(part, kind="stable")
-    share = (length * (between / np.maximum(np.bincount(part, length, parts), 1e-9))[part])[order]
-    new_part = np.diff(part[order], prepend=-1) > 0
-    before = np.concatenate([[0], np.cumsum(share)])
-    base = np.maximum.accumulate(np.where(new_part, before[:-1], 0))
-    inner = np.rint(before[1:] - base) - np.rint(before[:-1] - base)
-    edges = np.empty(len(paths), int)
-    edges[order] = inner.astype(int) + 1
+    first = place[starts[:-1]]
+    length = place[starts[1:] - 1] - first
+    edges = _edge_counts(points, starts, length, spacing)
 
     new_starts = np.concatenate([[0], np.cumsum(edges + 1)])
     index = np.arange(new_starts[-1]) - np.repeat(new_starts[:-1], edges + 1)
     along = np.repeat(first, edges + 1) + index * np.repeat(length / edges, edges + 1)
     new = np.stack([np.interp(along, place, x) for x in points.T], axis=1)
-    new[new_starts[:-1]], new[new_starts[1:] - 1] = points[starts[:-1]], points[starts[1:] - 1]
+    new[new_starts[:-1]] = points[starts[:-1]]
+    new[new_starts[1:] - 1] = points[starts[1:] - 1]
     return np.split(new, new_starts[1:-1])
+
+
+def _edge_counts(
+    points: np.ndarray, starts: np.ndarray, length: np.ndarray, spacing: float
+) -> np.ndarray:
+    """How many edges each path gets, so that each part has one of few numbers of vertices."""
+    _, node, part_of_node = _nodes(points, starts)
+    part = part_of_node[node[0]]
+    nodes = np.bincount(part_of_node)
+    # The vertices of a part are its nodes and those between them.
+    between = np.bincount(part, np.maximum(np.ceil(length / spacing), 1) - 1, len(nodes))
+    between = _tidy(np.maximum(between + nodes, 4)) - nodes
+    # The paths of a part share its vertices by length; rounding the cumulated shares keeps the
+    # total.
+    share = length * (between / np.maximum(np.bincount(part, length), 1e-9))[part]
+    edges = np.empty(len(length), int)
+    order = np.argsort(part, kind="stable")
+    sums = np.concatenate([[0], np.cumsum(share[order])])
+    new_part = np.diff(part[order], prepend=-1) > 0
+    base = np.maximum.accumulate(np.where(new_part, sums[:-1], 0))
+    edges[order] = np.rint(sums[1:] - base) - np.rint(sums[:-1] - base) + 1
+    return edges
 
 
 def _tidy(counts: np.ndarray) -> np.ndarray:

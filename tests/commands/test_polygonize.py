@@ -176,8 +176,9 @@ def test_one_line_without_its_packages(files, monkeypatch, capsys):
     assert "pip install 'classy-gc[polygons]'" in capsys.readouterr().err
 
 
-def test_in_a_process_of_its_own(files):
-    flags = ("polygonize", "map.tif", "--output", "out.geojson")
+@pytest.mark.parametrize("name", ["map.tif", "map.npy"])
+def test_in_a_process_of_its_own(name, files):
+    flags = ("polygonize", name, "--output", "out.geojson")
     done = forked.run(forked.command, *flags, cwd=Path.cwd())
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(read_polygons("out.geojson", open_map("map.tif"))) == 2
+    assert len(read_polygons("out.geojson", open_map(name))) == 2

@@ -1,5 +1,6 @@
 import json
 import resource
+import sys
 
 import geopandas
 import numpy as np
@@ -12,6 +13,7 @@ from pyogrio import read_info
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
+from classy_gc.polygons import Buildings, polygonize
 from classy_gc.polygons.files import (
     FORMATS,
     attributes,
@@ -191,3 +193,24 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_file(suffix, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == older
     assert not [p for p in tmp_path.iterdir() if p.is_dir()]
+
+
+def test_without_geopandas(tmp_path, monkeypatch):
+    """Everything but GeoParquet, and the buildings are arrays in the CRS."""
+    values = np.zeros((120, 160), np.float32)
+    values[20:100, 80:140] = 1
+    opened = open_map(tiff(tmp_path / "a.tif", values))
+    frame = polygonize(opened, steps=5)
+    monkeypatch.setitem(sys.modules, "geopandas", None)
+    found = polygonize(opened, steps=5)
+    assert isinstance(found, Buildings)
+    assert found.before is None
+    assert found.polygons.tolist() == frame.geometry.tolist()
+    assert found.probability.tolist() == frame["mean_prob"].tolist()
+    assert found.polygons[0].centroid.x == pytest.approx(458055, abs=0.1)
+    with pytest.raises(InputError, match="pip install geopandas pyarrow"):
+        check_output(tmp_path / "a.parquet", opened)
+    path = tmp_path / "a.gpkg"
+    check_output(path, opened)
+    assert write_polygons(path, np.array(ROOMS), np.ones(2), opened) == 2
+    assert len(read_polygons(path, opened)) == 2
