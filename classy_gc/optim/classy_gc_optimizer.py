@@ -13,14 +13,7 @@ from classy_gc.optim.fused import fused_supported
 from classy_gc.optim.groups import momentum_drives_betas, with_momentum
 from classy_gc.optim.scheduled_gc import ScheduledGC, check_no_param_groups, label_of
 from classy_gc.optim.stock import CLASSY_KEYS
-from classy_gc.options import (
-    REQUIRED,
-    Rule,
-    check_known,
-    check_options,
-    rule_of,
-    without_comments,
-)
+from classy_gc.options import REQUIRED, Rule, check_known, check_options, rule_of, without_comments
 
 # Of no use where Classy Vision trains: CUDA graphs, and autograd through the step.
 LEFT_OUT = ("params", "capturable", "differentiable")

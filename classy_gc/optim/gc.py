@@ -20,14 +20,7 @@ from classy_gc.core import centralize_optimizer
 from classy_gc.optim.groups import momentum_drives_betas, with_momentum
 from classy_gc.optim.scheduled_gc import ScheduledGC, check_no_param_groups, label_of
 from classy_gc.optim.stock import CLASSY_KEYS, base_config, is_stock, stock_group_options
-from classy_gc.options import (
-    GC_FLAG,
-    SWITCH,
-    Rule,
-    check_known,
-    check_options,
-    without_comments,
-)
+from classy_gc.options import GC_FLAG, SWITCH, Rule, check_known, check_options, without_comments
 
 
 @register_optimizer("gc")

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
-from classy_vision.optim.param_scheduler import (
-    UpdateInterval,
-    build_param_scheduler,
-)
+from classy_vision.optim.param_scheduler import UpdateInterval, build_param_scheduler
 from fvcore.common.param_scheduler import ParamScheduler
 
 from classy_gc.optim.groups import as_groups, as_schedulers
-from classy_gc.optim.param_scheduler.arguments import check_scheduler
-from classy_gc.optim.param_scheduler.checks import check_schedulable, check_schedulers
+from classy_gc.optim.param_scheduler.checks import (
+    check_schedulable,
+    check_scheduler,
+    check_schedulers,
+)
 from classy_gc.optim.resume import resumed_state
 from classy_gc.options import Rule, check_known, registered_name
 

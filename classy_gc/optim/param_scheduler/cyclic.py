@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from classy_vision.optim.param_scheduler import (
@@ -12,11 +13,12 @@ from classy_vision.optim.param_scheduler import (
 )
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.param_scheduler.arguments import CheckedParamScheduler
+from classy_gc.optim.param_scheduler.checks import CheckedParamScheduler
 from classy_gc.optim.param_scheduler.one_cycle import OneCycleParamScheduler
 
 
 @register_param_scheduler("cyclic")
+@dataclass(eq=False)
 class CyclicParamScheduler(CheckedParamScheduler):
     """``scheduler(periods · where − k)`` in period ``k`` = 0, 1, …, its peak ``decay^k`` as high.
 
@@ -55,17 +57,10 @@ class CyclicParamScheduler(CheckedParamScheduler):
         [1.0, 5.0, 1.0, 3.0]
     """
 
-    def __init__(
-        self,
-        scheduler: ParamScheduler,
-        periods: int,
-        decay: float = 1.0,
-        update_interval: UpdateInterval = UpdateInterval.STEP,
-    ) -> None:
-        super().__init__(update_interval)
-        self._scheduler = scheduler
-        self._periods = periods
-        self._decay = decay
+    scheduler: ParamScheduler
+    periods: int
+    decay: float = 1.0
+    update_interval: UpdateInterval = UpdateInterval.STEP
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> CyclicParamScheduler:
@@ -78,23 +73,23 @@ class CyclicParamScheduler(CheckedParamScheduler):
             )
         if "num_epochs" in config:  # as composite hands it on
             inner["num_epochs"] = config["num_epochs"]
-        scheduler._scheduler = build_param_scheduler(inner)
+        scheduler.scheduler = build_param_scheduler(inner)
         return scheduler
 
     def __call__(self, where: float) -> float:
-        period = int((where + self.WHERE_EPSILON) * self._periods)
-        period = min(period, self._periods - 1)
-        inner = max(where * self._periods - period, 0.0)
-        factor = self._decay**period
+        period = int((where + self.WHERE_EPSILON) * self.periods)
+        period = min(period, self.periods - 1)
+        inner = max(where * self.periods - period, 0.0)
+        factor = self.decay**period
         if factor == 1:
-            return self._scheduler(inner)
-        if isinstance(self._scheduler, OneCycleParamScheduler):
-            return self._scheduler.with_scaled_peak(factor)(inner)
-        base = min(self._scheduler(0.0), self._last())
-        return base + factor * (self._scheduler(inner) - base)
+            return self.scheduler(inner)
+        if isinstance(self.scheduler, OneCycleParamScheduler):
+            return self.scheduler.with_scaled_peak(factor)(inner)
+        base = min(self.scheduler(0.0), self._last())
+        return base + factor * (self.scheduler(inner) - base)
 
     def _last(self) -> float:
         try:
-            return self._scheduler(1.0)
+            return self.scheduler(1.0)
         except IndexError:  # of those that choose one of several values or schedulers
-            return self._scheduler(1 - 2 * self.WHERE_EPSILON)
+            return self.scheduler(1 - 2 * self.WHERE_EPSILON)

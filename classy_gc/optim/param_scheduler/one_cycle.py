@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from dataclasses import dataclass, replace
 
 from classy_vision.optim.param_scheduler import UpdateInterval, register_param_scheduler
 
-from classy_gc.optim.param_scheduler.arguments import CheckedParamScheduler
+from classy_gc.optim.param_scheduler.checks import CheckedParamScheduler
 
 
 @register_param_scheduler("one_cycle")
+@dataclass(eq=False)
 class OneCycleParamScheduler(CheckedParamScheduler):
     """From ``start_value`` to ``peak_value``, then to ``end_value``.
 
@@ -44,21 +45,12 @@ class OneCycleParamScheduler(CheckedParamScheduler):
         [0.0, 0.5, 1.0, 0.75, 0.5]
     """
 
-    def __init__(
-        self,
-        start_value: float,
-        peak_value: float,
-        end_value: float,
-        pct_start: float = 0.3,
-        anneal: str = "cosine",
-        update_interval: UpdateInterval = UpdateInterval.STEP,
-    ) -> None:
-        super().__init__(update_interval)
-        self._start_value = start_value
-        self._peak_value = peak_value
-        self._end_value = end_value
-        self._pct_start = pct_start
-        self._anneal = anneal
+    start_value: float
+    peak_value: float
+    end_value: float
+    pct_start: float = 0.3
+    anneal: str = "cosine"
+    update_interval: UpdateInterval = UpdateInterval.STEP
 
     def with_scaled_peak(self, factor: float) -> OneCycleParamScheduler:
         """The same but for the distance from ``start_value`` to ``peak_value``.
@@ -70,15 +62,14 @@ class OneCycleParamScheduler(CheckedParamScheduler):
             >>> OneCycleParamScheduler(1.0, 3.0, 0.0, pct_start=0.5).with_scaled_peak(0.5)(0.5)
             2.0
         """
-        scaled = copy.copy(self)
-        scaled._peak_value = self._start_value + factor * (self._peak_value - self._start_value)
-        return scaled
+        peak = self.start_value + factor * (self.peak_value - self.start_value)
+        return replace(self, peak_value=peak)
 
     def __call__(self, where: float) -> float:
-        start, end, x = self._start_value, self._peak_value, where / self._pct_start
+        start, end, x = self.start_value, self.peak_value, where / self.pct_start
         if x > 1:
-            start, end = self._peak_value, self._end_value
-            x = (where - self._pct_start) / (1 - self._pct_start)
-        if self._anneal == "cosine":
+            start, end = self.peak_value, self.end_value
+            x = (where - self.pct_start) / (1 - self.pct_start)
+        if self.anneal == "cosine":
             x = (1 - math.cos(math.pi * x)) / 2
         return start + (end - start) * x

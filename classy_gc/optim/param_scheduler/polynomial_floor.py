@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from classy_vision.optim.param_scheduler import UpdateInterval, register_param_scheduler
 
-from classy_gc.optim.param_scheduler.arguments import CheckedParamScheduler
+from classy_gc.optim.param_scheduler.checks import CheckedParamScheduler
 
 
 @register_param_scheduler("polynomial_floor")
+@dataclass(eq=False)
 class PolynomialFloorParamScheduler(CheckedParamScheduler):
     """``end_value + (start_value − end_value) · (1 − where)^power``.
 
@@ -32,17 +35,10 @@ class PolynomialFloorParamScheduler(CheckedParamScheduler):
         [1.0, 0.625, 0.5]
     """
 
-    def __init__(
-        self,
-        start_value: float,
-        end_value: float,
-        power: float,
-        update_interval: UpdateInterval = UpdateInterval.STEP,
-    ) -> None:
-        super().__init__(update_interval)
-        self._start_value = start_value
-        self._end_value = end_value
-        self._power = power
+    start_value: float
+    end_value: float
+    power: float
+    update_interval: UpdateInterval = UpdateInterval.STEP
 
     def __call__(self, where: float) -> float:
-        return self._end_value + (self._start_value - self._end_value) * (1 - where) ** self._power
+        return self.end_value + (self.start_value - self.end_value) * (1 - where) ** self.power
