@@ -27,5 +27,6 @@ from classy_gc.optim.rmsprop_gc import RMSPropGC as RMSPropGC
 from classy_gc.optim.rmsprop_tf_gc import RMSPropTFGC as RMSPropTFGC
 from classy_gc.optim.sgd_gc import SGDGC as SGDGC
 from classy_gc.optim.torch_gc import TorchGC as TorchGC
+from classy_gc.optim.zero import ZeRO as ZeRO
 
 import_all_modules(Path(__file__).parent, "classy_gc.optim")

@@ -111,7 +111,7 @@ class GC(ScheduledGC):
         base = base_config(config, label)
         base_class = OPTIMIZER_REGISTRY[base["name"]]
         stock = is_stock(base_class)
-        if stock and base_class is not ZeRO:
+        if stock and not issubclass(base_class, ZeRO):
             known = inspect.signature(base_class).parameters
             check_known(base, ["name", *known], f"base_optimizer of {label}")
         options = {name: config[name] for name in cls.OPTIONS if name in config}

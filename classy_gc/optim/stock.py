@@ -24,13 +24,13 @@ GC_KEYS = ("use_gc", "gc_conv_only", "gc_loc")
 
 
 def is_stock(cls: type) -> bool:
-    """Whether the class is Classy Vision's own, whose keys are known.
+    """Whether the class is Classy Vision's own, or our ``zero``, which has the keys of its.
 
     Example:
         >>> is_stock(ZeRO)
         True
     """
-    return cls.__module__.startswith("classy_vision.")
+    return cls.__module__.startswith(("classy_vision.", "classy_gc.optim.zero"))
 
 
 def base_config(config: Mapping[str, Any], label: str) -> Mapping[str, Any]:
@@ -123,7 +123,7 @@ centralization is 'sgd_gc'
     schedules = schedules if isinstance(schedules, Mapping) else {}
     scheduled = {f"param_schedulers.{k}": schedules[k] for k in GC_KEYS if k in schedules}
     advice = f"the one with gradient centralization is '{name}_gc'"
-    if cls is ZeRO:
+    if issubclass(cls, ZeRO):
         base = config.get("base_optimizer")
         if isinstance(base, Mapping):
             check_no_gc_keys({**base, **({"param_schedulers": schedules} if scheduled else {})})
@@ -160,11 +160,12 @@ def check_stock_optimizer(config: Mapping[str, Any]) -> None:
     check_known(config, [*CLASSY_KEYS, "param_groups", *known], label)
     if config.get("larc_config") and "use_larc" not in config:
         raise ValueError(f"{label}: larc_config needs use_larc beside it")
-    if cls is ZeRO:
+    if issubclass(cls, ZeRO):
         base = base_config(config, label)
         check_stock_optimizer(base)
     if "param_schedulers" in config:
         # The stock from_config methods write into what they are given.
-        optimizer = build_optimizer(copy.deepcopy(dict(base))) if cls is ZeRO else cls()
+        wraps = issubclass(cls, ZeRO)
+        optimizer = build_optimizer(copy.deepcopy(dict(base))) if wraps else cls()
         rules = group_options(optimizer)[1]
         check_schedulers(config, label, {k: rule for k, rule in rules.items() if rule.schedulable})

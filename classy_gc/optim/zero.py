@@ -1,9 +1,8 @@
-"""Classy Vision's ``zero`` around a GC optimizer: what it is given, schedules and resumes.
+"""``zero``: Classy Vision's, which also works around a GC optimizer.
 
-``zero`` runs the schedules and loads the checkpoints itself and never asks the optimizer that it
-wraps. So this module replaces four methods of Classy Vision's class ``ZeRO``: ``from_config``,
-``set_param_groups``, ``step`` and ``set_classy_state``. Around any other optimizer they do what
-they did.
+Classy Vision's class runs the schedules and loads the checkpoints itself, and never asks the
+optimizer that it wraps. So its name is registered anew, for a class that does; around any other
+optimizer it does what Classy Vision's does.
 """
 
 from __future__ import annotations
@@ -12,26 +11,69 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from classy_vision.optim.classy_optimizer import ClassyOptimizer
-from classy_vision.optim.zero import ZeRO
+from classy_vision.optim import OPTIMIZER_REGISTRY, zero
 
 from classy_gc.optim.groups import as_schedulers
 from classy_gc.optim.resume import first_steps
 from classy_gc.optim.scheduled_gc import ScheduledGC, log_baseline
 
-_from_config = ZeRO.from_config.__func__
 
+class ZeRO(zero.ZeRO):
+    """``zero``: shares the state of ``base_optimizer`` between the processes of a training.
 
-def _with_schedules(cls: type[ZeRO], config: Mapping[str, Any]) -> ZeRO:
-    optimizer = _from_config(cls, config)
-    base = optimizer.base_optimizer
-    if isinstance(base, ScheduledGC):
-        reason = _unfit_reason(base)
-        if reason:
-            raise ValueError(f"{base.label()} cannot be the base_optimizer of 'zero': it {reason}")
-        if "param_schedulers" in config:
-            base.keep_schedules(config, base.group_options()[1])
-    return optimizer
+    Source: https://arxiv.org/abs/1910.02054
+
+    Example:
+        >>> from classy_vision.optim import build_optimizer
+        >>> config = {"name": "zero", "base_optimizer": {"name": "sgd_gc", "lr": 0.1}}
+        >>> build_optimizer(config).base_optimizer.label()
+        "optimizer 'sgd_gc'"
+    """
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ZeRO:
+        """Instantiates the optimizer from a configuration, which stays as it is.
+
+        Args:
+            config: ``name``, ``base_optimizer`` (a config of its own), and optionally
+                ``param_schedulers`` and ``num_epochs``, which the task adds.
+
+        Raises:
+            ValueError: a base optimizer that does not train or resume the same in shares, what
+                it refuses, or schedules that it would not read.
+        """
+        optimizer = super().from_config(config)
+        base = optimizer.base_optimizer
+        if isinstance(base, ScheduledGC):
+            reason = _unfit_reason(base)
+            if reason:
+                raise ValueError(
+                    f"{base.label()} cannot be the base_optimizer of 'zero': it {reason}"
+                )
+            if "param_schedulers" in config:
+                base.keep_schedules(config, base.group_options()[1])
+        return optimizer
+
+    def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
+        base = self.base_optimizer
+        if not isinstance(base, ScheduledGC):
+            super().set_param_groups(param_groups, **kwargs)
+            return
+        groups = base.scheduled_groups(param_groups, kwargs)
+        for group in groups:
+            group.pop("param_names", None)
+        super().set_param_groups(list(map(as_schedulers, groups)))
+        log_baseline(base.label(), self)
+
+    def step(self, *args: Any, where: float | None = None, **kwargs: Any) -> None:
+        if isinstance(self.base_optimizer, ScheduledGC):
+            self.base_optimizer.catch_up(where, self)
+        super().step(*args, where=where, **kwargs)
+
+    def set_classy_state(self, state: dict[str, Any]) -> None:
+        if isinstance(self.base_optimizer, ScheduledGC):
+            state = self.base_optimizer.resumed(state, self)
+        super().set_classy_state(state)
 
 
 def _unfit_reason(base: ScheduledGC) -> str | None:
@@ -59,29 +101,4 @@ def _text(optimizer: torch.optim.Optimizer, which: slice) -> str:
     return f"{group} {weights}"
 
 
-def _set_param_groups(self: ZeRO, param_groups: Any, **kwargs: Any) -> None:
-    if not isinstance(self.base_optimizer, ScheduledGC):
-        return ClassyOptimizer.set_param_groups(self, param_groups, **kwargs)
-    groups = self.base_optimizer.scheduled_groups(param_groups, kwargs)
-    for group in groups:
-        group.pop("param_names", None)
-    ClassyOptimizer.set_param_groups(self, list(map(as_schedulers, groups)))
-    log_baseline(self.base_optimizer.label(), self)
-
-
-def _step(self: ZeRO, *args: Any, where: float | None = None, **kwargs: Any) -> None:
-    if isinstance(self.base_optimizer, ScheduledGC):
-        self.base_optimizer.catch_up(where, self)
-    ClassyOptimizer.step(self, *args, where=where, **kwargs)
-
-
-def _set_classy_state(self: ZeRO, state: dict[str, Any]) -> None:
-    if isinstance(self.base_optimizer, ScheduledGC):
-        state = self.base_optimizer.resumed(state, self)
-    ClassyOptimizer.set_classy_state(self, state)
-
-
-ZeRO.from_config = classmethod(_with_schedules)
-ZeRO.set_param_groups = _set_param_groups
-ZeRO.step = _step
-ZeRO.set_classy_state = _set_classy_state
+OPTIMIZER_REGISTRY["zero"] = ZeRO
