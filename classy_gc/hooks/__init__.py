@@ -1,6 +1,6 @@
-"""Classy Vision hooks, one file a registered name."""
+"""Classy Vision hooks, one file per registered name."""
 
-import classy_vision  # noqa: F401  which has all of these folders registered
+import classy_vision  # noqa: F401  which registers the names in these folders
 
 from classy_gc.hooks.clip_grad_value import ClipGradValueHook as ClipGradValueHook
 from classy_gc.hooks.gc_monitor import GCMonitorHook as GCMonitorHook

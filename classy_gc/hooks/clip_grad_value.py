@@ -16,11 +16,11 @@ from classy_gc.options import POSITIVE, REQUIRED
 class ClipGradValueHook(CheckedHook):
     """``clip_grad_value``: clips every element of the gradients to [−``value``, ``value``].
 
-    Just before each step of any optimizer: after gradients are accumulated, clipped by Classy
-    Vision's own ``clip_grad_norm``, and unscaled, and before they are centralized.
+    It clips just before each step of any optimizer: after gradients are accumulated, clipped by
+    Classy Vision's ``clip_grad_norm``, and unscaled, and before they are centralized.
 
     Args:
-        value (float): > 0
+        value (float): the largest absolute value, > 0
 
     Raises:
         ValueError: an unknown or missing key, or a value that is not a number > 0.
@@ -40,7 +40,7 @@ class ClipGradValueHook(CheckedHook):
         self._handle: Any = None
 
     def on_start(self, task: Any) -> None:
-        """Begins to clip; a task that only tests has no optimizer to clip for."""
+        """Starts clipping; a test-only task has no optimizer to clip for."""
         if task.optimizer is not None:
             self._handle = task.optimizer.optimizer.register_step_pre_hook(self._clip)
 
@@ -50,7 +50,7 @@ class ClipGradValueHook(CheckedHook):
             self._handle.remove()
 
     def _clip(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        # GradScaler leaves its scale here where a fused kernel is to unscale the gradients.
+        # GradScaler leaves its scale here if a fused kernel will unscale the gradients.
         scale = getattr(optimizer, "grad_scale", None)
         value = self.value if scale is None else self.value * float(scale)
         for group in optimizer.param_groups:

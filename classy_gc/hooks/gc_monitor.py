@@ -1,4 +1,4 @@
-"""``gc_monitor``: what gradient centralization removes from each gradient, as training goes."""
+"""``gc_monitor``: what gradient centralization removes from each gradient during training."""
 
 from __future__ import annotations
 
@@ -33,45 +33,45 @@ def _squared(x: float | None) -> float | None:
 class GCMonitorHook(CheckedHook):
     """``gc_monitor``: the share of the gradient that GC removes, and how far row means drift.
 
-    It looks at every weight that has rows, whether or not GC is on and whatever
-    ``gc_conv_only`` says, so that it tells of a run without GC what GC would do. With ``C(x)``
-    for the centralized ``x`` (each row less its mean), the first step and every
-    ``interval``-th from there on give for each weight ``p``
+    It measures every weight that has rows, whether or not GC is on and whatever ``gc_conv_only``
+    says, so for a run without GC it shows what GC would do. Let ``C(x)`` be the centralized ``x``
+    (each row minus its mean). At the first step and every ``interval`` steps after it, the hook
+    measures for each weight ``p``
 
-    * ``removed``: ``‖g − C(g)‖² / ‖g‖²``, in [0, 1], of the gradient ``g`` that the optimizer is
-      given: accumulated, clipped, and without the weight decay that an optimizer may add;
+    * ``removed``: ``‖g − C(g)‖² / ‖g‖²``, in [0, 1], of the gradient ``g`` that the optimizer gets:
+      accumulated, clipped, and without the weight decay that an optimizer may add;
     * ``drift``: ``‖M(p) − M(p₀)‖ / ‖p‖`` after the step, where ``M(p) = p − C(p)`` holds the row
       means, ``n`` times in a row of ``n`` elements, and ``p₀`` is the weight when this hook
       first saw it. Where GC acts last (``sgd_gc``, or ``gc_loc`` false) it stays 0.
 
-    and both for all of them taken as one vector. A ratio that does not exist is None: no
-    gradient, one of zeros, a sparse or an overflown one. Tensors without rows, the biases and
-    norm weights, and frozen parameters are left out.
+    and both for all weights taken as one vector. A ratio is None where it does not exist: without a
+    gradient, or with a zero, sparse or overflown one. Tensors without rows (biases and norm
+    weights) and frozen parameters are left out.
 
-    It goes to the ``json_log`` of the run, where there is one::
+    The measures go to the ``json_log`` of the run, if there is one::
 
         {"kind": "gc_monitor", "epoch": 1.5, "step": 51, "removed": 0.02, "drift": 0.0,
          "parameters": {"blocks.0.weight": {"removed": 0.03, "drift": 0.0}}}
 
-    with ``epoch`` how much has been trained, and ``step`` the number of updates, resumed ones
-    included; to TensorBoard, where ``tensorboard_plot`` has a writer, as ``GC Removed/total``,
-    ``GC Removed/<name>``, ``GC Drift/…`` at that step; so to ``wandb_log`` and ``mlflow_log``;
-    and where there is none of them, the two totals to the log. Training stays bit for bit what it
-    was. The row means at the start are part of every checkpoint.
+    where ``epoch`` is how much has been trained, and ``step`` the number of updates, resumed ones
+    included. They go to TensorBoard, if ``tensorboard_plot`` has a writer, as ``GC Removed/total``,
+    ``GC Removed/<name>`` and ``GC Drift/…``, and likewise to ``wandb_log`` and ``mlflow_log``.
+    Without any of these hooks, the two totals are logged. Training stays the same bit for bit. The
+    row means at the start are part of every checkpoint.
 
-    A look reads each gradient and each weight twice, and waits for the device once; between
-    them a step costs a counter. The gradients are taken by a hook on the optimizer's ``step``,
-    which finds them as they were before GC. A process that holds the gradients of a part of the
-    weights only (``use_sharded_ddp``) tells of these.
+    A measurement reads each gradient and each weight twice, and waits for the device once; any
+    other step only costs a counter. A hook on the optimizer's ``step`` reads the gradients as they
+    are before GC. A process that holds the gradients of only some weights (``use_sharded_ddp``)
+    measures those.
 
     Args:
-        interval (int): steps of the optimizer from one look to the next, > 0 (default: 50)
+        interval (int): optimizer steps from one measurement to the next, > 0 (default: 50)
 
     Raises:
         ValueError: an unknown key, or an interval that is not an integer > 0.
 
     Source: Yong et al., *Gradient Centralization*, ECCV 2020, https://arxiv.org/abs/2004.01461,
-    section 4.1: the projection of the gradient, and of the weight space.
+    section 4.1: the projection of the gradient and of the weight space.
 
     Example:
         >>> from classy_vision.hooks import build_hook
@@ -90,7 +90,7 @@ class GCMonitorHook(CheckedHook):
         self._handle: Any = None
 
     def on_phase_start(self, task: Any) -> None:
-        """Watches the optimizer's steps, and notes the row means of weights not seen before."""
+        """Watches the optimizer's steps, and keeps the row means of weights not seen before."""
         if not task.train:
             return
         self._parameters = {
@@ -103,7 +103,7 @@ class GCMonitorHook(CheckedHook):
             with torch.no_grad():
                 sums = row_sums(p) if sums is None else sums.to(p.device)
             self.state.row_sums[name] = sums
-        # Anew in each phase: torch drops such hooks from an optimizer that is copied.
+        # Registered in each phase: torch drops such hooks when an optimizer is copied.
         self._handle = task.optimizer.optimizer.register_step_pre_hook(self._before_step)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -112,7 +112,7 @@ class GCMonitorHook(CheckedHook):
         self.state.step += 1
 
     def on_step(self, task: Any) -> None:
-        """Writes what a look found, once the weights are updated."""
+        """Writes a measurement, once the weights are updated."""
         if self._gradients is None:
             return
         removed, total_removed = ratios(self._gradients)

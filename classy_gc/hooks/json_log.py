@@ -1,4 +1,4 @@
-"""``json_log``: one line of JSON a phase."""
+"""``json_log``: one line of JSON per phase."""
 
 from __future__ import annotations
 
@@ -26,21 +26,20 @@ class JSONLogHook(PhaseRecordHook):
          "meters": {"accuracy": {"top_1": 0.97}}, "options": {"lr": 0.1, "momentum": 0.9},
          "seconds": 1.25}
 
-    ``epoch`` is how much has been trained; ``options`` are those of the last step, see
-    :func:`classy_gc.hooks.phase_record.scheduled_options`, and empty for a test phase. Lines of
-    other kinds come from other hooks, through :meth:`write`.
+    ``epoch`` is how much has been trained. ``options`` are those of the last step, see
+    :func:`classy_gc.hooks.phase_record.scheduled_options`; they are empty for a test phase. Other
+    hooks add lines of other kinds through :meth:`write`.
 
-    The log tells of one run, each phase once. What the run is about to train is taken out of a
-    log that is there already: everything, for a run from the beginning; what is younger than
-    the checkpoint, for a resumed one. A test-only run appends to what is there.
+    The log is of one run and has each phase once. A run from the beginning empties an existing log,
+    a resumed run removes the lines newer than its checkpoint, and a test-only run appends.
 
     Args:
-        folder (str or Path): where ``log.jsonl`` goes; made if need be (default: ``.``)
+        folder (str or Path): where ``log.jsonl`` goes; created if necessary (default: ``.``)
 
     Raises:
-        ValueError: an unknown key, or a folder that is no local path.
+        ValueError: an unknown key, or a folder that is not a local path.
 
-    Source: https://jsonlines.org. JSON knows no NaN and no infinity: they become null.
+    Source: https://jsonlines.org. JSON has no NaN and no infinity: they become null.
 
     Example:
         >>> from classy_vision.hooks import build_hook
@@ -54,10 +53,10 @@ class JSONLogHook(PhaseRecordHook):
         super().__init__(folder=folder)
         self.path = Path(folder) / "log.jsonl"
         self.state.lines = 0
-        self._early: list[str] | None = []  # lines of hooks that start before this one
+        self._early: list[str] | None = []  # lines from hooks that start before this one
 
     def on_start(self, task: Any) -> None:
-        """Makes the folder, and takes out of the log what will be trained again."""
+        """Creates the folder, and removes the lines of phases that will be trained again."""
         if not is_primary():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,13 +83,13 @@ class JSONLogHook(PhaseRecordHook):
             self.write("phase", **record, seconds=time.perf_counter() - self._start)
 
     def write(self, kind: str, **fields: Any) -> None:
-        """Adds a line to the log; on ranks other than the primary it does nothing.
+        """Adds a line to the log, on the primary rank only.
 
-        For other hooks; what is written before this one's ``on_start`` goes to the log then.
+        Meant for other hooks. Lines written before ``on_start`` of this hook reach the log with it.
 
         Args:
             kind: of the line.
-            **fields: what else it says: numbers, strings, None, lists and dicts; tensors of one
+            **fields: the other fields: numbers, strings, None, lists and dicts; tensors of one
                 element become numbers.
         """
         if not is_primary():
@@ -108,7 +107,7 @@ class JSONLogHook(PhaseRecordHook):
 
 
 def _is_over(line: bytes, task: Any) -> bool:
-    """Whether a line tells of a phase that a task which starts now has trained already."""
+    """Whether a line belongs to a phase that the starting task has trained already."""
     try:
         record = json.loads(line)
         if record["kind"] != "phase":
@@ -117,14 +116,15 @@ def _is_over(line: bytes, task: Any) -> bool:
         done = trained_epochs(task), not task.train
         return (record["epoch"], record["phase"] == "test") <= done
     except (ValueError, TypeError, KeyError, RecursionError):
-        return False  # cut short by a full disk, or of somebody else
+        return False  # cut short by a full disk, or not from this hook
 
 
 def as_json(value: Any) -> Any:
-    """A value that JSON can hold: NaN and infinity become None.
+    """Converts a value to one that JSON can hold; NaN and infinity become None.
 
     Args:
-        value: of numbers, strings, None, lists, dicts, and tensors or arrays of one element.
+        value: numbers, strings, None, tensors or arrays of one element, and lists and dicts of
+            these.
 
     Example:
         >>> as_json({"loss": float("nan"), "top": (1, 0.5)})
@@ -134,6 +134,6 @@ def as_json(value: Any) -> Any:
         return {str(k): as_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(v) for v in value]
-    if hasattr(value, "item"):  # torch's and numpy's
+    if hasattr(value, "item"):  # tensors and NumPy's numbers
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

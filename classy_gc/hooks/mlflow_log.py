@@ -1,4 +1,4 @@
-"""``mlflow_log``: a run in MLflow."""
+"""``mlflow_log``: logs a run to MLflow."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from classy_gc.options import TEXT, or_null
 
 @register_hook("mlflow_log")
 class MlflowLogHook(RunLogHook):
-    """``mlflow_log``: config, learning rates, losses, meters, GC's measures and the curves.
+    """``mlflow_log``: logs config, learning rates, losses, meters, GC's measures and the curves.
 
-    By batches trained: ``train/loss``, ``test/accuracy/top_1``, ``train/lr`` and the other
-    scheduled options at the end of each phase; ``GC Removed/…`` and ``GC Drift/…`` where there is
-    ``gc_monitor``. ``config.json`` and, where there is ``training_curves``, ``curves.png`` are
-    artifacts. A resumed run goes on in the run of its checkpoint.
+    The step is the number of trained batches. Logged are ``train/loss``, ``test/accuracy/top_1``,
+    ``train/lr`` and the other scheduled options at the end of each phase, and, with ``gc_monitor``,
+    ``GC Removed/…`` and ``GC Drift/…``. ``config.json`` and, with ``training_curves``,
+    ``curves.png`` are artifacts. A resumed training continues the MLflow run of its checkpoint.
 
     Args:
-        tracking_uri (str, optional): of a server, or of a folder or data base (default: None,
-            what the environment says)
-        experiment (str, optional): to which the run belongs (default: None, MLflow's default)
-        run_name (str, optional): of a new run (default: None, MLflow makes one up)
+        tracking_uri (str, optional): of a server, a folder or a database (default: None, that of
+            the environment)
+        experiment (str, optional): the one the run belongs to (default: None, MLflow's default)
+        run_name (str, optional): of a new run (default: None, MLflow chooses one)
 
     Raises:
-        ValueError: an unknown key, a value that is no string, or mlflow is not installed.
+        ValueError: an unknown key, a value that is not a string, or mlflow is not installed.
 
     Source: https://mlflow.org/docs/latest/ml/tracking.
 

@@ -1,4 +1,4 @@
-"""A record of each phase, for the hooks that keep or write it."""
+"""A record of each phase, for hooks that keep or write it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FOLDER = Rule("a local path", lambda v: isinstance(v, (str, Path)) and not has_s
 
 
 def scheduled_options(optimizer: Any) -> dict[str, float]:
-    """The values that ``lr`` and the scheduled options of an optimizer have now.
+    """The current values of ``lr`` and the scheduled options of an optimizer.
 
     Args:
         optimizer: a prepared ``ClassyOptimizer``.
 
     Returns:
-        ``{option: value}``, numbers only; the largest where parameter groups differ. Where a
-        schedule of ``momentum`` drives the first beta, that is its value.
+        ``{option: value}``, numbers only; the largest if parameter groups differ. If a schedule of
+        ``momentum`` drives the first beta, ``momentum`` is the value of that beta.
 
     Example:
         >>> import torch
@@ -48,7 +48,7 @@ def scheduled_options(optimizer: Any) -> dict[str, float]:
 
 
 def mean_loss(task: Any) -> float:
-    """The mean over the batches of a phase, of which there is one at least."""
+    """The mean loss over the batches of a phase, which has at least one."""
     return sum(task.losses) / len(task.losses)
 
 
@@ -62,10 +62,10 @@ def meter_values(task: Any) -> dict[str, dict[str, float]]:
 
 
 def flat_meters(meters: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Meters by one name each.
+    """Meters under one name each.
 
     Args:
-        meters: of :func:`meter_values`, or of a phase of the log.
+        meters: from :func:`meter_values`, or from a phase of the log.
 
     Example:
         >>> flat_meters({"accuracy": {"top_1": 0.97}})
@@ -79,28 +79,28 @@ def flat_meters(meters: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 class PhaseRecordHook(CheckedHook):
-    """Base of hooks that want a record of each phase; ``on_phase_end`` asks :meth:`record`."""
+    """Base of hooks that need a record of each phase: ``on_phase_end`` calls :meth:`record`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._options: dict[str, float] = {}
 
     def on_step(self, task: Any) -> None:
-        """Notes the options: at the end of the phase they are the next epoch's already."""
+        """Keeps the options: at the end of the phase they are already those of the next epoch."""
         if task.train:
             self._options = scheduled_options(task.optimizer)
 
     def record(self, task: Any) -> dict[str, Any] | None:
-        """The record of the phase that has just ended.
+        """Returns the record of the phase that has just ended.
 
         Args:
-            task: in ``on_phase_end``.
+            task: as ``on_phase_end`` gets it.
 
         Returns:
             ``phase`` (``train`` or ``test``), ``epoch`` (how much has been trained, in
             epochs), ``loss`` (the mean over the batches), ``meters`` (``{meter: {name:
             value}}``) and ``options`` (:func:`scheduled_options` of the last step; empty for a
-            test phase); None for a phase without a batch.
+            test phase); None for a phase without batches.
         """
         if not task.losses:
             return None
@@ -116,7 +116,7 @@ class PhaseRecordHook(CheckedHook):
 def trained_epochs(task: Any) -> float:
     """How much a task has trained, in epochs; whole ones unless ``phases_per_epoch`` is set.
 
-    A test-only task counts what its checkpoint was trained.
+    A test-only task counts the epochs of its checkpoint.
     """
     phase = task.train_phase_idx
     if getattr(task, "test_only", False) and task.checkpoint_dict:

@@ -18,12 +18,12 @@ _SEED = Rule("an integer >= 0", lambda v: is_integer(v) and v >= 0)
 
 @register_hook("phase_seed")
 class PhaseSeedHook(CheckedHook):
-    """``phase_seed``: what is random in a phase depends on the seed, the phase and the rank.
+    """``phase_seed``: seeds the random numbers of a phase by the seed, the phase and the rank.
 
-    So a run resumed from a checkpoint draws the dropout masks and augmentations that the
-    uninterrupted one drew, though Classy Vision's checkpoints hold no generator state. Must
-    come after hooks that draw random numbers themselves when training starts, as
-    ``model_complexity`` does. Seeds torch, numpy and ``random``.
+    So a run resumed from a checkpoint draws the dropout masks and augmentations of an uninterrupted
+    one, although Classy Vision's checkpoints hold no generator state. This hook must come after
+    hooks that draw random numbers when training starts, such as ``model_complexity``. It seeds
+    torch, numpy and ``random``.
 
     Args:
         seed (int): >= 0 (default: 0)

@@ -1,4 +1,4 @@
-"""``predictions``: which test samples a run gets right at its end."""
+"""``predictions``: which test samples a run gets right in the end."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class PredictionsHook(CheckedHook):
 
         {"kind": "predictions", "correct": "1101"}
 
-    A digit a test sample, in the order of the data set and each once, however many processes
-    share them: 1 where the class with the highest score is the target. Two runs that were tested
-    on the same samples can then be compared sample by sample, as ``classy-gc compare`` does.
-    Nothing is written where outputs are not a row of scores a sample, where samples are not drawn
-    by torch's ``DistributedSampler``, as Classy Vision's data sets have it, or where the task has
-    no ``json_log`` hook; ``classy-gc train`` always has one.
+    One digit per test sample, in the order of the dataset and each sample once, however many
+    processes share them: 1 where the class with the highest score is the target. Two runs tested on
+    the same samples can then be compared sample by sample, as ``classy-gc compare`` does. Nothing
+    is written if the outputs are not scores per sample and class, if samples are not drawn by
+    torch's ``DistributedSampler``, as in Classy Vision's datasets, or if the task has no
+    ``json_log`` hook; ``classy-gc train`` always has one.
 
     Raises:
         ValueError: an unknown key.
 
-    Source: the pairs of McNemar, *Note on the sampling error of the difference between
+    Source: paired outcomes, McNemar, *Note on the sampling error of the difference between
     correlated proportions or percentages*, Psychometrika 12 (1947).
 
     Example:
@@ -46,7 +46,7 @@ class PredictionsHook(CheckedHook):
         self._by_index: dict[int, int] = {}
 
     def on_phase_start(self, task: Any) -> None:
-        """Forgets the phase before."""
+        """Forgets the previous phase."""
         self._correct = []
 
     def on_step(self, task: Any) -> None:
@@ -56,12 +56,12 @@ class PredictionsHook(CheckedHook):
             self._correct.append(output.argmax(1) == target)
 
     def on_phase_end(self, task: Any) -> None:
-        """Puts a test of all processes in the order of its samples; the last one counts."""
+        """Merges the test of all processes in the order of the samples; the last test counts."""
         sampler = getattr(task.dataloader, "sampler", None)
         if self._correct and isinstance(sampler, DistributedSampler):
             correct = torch.cat(self._correct)
             indices = torch.tensor(list(sampler)[: len(correct)], device=correct.device)
-            # What the sampler adds so that processes have equally many is there twice.
+            # Samples that the sampler adds to give all processes equally many occur twice.
             pairs = zip(*(gather_from_all(x).tolist() for x in (indices, correct)), strict=True)
             self._by_index = {index: int(right) for index, right in pairs}
 

@@ -1,4 +1,4 @@
-"""Classy Vision's ``progress_bar``, filling."""
+"""Classy Vision's ``progress_bar``, mended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from classy_vision.tasks import ClassyTask
 
 
 class FillingProgressBarHook(ProgressBarHook):
-    """Classy Vision's ``progress_bar`` starts at its end and never fills; this one fills.
+    """A ``progress_bar`` that fills; Classy Vision's starts at its end and never does.
 
     ``classy-gc train`` uses it instead. It needs ``progressbar2``.
 

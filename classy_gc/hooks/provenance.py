@@ -17,12 +17,12 @@ _CHECKOUT = Path(__file__).parents[2]
 
 
 def provenance() -> dict[str, Any]:
-    """What the numbers of a run depend on beside its config and seed.
+    """What the numbers of a run depend on, besides its config and seed.
 
     Returns:
-        ``torch`` and ``classy_gc`` (versions), ``commit`` of the package (with ``-dirty`` where
-        files differ from it; None where it is no checkout), ``processor``, ``vector_units``
-        (those that torch's kernels use: others round otherwise), ``gpu`` (None without one) and
+        ``torch`` and ``classy_gc`` (versions), ``commit`` of the package (with ``-dirty`` if files
+        differ from it; None outside a checkout), ``processor``, ``vector_units`` (those that
+        torch's kernels use, since others round differently), ``gpu`` (None without one) and
         ``threads`` of torch.
 
     Example:
@@ -41,7 +41,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    if not (_CHECKOUT / ".git").exists():  # or it would be of what the package is installed in
+    if not (_CHECKOUT / ".git").exists():  # else git would find a repository around it
         return None
     command = ["git", "-C", str(_CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40"]
     command += ["--exclude", "*"]
@@ -62,19 +62,19 @@ def _processor() -> str | None:
 
 @register_hook("provenance")
 class ProvenanceHook(CheckedHook):
-    """``provenance``: a line of ``log.jsonl`` says what the run is computed with.
+    """``provenance``: a line of ``log.jsonl`` says what the run was computed with.
 
     .. code-block:: json
 
         {"kind": "provenance", "torch": "2.9.0", "vector_units": "AVX2", "threads": 1}
 
-    A run that is resumed has another line. Nothing is written where the task has no ``json_log``
-    hook; ``classy-gc train`` always has one.
+    A resumed run adds another line. Nothing is written if the task has no ``json_log`` hook;
+    ``classy-gc train`` always has one.
 
     Raises:
         ValueError: an unknown key.
 
-    Source: :func:`provenance` has all of its fields.
+    Source: :func:`provenance` describes all fields.
 
     Example:
         >>> from classy_vision.hooks import build_hook

@@ -1,4 +1,4 @@
-"""``rolling_checkpoint``: checkpoints that survive a kill, as many as are wanted, and the best."""
+"""``rolling_checkpoint``: checkpoints that survive a kill, the newest ones and the best."""
 
 from __future__ import annotations
 
@@ -32,43 +32,40 @@ OPTIONS = {
 }
 
 
-# Classy Vision runs hooks of this base last, once the others are done with the state.
+# Classy Vision runs hooks with this base class last, once the others are done with the state.
 @register_hook("rolling_checkpoint")
 class RollingCheckpointHook(CheckpointHook):
     """``rolling_checkpoint``: saves at the end of train phases, and when training ends.
 
-    ``checkpoint.torch`` is the newest state; ``model_phase-{phase}_end.torch``, as Classy
-    Vision names it, that of each saved train phase; ``best.torch`` the best tested. All are what
-    Classy Vision's own ``checkpoint`` hook writes, and resume, test and fine-tune alike. A kill
-    at any moment leaves under each name a whole file, the old one or the new one.
-
-    Where a hook tests other weights than those that are trained, as ``ema_model_weights`` does,
-    ``best.torch`` has those that were tested, all others those that were trained.
-
-    Files of an older run in the same folder are replaced as their turn comes; those whose turn
-    never comes stay, and a warning names them.
+    ``checkpoint.torch`` is the newest state; ``model_phase-{phase}_end.torch``, a name of Classy
+    Vision's, that of each saved train phase; ``best.torch`` that with the best test. All have the
+    format of Classy Vision's own ``checkpoint`` hook, and resume, test and fine-tune alike. A kill
+    at any moment leaves a complete file under each name, the old one or the new one. If a hook
+    tests other weights than those that are trained, as ``ema_model_weights`` does, ``best.torch``
+    has the tested weights, and all others have the trained ones. Files of an older run in the same
+    folder are replaced when their phase is saved; a warning names those that will stay.
 
     Args:
-        folder (str or Path, optional): for the files; made if need be (default: None, which is
-            ``checkpoints`` in the output folder of ``classy-gc train``, or in the current one).
-            A path with a scheme goes through fvcore's ``PathManager``, as in Classy Vision's own
+        folder (str or Path, optional): for the files; created if necessary (default: None, which is
+            ``checkpoints`` in the output folder of ``classy-gc train``, or in the current one). A
+            path with a scheme goes through fvcore's ``PathManager``, as in Classy Vision's own
             hook; whether a kill can leave half a file there is up to the scheme's handler.
-        interval (int): save after every so many train phases, which are epochs unless the
-            dataset has ``phases_per_epoch``, >= 1 (default: 1). The last state is saved anyway.
+        interval (int): train phases from one save to the next, >= 1; a phase is an epoch unless the
+            dataset has ``phases_per_epoch`` (default: 1). The last state is always saved.
         max_keep (int, optional): how many of the newest ``model_phase-…`` files to keep, >= 1
             (default: None, all)
-        save_optimizer (bool): save the optimizer's state. Without it the files are smaller,
-            and good for tests and fine-tuning, but training cannot resume (default: True)
+        save_optimizer (bool): save the optimizer's state. Without it the files are smaller and do
+            for testing and fine-tuning, but training cannot resume (default: True)
         save_best (str, optional): what makes a state the best: ``loss``, where lower is better,
-            or a meter, as ``accuracy/top_1``, where higher is better; of test phases, or of
-            train phases where there is no test dataset (default: None, no ``best.torch``). The
-            best value is part of the checkpoints; one of another ``save_best`` does not count.
-        input_args (dict, optional): what else to save, see Classy Vision; no key of a config
+            or a meter such as ``accuracy/top_1``, where higher is better; in test phases, or in
+            train phases without a test dataset (default: None, no ``best.torch``). The best value
+            is part of the checkpoints; one saved with another ``save_best`` does not count.
+        input_args (dict, optional): more to save, see Classy Vision; not a key of a config
             (default: None)
 
     Raises:
         ValueError: an unknown key or a value that is not allowed; at the start of training, a
-            ``save_best`` that the task does not measure, or a folder of an unknown scheme.
+            ``save_best`` that the task does not measure, or a folder with an unknown scheme.
 
     Source: https://mmsegmentation.readthedocs.io, *Customize Runtime Settings*, for the options.
 
@@ -96,7 +93,7 @@ class RollingCheckpointHook(CheckpointHook):
         self.save_best = save_best
         self.state.best, self.state.best_of = None, save_best
         self._older: set[int] = set()
-        #: the phase that this run has saved last
+        #: the last phase that this run has saved
         self.saved_phase: int | None = None
 
     @classmethod
@@ -105,13 +102,13 @@ class RollingCheckpointHook(CheckpointHook):
         return cls(**check_options(config, OPTIONS, "hook 'rolling_checkpoint'"))
 
     def check(self, task: Any) -> None:
-        """Refuses a ``save_best`` that nobody measures, and a folder that nobody can write to.
+        """Refuses a ``save_best`` that is not measured, and a folder whose scheme has no handler.
 
         Args:
             task: with its meters.
 
         Raises:
-            ValueError: naming what is measured, or the folder.
+            ValueError: with the names of what is measured, or with the folder.
         """
         check_scheme(self.checkpoint_folder, "hook 'rolling_checkpoint': folder")
         known = ["loss", *flat_meters(meter_values(task))]
@@ -122,12 +119,14 @@ class RollingCheckpointHook(CheckpointHook):
             )
 
     def on_start(self, task: Any) -> None:
-        """Makes the folder, removes what a kill left half-written, and names what will stay."""
+        """Creates the folder, removes what a kill left half-written, and names files that will
+        stay.
+        """
         self.check(task)
         if getattr(task, "test_only", False):
             return
         if task.checkpoint_dict and hasattr(task.optimizer, "consolidate_state_dict"):
-            # ZeRO does so at the end of each train phase only, and a test may come first.
+            # ZeRO does so only at the end of a train phase, and a test may come first.
             task.optimizer.consolidate_state_dict()
         self.saved_phase = None
         if is_primary():
@@ -139,7 +138,7 @@ class RollingCheckpointHook(CheckpointHook):
             self._find_older(task)
 
     def _find_older(self, task: Any) -> None:
-        """The phases of files that this run neither saved before it was resumed nor will save."""
+        """Finds files of phases that this run has not saved and will not save."""
         saved, trained = set(), task.train_phase_idx
         for phase, options in enumerate(task.phases):
             if phase > task.phase_idx and options["train"]:
@@ -159,12 +158,12 @@ class RollingCheckpointHook(CheckpointHook):
             )
 
     def _is_due(self, task: Any, train_phase: int) -> bool:
-        """Whether a train phase, counted from 0, is saved: each ``interval``-th and the last."""
+        """Whether a train phase, counted from 0, is saved: every ``interval``-th, and the last."""
         number = train_phase + 1
         return number % self.checkpoint_period == 0 or number == task.get_total_training_phases()
 
     def on_phase_end(self, task: Any) -> None:
-        """Saves a train phase whose turn it is, and the best state."""
+        """Saves a train phase that is due, and the best state."""
         if not is_primary() or getattr(task, "test_only", False):
             return
         if task.train == task._train_only and self.is_best(task):
@@ -202,7 +201,7 @@ class RollingCheckpointHook(CheckpointHook):
         else:
             _link(Path(self._path(CHECKPOINT_FILE)), Path(self._path(name)))
         if self.max_keep is not None:
-            # Files of later phases belong to an older run that had trained for longer.
+            # Files of later phases belong to an older run that trained for longer.
             paths = [
                 self._path(self.get_checkpoint_name(p))
                 for p in range(phase + 1)
@@ -222,12 +221,12 @@ class RollingCheckpointHook(CheckpointHook):
             torch.save(checkpoint, file)
 
     def is_best(self, task: Any) -> bool:
-        """Whether the phase that has ended is better than all before it; it is remembered then.
+        """Whether the phase that has ended is better than all before it; if so, remembers it.
 
-        NaN never is.
+        NaN is never better.
 
         Args:
-            task: in ``on_phase_end``.
+            task: as ``on_phase_end`` gets it.
         """
         if self.save_best is None or not task.losses:
             return False
@@ -235,7 +234,7 @@ class RollingCheckpointHook(CheckpointHook):
             value, sign = mean_loss(task), -1
         else:
             value, sign = flat_meters(meter_values(task))[self.save_best], 1
-        if self.state.best_of != self.save_best:  # a checkpoint's, of another meter
+        if self.state.best_of != self.save_best:  # from a checkpoint, of another meter
             self.state.best, self.state.best_of = None, self.save_best
         best = self.state.best
         if math.isnan(value) or (best is not None and sign * value <= sign * best):
@@ -245,7 +244,7 @@ class RollingCheckpointHook(CheckpointHook):
 
 
 def _opened(path: str) -> AbstractContextManager[BinaryIO]:
-    """A file to write; on a local disk it appears once it is whole."""
+    """Opens a file to write; on a local disk it appears once it is complete."""
     return PathManager.open(path, "wb") if has_scheme(path) else atomic_write(Path(path))
 
 
@@ -257,7 +256,7 @@ def _loaded(path: str) -> dict[str, Any]:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Gives a file a second name, in place of what had that name."""
+    """Gives a file a second name, and replaces any file of that name."""
     link = temporary(target)
     try:
         link.unlink(missing_ok=True)

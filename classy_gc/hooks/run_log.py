@@ -1,4 +1,4 @@
-"""What hooks have in common that log to a tracker of runs."""
+"""The common base of hooks that log to an experiment tracker."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from classy_gc.hooks.training_curves import TrainingCurvesHook
 
 
 class RunLogHook(PhaseRecordHook):
-    """Base of hooks that send a run to a tracker: config, phases, GC's measures, a picture.
+    """Base of hooks that send a run to an experiment tracker: config, phases, measures, a picture.
 
-    A resumed run goes on in the run of its checkpoint. Only the primary rank logs.
+    A resumed training continues the tracked run of its checkpoint. Only the primary rank logs.
 
     Args:
-        library: whose hook it is, imported here and not before.
+        library: of the tracker; imported here and not before.
         **options: of the hook.
 
     Raises:
@@ -42,11 +42,11 @@ class RunLogHook(PhaseRecordHook):
 
     @abstractmethod
     def start(self, config: Mapping[str, Any], run_id: str | None) -> str:
-        """Starts a run, or goes on with one, and returns its id.
+        """Starts or continues a run, and returns its id.
 
         Args:
             config: of the task.
-            run_id: of the run to go on with; None starts a new one.
+            run_id: of the run to continue; None starts a new one.
         """
 
     @abstractmethod
@@ -64,11 +64,11 @@ class RunLogHook(PhaseRecordHook):
         """Ends the run.
 
         Args:
-            curves: the picture of it, or None.
+            curves: the picture of the curves, or None.
         """
 
     def on_start(self, task: Any) -> None:
-        """Starts the run, or goes on with that of the checkpoint."""
+        """Starts a run, or continues that of the checkpoint."""
         if is_primary():
             self.state.run_id = self.start(getattr(task, "_config", {}), self.state.run_id)
 

@@ -22,17 +22,18 @@ _DASHES = ("-", "--", ":", "-.")
 class TrainingCurvesHook(PhaseRecordHook):
     """``training_curves``: keeps a history of the phases and draws it as ``curves.png``.
 
-    ``state.history`` is a list with one dict a phase, see
-    :meth:`classy_gc.hooks.phase_record.PhaseRecordHook.record`. It is part of every checkpoint,
-    so a resumed run draws all of the curve. A test-only run, one point, draws nothing, and so
-    leaves the picture of a training. Without matplotlib there is a log line instead.
+    ``state.history`` is a list with one dict per phase, see
+    :meth:`classy_gc.hooks.phase_record.PhaseRecordHook.record`. It is part of every checkpoint, so
+    a resumed run draws the whole curve. A test-only run has one point and draws nothing, so the
+    picture of a training stays. Without matplotlib there is a log line instead.
 
     Args:
-        folder (str or Path): where ``curves.png`` goes; made if need be (default: ``.``)
+        folder (str or Path): where ``curves.png`` goes; created if necessary (default: ``.``)
         title (str): of the picture (default: none)
 
     Raises:
-        ValueError: an unknown key, a folder that is no local path, or a title that is not a string.
+        ValueError: an unknown key, a folder that is not a local path, or a title that is not a
+            string.
 
     Example:
         >>> from classy_vision.hooks import build_hook
@@ -68,7 +69,7 @@ class TrainingCurvesHook(PhaseRecordHook):
             figure.savefig(file, format="png", dpi=150)
 
     def series(self, phase: str, *keys: str) -> tuple[list[float], list[float]]:
-        """Epochs and values of what stands at ``keys`` in the history of ``phase``.
+        """Epochs and values at ``keys`` in the history of ``phase``.
 
         Example:
             >>> hook = TrainingCurvesHook()

@@ -1,4 +1,4 @@
-"""``wandb_log``: a run in Weights & Biases."""
+"""``wandb_log``: logs a run to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from classy_gc.options import MAPPING, check_known
 
 @register_hook("wandb_log")
 class WandbLogHook(RunLogHook):
-    """``wandb_log``: config, learning rates, losses, meters, GC's measures and the curves.
+    """``wandb_log``: logs config, learning rates, losses, meters, GC's measures and the curves.
 
-    By epoch: ``train/loss``, ``test/accuracy/top_1``, ``train/lr`` and the other scheduled options
-    at the end of each phase; ``GC Removed/…`` and ``GC Drift/…`` where there is ``gc_monitor``;
-    ``curves`` at the end where there is ``training_curves``. A resumed run goes on in the run of
-    its checkpoint.
+    The x-axis is the epoch. Logged are ``train/loss``, ``test/accuracy/top_1``, ``train/lr`` and
+    the other scheduled options at the end of each phase; with ``gc_monitor``, ``GC Removed/…`` and
+    ``GC Drift/…``; with ``training_curves``, ``curves`` at the end. A resumed training continues
+    the W&B run of its checkpoint.
 
     Args:
-        init (dict): arguments of ``wandb.init``, as ``project``, ``mode`` (``offline`` writes
+        init (dict): arguments of ``wandb.init``, such as ``project``, ``mode`` (``offline`` writes
             files that ``wandb sync`` sends) or ``dir`` (default: {})
 
     Raises:

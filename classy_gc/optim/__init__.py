@@ -1,11 +1,11 @@
-"""Classy Vision optimizers with gradient centralization, one file a registered name.
+"""Classy Vision optimizers with gradient centralization, one file per registered name.
 
-As in Classy Vision itself, every module here is imported, which registers the names.
+As in Classy Vision itself, every module here is imported, which registers its name.
 """
 
 from pathlib import Path
 
-import classy_vision.optim  # noqa: F401  which has all of these folders registered
+import classy_vision.optim  # noqa: F401  which registers the names in these folders
 from classy_vision.generic.registry_utils import import_all_modules
 
 from classy_gc.optim.adam_gc import AdamGC as AdamGC

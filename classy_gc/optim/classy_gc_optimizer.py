@@ -1,4 +1,4 @@
-"""From a Classy Vision config to a core optimizer: defaults, validation, schedules."""
+"""Builds core optimizers from Classy Vision configs: defaults, validation, schedules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from classy_gc.optim.scheduled_gc import ScheduledGC, check_no_param_groups, lab
 from classy_gc.optim.stock import CLASSY_KEYS
 from classy_gc.options import REQUIRED, Rule, check_known, check_options, rule_of, without_comments
 
-# Of no use where Classy Vision trains: CUDA graphs, and autograd through the step.
+# Useless in Classy Vision's training: CUDA graphs, and autograd through the step.
 LEFT_OUT = ("params", "capturable", "differentiable")
 _SPEED = ("fused", "foreach")
 _IN_JSON = (bool, int, float, str, type(None), list, tuple, Mapping)
@@ -31,7 +31,7 @@ _RAISES_DOC = """ValueError: an unknown key, or a value out of its range."""
 
 
 def constructor_options(constructor: type) -> dict[str, tuple[Any, Rule]]:
-    """What a constructor takes that a config can say: option: (default, rule).
+    """The options of a constructor that a config can express: option: (default, rule).
 
     Args:
         constructor: a class; options without a default have :data:`classy_gc.options.REQUIRED`.
@@ -41,14 +41,14 @@ def constructor_options(constructor: type) -> dict[str, tuple[Any, Rule]]:
         >>> default, rule.allowed
         (0, 'a number')
     """
-    if constructor.__init__ is CentralizedOptimizer.__init__:  # the parent's is behind it
+    if constructor.__init__ is CentralizedOptimizer.__init__:  # the parent has them
         constructor = next(
             c for c in constructor.__mro__ if not issubclass(c, CentralizedOptimizer)
         )
     options = {}
     for option in inspect.signature(constructor).parameters.values():
         default = option.default
-        if repr(default) == "<required parameter>":  # of older versions of torch
+        if repr(default) == "<required parameter>":  # in older versions of torch
             default = REQUIRED
         plain = option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)
         if plain and (default is REQUIRED or isinstance(default, _IN_JSON)):
@@ -62,14 +62,14 @@ def options_table(
     """The options of an optimizer, in the order of its positional arguments.
 
     Args:
-        core_class: the optimizer of torch; its GC options and speed switches come last.
+        core_class: the torch optimizer; its GC options and speed switches come last.
         constructor: the class that the other options are read from (default: None,
             ``core_class``).
         left_out: options that are not offered.
     """
     of_class = constructor_options(core_class)
     others = of_class if constructor is None else constructor_options(constructor)
-    # One of torch's own classes is centralized once it is built.
+    # One of torch's own classes is centralized after it is built.
     added = getattr(core_class, "added_defaults", CentralizedOptimizer.added_defaults)
     gc = {name: (default, rule_of(name, default)) for name, default in added.items()}
     speed = {name: of_class[name] for name in _SPEED if name in of_class}
@@ -85,21 +85,21 @@ def _signature(options: Mapping[str, tuple[Any, Rule]]) -> inspect.Signature:
 
 
 class ClassyGCOptimizer(ScheduledGC):
-    """A Classy Vision optimizer around one of :mod:`classy_gc.core`.
+    """A Classy Vision optimizer that wraps one of :mod:`classy_gc.core`.
 
-    A subclass names its ``core_class``; its options, with their defaults and what they accept,
-    are read from the constructor of that class, or of the stock class that it ``stands_for``.
+    A subclass names its ``core_class``. The options, their defaults and the values they accept are
+    read from the constructor of that class, or of the stock class that it ``stands_for``.
 
-    ParamSchedulers drive every numeric option and the GC options; a scheduled ``use_gc`` is
-    on while its value is not zero. Where the core optimizer has ``betas``, a schedule of
-    ``momentum`` drives ``betas[0]``.
+    ParamSchedulers drive every numeric option and the GC options; a scheduled ``use_gc`` is on
+    while its value is not zero. If the core optimizer has ``betas``, a schedule of ``momentum``
+    drives ``betas[0]``.
 
     Args:
-        *args, **options: see the subclass; positional as in the stock class of the name.
+        *args, **options: see the subclass; positional arguments as in the stock class.
 
     Raises:
-        ValueError: an unknown option, or a value out of its range, named with the value and
-            what is allowed.
+        ValueError: an unknown option, or a value out of range; the message has the value and what
+            is allowed.
 
     Example:
         >>> from classy_gc.optim import SGDGC
@@ -113,9 +113,9 @@ class ClassyGCOptimizer(ScheduledGC):
     """
 
     core_class: type[torch.optim.Optimizer]
-    #: Classy Vision's class whose options, defaults and positional arguments these are
+    #: Classy Vision's class that gives the options, defaults and positional arguments
     stands_for: ClassVar[type | None] = None
-    #: option: (default, rule), where they are not what those constructors say
+    #: option: (default, rule), where they differ from those constructors
     more_options: ClassVar[Mapping[str, tuple[Any, Rule]]] = {}
     #: option: (default, rule), of all options
     OPTIONS: Mapping[str, tuple[Any, Rule]]
@@ -137,20 +137,20 @@ class ClassyGCOptimizer(ScheduledGC):
         super().__init__()
         given = dict(zip(self.OPTIONS, args, strict=False))
         if len(args) > len(given) or given.keys() & options.keys():
-            _signature(self.OPTIONS).bind(*args, **options)  # raises, in Python's own words
+            _signature(self.OPTIONS).bind(*args, **options)  # raises TypeError
         self._options = self._checked({**given, **options})
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ClassyGCOptimizer:
-        """Instantiates the optimizer from a configuration, which stays as it is.
+        """Instantiates the optimizer from a configuration, which is not changed.
 
         Args:
             config: ``name``, the options of the class, and optionally ``param_schedulers``
                 (option: ParamScheduler config) and ``num_epochs``, which the task adds.
 
         Raises:
-            ValueError: an unknown key, a value out of its range, or a schedule for what
-                cannot be scheduled.
+            ValueError: an unknown key, a value out of range, or a schedule of an option that cannot
+                be scheduled.
         """
         config = without_comments(config)
         check_no_param_groups(config, label_of(cls))
@@ -160,7 +160,7 @@ class ClassyGCOptimizer(ScheduledGC):
         return optimizer
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The values of all options, once they are found to be allowed, alone and together."""
+        """Checks the options, alone and together, and returns the values of all."""
         label = self.label()
         theirs = constructor_options(self.core_class).keys() - {*self.OPTIONS, *LEFT_OUT}
         for name in options:
@@ -174,9 +174,9 @@ class ClassyGCOptimizer(ScheduledGC):
         for name, value in options.items():
             if isinstance(value, (list, tuple)):
                 options[name] = tuple(map(float, value)) if name == "betas" else tuple(value)
-        try:  # what torch says of options that do not go together, before anything is built
+        try:  # torch refuses options that do not go together, before anything is built
             built = self._built([{"params": [torch.zeros(1, 1)]}], options)
-        except Exception as error:  # whatever a class raises
+        except Exception as error:  # a class may raise anything
             raise ValueError(f"{label}: {error or type(error).__name__}") from error
         self._in_groups = built.param_groups[0].keys() - {"params", *_SPEED}
         return options
@@ -193,7 +193,7 @@ class ClassyGCOptimizer(ScheduledGC):
         """Builds the core optimizer; called by ``set_param_groups``.
 
         Args:
-            param_groups: as for torch, once the model is on its device.
+            param_groups: as for torch; the model is on its device.
         """
         options = dict(self._options)
         if options.get("fused", True) is None and not options["foreach"]:

@@ -14,11 +14,11 @@ from classy_gc.core.memory import is_dense
 def fused_supported(p: Tensor) -> bool:
     """Whether torch's fused kernels can update ``p``.
 
-    Before torch 2.14 its fused SGD leaves most elements of half-precision parameters on the CPU
-    as they are (https://github.com/pytorch/pytorch/issues/191763).
+    Before torch 2.14, its fused SGD on the CPU does not update most elements of half-precision
+    parameters (https://github.com/pytorch/pytorch/issues/191763).
 
     Args:
-        p: a parameter, on the device it is trained on.
+        p: a parameter on the device where it is trained.
 
     Returns:
         True if it is real floating point, dense in memory, and its device has the kernels.

@@ -27,28 +27,27 @@ from classy_gc.options import GC_FLAG, SWITCH, Rule, check_known, check_options,
 class GC(ScheduledGC):
     """``gc``: gradient centralization around any ClassyOptimizer, stock or your own.
 
-    Written as Classy Vision writes ``zero``::
+    A config looks like that of Classy Vision's ``zero``::
 
         {"name": "gc", "use_gc": true, "base_optimizer": {"name": "sgd", "lr": 0.1}}
 
-    Schedules stand beside ``base_optimizer`` and drive its options and the GC options. For
-    the optimizers that have a GC version of their own (``adam_gc`` for ``adam``), that is
-    the faster choice.
+    Schedules go beside ``base_optimizer`` and drive its options and the GC options. If the
+    optimizer has its own GC version (``adam_gc`` for ``adam``), that one is faster.
 
     Args:
-        base_optimizer (ClassyOptimizer): what to centralize, not yet given its parameters.
+        base_optimizer (ClassyOptimizer): the one to centralize, before it gets its parameters.
         use_gc (bool): centralize gradients row by row; a row is what the first index of a tensor
             selects, whatever module holds it (default: False)
         gc_conv_only (bool): leave tensors of up to three dimensions alone (default: False)
         gc_loc (bool): centralize the gradient, with its L2 decay, not the update
             (default: False)
-        decoupled_weight_decay (bool, optional): whether the ``weight_decay`` of the base
-            acts on the weights and not through the gradient; only needed with ``gc_loc``
-            for optimizers of your own (default: None, known for torch's and Classy's)
+        decoupled_weight_decay (bool, optional): whether the ``weight_decay`` of the base acts on
+            the weights and not through the gradient; only needed with ``gc_loc`` for your own
+            optimizers (default: None, known for torch's and Classy's)
 
     Raises:
-        ValueError: an unknown key or optimizer, a value out of its range, or a base that
-            centralizes already.
+        ValueError: an unknown key or optimizer, a value out of range, or a base that already
+            centralizes.
 
     Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/zero.py``.
 
@@ -81,7 +80,7 @@ class GC(ScheduledGC):
         super().__init__()
         if isinstance(base_optimizer, ScheduledGC):
             raise ValueError(
-                f"{self.label()}: base_optimizer {base_optimizer.label()} centralizes already; "
+                f"{self.label()}: base_optimizer {base_optimizer.label()} already centralizes; "
                 "set its own use_gc"
             )
         if isinstance(base_optimizer, ZeRO):
@@ -95,14 +94,14 @@ class GC(ScheduledGC):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> GC:
-        """Instantiates the optimizer from a configuration, which stays as it is.
+        """Instantiates the optimizer from a configuration, which is not changed.
 
         Args:
-            config: ``name``, ``base_optimizer`` (a config of its own), the GC options, and
+            config: ``name``, ``base_optimizer`` (an optimizer config), the GC options, and
                 optionally ``param_schedulers`` and ``num_epochs``, which the task adds.
 
         Raises:
-            ValueError: an unknown key or optimizer, or a value out of its range.
+            ValueError: an unknown key or optimizer, or a value out of range.
         """
         label = label_of(cls)
         config = without_comments(config)
@@ -115,9 +114,9 @@ class GC(ScheduledGC):
             known = inspect.signature(base_class).parameters
             check_known(base, ["name", *known], f"base_optimizer of {label}")
         options = {name: config[name] for name in cls.OPTIONS if name in config}
-        # The stock from_config methods write their defaults into the config they are given.
+        # The stock from_config methods write their defaults into the config that they get.
         optimizer = cls(build_optimizer(copy.deepcopy(dict(base))), **options)
-        # The options of other optimizers are not known before they have parameters.
+        # The options of other optimizers are unknown until they have parameters.
         optimizer.keep_schedules(config, optimizer.group_options()[1] if stock else None)
         return optimizer
 
@@ -130,7 +129,7 @@ class GC(ScheduledGC):
         """Builds the base optimizer and centralizes it; called by ``set_param_groups``.
 
         Args:
-            param_groups: as for torch, once the model is on its device.
+            param_groups: as for torch; the model is on its device.
         """
         self.base_optimizer.prepare(param_groups)
         options = dict(self._options)
@@ -144,7 +143,7 @@ class GC(ScheduledGC):
         super().set_param_groups(param_groups, **kwargs)
         self.base_optimizer._param_group_schedulers = self._param_group_schedulers
 
-    # These call the base, which may override them.
+    # These call the methods of the base, which it may override.
 
     def step(
         self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None

@@ -1,4 +1,4 @@
-"""Parameter groups as people give them, and as Classy Vision and torch take them."""
+"""Converts parameter groups to the forms that Classy Vision and torch take."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from classy_gc.options import FRACTION, Rule
 
 
 def as_groups(param_groups: Any) -> list[dict[str, Any]]:
-    """Parameter groups in one form: dicts with lists of tensors, and ``param_names`` if named.
+    """Parameter groups as dicts with lists of tensors, and ``param_names`` if they are named.
 
     Args:
         param_groups: tensors, ``(name, tensor)`` pairs as ``named_parameters()`` gives them, or
             a dict or dicts whose ``params`` are either.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no parameters.
 
     Example:
         >>> as_groups(torch.nn.Linear(2, 1).named_parameters())[0]["param_names"]
@@ -45,10 +45,10 @@ def _as_group(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a group as Classy Vision takes them, whatever their values are.
+    """The options of a group in the form that Classy Vision takes, whatever their values.
 
     Args:
-        options: numbers, which stay as they are, other values, or ParamSchedulers, also fvcore's
+        options: numbers, which are not changed, other values, or ParamSchedulers, also fvcore's
             own, which are updated at every step.
 
     Example:
@@ -66,14 +66,14 @@ def as_schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
 def with_momentum(
     values: dict[str, Any], rules: dict[str, Rule]
 ) -> tuple[dict[str, Any], dict[str, Rule]]:
-    """Values and rules of options, with the ``momentum`` that drives the first of ``betas``.
+    """Adds to values and rules of options the ``momentum`` that drives the first of ``betas``.
 
     Args:
-        values: of the options of a group.
+        values: of a group's options.
         rules: of the same options.
 
     Returns:
-        Both, as they were where there are no ``betas``.
+        Both; unchanged without ``betas``.
 
     Example:
         >>> from classy_gc.options import BETAS
@@ -87,13 +87,13 @@ def with_momentum(
 
 
 def momentum_drives_betas(optimizer: torch.optim.Optimizer) -> None:
-    """Lets the ``momentum`` of a group, where it has one, be the first of its ``betas``.
+    """Makes the ``momentum`` of a group, if it has one, the first of its ``betas``.
 
-    As in torch's ``OneCycleLR``. Schedules write the ``momentum``, whoever runs them: the
-    optimizer itself, ``gc`` around it, or ``zero``.
+    This is what torch's ``OneCycleLR`` does. Schedules write the ``momentum``, whether the
+    optimizer itself runs them, ``gc`` around it, or ``zero``.
 
     Args:
-        optimizer: one without betas, or with a momentum besides, stays as it is.
+        optimizer: not changed if it has no betas, or a momentum of its own.
     """
     if "betas" in optimizer.defaults and "momentum" not in optimizer.defaults:
         optimizer.register_step_pre_hook(_drive_betas)

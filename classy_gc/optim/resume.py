@@ -1,4 +1,4 @@
-"""Resuming: which options come from the checkpoint, which from the config, and which state fits."""
+"""Resuming: which options come from the checkpoint or the config, and which state fits."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from classy_gc.optim.stock import GC_KEYS, group_options
 
 _SPEED = ("fused", "foreach")
 
-# Options that do not tell algorithms apart: other versions of torch lack some of them, and the
-# optimizers of this package have some more.
+# Options that do not distinguish algorithms: other versions of torch lack some of them, and the
+# optimizers of this package have more.
 _TELLS_NOTHING = {
     *("params", "param_names", "capturable", "differentiable", "maximize", "initial_lr"),
     *(*GC_KEYS, *_SPEED, "decoupled_weight_decay"),
@@ -33,20 +33,20 @@ _OF_OTHERS = {*_TELLS_NOTHING, *_LARC, "momentum"}
 
 
 def _telling(group: Mapping[str, Any]) -> frozenset[str]:
-    """The options of a group that tell algorithms apart."""
+    """The options of a group that distinguish algorithms."""
     names = frozenset(group) - _TELLS_NOTHING
-    if "trust_coefficient" in names:  # SGD's state, which has no eps
+    if "trust_coefficient" in names:  # LARC has SGD's state, which has no eps
         names -= _LARC
-    # With betas, momentum is but the schedule of the first.
+    # Beside betas, momentum is only the schedule of the first.
     return names - {"momentum"} if "betas" in names else names
 
 
 def _tensors(state: Mapping[Any, Any]) -> Iterator[tuple[Any, str, torch.Tensor]]:
-    """The tensors that a state keeps for each parameter: the parameter, the name, the tensor."""
+    """Yields the parameter, name and tensor of each tensor in a state."""
     for parameter, own in state.items():
-        if isinstance(own, Mapping):  # some classes keep a count for all beside them
+        if isinstance(own, Mapping):  # some classes also keep a common counter
             for name, x in own.items():
-                if torch.is_tensor(x) and name != "step":  # which older versions keep as a number
+                if torch.is_tensor(x) and name != "step":  # older versions keep it as a number
                     yield parameter, name, x
 
 
@@ -59,16 +59,16 @@ def first_steps(
     options: Mapping[str, Any] | None = None,
     which: slice = slice(None),
 ) -> torch.optim.Optimizer:
-    """A torch optimizer like that of ``optimizer``, after its first steps on small weights.
+    """Returns a torch optimizer like that of ``optimizer`` after its first steps on small weights.
 
-    Its state shows which tensors the optimizer keeps, under which names and with which shapes.
+    Its state shows the names and shapes of the tensors that the optimizer keeps.
 
     Args:
-        optimizer: stays as it is, and so do torch's random numbers.
-        options: of the only group, where they differ (default: None).
+        optimizer: not changed, nor is torch's random state.
+        options: of the only group, if they differ (default: None).
         which: of the small weights, which are always the same (default: all).
     """
-    while hasattr(optimizer, "base_optimizer"):  # gc and zero keep no state of their own
+    while hasattr(optimizer, "base_optimizer"):  # gc and zero have no state themselves
         optimizer = optimizer.base_optimizer
     probe = copy.copy(optimizer)
     with torch.random.fork_rng(devices=[]):
@@ -87,21 +87,21 @@ def first_steps(
 
 @functools.cache
 def _known_kinds() -> dict[str, tuple[set[str], frozenset[str]]]:
-    """For each class of torch: the tensors of its state, and the options that tell it apart."""
+    """For each torch class, the tensors of its state and the options that distinguish it."""
     kinds = {}
     for name, cls in inspect.getmembers(torch.optim, inspect.isclass):
         if issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer:
             weight = nn.Parameter(torch.ones(2, 2))
             weight.grad = torch.ones(2, 2)
             optimizer = cls([weight], lr=0.1)
-            if name not in ("LBFGS", "SparseAdam"):  # which need a closure, and sparse gradients
+            if name not in ("LBFGS", "SparseAdam"):  # they need a closure and sparse gradients
                 optimizer.step()
             kinds[name] = (_names(optimizer.state), _telling(optimizer.param_groups[0]))
     return kinds
 
 
 def _kinds_of_checkpoint(group: Mapping[str, Any], names: set[str]) -> set[str]:
-    """The algorithms of torch, or of this package, that a state may be of."""
+    """The algorithms of torch or this package that a state may belong to."""
     found = {
         kind
         for kind, (own, options) in _known_kinds().items()
@@ -109,14 +109,14 @@ def _kinds_of_checkpoint(group: Mapping[str, Any], names: set[str]) -> set[str]:
     }
     if "RMSprop" in found and ("lr_in_momentum" in group or "maximize" not in group):
         return {"RMSpropTF"}
-    decoupled = group.get("decoupled_weight_decay")  # older versions of torch do not say
+    decoupled = group.get("decoupled_weight_decay")  # older versions of torch lack it
     if "AdamW" in found and decoupled is not None:
         return {"AdamW" if decoupled else "Adam"}
     return found
 
 
 def _kind_of_class(optimizer: torch.optim.Optimizer) -> str | None:
-    """The algorithm of the class; None of one that is neither torch's nor this package's."""
+    """The algorithm of the class; None if it is neither torch's nor this package's."""
     for cls in type(optimizer).__mro__:
         if cls in (core.RMSpropTF, RMSpropTFOptimizer):
             return "RMSpropTF"
@@ -145,7 +145,7 @@ def _forbidden_value(saved: Mapping[str, Any], optimizer: ClassyOptimizer) -> st
 def _other_kind(
     saved: Mapping[str, Any], optimizer: ClassyOptimizer, torch_optimizer: torch.optim.Optimizer
 ) -> str | None:
-    """Why a state is that of another algorithm or of another model; None if it fits."""
+    """Why a state belongs to another algorithm or model; None if it fits."""
     if not saved["param_groups"]:
         return None
     was, names = saved["param_groups"][0], _names(saved["state"])
@@ -154,7 +154,7 @@ def _other_kind(
     rules = group_options(optimizer)[1]
     probe = first_steps(optimizer, {k: v for k, v in was.items() if k in rules})
     fits = kind in kinds
-    if not kind or not kinds:  # some classes add tensors, and options, as training goes on
+    if not kind or not kinds:  # some classes add tensors and options during training
         same = names == _names(probe.state) or (own == theirs and _names(probe.state) <= names)
         fits = own <= theirs and (same or not names)
     if fits:
@@ -190,21 +190,21 @@ def resumed_state(
     torch_optimizer: torch.optim.Optimizer,
     label: str,
 ) -> dict[str, Any]:
-    """The state that an optimizer is to load, with the options that it is to go on with.
+    """The state that an optimizer should load, with the options that it should continue with.
 
-    Of a state that was saved by another optimizer of its kind the group options that this one
-    does not have are left out, and those that the other did not have are as configured. GC
-    options, speed switches and what a group sets are as configured; everything else is the
-    checkpoint's, as with the stock optimizers. One warning says where that makes a difference.
+    The state may come from another optimizer of the same kind. Group options that only the other
+    has are left out, and those that only this one has are as configured. GC options, speed switches
+    and options set by a group are as configured; everything else comes from the checkpoint, as in
+    the stock optimizers. One warning says where that makes a difference.
 
     Args:
-        state: what ``get_classy_state`` returned; stays as it is.
+        state: from ``get_classy_state``; not changed.
         optimizer: the one that resumes, with its groups and schedules.
-        torch_optimizer: which makes the steps.
-        label: of the optimizer, for messages.
+        torch_optimizer: the one that makes the steps.
+        label: names the optimizer in messages.
 
     Raises:
-        ValueError: the state is of another kind of optimizer or of another model, or an option
+        ValueError: the state belongs to another kind of optimizer or another model, or an option
             has a value that is not allowed.
     """
     saved = state["optim"]
@@ -214,7 +214,7 @@ def resumed_state(
         raise ValueError(f"{label} cannot resume: {reason}")
     options = group_options(optimizer)[1]
     schedules = optimizer._param_group_schedulers or [{} for _ in optimizer.param_groups]
-    ours: dict[str, None] = {}  # what differs, each text once
+    ours: dict[str, None] = {}  # each difference once
     theirs: dict[str, None] = {}
     groups = [
         _resumed_group(current, schedule, was, options, ours, theirs)
@@ -246,7 +246,7 @@ def _resumed_group(
             continue
         old = was.get(name, value)
         if (name in GC_KEYS or name in schedule) and name not in driven:
-            # The constants of groups are set with the first step, as Classy Vision sets schedules.
+            # Classy Vision sets the constants of groups at the first step, like schedules.
             group[name] = value if name in GC_KEYS else old
             if bool(old) != bool(value) if name in GC_KEYS else not _equal(old, value):
                 ours[f"{name} is {value} (was {old})"] = None

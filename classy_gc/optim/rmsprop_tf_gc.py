@@ -14,9 +14,9 @@ from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer, constructor_o
 class RMSPropTFGC(ClassyGCOptimizer):
     """``rmsprop_tf_gc``: :class:`classy_gc.core.RMSpropTF`, keys and defaults of ``rmsprop_tf``.
 
-    The stock ``rmsprop_tf`` overwrites its second moment with the square root of it at every
-    step; this one keeps it, so the two train differently. With ``initial_square_avg`` 1 and
-    ``lr_in_momentum`` it is TensorFlow's own and timm's ``RMSpropTF``, step by step.
+    The stock ``rmsprop_tf`` overwrites its second moment with its square root at every step; this
+    one keeps it, so the two train differently. With ``initial_square_avg`` 1 and ``lr_in_momentum``
+    it matches TensorFlow and timm's ``RMSpropTF`` step by step.
 
     Args:
         lr (float): learning rate, >= 0 (default: 0.1)
@@ -27,8 +27,9 @@ class RMSPropTFGC(ClassyGCOptimizer):
         centered (bool): divide by the deviation, not the second moment (default: False)
         initial_square_avg (float): the second moment before the first step, >= 0 (default: 0,
             TensorFlow: 1)
-        lr_in_momentum (bool): the momentum gathers ``lr`` times the direction, not the direction
-            alone, which differs only while ``lr`` changes (default: False, TensorFlow: True)
+        lr_in_momentum (bool): the momentum accumulates ``lr`` times the direction, not the
+            direction alone, which differs only while ``lr`` changes (default: False, TensorFlow:
+            True)
         {gc}
         gc_loc (bool): centralize the gradient, not the update (default: False)
         {speed}

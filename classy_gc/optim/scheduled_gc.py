@@ -1,4 +1,4 @@
-"""What every GC optimizer does with parameter groups, schedules and checkpoints."""
+"""Parameter groups, schedules and checkpoints, the same for every GC optimizer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from classy_gc.options import Rule, check_known, registered_name
 
 
 def label_of(cls: type) -> str:
-    """The name of an optimizer, for messages.
+    """The name of an optimizer in messages.
 
     Example:
         >>> from classy_gc.optim import SGDGC
@@ -36,14 +36,14 @@ def label_of(cls: type) -> str:
 
 
 def check_no_param_groups(config: Mapping[str, Any], label: str) -> None:
-    """Says which tasks read ``param_groups``: one that does has taken them out of the config.
+    """Refuses ``param_groups``: a task that reads them has removed them from the config.
 
     Args:
         config: of the optimizer.
-        label: whose it is, for the message.
+        label: names the optimizer in messages.
 
     Raises:
-        ValueError: they are there.
+        ValueError: with the tasks that read them.
     """
     if "param_groups" in config:
         raise ValueError(
@@ -53,11 +53,11 @@ def check_no_param_groups(config: Mapping[str, Any], label: str) -> None:
 
 
 def log_baseline(label: str, optimizer: ClassyOptimizer) -> None:
-    """Says that an optimizer runs without GC, unless a group or a schedule turns it on.
+    """Logs that an optimizer runs without GC, unless a group or a schedule turns GC on.
 
     Args:
         label: of the optimizer.
-        optimizer: with its parameters; ``zero`` where that is around it.
+        optimizer: with its parameters; the ``zero`` around it, if there is one.
     """
     scheduled = any("use_gc" in group for group in optimizer._param_group_schedulers)
     if not scheduled and not optimizer.param_groups[0]["use_gc"]:
@@ -65,16 +65,16 @@ def log_baseline(label: str, optimizer: ClassyOptimizer) -> None:
 
 
 class ScheduledGC(ClassyOptimizer):
-    """What every GC optimizer does with schedules and checkpoints, whatever it wraps."""
+    """Base of every GC optimizer: schedules and checkpoints, whatever it wraps."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.num_epochs: float | None = None  # as the schedules count them, if a config says
+        self.num_epochs: float | None = None  # those of the schedules, if a config has them
         self._schedules: Mapping[str, Any] = {}  # of the config
         self._resumed = False
 
     def label(self) -> str:
-        """For messages."""
+        """The name in messages."""
         return label_of(type(self))
 
     @abstractmethod
@@ -82,8 +82,8 @@ class ScheduledGC(ClassyOptimizer):
         """The options that a parameter group can have.
 
         Returns:
-            The values that a group has where it does not say, and what each option accepts;
-            where the first of ``betas`` can be driven, ``momentum`` too.
+            The values that a group has by default, and what each option accepts; with ``momentum``
+            if it can drive the first of ``betas``.
 
         Example:
             >>> from classy_gc.optim import AdamGC
@@ -93,14 +93,14 @@ class ScheduledGC(ClassyOptimizer):
         """
 
     def keep_schedules(self, config: Mapping[str, Any], rules: Mapping[str, Rule] | None) -> None:
-        """Keeps the schedules of a config, for options that ``set_param_groups`` is not given.
+        """Keeps the schedules of a config, for options that ``set_param_groups`` does not get.
 
         Args:
             config: of the optimizer, perhaps with ``param_schedulers`` and ``num_epochs``.
-            rules: of the options of a group; None if they are not known.
+            rules: of a group's options; None if they are not known.
 
         Raises:
-            ValueError: a schedule that nobody would read, or that leaves the range of its option.
+            ValueError: a schedule that is not read, or that leaves the range of its option.
         """
         if rules is not None:
             rules = {name: rule for name, rule in rules.items() if rule.schedulable}
@@ -114,14 +114,14 @@ class ScheduledGC(ClassyOptimizer):
         check_scheduler(self._schedules[name], label, in_steps=False)
         try:
             return build_param_scheduler({**copy.deepcopy(self._schedules[name]), **epochs})
-        except Exception as error:  # whatever a scheduler raises
+        except Exception as error:  # a scheduler may raise anything
             advice = "" if epochs else "; it may need num_epochs beside param_schedulers"
             raise ValueError(f"{label}: {error or type(error).__name__}{advice}") from error
 
     def scheduled_groups(
         self, param_groups: Any, common: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """Groups with all their options, checked, as :func:`as_groups` returns them.
+        """Checked groups with all their options, in the form of :func:`as_groups`.
 
         Args:
             param_groups: as for ``set_param_groups``.
@@ -135,7 +135,7 @@ class ScheduledGC(ClassyOptimizer):
         groups = [{**group, **common} for group in as_groups(param_groups)]
         for group in groups:
             if "weight_decay" not in rules and group.get("weight_decay") == 0:
-                # Which Classy Vision's tasks give BatchNorm, whatever the optimizer.
+                # Classy Vision's tasks give it to BatchNorm, whatever the optimizer.
                 del group["weight_decay"]
             check_known(group, ["params", "param_names", *rules], self.label())
             check_schedulable(group, rules, self.label())
@@ -147,13 +147,13 @@ class ScheduledGC(ClassyOptimizer):
         return groups
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
-        """As Classy Vision's, for fvcore's own ParamSchedulers too (updated at every step).
+        """As in Classy Vision, and also with fvcore's own ParamSchedulers (updated at every step).
 
         Args:
-            param_groups: tensors, ``(name, tensor)`` pairs, or dicts with ``params`` and, for
-                the group, values or ParamSchedulers of options.
+            param_groups: tensors, ``(name, tensor)`` pairs, or dicts with ``params`` and the
+                group's own values or ParamSchedulers of options.
             **kwargs: values or ParamSchedulers of options for all groups. An option that neither
-                has follows the schedule of the config, if there is one.
+                they nor a group set follows the schedule of the config, if there is one.
 
         Raises:
             ValueError: an option that the optimizer does not have or cannot schedule.
@@ -167,13 +167,14 @@ class ScheduledGC(ClassyOptimizer):
                 group["param_names"] = own
 
     def catch_up(self, where: float | None, optimizer: ClassyOptimizer | None = None) -> None:
-        """Sets the options of schedules that change by the epoch to what they are now.
+        """Sets the options whose schedules change once per epoch to their current values.
 
-        Only the first time after a checkpoint was loaded, which may come from other schedules.
+        This acts only on the first call after a checkpoint was loaded, which may have had other
+        schedules.
 
         Args:
             where: the share of training done, in [0, 1); None does nothing.
-            optimizer: the ``zero`` around this one (default: None, there is none).
+            optimizer: the ``zero`` around this one (default: None, no ``zero``).
         """
         if self._resumed and where is not None:
             if self.num_epochs:  # with gradient accumulation the first step is not at the start
@@ -186,7 +187,7 @@ class ScheduledGC(ClassyOptimizer):
     def step(
         self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None
     ) -> None:
-        """As Classy Vision's.
+        """Takes a step, as in Classy Vision.
 
         Args:
             closure: reevaluates the model and returns the loss (default: None).
@@ -196,35 +197,35 @@ class ScheduledGC(ClassyOptimizer):
         super().step(*args, closure=closure, where=where)
 
     def set_classy_state(self, state: dict[str, Any]) -> None:
-        """Resumes from a checkpoint of any optimizer of its kind, stock, GC or ``gc`` around one.
+        """Resumes from a checkpoint of any optimizer of this kind: stock, GC, or ``gc`` around one.
 
-        Moments and options come from the checkpoint, as with the stock optimizers, but for
-        scheduled options, the GC options and the speed switches, which are as configured. One
-        warning names what differs.
+        Moments and options come from the checkpoint, as in the stock optimizers, except that
+        scheduled options, GC options and speed switches are as configured. One warning names what
+        differs.
 
         Args:
-            state: what ``get_classy_state`` returned.
+            state: from ``get_classy_state``.
 
         Raises:
-            ValueError: the state is of another kind of optimizer.
+            ValueError: the state belongs to another kind of optimizer.
         """
         self._load(super().set_classy_state, state)
 
     def _load(self, load: Callable[[dict[str, Any]], None], state: dict[str, Any]) -> None:
         resumed = self.resumed(state)
         with warnings.catch_warnings():
-            # The core's, of a GC option that was scheduled: its schedule goes on.
+            # The core warns about a GC option that was scheduled; its schedule continues.
             warnings.filterwarnings("ignore", r"\w+\.load_state_dict: the state says")
             load(resumed)
 
     def resumed(
         self, state: dict[str, Any], optimizer: ClassyOptimizer | None = None
     ) -> dict[str, Any]:
-        """The state to load in place of a checkpoint's, see :func:`resumed_state`.
+        """The state to load instead of the checkpoint's, see :func:`resumed_state`.
 
         Args:
-            state: what ``get_classy_state`` returned; stays as it is.
-            optimizer: the ``zero`` around this one (default: None, there is none).
+            state: from ``get_classy_state``; not changed.
+            optimizer: the ``zero`` around this one (default: None, no ``zero``).
         """
         self._resumed = True
         return resumed_state(state, optimizer or self, self.optimizer, self.label())

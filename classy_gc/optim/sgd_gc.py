@@ -23,9 +23,9 @@ class SGDGC(ClassyGCOptimizer):
     """``sgd_gc``: :class:`classy_gc.core.SGD` with the keys and defaults of Classy's ``sgd``.
 
     Args:
-        larc_config (dict): what LARC takes: ``clip`` (bool, default: True), ``eps`` (float,
-            >= 0, default: 1e-8), ``trust_coefficient`` (float, >= 0, default: 0.02); it comes
-            first as in the stock class, and positional arguments may begin with ``lr``
+        larc_config (dict): options of LARC: ``clip`` (bool, default: True), ``eps`` (float, >= 0,
+            default: 1e-8), ``trust_coefficient`` (float, >= 0, default: 0.02); it comes first as in
+                the stock class, but positional arguments may also begin with ``lr``
         lr (float): learning rate, >= 0 (default: 0.1)
         momentum (float): in [0, 1) (default: 0)
         weight_decay (float): L2 decay, >= 0 (default: 0)

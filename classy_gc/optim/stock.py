@@ -1,6 +1,6 @@
-"""What Classy Vision's own optimizers read, and what they would ignore.
+"""Checks that Classy Vision's own optimizers read every key of their config.
 
-An optimizer's config is checked as a whole here, whatever the optimizer, before anything is built.
+Here the config of any optimizer is checked as a whole, before anything is built.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import nn
 from classy_gc.optim.param_scheduler.checks import check_schedulers
 from classy_gc.options import Rule, check_known, rule_of
 
-#: keys of an optimizer config that are Classy Vision's own
+#: Classy Vision's own keys in an optimizer config
 CLASSY_KEYS = ("name", "num_epochs", "param_schedulers")
 GC_KEYS = ("use_gc", "gc_conv_only", "gc_loc")
 
 
 def is_stock(cls: type) -> bool:
-    """Whether the class is Classy Vision's own, or our ``zero``, which has the keys of its.
+    """Whether the class is Classy Vision's own, or our ``zero``, which has the same keys.
 
     Example:
         >>> is_stock(ZeRO)
@@ -34,14 +34,14 @@ def is_stock(cls: type) -> bool:
 
 
 def base_config(config: Mapping[str, Any], label: str) -> Mapping[str, Any]:
-    """The ``base_optimizer`` of an optimizer around another.
+    """The ``base_optimizer`` of an optimizer that wraps another.
 
     Args:
         config: of the outer optimizer, whose schedules drive both.
-        label: whose it is, for the message.
+        label: names the outer optimizer in messages.
 
     Raises:
-        ValueError: it is no config of a registered optimizer, or has schedules of its own.
+        ValueError: it is not the config of a registered optimizer, or has its own schedules.
 
     Example:
         >>> base_config({"name": "gc", "base_optimizer": {"name": "sgd"}}, "optimizer 'gc'")
@@ -59,12 +59,12 @@ def base_config(config: Mapping[str, Any], label: str) -> Mapping[str, Any]:
 
 
 def stock_group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
-    """The options of a parameter group: their values, and what they accept.
+    """The options of a parameter group: their values and the rules of these.
 
-    Only torch's optimizer tells, and it needs a parameter.
+    Only the torch optimizer inside knows them, and it needs a parameter.
 
     Args:
-        optimizer: around one of torch; stays as it is.
+        optimizer: one that wraps a torch optimizer; not changed.
 
     Example:
         >>> values, rules = stock_group_options(OPTIMIZER_REGISTRY["sgd"](lr=0.5))
@@ -78,13 +78,13 @@ def stock_group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dic
 
 
 def group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
-    """The options that a parameter group of any optimizer can have.
+    """The options that a parameter group can have, for any optimizer.
 
     Args:
-        optimizer: not yet given its parameters.
+        optimizer: before it gets its parameters.
 
     Returns:
-        The values that a group has where it does not say, and what each option accepts.
+        The values that a group has by default, and what each option accepts.
 
     Example:
         >>> from classy_vision.optim import build_optimizer
@@ -94,19 +94,19 @@ def group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str,
     """
     if isinstance(optimizer, ZeRO):
         return group_options(optimizer.base_optimizer)
-    if hasattr(optimizer, "group_options"):  # a ScheduledGC, which stands on this module
+    if hasattr(optimizer, "group_options"):  # a ScheduledGC, which imports this module
         return optimizer.group_options()
     return stock_group_options(optimizer)
 
 
 def check_no_gc_keys(config: Mapping[str, Any]) -> None:
-    """Refuses options of gradient centralization where a stock optimizer would ignore them.
+    """Refuses GC options that a stock optimizer would ignore.
 
     Args:
-        config: of an optimizer, whose ``name`` need not be known.
+        config: of an optimizer; its ``name`` need not be known.
 
     Raises:
-        ValueError: naming the key, its value, and the optimizer to use.
+        ValueError: with the key, its value, and the optimizer to use.
 
     Example:
         >>> check_no_gc_keys({"name": "sgd", "lr": 0.1, "use_gc": True})
@@ -138,13 +138,14 @@ centralization is 'sgd_gc'
 def check_stock_optimizer(config: Mapping[str, Any]) -> None:
     """Refuses keys and schedules that a stock optimizer, or ``zero`` around one, would ignore.
 
-    The GC optimizers refuse them themselves, and what your own optimizers read is not known.
+    The GC optimizers refuse such keys themselves, and the keys of your own optimizers are not
+    checked.
 
     Args:
         config: of an optimizer with a registered ``name``.
 
     Raises:
-        ValueError: naming the key, its value, and what is allowed.
+        ValueError: with the key, its value, and what is allowed.
 
     Example:
         >>> check_stock_optimizer({"name": "sgd", "momentun": 0.9})
@@ -164,7 +165,7 @@ def check_stock_optimizer(config: Mapping[str, Any]) -> None:
         base = base_config(config, label)
         check_stock_optimizer(base)
     if "param_schedulers" in config:
-        # The stock from_config methods write into what they are given.
+        # The stock from_config methods write into the config that they get.
         wraps = issubclass(cls, ZeRO)
         optimizer = build_optimizer(copy.deepcopy(dict(base))) if wraps else cls()
         rules = group_options(optimizer)[1]

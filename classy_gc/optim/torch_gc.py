@@ -1,4 +1,4 @@
-"""``torch_gc``: any PyTorch optimizer by its name or path, with gradient centralization."""
+"""``torch_gc``: any PyTorch optimizer, by its name or path, with gradient centralization."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from classy_gc.options import NUMBER, REQUIRED, SWITCH, Rule, check_known
 
 _UNFIT = {
     "LBFGS": "takes several gradients in a step, from a closure",
-    "Muon": "takes weights of two dimensions alone: a model has biases, norms and convolutions too",
-    "SparseAdam": "takes sparse gradients alone, which have no rows to centralize",
+    "Muon": "only takes weights of two dimensions; a model also has biases, norms and convolutions",
+    "SparseAdam": "only takes sparse gradients, which have no rows to centralize",
 }
 _CLASSES = {
     name: cls
@@ -27,7 +27,7 @@ _CLASSES = {
     if issubclass(cls, torch.optim.Optimizer) and name not in ("Optimizer", *_UNFIT)
 }
 
-# What other packages call ``decoupled_weight_decay``.
+# Other packages' names of ``decoupled_weight_decay``.
 _DECOUPLED = ("decoupled_weight_decay", "weight_decouple", "decoupled_decay", "decouple_wd")
 
 
@@ -35,36 +35,36 @@ _DECOUPLED = ("decoupled_weight_decay", "weight_decouple", "decoupled_decay", "d
 class TorchGC(ClassyGCOptimizer):
     """``torch_gc``: any optimizer class, with the options and defaults of its constructor.
 
-    Written with the name of a class of :mod:`torch.optim`, or with the path of any other, which
-    may lie in the current folder, or beside the config that a command reads::
+    ``optimizer`` is the name of a class in :mod:`torch.optim`, or the path of any other class,
+    whose module may lie in the current folder or beside the config that a command reads::
 
         {"name": "torch_gc", "optimizer": "NAdam", "lr": 2e-3, "momentum_decay": 4e-3,
          "use_gc": true}
         {"name": "torch_gc", "optimizer": "timm.optim.Lion", "lr": 1e-4, "use_gc": true}
 
-    Names that :mod:`classy_gc.core` has (SGD, Adam, AdamW, RAdam, RMSprop) are its classes.
+    The names SGD, Adam, AdamW, RAdam and RMSprop stand for the classes in :mod:`classy_gc.core`.
     ParamSchedulers drive every number of the parameter groups, such as the ``momentum_decay`` of
-    NAdam, and ``momentum`` drives the first of ``betas``. Only two numbers of torch's are read
-    once, and cannot be scheduled, but may differ between groups: ``initial_accumulator_value`` of
-    Adagrad, and ``lr`` of Rprop, the first step size.
+    NAdam, and ``momentum`` drives the first of ``betas``. Among torch's classes only two numbers
+    are read just once and cannot be scheduled, but may differ between groups:
+    ``initial_accumulator_value`` of Adagrad, and ``lr`` of Rprop, which is its first step size.
 
-    Refused, with the reason, is a class that cannot train under Classy Vision's tasks: one that
-    needs a closure or second derivatives, is built from a model or another optimizer, or wants
-    ``train()`` and ``eval()`` called. A class that is not torch's takes a few steps on small
-    weights to find out.
+    A class that cannot train in Classy Vision's tasks is refused, with the reason: one that needs a
+    closure or second derivatives, is built from a model or another optimizer, or wants ``train()``
+    and ``eval()`` called. To find out, a class that is not torch's takes a few steps on small
+    weights.
 
     Args:
-        optimizer (str): the class; of torch's not LBFGS, which takes several gradients in a step,
-            SparseAdam, whose gradients have no rows, and Muon, which takes weights of two
-            dimensions alone (in Python :func:`classy_gc.core.centralize_optimizer` takes it)
-        **options: of that class, with its defaults, but for ``capturable``, ``differentiable``
-            and what JSON cannot say; lists where it takes tuples
+        optimizer (str): the class; not torch's LBFGS, which takes several gradients in a step,
+            SparseAdam, whose gradients have no rows, or Muon, which only takes weights of two
+            dimensions (in Python, :func:`classy_gc.core.centralize_optimizer` takes it)
+        **options: of that class, with its defaults, except ``capturable``, ``differentiable`` and
+            those that JSON cannot express; lists stand for tuples
         {gc}
         gc_loc (bool): centralize the gradient, with its L2 decay, not the update (default:
             False; AdamW: True; SGD has no such option)
         decoupled_weight_decay (bool, optional): whether the ``weight_decay`` of a class that is
             not torch's acts on the weights and not through the gradient; only needed with
-            ``gc_loc`` (default: None, what the class says in its groups)
+            ``gc_loc`` (default: None, what the groups of the class say)
         {speed}
 
     Raises:
@@ -90,16 +90,16 @@ class TorchGC(ClassyGCOptimizer):
         torchs = issubclass(self.core_class, CentralizedOptimizer) or optimizer in _CLASSES
         if not torchs:
             self.OPTIONS.setdefault("decoupled_weight_decay", (None, SWITCH))
-        if self.core_class is torch.optim.Rprop:  # which reads it once, at the start
+        if self.core_class is torch.optim.Rprop:  # which reads it only once, at the start
             default, rule = self.OPTIONS["lr"]
             self.OPTIONS["lr"] = (default, rule._replace(schedulable=False))
         super().__init__(*args, **options)
         if not torchs:
             try:
                 first_steps(self)
-            except Exception as error:  # whatever a class raises
+            except Exception as error:  # a class may raise anything
                 raise ValueError(
-                    f"{self.label()} cannot step under Classy Vision's tasks: "
+                    f"{self.label()} cannot step in Classy Vision's tasks: "
                     f"{error or type(error).__name__}"
                 ) from error
 
@@ -112,7 +112,7 @@ class TorchGC(ClassyGCOptimizer):
         known = inspect.signature(self.core_class).parameters
         own = {name: value for name, value in options.items() if name in known}
         gc = {name: options[name] for name in CentralizedOptimizer.added_defaults}
-        # A class that centralizes by itself must not do so a second time.
+        # A class that centralizes by itself must not centralize twice.
         own |= {name: False for name in gc if name in known}
         optimizer = self.core_class(params, **own)
         decoupled = options.get("decoupled_weight_decay")
@@ -144,7 +144,7 @@ class TorchGC(ClassyGCOptimizer):
 
 
 def _named(name: Any) -> type[torch.optim.Optimizer]:
-    """The class of a name or path, once it is found to be one that a config can use."""
+    """Returns the class of a name or path if a config can use it."""
     label = "optimizer 'torch_gc'"
     if name is None:
         raise ValueError(
@@ -160,7 +160,7 @@ def _named(name: Any) -> type[torch.optim.Optimizer]:
     import_from_current_folder()
     try:
         found = vars(importlib.import_module(module))
-    except Exception as error:  # whatever the code of a module raises
+    except Exception as error:  # a module may raise anything
         raise ValueError(
             f"{label}: optimizer {name!r} cannot be imported: {type(error).__name__}: {error}"
         ) from error
@@ -190,5 +190,5 @@ def _unfit_reason(cls: type[torch.optim.Optimizer]) -> str | None:
         named = option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)
         wanted = any(kind in str(option.annotation) for kind in ("float", "int", "bool"))
         if named and option.default is REQUIRED and not wanted and option.name != "lr":
-            return f"needs {option.name!r}, which a config cannot say"
+            return f"needs {option.name!r}, which a config cannot express"
     return None

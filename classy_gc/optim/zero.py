@@ -1,8 +1,8 @@
-"""``zero``: Classy Vision's, which also works around a GC optimizer.
+"""``zero``: Classy Vision's, extended to work around a GC optimizer.
 
 Classy Vision's class runs the schedules and loads the checkpoints itself, and never asks the
-optimizer that it wraps. So its name is registered anew, for a class that does; around any other
-optimizer it does what Classy Vision's does.
+optimizer that it wraps. So its name is registered again, for a class that asks. Around any other
+optimizer it acts like Classy Vision's.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class ZeRO(zero.ZeRO):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ZeRO:
-        """Instantiates the optimizer from a configuration, which stays as it is.
+        """Instantiates the optimizer from a configuration, which is not changed.
 
         Args:
-            config: ``name``, ``base_optimizer`` (a config of its own), and optionally
+            config: ``name``, ``base_optimizer`` (an optimizer config), and optionally
                 ``param_schedulers`` and ``num_epochs``, which the task adds.
 
         Raises:
-            ValueError: a base optimizer that does not train or resume the same in shares, what
-                it refuses, or schedules that it would not read.
+            ValueError: a base optimizer that does not train or resume the same when its weights are
+                shared out, a value that it refuses, or schedules that it would not read.
         """
         optimizer = super().from_config(config)
         base = optimizer.base_optimizer
@@ -87,7 +87,7 @@ def _unfit_reason(base: ScheduledGC) -> str | None:
     for which in (slice(2), slice(2, None)):
         if _text(first_steps(base, which=which), slice(None)) != _text(together, which):
             return (
-                "steps a weight by what all weights are, or by random numbers, and each process "
+                "steps each weight by all weights, or by random numbers, while each process "
                 "has only a share of the weights"
             )
     return None
@@ -96,7 +96,7 @@ def _unfit_reason(base: ScheduledGC) -> str | None:
 def _text(optimizer: torch.optim.Optimizer, which: slice) -> str:
     """The options and some weights of the only group; unlike tensors, text compares NaN too."""
     group = dict(optimizer.param_groups[0])
-    group.pop("lr", None)  # timm's Adafactor leaves that of the last weight there
+    group.pop("lr", None)  # timm's Adafactor leaves the lr of the last weight there
     weights = [p.tolist() for p in group.pop("params")[which]]
     return f"{group} {weights}"
 

@@ -18,7 +18,7 @@ CLOSURE = "requires closure"
 SECOND = "does not require grad"  # derivatives of gradients
 NOT_PARAMETERS = "not from parameters"
 PHASES = r"wants train\(\) and eval\(\)"
-CANNOT_SAY = "which a config cannot say"
+CANNOT_SAY = "which a config cannot express"
 MUON = "`use_muon` must be set"
 REFUSED = {
     "pytorch_optimizer": {

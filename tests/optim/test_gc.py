@@ -453,7 +453,7 @@ def test_from_python():
     assert base.optimizer is optimizer.optimizer
     advance(optimizer, grads)
     assert_close(row_means(params), means)
-    with pytest.raises(ValueError, match="'gc' centralizes already"):
+    with pytest.raises(ValueError, match="'gc' already centralizes"):
         GC(optimizer)
 
 

@@ -166,7 +166,7 @@ REFUSED = [
     (config("Optimizer"), ["'Optimizer'"]),
     (config("LBFGS"), ["'LBFGS'", "closure"]),
     (config("SparseAdam"), ["'SparseAdam'", "rows"]),
-    (config("Muon"), ["'Muon'", "two dimensions alone", "biases"]),
+    (config("Muon"), ["'Muon'", "two dimensions", "biases"]),
     (config("NAdam", momentum_dcay=1), ["'momentum_dcay'", "did you mean 'momentum_decay'?"]),
     (config("NAdam", amsgrad=True), ["'amsgrad'", "NAdam", "momentum_decay"]),
     (config("SGD", gc_loc=True), ["'gc_loc'", "SGD"]),

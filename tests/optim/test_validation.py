@@ -199,7 +199,7 @@ REFUSED = [
         ["param_schedulers", "base_optimizer"],
     ),
     *((gc(base_optimizer={"name": name}), ["'gc'", repr(name), "use_gc"]) for name in PLAIN),
-    (gc(base_optimizer=gc()), ["'gc'", "centralizes already"]),
+    (gc(base_optimizer=gc()), ["'gc'", "already centralizes"]),
     (gc(**scheduled("lr", "liner")), ["'liner'", "did you mean 'linear'?"]),
     (gc(**scheduled("lr", strat_value=1)), ["did you mean 'start_value'?"]),
     (gc(param_schedulers=[]), ["param_schedulers", "[]"]),

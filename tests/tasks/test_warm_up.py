@@ -95,7 +95,7 @@ def test_a_rate_out_of_range_is_refused_once_it_is_known(here, capsys):
 
 def test_elsewhere_one_error_says_who_takes_them():
     config = given("4 steps", "rest", name="sgd_gc")
-    message = r"param_schedulers.lr: '4 steps' in lengths is for .* commands of classy-gc"
+    message = r"param_schedulers.lr: '4 steps' in lengths is only for .* commands of classy-gc"
     with pytest.raises(ValueError, match=message):
         build_task(config)
     optimizer = build_optimizer(given("4 steps", "rest", name="sgd_gc")["optimizer"])

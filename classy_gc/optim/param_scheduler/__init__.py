@@ -1,6 +1,6 @@
-"""ParamSchedulers that Classy Vision lacks, one file a registered name; and checks of all.
+"""ParamSchedulers that Classy Vision lacks, one file per registered name; and checks of all.
 
-A warm-up is Classy Vision's ``composite`` of a ``linear`` and another.
+A warm-up is Classy Vision's ``composite`` of a ``linear`` scheduler and another.
 """
 
 from classy_gc.optim.param_scheduler.cyclic import CyclicParamScheduler

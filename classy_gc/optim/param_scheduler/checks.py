@@ -1,4 +1,4 @@
-"""ParamSchedulers of a config: refused where nobody would read them, or out of range."""
+"""Checks the ParamSchedulers of a config: all are read, and stay in range."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ _RULES = {
 def check_scheduler(
     config: Any, label: str, in_steps: bool = True, num_epochs: float | None = None
 ) -> None:
-    """Refuses what the class of a ParamScheduler would ignore, stumble over or misread.
+    """Refuses arguments that the class of a ParamScheduler would ignore, misread or fail on.
 
     Args:
-        config: ``name``, the arguments of the constructor, and perhaps ``num_epochs``, which a
-            task adds. What classes of somebody else read is not known.
-        label: what it is, for the message.
+        config: ``name``, the arguments of the constructor, and perhaps ``num_epochs``, which a task
+            adds. The arguments of your own classes are not checked.
+        label: names the scheduler in messages.
         in_steps: whether the lengths of a ``composite`` may be in steps and epochs, see
             :func:`classy_gc.optim.param_scheduler.lengths.with_shares` (default: True)
-        num_epochs: where the config does not say it (default: None, not known)
+        num_epochs: of the training, if the config does not have it (default: None, not known)
 
     Raises:
         ValueError: an unknown name, an unknown or missing key, or a value that is not allowed.
@@ -88,8 +88,8 @@ def check_scheduler(
     texts = [length for length in config.get("lengths", []) if isinstance(length, str)]
     if texts and not in_steps:
         raise ValueError(
-            f"{label}: {texts[0]!r} in lengths is for an outermost scheduler, and for the commands "
-            "of classy-gc and the tasks 'paramwise_classification_task' and "
+            f"{label}: {texts[0]!r} in lengths is only for an outermost scheduler, in the commands "
+            "of classy-gc or the tasks 'paramwise_classification_task' and "
             "'paramwise_fine_tuning', which know how long an epoch is; here lengths must be shares"
         )
     if config["name"] == "multistep" and num_epochs is not None:
@@ -102,10 +102,10 @@ def check_scheduler(
 
 
 def _check_milestones(config: Mapping[str, Any], label: str, num_epochs: float) -> None:
-    """What fvcore says of them names neither key nor value."""
+    """Checks milestones: fvcore's own error names neither key nor value."""
     changes = len(config["values"]) - 1
     milestones = config.get("milestones")
-    if milestones is None:  # as fvcore spaces them
+    if milestones is None:  # fvcore spaces them evenly
         width = math.ceil(num_epochs / (changes + 1))
         milestones = [width * (i + 1) for i in range(changes)]
     if len(milestones) != changes or (milestones and milestones[-1] >= num_epochs):
@@ -116,14 +116,14 @@ def _check_milestones(config: Mapping[str, Any], label: str, num_epochs: float) 
 
 
 class CheckedParamScheduler(ClassyParamScheduler):
-    """Base of ParamSchedulers whose config holds the arguments of the constructor."""
+    """Base of ParamSchedulers whose config has the arguments of the constructor."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> CheckedParamScheduler:
         """Instantiates the scheduler from a configuration: its arguments, by name.
 
         Args:
-            config: stays as it is.
+            config: is not changed.
 
         Raises:
             ValueError: an unknown or missing key, or a value that is not allowed.
@@ -144,15 +144,15 @@ def with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_schedulable(options: Mapping[str, Any], rules: Mapping[str, Rule], label: str) -> None:
-    """Refuses ParamSchedulers of options that are read once, or are no numbers.
+    """Refuses ParamSchedulers of options that are read only once or are not numbers.
 
     Args:
         options: of a parameter group, values or ParamSchedulers.
         rules: of its options.
-        label: whose they are, for the message.
+        label: names their owner in messages.
 
     Raises:
-        ValueError: naming the option, and those that can be scheduled.
+        ValueError: with the option, and those that can be scheduled.
     """
     for name, value in options.items():
         scheduled = isinstance(value, ParamScheduler) and not isinstance(
@@ -171,17 +171,17 @@ def _warn_once(text: str) -> None:
 def check_schedulers(
     config: Mapping[str, Any], label: str, rules: Mapping[str, Rule] | None = None
 ) -> None:
-    """Refuses ``param_schedulers`` that nobody would read, nobody could build, or that leave
-    the range of their option.
+    """Refuses ``param_schedulers`` that are not read, cannot be built, or leave the range of their
+    option.
 
     Args:
         config: of the optimizer; its ``param_schedulers`` (option: ParamScheduler config) are
-            built and tried where it has ``num_epochs``, which a task adds.
-        label: whose they are, for the message.
+            built and tried if it has ``num_epochs``, which a task adds.
+        label: names their owner in messages.
         rules: of the options that can be scheduled (default: None, any).
 
     Raises:
-        ValueError: naming the key, what it is, and what is allowed.
+        ValueError: with the key, its value, and what is allowed.
     """
     schedulers = config.get("param_schedulers", {})
     if not isinstance(schedulers, Mapping):
@@ -200,17 +200,17 @@ def check_schedulers(
 def build_scheduler(
     config: Any, label: str, option: str, rule: Rule, num_epochs: float | None
 ) -> ParamScheduler | None:
-    """Builds a ParamScheduler once it is found to stay in the range of its option.
+    """Builds a ParamScheduler and checks that it stays in the range of its option.
 
     Args:
-        config: of the ParamScheduler, which stays as it is.
-        label: what it is, for the message.
-        option: which it drives.
+        config: of the ParamScheduler; not changed.
+        label: names the scheduler in messages.
+        option: the one it drives.
         rule: of the option.
-        num_epochs: of the training; None if that is not known, and nothing is built then.
+        num_epochs: of the training; if None, it is not known, and nothing is built.
 
     Raises:
-        ValueError: naming the key, what it is, and what is allowed.
+        ValueError: with the key, its value, and what is allowed.
     """
     if num_epochs is not None and isinstance(config, Mapping):
         config = {**config, "num_epochs": num_epochs}

@@ -1,4 +1,4 @@
-"""``cyclic``: a schedule several times over."""
+"""``cyclic``: repeats a schedule several times."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from classy_gc.optim.param_scheduler.one_cycle import OneCycleParamScheduler
 @register_param_scheduler("cyclic")
 @dataclass(eq=False)
 class CyclicParamScheduler(CheckedParamScheduler):
-    """``scheduler(periods · where − k)`` in period ``k`` = 0, 1, …, its peak ``decay^k`` as high.
+    """``scheduler(periods · where − k)`` in period ``k`` = 0, 1, …, its height scaled by
+    ``decay^k``.
 
-    With ``decay`` what is above the base of a period shrinks. A ``one_cycle`` starts and ends as
-    ever, and its peak comes nearer to its start, as with MMCV's ``gamma``: 0.1, 0.055, 0.0325 over
-    a start of 0.01. Of any other scheduler the base is the lesser of its first and last values.
+    ``decay`` shrinks the height above the base of a period. A ``one_cycle`` keeps its start and
+    end, and its peak comes nearer to its start, as with MMCV's ``gamma``: 0.1, 0.055, 0.0325 over a
+    start of 0.01. For any other scheduler the base is the lesser of its first and last values.
 
-    A cosine as ``scheduler`` is SGDR, a ``one_cycle`` the triangle or the wave of cyclical rates
-    and momenta::
+    With a cosine as ``scheduler`` this is SGDR; with a ``one_cycle`` it is the triangle or wave of
+    cyclical rates and momenta::
 
         {"name": "cyclic", "periods": 4, "scheduler": {"name": "one_cycle",
             "start_value": 0.01, "peak_value": 0.1, "end_value": 0.01, "pct_start": 0.4}}
 
     Args:
-        scheduler: of one period, which it sees as the whole training; in a config, a
+        scheduler: of one period, which it treats as the whole training; in a config, a
             ParamScheduler config without ``update_interval``
         periods (int): how many, all equally long, >= 1
-        decay (float): of the height above the base, multiplied once more at each period, > 0
+        decay (float): factor of the height above the base from one period to the next, > 0
             (default: 1)
         update_interval: ``step`` or ``epoch`` (default: ``step``)
 
@@ -71,7 +72,7 @@ class CyclicParamScheduler(CheckedParamScheduler):
             raise ValueError(
                 "scheduler 'cyclic': update_interval belongs beside scheduler, not in it"
             )
-        if "num_epochs" in config:  # as composite hands it on
+        if "num_epochs" in config:  # composite passes it on
             inner["num_epochs"] = config["num_epochs"]
         scheduler.scheduler = build_param_scheduler(inner)
         return scheduler
@@ -91,5 +92,5 @@ class CyclicParamScheduler(CheckedParamScheduler):
     def _last(self) -> float:
         try:
             return self.scheduler(1.0)
-        except IndexError:  # of those that choose one of several values or schedulers
+        except IndexError:  # raised by schedulers that choose one of several values or schedulers
             return self.scheduler(1 - 2 * self.WHERE_EPSILON)

@@ -1,4 +1,4 @@
-"""Lengths of a ``composite`` in steps and epochs, for a warm-up of ``"500 steps"``."""
+"""Lengths of a ``composite`` in steps and epochs, for a warm-up such as ``"500 steps"``."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ LENGTHS = Rule(
 def with_shares(
     config: Any, num_epochs: float, steps: float | None = None, label: str = "optimizer"
 ) -> Any:
-    """The config of an optimizer with shares of the training as lengths, not steps and epochs.
+    """Turns lengths in steps and epochs in an optimizer's config into shares of the training.
 
     Args:
-        config: of an optimizer, or a part of one, which stays as it is.
+        config: of an optimizer, or a section of one; not changed.
         num_epochs: of the training.
-        steps: of the optimizer in the training (default: None, not known yet, and any number of
-            them is taken for next to nothing)
-        label: what the config is, for the message (default: ``optimizer``)
+        steps: optimizer steps in the training (default: None, not known yet; any number of steps
+            then counts as next to nothing)
+        label: names the config in messages (default: ``optimizer``)
 
     Raises:
-        ValueError: lengths that exceed the training, or do not fill it.
+        ValueError: lengths that exceed or do not fill the training.
 
     Example:
         >>> part = {"name": "constant", "value": 0.1}
@@ -69,7 +69,7 @@ def _shares(lengths: list[Any], num_epochs: float, steps: float | None, label: s
     if rest < -1e-9 or rests > 1 or (rests == 0 and rest > 1e-3):
         raise ValueError(
             f"{label}: lengths must fill the training, {num_epochs:g} epochs"
-            f"{f' of together {steps:g} steps' if steps else ''}, with one 'rest' at most, "
+            f"{f' or {steps:g} steps' if steps else ''}, with at most one 'rest', "
             f"not {lengths!r}"
         )
     return [max(rest, 0.0) if share == "rest" else share for share in shares]

@@ -20,10 +20,10 @@ class OneCycleParamScheduler(CheckedParamScheduler):
     * ``start + (peak − start)·a(where/s)`` up to ``where = s``,
     * ``peak + (end − peak)·a((where − s)/(1 − s))`` from there.
 
-    The mirrored cycle of the momentum is the same with its least value as the peak.
+    The mirrored cycle of the momentum is the same, with the least value as the peak.
 
-    Here ``where`` is 1 after the last step; torch's and MMEngine's ``OneCycleLR`` reach the end
-    with the last step, so each of their values after the first comes up to one step earlier.
+    Here ``where`` is 1 after the last step; torch's and MMEngine's ``OneCycleLR`` reach the end at
+    the last step, so each of their values after the first comes up to one step earlier.
 
     Args:
         start_value (float): at the beginning
@@ -53,7 +53,7 @@ class OneCycleParamScheduler(CheckedParamScheduler):
     update_interval: UpdateInterval = UpdateInterval.STEP
 
     def with_scaled_peak(self, factor: float) -> OneCycleParamScheduler:
-        """The same but for the distance from ``start_value`` to ``peak_value``.
+        """The same cycle with a scaled distance from ``start_value`` to ``peak_value``.
 
         Args:
             factor: of the distance.

@@ -15,7 +15,7 @@ class PolynomialFloorParamScheduler(CheckedParamScheduler):
     """``end_value + (start_value − end_value) · (1 − where)^power``.
 
     Here ``where`` is 1 after the last step, as in torch's ``PolynomialLR``; MMEngine's ``PolyLR``
-    reaches the end with the last step, one step earlier.
+    reaches the end at the last step, one step earlier.
 
     Args:
         start_value (float): at the beginning

@@ -53,14 +53,14 @@ def test_accepted(schedule):
         (composite(-0.5, 1.5), "lengths must be a list of shares of the training"),
         (composite(0.5, "1 day"), "lengths must be a list of shares of the training"),
         (composite(0.5, 0.4), "The sum of all values in lengths must be 1"),
-        (composite("2 steps", "rest"), "'2 steps' in lengths is for an outermost scheduler"),
+        (composite("2 steps", "rest"), "'2 steps' in lengths is only for an outermost scheduler"),
         (
             composite(0.5, 0.5, schedulers=[multistep([1, 2], milestones=[9]), CONSTANT]),
             "schedulers[0]: milestones must be 1 epochs < 4",
         ),
         (
             composite(0.5, 0.5, schedulers=[composite("rest", 0.5), CONSTANT]),
-            "schedulers[0]: 'rest' in lengths is for an outermost scheduler",
+            "schedulers[0]: 'rest' in lengths is only for an outermost scheduler",
         ),
     ],
 )

@@ -35,8 +35,8 @@ def test_shares(lengths, shares):
 def test_lengths_that_do_not_fill_the_training(lengths):
     config = {"param_schedulers": {"lr": composite(*lengths)}}
     message = (
-        "optimizer.param_schedulers.lr: lengths must fill the training, 5 epochs of together 100 "
-        f"steps, with one 'rest' at most, not {lengths!r}"
+        "optimizer.param_schedulers.lr: lengths must fill the training, 5 epochs or 100 "
+        f"steps, with at most one 'rest', not {lengths!r}"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         with_shares(config, num_epochs=5, steps=100)
