@@ -44,7 +44,7 @@ REFUSED = {
         **dict.fromkeys(["Ranger", "SGD", "StableAdamW"], "missing key 'lr'"),
     },
 }
-TOGETHER = "steps a weight by what all weights are"
+TOGETHER = "steps each weight by all weights"
 BESIDE = "beside the state of its weights"
 #: what each process cannot step and save for its share of the weights
 REFUSED_BY_ZERO = {
