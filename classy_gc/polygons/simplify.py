@@ -9,7 +9,7 @@ import shapely
 
 from classy_gc.polygons.frame_field import FrameField, directions, nearest
 from classy_gc.polygons.graph import Graph
-from classy_gc.polygons.walls import fewer, fitted, joined, ranges
+from classy_gc.polygons.walls import fewer, fitted, joined, ranges, stepped, turned
 
 _SPAN = 3  # vertices on either side that give the direction at a vertex
 
@@ -70,7 +70,10 @@ def simplify(
     breaks[starts[:-1]] = breaks[starts[1:] - 1] = True
     knots = _douglas_peucker(points, path, ring, breaks, tolerance)
     walls = fitted(points, graph.path_vertices[order], path, ring, knots)
-    return joined(fewer(walls, tolerance), graph, positions, tolerance)
+    walls = fewer(walls, tolerance)
+    if frame is not None:
+        walls = stepped(turned(walls, frame, tolerance), tolerance)
+    return joined(walls, graph, positions, tolerance)
 
 
 def douglas_peucker(paths: Sequence[np.ndarray], tolerance: float = 1.0) -> np.ndarray:

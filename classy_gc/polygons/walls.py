@@ -7,16 +7,21 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
+from classy_gc.polygons.frame_field import FrameField, directions, nearest
 from classy_gc.polygons.graph import Graph
 
 _TRIM = 2.5  # px at the ends of a wall that the fit ignores, since the blur of the map rounds them
 _PULL = 0.01  # pull of a vertex's old place, relative to that of the lines of its walls
-_BEVEL = 6.0, 2.0  # px: largest length and depth of a wall that rounds a corner
-_ROUND = 18.0, 4.5  # px: the same between two walls nearly at right angles
-_RIGHT = 0.8  # sine of the least angle that counts as nearly right
+_FAR = 5.0  # px: a vertex whose lines meet farther from it stays
+_BEVEL = 8.0, 3.0  # px: largest length and depth of a wall that rounds a corner
 _FLAT = 0.3  # sine of the angle below which two walls have no corner between them
 _PARALLEL = 0.1
-_JOG = 6.0, 1.5  # px: longest wall that may join two that are one, and how far apart these may lie
+_JOG = 6.0, 1.0  # px: longest wall that may join two that are one, and how far apart these may lie
+_ONE = 0.2, 2.5  # sine and px: angle and distance up to which walls in succession are one
+_LONG = 35.0  # px: longer walls know their direction better than the frame does
+_TURN = 3.0  # px by which the frame may move the ends of a wall
+_SURE = 0.03  # of |c0|; below it the frame has no direction
+_STEP = 2.5  # px: parallel walls farther apart have a step between them
 
 
 class Walls(NamedTuple):
@@ -102,19 +107,15 @@ def fewer(walls: Walls, tolerance: float) -> Walls:
         corner = a.centre + a.direction * far[:, None]
         middle = (walls.start + walls.end) / 2
         depth = np.hypot(*(corner - middle).T)
-
-        def rounds(limits: tuple[float, float]) -> np.ndarray:
-            return (walls.length <= limits[0] * px) & (depth <= limits[1] * px)  # noqa: B023
-
-        right = np.abs(sine) > _RIGHT
-        bevel = shorter & (np.abs(sine) > _FLAT) & (rounds(_BEVEL) | (right & rounds(_ROUND)))
+        bevel = shorter & (np.abs(sine) > _FLAT)
+        bevel &= (walls.length <= _BEVEL[0] * px) & (depth <= _BEVEL[1] * px)
         # Two walls that a short one joins, and walls that follow each other.
         jog = shorter & (walls.length <= _JOG[0] * px) & (np.abs(sine) < _PARALLEL)
         jog &= np.abs(_cross(gap, a.direction)) <= _JOG[1] * px
         chord, next_chord = walls.end - walls.start, b.end - b.start
         one = (after >= 0) & ((chord * next_chord).sum(axis=1) > 0)
-        one &= np.abs(_cross(walls.direction, b.direction)) < _PARALLEL
-        one &= np.abs(_cross(b.centre - walls.centre, walls.direction)) <= _JOG[1] * px
+        one &= np.abs(_cross(walls.direction, b.direction)) < _ONE[0]
+        one &= np.abs(_cross(b.centre - walls.centre, walls.direction)) <= _ONE[1] * px
         # The shortest of adjacent walls goes first; the others are looked at again.
         less = (bevel | jog | one) & (np.bincount(walls.path)[walls.path] > 4)
         rank = np.where(less, walls.length, np.inf) + 1e-9 * np.arange(len(less))
@@ -126,6 +127,49 @@ def fewer(walls: Walls, tolerance: float) -> Walls:
         end, start = walls.end.copy(), walls.start.copy()
         end[before[less & inner]], start[after[less]] = meet[less & inner], meet[less]
         walls = walls._replace(start=start, end=end).take(~less)
+
+
+def turned(walls: Walls, frame: FrameField, tolerance: float) -> Walls:
+    """Turns short walls into the nearest direction of the frame if their ends hardly move."""
+    at = nearest(frame, walls.centre)
+    z = walls.direction[:, 0] + 1j * walls.direction[:, 1]
+    u, v = (w / np.maximum(np.abs(w), 1e-9) for w in directions(at))
+    w = np.where(np.abs((z * u.conj()).real) > np.abs((z * v.conj()).real), u, v)
+    moved = np.abs((z * w.conj()).imag) * walls.length / 2
+    turns = (moved <= _TURN * max(tolerance, 1)) & (walls.length <= _LONG * max(tolerance, 1))
+    turns &= np.abs(at.c0) > _SURE
+    z = np.where(turns, w, z)
+    return walls._replace(direction=np.stack([z.real, z.imag], axis=1))
+
+
+def stepped(walls: Walls, tolerance: float) -> Walls:
+    """Puts a short wall between parallel walls that follow each other on different lines."""
+    _, after = walls.neighbours()
+    b = walls.take(after)
+    across = _foot(walls.end, b) - _foot(walls.end, walls)
+    step = (after >= 0) & (np.hypot(*across.T) > _STEP * max(tolerance, 1))
+    step &= np.abs(_cross(walls.direction, b.direction)) < _PARALLEL
+    step &= ((walls.end - walls.start) * (b.end - b.start)).sum(axis=1) > 0
+    k = np.flatnonzero(step)
+    start, end = walls.start.copy(), walls.end.copy()
+    middle = walls.end[k]
+    end[k] = middle - across[k] / 2
+    start[after[k]] = middle + across[k] / 2
+    steps = walls.take(k)._replace(
+        start=end[k],
+        end=start[after[k]],
+        start_node=np.full(len(k), -1),
+        centre=middle,
+        direction=across[k] / np.hypot(*across[k].T)[:, None],
+    )
+    walls = walls._replace(start=start, end=end)
+    return Walls(*(np.insert(x, k + 1, new, axis=0) for x, new in zip(walls, steps, strict=True)))
+
+
+def _foot(points: np.ndarray, walls: Walls) -> np.ndarray:
+    """The nearest point on the line of the wall."""
+    along = ((points - walls.centre) * walls.direction).sum(axis=1)
+    return walls.centre + along[:, None] * walls.direction
 
 
 def _joined_to_next(walls: Walls, which: np.ndarray, after: np.ndarray) -> Walls:
@@ -165,7 +209,7 @@ def joined(walls: Walls, graph: Graph, positions: np.ndarray, tolerance: float) 
     rc = total(normal[:, 0] * normal[:, 1])
     r, c = total(normal[:, 0] * offset), total(normal[:, 1] * offset)
     shift = np.stack([cc * r - rc * c, rr * c - rc * r], axis=1) / (rr * cc - rc**2)[:, None]
-    shift[np.hypot(*shift.T) > 3 * max(tolerance, 1)] = 0
+    shift[np.hypot(*shift.T) > _FAR * max(tolerance, 1)] = 0
     place = place + shift
 
     first = np.diff(walls.path, prepend=-1) != 0
@@ -174,7 +218,7 @@ def joined(walls: Walls, graph: Graph, positions: np.ndarray, tolerance: float) 
     lines = shapely.linestrings(
         place[which][:, ::-1], indices=np.unique(line, return_inverse=True)[1]
     )
-    simpler = shapely.simplify(lines, tolerance / 2, preserve_topology=False)
+    simpler = shapely.simplify(lines, tolerance / 4, preserve_topology=False)
     ring = walls.ring[first]
     return np.where(ring & (shapely.get_num_coordinates(simpler) < 4), lines, simpler)
 
