@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from classy_gc.core._torch import OWN_TYPES, sameness
 from classy_gc.core.centralization import HALF, ineligible_reason, local_rows
-from classy_gc.core.half_precision import StandIns
+from classy_gc.core.half_precision import GroupOptimizer, StandIns
 from classy_gc.core.kernels.row_means import row_means, set_row_means_
 from classy_gc.core.memory import check_dense, lay_out_gradient, lay_out_state, shared_memory
 
-if TYPE_CHECKING:
-    from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-
 _Group = dict[str, Any]
+# Of each optimizer the options of its groups when they were last checked, and a test of tensors.
+_checked: WeakKeyDictionary[GroupOptimizer, tuple[list[Any], Callable[..., bool]]]
+_checked = WeakKeyDictionary()
 
 
 def centralizes(group: _Group, p: Tensor) -> bool:
@@ -26,31 +28,50 @@ def centralizes(group: _Group, p: Tensor) -> bool:
     return reason is None
 
 
-def check_gradients(optimizer: CentralizedOptimizer, group: _Group) -> None:
+def check_gradients(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
     """Refuses what torch's own step and GC around it cannot work on, and lays out what they can.
+
+    Args:
+        optimizer: of any class.
+        groups: those of its parameter groups that GC goes around.
 
     Raises:
         RuntimeError: a gradient that GC would act on is sparse.
         ValueError: fused kernels would read past a parameter, which has become a strided view.
     """
-    params = [p for p in group["params"] if p.grad is not None]
-    for p in params if group["use_gc"] else ():
-        if p.grad.layout != torch.strided and centralizes(group, p):
-            raise RuntimeError(
-                f"{type(optimizer).__name__} with use_gc=True does not support gradients of layout "
-                f"{p.grad.layout}; set use_gc=False for the parameter group"
-            )
+    pairs = [(group, p) for group in groups for p in group["params"] if p.grad is not None]
+    grads = [p.grad for _, p in pairs]
+    states = [optimizer.state.get(p, {}) for group, p in pairs if group.get("fused")]
+    tensors = [*(p for _, p in pairs), *grads]
+    tensors += [x for state in states for x in state.values() if isinstance(x, Tensor)]
+    names = ("fused", "use_gc", "gc_conv_only")
+    options = [[len(group["params"]), *map(group.get, names)] for group in groups]
+    options.append([len(pairs), len(tensors)])
+    before, same = _checked.get(optimizer, (None, None))
+    if options == before and same(*tensors):
+        return
+    for group, p in pairs:
+        _check_gradient(optimizer, group, p)
+    unchanged = all(p.grad is g for (_, p), g in zip(pairs, grads, strict=True))
+    if unchanged and all(type(x) in OWN_TYPES and x.layout is torch.strided for x in tensors):
+        _checked[optimizer] = options, sameness(tensors)
+
+
+def _check_gradient(optimizer: GroupOptimizer, group: _Group, p: Tensor) -> None:
+    if group["use_gc"] and p.grad.layout != torch.strided and centralizes(group, p):
+        raise RuntimeError(
+            f"{type(optimizer).__name__} with use_gc=True does not support gradients of layout "
+            f"{p.grad.layout}; set use_gc=False for the parameter group"
+        )
     fused = group.get("fused")
     if fused:
-        check_dense(params)
-        for p in params:
-            lay_out_state(p, optimizer.state.get(p, {}).values())
+        check_dense([p])
+        lay_out_state(p, optimizer.state.get(p, {}).values())
     if fused or group["use_gc"]:
-        for p in params:
-            lay_out_gradient(p, fused)
+        lay_out_gradient(p, fused)
 
 
-def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None:
+def update_around(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
     """Steps groups by the optimizer's own ``update_without_gc``, with GC before or after it.
 
     Args:
@@ -72,9 +93,7 @@ def update_around(optimizer: CentralizedOptimizer, groups: list[_Group]) -> None
     keep_row_means(optimizer, groups, after, optimizer.update_without_gc)
 
 
-def _centralize_gradients(
-    optimizer: CentralizedOptimizer, params: list[tuple[Tensor, _Group]]
-) -> None:
+def _centralize_gradients(optimizer: GroupOptimizer, params: list[tuple[Tensor, _Group]]) -> None:
     """Shifts the rows of the gradients so that the update's ``g + wd·p`` is centralized."""
     every = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"])
     shared = shared_memory([*every, *(p.grad for p in every if p.grad is not None)])
@@ -91,7 +110,7 @@ def _centralize_gradients(
     set_row_means_([local_rows(p.grad) for p, _ in params], means)
 
 
-def _l2_decay(optimizer: CentralizedOptimizer, group: _Group) -> Any:
+def _l2_decay(optimizer: GroupOptimizer, group: _Group) -> Any:
     if group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay):
         return 0
     wd = group.get("weight_decay", 0)
@@ -100,7 +119,7 @@ def _l2_decay(optimizer: CentralizedOptimizer, group: _Group) -> Any:
 
 
 def keep_row_means(
-    optimizer: CentralizedOptimizer,
+    optimizer: GroupOptimizer,
     groups: list[_Group],
     params: list[Tensor],
     update: Callable[[list[_Group]], Any],
@@ -130,7 +149,7 @@ def keeping_row_means(method: Callable[[Any], Any]) -> Callable[[Any], None]:
 
     @wraps(method)
     @torch.no_grad()
-    def kept(optimizer: CentralizedOptimizer) -> None:
+    def kept(optimizer: GroupOptimizer) -> None:
         own = optimizer.param_groups
         after = [group for group in own if group["use_gc"] and not group.get("gc_loc", True)]
 

@@ -230,8 +230,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 around.append(group)
             else:
                 others.append((group, plan, pairs))
-        for group in around:
-            check_gradients(self, group)
+        if around:
+            check_gradients(self, around)
         updates = [(plan, plan.update(self, group, pairs[0])) for group, plan, pairs in others]
         launch([(plan, update) for plan, update in updates if update is not None])
         if around:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,11 +13,19 @@ from torch.nn import Parameter
 
 from classy_gc.core._torch import local_tensor
 
-if TYPE_CHECKING:
-    from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-
 _Group = dict[str, Any]
 _Types = dict[str, "torch.dtype | None"]  # of the tensors of a state, by their names
+
+
+class GroupOptimizer(Protocol):
+    """What GC needs to know of an optimizer whose update it goes around."""
+
+    param_groups: list[_Group]
+    state: dict[Tensor, dict[str, Any]]
+    decoupled_weight_decay: bool | None
+
+    def update_without_gc(self, groups: list[_Group]) -> None:
+        """Steps some of the groups."""
 
 
 class StandIns:
@@ -37,7 +45,7 @@ class StandIns:
     """
 
     def __init__(
-        self, optimizer: CentralizedOptimizer, groups: list[_Group], params: list[Tensor]
+        self, optimizer: GroupOptimizer, groups: list[_Group], params: list[Tensor]
     ) -> None:
         self._optimizer, self._own_groups = optimizer, groups
         #: the stand-in of each weight
@@ -120,7 +128,7 @@ class StandIns:
 
 
 # Of each optimizer, for half-precision and for float32 weights.
-_TYPES: WeakKeyDictionary[torch.optim.Optimizer, tuple[_Types, _Types]] = WeakKeyDictionary()
+_TYPES: WeakKeyDictionary[GroupOptimizer, tuple[_Types, _Types]] = WeakKeyDictionary()
 
 
 def _copies(params: Iterable[Tensor], dtype: torch.dtype | None) -> dict[Tensor, Tensor]:

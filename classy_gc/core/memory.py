@@ -101,14 +101,15 @@ def shared_memory(tensors: Iterable[Tensor]) -> set[int]:
     spans, shared = [], set()
     for x in tensors:
         part = local_tensor(x)
-        if part.layout != torch.strided or part.numel() == 0 or not has_memory(part):
+        if part.layout != torch.strided or not has_memory(part):
             continue
-        memory = part
-        if not is_dense(part.shape, part.stride()):
-            memory = part.untyped_storage()
+        start, size = part.data_ptr(), part.nbytes
+        if not (part.is_contiguous() or is_dense(part.shape, part.stride())):
             shared.add(id(x))
-        start, size = memory.data_ptr(), memory.nbytes
-        spans.append((start, start + (size if memory is part else size()), id(x)))
+            storage = part.untyped_storage()
+            start, size = storage.data_ptr(), storage.nbytes()
+        if size:
+            spans.append((start, start + size, id(x)))
     end = last = 0
     for start, this_end, this in sorted(spans):
         if start < end:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import compress
 
 import torch
@@ -19,45 +19,48 @@ from classy_gc.core.memory import has_memory
 
 
 def row_means(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """``μ(x)`` of each tensor that GC can act on, shape ``[d0, 1, …]``.
+    """``μ(x)`` of each tensor that GC can act on, shape ``[d0]``.
 
     Example:
         >>> row_means([torch.tensor([[1.0, 3.0], [5.0, 5.0]])])[0].tolist()
-        [[2.0], [5.0]]
+        [2.0, 5.0]
     """
     known = _known(tensors)
-    means = [
-        x.new_empty(_shape(x), dtype=torch.float64) if is_known else centralization.row_means(x)
+    xs = list(compress(tensors, known))
+    counts = [x.shape[0] for x in xs]
+    own = torch.empty(sum(counts), dtype=torch.float64).split(counts)
+    _call("classy_gc_row_means", xs, own)
+    means = iter(own)
+    return [
+        next(means) if is_known else centralization.row_means(x).flatten()
         for x, is_known in zip(tensors, known, strict=True)
     ]
-    _call("classy_gc_row_means", compress(tensors, known), compress(means, known))
-    return means
 
 
 def set_row_means_(tensors: Sequence[Tensor], means: Sequence[Tensor | None]) -> None:
     """Shifts the rows of each tensor, in place, so that they have these means; None is zero.
 
+    A row whose mean is to be infinite stays as it is: weights of −inf are masks.
+
     Example:
         >>> x = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
-        >>> set_row_means_([x], [torch.tensor([[4.0], [5.0]])])
+        >>> set_row_means_([x], [torch.tensor([4.0, 5.0])])
         >>> x.tolist()
         [[3.0, 5.0], [5.0, 5.0]]
     """
-    known, wanted = _known(tensors), []
+    known = _known(tensors)
     for x, mean, is_known in zip(tensors, means, known, strict=True):
-        if not is_known:
-            shift = centralization.row_means(x)
-            centralization.shift_rows_(x, shift if mean is None else shift.sub_(mean))
-        elif mean is None:
-            wanted.append(x.new_zeros(_shape(x), dtype=torch.float64))
-        else:
-            wanted.append(mean.to(torch.float64).contiguous())
-    _call("classy_gc_set_row_means", compress(tensors, known), wanted)
-    torch.autograd.graph.increment_version(compress(tensors, known))
-
-
-def _shape(x: Tensor) -> list[int]:
-    return [x.shape[0]] + [1] * (x.dim() - 1)
+        if is_known:
+            continue
+        shift = centralization.row_means(x)
+        if mean is not None:
+            mean = mean.view(shift.shape)
+            shift = shift.sub_(mean).masked_fill_(mean.isinf(), 0)
+        centralization.shift_rows_(x, shift)
+    xs = list(compress(tensors, known))
+    doubles = [mean if mean is None else mean.double() for mean in compress(means, known)]
+    _call("classy_gc_set_row_means", xs, doubles)
+    torch.autograd.graph.increment_version(xs)
 
 
 def _known(tensors: Sequence[Tensor]) -> list[bool]:
@@ -75,13 +78,12 @@ def _known(tensors: Sequence[Tensor]) -> list[bool]:
     ]
 
 
-def _call(function: str, tensors: Iterable[Tensor], means: Iterable[Tensor]) -> None:
-    xs = list(tensors)
+def _call(function: str, xs: Sequence[Tensor], means: Sequence[Tensor | None]) -> None:
     table = array("q", [x.data_ptr() for x in xs])
     table.extend([TYPES.index(x.dtype) for x in xs])
     table.extend([x.shape[0] for x in xs])
     table.extend([x.numel() // x.shape[0] for x in xs])
-    table.extend([mean.data_ptr() for mean in means])
+    table.extend([0 if mean is None else mean.data_ptr() for mean in means])
     if xs:
         address, _ = table.buffer_info()
         getattr(rows.library(), function)(address, len(xs), torch.get_num_threads())

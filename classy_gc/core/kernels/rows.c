@@ -40,6 +40,7 @@
 #define TASK (1 << 15) /* elements that a thread takes at once, if a row is not longer */
 #define LANES 32
 #define LONG (1 << 18) /* elements of the longest row that one thread takes alone */
+#define AHEAD 8192     /* bytes that memory is asked for before they are read */
 
 enum { SGD, ADAM, RMSPROP };
 enum { F32, F64, BF16, F16 };
@@ -121,6 +122,11 @@ typedef struct {
 #define RMSPROP_CASES \
     GC(rmsprop, 0) GC(rmsprop, MOMENTUM) GC(rmsprop, CENTERED) GC(rmsprop, MOMENTUM | CENTERED)
 #define GC(family, c) CASE(family, c) CASE(family, (c) | BEFORE) CASE(family, (c) | AFTER)
+
+/* Asks for `bytes` that lie `ahead` of x; past the end of a tensor that does nothing. */
+INLINE void fetch(const void *x, int64_t ahead, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)x + ahead + i);
+}
 
 /* Half precision: integer arithmetic, which vectorizes everywhere and knows no flush to zero. */
 
@@ -351,7 +357,7 @@ end:
 typedef void RowMeans(void *, int64_t, int64_t, double *, int);
 
 /* Of `count` tensors one column after the other: address, type, number of rows, their length, and
- * where the means of the rows are. */
+ * where the means of the rows are, or 0 where they are to be 0. */
 static void row_means(const int64_t *table, int64_t count, int threads, int set) {
     static RowMeans *const of_type[] = {row_means_f32, row_means_f64, row_means_bf16, row_means_f16};
     const int64_t *type = table + count, *rows = type + count, *length = rows + count;
@@ -364,7 +370,7 @@ static void row_means(const int64_t *table, int64_t count, int threads, int set)
             int64_t each = most(TASK / length[j], 1), width = type[j] == F64 ? 8 : type[j] ? 2 : 4;
             DYNAMIC_ON for (int64_t r = 0; r < rows[j]; r += each)
                 of_type[type[j]]((char *)table[j] + r * length[j] * width, least(each, rows[j] - r),
-                                 length[j], (double *)means[j] + r, set);
+                                 length[j], means[j] ? (double *)means[j] + r : NULL, set);
         }
     }
 }

@@ -145,6 +145,7 @@ INLINE double NAME(mean)(const T *restrict x, int64_t n) {
     double sums[LANES] = {0}, sum = 0;
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
+        fetch(x + i, AHEAD, LANES * sizeof(T));
         SIMD() for (int k = 0; k < LANES; k++) sums[k] += (double)LOAD(x[i + k]) - origin;
     }
     for (; i < n; i++) sum += (double)LOAD(x[i]) - origin;
@@ -152,7 +153,7 @@ INLINE double NAME(mean)(const T *restrict x, int64_t n) {
     return origin + sum / (double)n;
 }
 
-/* The means of `count` rows of n elements, or rows shifted so that those are their means. */
+/* The means of `count` rows of n elements, or rows shifted so that those (or 0) are their means. */
 CLONES static void NAME(row_means)(void *rows, int64_t count, int64_t n, double *means, int set) {
     for (int64_t r = 0; r < count; r++) {
         T *restrict x = (T *)rows + r * n;
@@ -161,13 +162,19 @@ CLONES static void NAME(row_means)(void *rows, int64_t count, int64_t n, double 
             means[r] = mean;
             continue;
         }
-        const double wanted = means[r];
+        const double wanted = means ? means[r] : 0;
+        if (isinf(wanted)) continue; /* elements of -inf are masks */
         const A shift = (A)(mean - wanted);
         if (LOAD(x[0]) == LOAD(x[n - 1])) { /* equal elements become exactly what is wanted */
             SIMD() for (int64_t i = 0; i < n; i++) x[i] = STORE((A)(LOAD(x[i]) - mean + wanted));
-        } else {
-            SIMD() for (int64_t i = 0; i < n; i++) x[i] = STORE(LOAD(x[i]) - shift);
+            continue;
         }
+        int64_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            fetch(x + n + i, AHEAD, LANES * sizeof(T)); /* of the rows that come next */
+            SIMD() for (int k = 0; k < LANES; k++) x[i + k] = STORE(LOAD(x[i + k]) - shift);
+        }
+        for (; i < n; i++) x[i] = STORE(LOAD(x[i]) - shift);
     }
 }
 

@@ -41,15 +41,15 @@ def test_means_are_set(dtype):
     xs = [x.clone(memory_format=torch.preserve_format) for x in layouts(dtype)]
     before, means = [x.to(torch.float64, copy=True) for x in xs], row_means(xs)
     for x, mean in zip(before, means, strict=True):
-        wanted = x.flatten(1).mean(1).view(mean.shape)
-        torch.testing.assert_close(mean.double(), wanted, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(mean.double(), x.flatten(1).mean(1), rtol=1e-6, atol=1e-6)
     wanted = [None if i % 2 else mean + 1 for i, mean in enumerate(means)]
     versions = [x._version for x in xs]
     set_row_means_(xs, wanted)
     assert all(x._version > version for x, version in zip(xs, versions, strict=True))
     tolerance = dict.fromkeys(("rtol", "atol"), 8 * torch.finfo(dtype).eps)
     for x, old, mean, new in zip(xs, before, means, wanted, strict=True):
-        shifted = old - mean.double() + (0 if new is None else new.double())
+        shift = (torch.zeros_like(mean) if new is None else new).double() - mean.double()
+        shifted = old + shift.view(-1, *[1] * (x.dim() - 1))
         torch.testing.assert_close(x.double(), shifted, **tolerance)
 
 
