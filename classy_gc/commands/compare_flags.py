@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 from pathlib import Path
+from typing import Any
 
 from classy_gc.commands.flag_types import integer, output_path, seeds, target
 from classy_gc.commands.flags import add_config_flag, add_picture_flag
@@ -22,15 +23,13 @@ def _slurm_setting(flag: str) -> tuple[str, int | str]:
 
 
 def _contrast(parser: argparse.ArgumentParser) -> None:
+    help = (
+        "also compare the second of two arms with the first; of four arms, whether the fourth "
+        "gains more over the third than the second over the first; repeatable. In a summary an "
+        "arm is 'FOLDER: ARM'"
+    )
     parser.add_argument(
-        "--contrast",
-        action="append",
-        nargs="+",
-        default=[],
-        metavar="ARM",
-        help="also compare the second of two arms with the first; of four arms, whether the "
-        "fourth gains more over the third than the second over the first; can be repeated. In a "
-        "summary an arm is 'FOLDER: ARM'",
+        "--contrast", action="append", nargs="+", default=[], metavar="ARM", help=help
     )
 
 
@@ -43,93 +42,45 @@ def add_compare_summary_flags(parser: argparse.ArgumentParser) -> None:
 def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_config_flag(parser, "Classy Vision configs", nargs="+", metavar="FILE")
-    add(
-        "--vary",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE,…",
-        help="a dotted key (optimizer.use_gc, model.heads.0.num_classes) and its values, JSON "
-        "or words; can be repeated",
+    repeatable: dict[str, Any] = {"action": "append", "default": []}
+    help = "a dotted key, as model.heads.0.num_classes, and its values, JSON or words; repeatable"
+    add("--vary", metavar="KEY=VALUE,…", help=help, **repeatable)
+    help = "a name and the keys that are set together for it; repeatable"
+    add("--arm", nargs="+", metavar=("NAME", "KEY=VALUE"), help=help, **repeatable)
+    first = "not all with the first of their config file"
+    help = f"a key of --vary: compare only arms that differ in it alone, {first}"
+    add("--effect_of", metavar="KEY", help=help)
+    help = "train with 0 … N-1, or with a range such as 100-102 (default 5)"
+    add("--seeds", type=seeds, default=range(5), metavar="N", help=help)
+    help = (
+        "train every arm at so many values of a key, each the same number of times the one before, "
+        "and tell the best by validation images (num_validation of the data set); of a schedule "
+        "the whole curve is scaled"
     )
-    add(
-        "--arm",
-        action="append",
-        nargs="+",
-        default=[],
-        metavar=("NAME", "KEY=VALUE"),
-        help="a name and the keys that are set together for it; can be repeated",
-    )
-    add(
-        "--effect_of",
-        metavar="KEY",
-        help="a key of --vary: compare only arms that differ in it alone, not all with "
-        "the first of their config file",
-    )
-    add(
-        "--seeds",
-        type=seeds,
-        default=range(5),
-        metavar="N",
-        help="train with 0 … N-1, or with a range such as 100-102 (default 5)",
-    )
-    add(
-        "--sweep",
-        metavar="KEY=LOW:HIGH:COUNT",
-        help="train every arm at so many values of a key, each the same number of times the one "
-        "before, and tell the best by validation images (num_validation of the data set); of a "
-        "schedule the whole curve is scaled",
-    )
-    add(
-        "--confirm",
-        type=seeds,
-        metavar="SEEDS",
-        help="then train with these fresh seeds at the best value of each arm, and compare on the "
-        "test images",
-    )
+    add("--sweep", metavar="KEY=LOW:HIGH:COUNT", help=help)
+    fresh = "then train with these fresh seeds at the best value of each arm"
+    add("--confirm", type=seeds, metavar="SEEDS", help=f"{fresh}, and compare on the test images")
     add("--output_folder", type=output_path, required=True, help="of the runs and the results")
-    add(
-        "--target",
-        type=target,
-        metavar="METER=VALUE",
-        help="also count the epochs until a test meter has this value, such as "
-        "accuracy/top_1=0.97; the meter is then the one that is compared. METER<=VALUE where lower "
-        "is better",
+    help = (
+        "also count the epochs until a test meter, which is then the one that is compared, has "
+        "this value, such as accuracy/top_1=0.97; METER<=VALUE where lower is better"
     )
-    add(
-        "--power",
-        type=float,
-        metavar="POINTS",
-        help="also say how many seeds a difference of this size would need, in percentage points "
-        "of an accuracy, else in the unit of what is compared",
+    add("--target", type=target, metavar="METER=VALUE", help=help)
+    help = (
+        "also say how many seeds a difference of this size would need, in percentage points of an "
+        "accuracy, else in the unit of what is compared"
     )
+    add("--power", type=float, metavar="POINTS", help=help)
     _contrast(parser)
-    add(
-        "--jobs",
-        type=integer(1),
-        help="runs at a time, each with one torch thread if there are several (default: one a "
-        "core; 1 where torch finds CUDA; on a cluster as many as there is room for)",
+    help = (
+        "runs at a time, each with one torch thread if there are several (default: one a core; 1 "
+        "where torch finds CUDA; on a cluster as many as there is room for)"
     )
-    add(
-        "--cluster",
-        choices=["local", "slurm"],
-        default="local",
-        help="where runs are trained: on this machine, or as jobs of Slurm (default local)",
-    )
-    for name in ("partition", "time"):
-        add(
-            f"--slurm_{name}",
-            dest="slurm",
-            action="append",
-            default=[],
-            type=functools.partial(_slurm, name),
-            metavar=name.upper(),
-            help=f"{name} of each job" + ", in minutes" * (name == "time"),
-        )
-    add(
-        "--slurm",
-        action="append",
-        default=[],
-        type=_slurm_setting,
-        metavar="KEY=VALUE",
-        help="of submitit's SlurmExecutor, such as gpus_per_node=1; can be repeated",
-    )
+    add("--jobs", type=integer(1), help=help)
+    help = "where runs are trained: on this machine, or as jobs of Slurm (default local)"
+    add("--cluster", choices=["local", "slurm"], default="local", help=help)
+    for name, help in (("partition", "of each job"), ("time", "of each job, in minutes")):
+        own: dict[str, Any] = {"type": functools.partial(_slurm, name), "metavar": name.upper()}
+        add(f"--slurm_{name}", dest="slurm", help=help, **repeatable, **own)
+    help = "of submitit's SlurmExecutor, such as gpus_per_node=1; repeatable"
+    add("--slurm", type=_slurm_setting, metavar="KEY=VALUE", help=help, **repeatable)

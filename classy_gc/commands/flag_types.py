@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def flag_type(read: Callable[[str], T]) -> Callable[[str], T]:
-    """The ``type=`` of a flag, whose ValueError argparse prints as it is.
+    """The ``type=`` of a flag, whose errors argparse prints as they are.
 
     Args:
         read: of the text. Its error may begin with "must", and is then put behind the flag.
@@ -29,7 +29,7 @@ def flag_type(read: Callable[[str], T]) -> Callable[[str], T]:
     def checked(text: str) -> T:
         try:
             return read(text)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # such as a name that is too long
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return checked

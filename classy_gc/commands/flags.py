@@ -1,4 +1,4 @@
-"""The flags of every command; nothing here imports torch."""
+"""The flags of every command but ``compare``; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -21,16 +21,11 @@ DTYPES = ("float32", "float64", "bfloat16")
 #: of bench: torch's RAdam and ours take another path until step 6
 MIN_WARMUP = 6
 
-
-#: those of ``classy_train.py``: name, default or type, help
+#: those of ``classy_train.py``: name, default, help
 _STOCK_FLAGS = (
     ("checkpoint_folder", "", "of checkpoints (default: checkpoints in the output folder)"),
     ("checkpoint_load_path", "", "a checkpoint to go on from, or its folder"),
-    (
-        "pretrained_checkpoint_path",
-        "",
-        "a checkpoint that a fine-tuning task starts from, or its folder",
-    ),
+    ("pretrained_checkpoint_path", "", "what a fine-tuning task starts from, or its folder"),
     ("show_progress", False, "show a progress bar"),
     ("skip_tensorboard", False, "write no TensorBoard logs"),
     ("visdom_server", "", "server of Visdom (default: none)"),
@@ -46,35 +41,22 @@ _STOCK_FLAGS = (
 
 def add_config_flag(parser: argparse.ArgumentParser, help: str, **options: str) -> None:
     parser.add_argument("--config_file", type=config_file, required=True, help=help, **options)
-    parser.add_argument(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a dotted key of the config (optimizer.lr) and its value, JSON or a word; can be "
-        "repeated",
-    )
+    help = "a dotted key of the config (optimizer.lr) and its value, JSON or a word; repeatable"
+    options = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
+    parser.add_argument("--set", type=setting, help=help, **options)
 
 
 def add_picture_flag(parser: argparse.ArgumentParser, file: str) -> None:
-    parser.add_argument(
-        "--output",
-        type=picture,
-        default=file,
-        metavar="FILE",
-        help="the picture (default %(default)s)",
-    )
+    help = "the picture (default %(default)s)"
+    parser.add_argument("--output", type=picture, default=file, metavar="FILE", help=help)
 
 
 def add_configs_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of those to copy (default: list)")
-    parser.add_argument(
-        "--output_folder", type=output_path, help="to copy into (default: the current one)"
-    )
-    parser.add_argument(
-        "--flatten", action="store_true", help="print one NAME, or a file, merged with its bases"
-    )
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="of those to copy (default: list)")
+    add("--output_folder", type=output_path, help="to copy into (default: the current one)")
+    help = "print one NAME, or a file, merged with its bases"
+    add("--flatten", action="store_true", help=help)
 
 
 def add_param_groups_flags(parser: argparse.ArgumentParser) -> None:
@@ -89,100 +71,54 @@ def add_schedules_flags(parser: argparse.ArgumentParser) -> None:
 def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     # The defaults of what --config_file says are filled in later, to tell them from given.
-    add(
-        "--model",
-        help="of torchvision.models or Classy Vision, or tiny: 1,000 tensors of 8×8 "
-        "(default resnet50)",
-    )
+    models = "of torchvision.models or Classy Vision, or tiny: 1,000 tensors of 8×8"
+    add("--model", help=f"{models} (default resnet50)")
     add("--device", choices=["cpu", "cuda"], help="(default cpu)")
     add("--dtype", choices=DTYPES, help="of the weights (default float32)")
-    add(
-        "--optimizers",
-        nargs="+",
-        metavar="NAME",
-        help=f"of {', '.join(ALGORITHMS)} (default all), or the path of any class, such as "
-        "torch.optim.NAdam or pytorch_optimizer.Lion",
-    )
-    add(
-        "--config_file",
-        type=config_file,
-        help="a Classy Vision config, of whose training steps to measure GC's share",
-    )
+    classes = "the path of any class, such as torch.optim.NAdam or pytorch_optimizer.Lion"
+    help = f"of {', '.join(ALGORITHMS)} (default all), or {classes}"
+    add("--optimizers", nargs="+", metavar="NAME", help=help)
+    help = "a Classy Vision config, of whose training steps to measure GC's share"
+    add("--config_file", type=config_file, help=help)
     add("--threads", type=integer(1), help="of torch (default: torch's choice)")
     add("--steps", type=integer(1), default=30, help="measured rounds (default 30)")
-    add(
-        "--warmup",
-        type=integer(MIN_WARMUP),
-        default=10,
-        help=f"rounds before those, at least {MIN_WARMUP} (default 10)",
-    )
+    help = f"rounds before those, at least {MIN_WARMUP} (default 10)"
+    add("--warmup", type=integer(MIN_WARMUP), default=10, help=help)
     add("--output_folder", type=output_path, help="(default: output_bench_TIME here)")
 
 
 def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "map",
-        help="GeoTIFF of one band, grey PNG (0–255), .npy or .npz in [0, 1]: probability of a "
-        "building",
-    )
-    parser.add_argument(
-        "--output",
-        required=True,
-        help="polygons: .geojson, .gpkg, .shp or .fgb, in the CRS of a GeoTIFF, else in pixels (x "
-        "right, y down)",
-    )
-    parser.add_argument("--band", type=int, help="of MAP, from 1 (default: the only one)")
-    parser.add_argument("--edges", help="as MAP: probability of a wall; separates buildings")
-    parser.add_argument(
-        "--frame_field",
-        help=".npz with c0 and c2, or with four channels (default: what the map suggests)",
-    )
-    parser.add_argument(
-        "--method",
-        choices=("contours", "skeleton"),
-        help="skeleton has common walls, and reads --edges (default: skeleton where there are "
-        "edges, else contours)",
-    )
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="probability on outlines (default 0.5)"
-    )
-    parser.add_argument(
-        "--tolerance", default="1", help="of the simplification, px, or metres as 0.5m (default 1)"
-    )
-    parser.add_argument(
-        "--min_area",
-        default="10",
-        help="of buildings and courtyards, px², or square metres as 9m (default 10)",
-    )
-    parser.add_argument(
-        "--steps", type=integer(0), help="of the optimizer (default: contours 100, skeleton 300)"
-    )
-    parser.add_argument(
-        "--picture", type=picture, help=".png of the map and the polygons, before and after"
-    )
-    parser.add_argument("--truth", help="true polygons; prints how near the found ones are")
-    parser.add_argument(
-        "--tile",
-        type=int,
-        default=2048,
-        help="edge of the tiles of a larger map, px (default 2048)",
-    )
-    parser.add_argument("--device", default="cpu", help="of torch, to refine on (default cpu)")
+    add = parser.add_argument
+    kinds = "GeoTIFF of one band, grey PNG (0–255), .npy or .npz in [0, 1]"
+    add("map", help=f"{kinds}: probability of a building")
+    formats = ".geojson, .gpkg, .shp or .fgb"
+    help = f"polygons ({formats}), in the CRS of a GeoTIFF, else in pixels, x right, y down"
+    add("--output", required=True, help=help)
+    add("--band", type=int, help="of MAP, from 1 (default: the only one)")
+    add("--edges", help="as MAP: probability of a wall; separates buildings")
+    help = ".npz with c0 and c2, or with four channels (default: what the map suggests)"
+    add("--frame_field", help=help)
+    help = "skeleton has common walls, and reads --edges (default: skeleton with edges)"
+    add("--method", choices=("contours", "skeleton"), help=help)
+    add("--threshold", type=float, default=0.5, help="probability on outlines (default 0.5)")
+    add("--tolerance", default="1", help="of simplification, px, or metres as 0.5m (default 1)")
+    help = "of buildings and courtyards, px², or square metres as 9m (default 10)"
+    add("--min_area", default="10", help=help)
+    add("--steps", type=integer(0), help="of the optimizer (default: contours 100, skeleton 300)")
+    add("--picture", type=picture, help=".png of the map and the polygons, before and after")
+    add("--truth", help="true polygons; prints how near the found ones are")
+    add("--tile", type=int, default=2048, help="edge of a larger map's tiles, px (default 2048)")
+    add("--device", default="cpu", help="of torch, to refine on (default cpu)")
 
 
 def add_inspect_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_config_flag(parser, "of a classification task")
-    parser.add_argument(
-        "--batches", type=integer(1), default=8, help="the mean is over these (default 8; > 0)"
-    )
+    add("--batches", type=integer(1), default=8, help="the mean is over these (default 8)")
     add_picture_flag(parser, "inspect.png")
-    parser.add_argument("--checkpoint_load_path", default="", help="to start from (default: none)")
-    parser.add_argument(
-        "--pretrained_checkpoint_path", default="", help="of a fine_tuning task (default: none)"
-    )
-    parser.add_argument(
-        "--seed", type=seed, default=0, help="of the weights and the order of the data (default 0)"
-    )
+    add("--checkpoint_load_path", default="", help="to start from (default: none)")
+    add("--pretrained_checkpoint_path", default="", help="of a fine_tuning task (default: none)")
+    add("--seed", type=seed, default=0, help="of the weights and the order of data (default 0)")
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
@@ -196,17 +132,7 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     # Not yet classy_train.py's 5 and 1: no text tears a bar, and a hook of the config wins.
     add("--log_freq", type=integer(1), help="steps between two lines of the log (default 5)")
     add("--checkpoint_period", type=integer(1), help="epochs between two (default 1)")
-    add(
-        "--seed",
-        type=seed,
-        default=0,
-        help="of the weights, the order of the data, augmentation and dropout: the same seed on "
-        "the same machine gives the same weights, bit for bit (default 0)",
-    )
-    add(
-        "--output_folder",
-        type=output_folder,
-        default="",
-        help="of log.jsonl, curves.png, tensorboard/ and checkpoints/, unless --checkpoint_folder "
-        "names another (default: output_TIME in the current folder)",
-    )
+    help = "the same one on the same machine gives the same weights, bit for bit (default 0)"
+    add("--seed", type=seed, default=0, help=help)
+    help = "of the log, curves and checkpoints (default: output_TIME in the current folder)"
+    add("--output_folder", type=output_folder, default="", help=help)

@@ -35,65 +35,58 @@ class Command(NamedTuple):
     """A command: the module of its name, with ``_`` for ``-``, has ``run(args)``."""
 
     help: str
-    description: str
     add_flags: Callable[[Parser], None]
+    more: str = ""  #: what ``classy-gc COMMAND --help`` says besides
     module: str = ""  #: where it lies, if elsewhere
 
 
 COMMANDS = {
     "configs": Command(
         "list the configs that the package ships, and copy them",
-        "Lists the configs that the package ships, and copies them.",
         flags.add_configs_flags,
     ),
     "train": Command(
-        "train what a Classy Vision config describes",
-        "Classy Vision's default training.",
+        "train what a Classy Vision config describes, as classy_train.py does",
         flags.add_train_flags,
     ),
     "param-groups": Command(
         "print which parameter of a config gets which options",
-        "Prints which parameter of a config gets which options; trains nothing.",
         flags.add_param_groups_flags,
     ),
     "inspect": Command(
         "print what GC does, or would do, to each gradient of a config",
-        "Runs a few training batches of a config forward and backward, and prints which "
-        "gradients GC centralizes, or would, and which share of their energy it removes. Trains "
-        "and saves nothing; with a checkpoint it looks at trained weights.",
         flags.add_inspect_flags,
+        "It runs a few training batches forward and backward, and prints which gradients GC "
+        "centralizes, or would, and which share of their energy it removes. It trains and saves "
+        "nothing; with a checkpoint it looks at trained weights.",
     ),
     "compare": Command(
         "train a config several ways and tell differences from noise",
-        "Trains every config with every combination of --arm and --vary, and with every seed, "
-        "and says which differences can be told from noise. Seeds are paired: the same one gives "
-        "the same initial weights and order of the data in all arms. Arms are compared with the "
-        "first arm of their config file; the first values are the baseline. Given again after it "
-        "was interrupted, the same command goes on.",
         compare_flags.add_compare_flags,
+        "It trains every config with every combination of --arm and --vary, and with every seed. "
+        "Seeds are paired: the same one gives the same initial weights and order of the data in "
+        "all arms. Arms are compared with the first arm of their config file; the first values "
+        "are the baseline. Given again after it was interrupted, the same command goes on.",
     ),
     "compare-summary": Command(
         "draw the differences of several comparisons as one picture",
-        "Draws the differences of several comparisons as one picture.",
         compare_flags.add_compare_summary_flags,
-        "compare.summary",
+        module="compare.summary",
     ),
     "schedules": Command(
-        "draw the schedules of configs as one picture",
-        "Draws every scheduled option over the training, one or several configs side by side.",
+        "draw the schedules of configs side by side, and print their values",
         flags.add_schedules_flags,
     ),
     "bench": Command(
         "time the optimizers beside torch's own",
-        "Times one step of each GC optimizer beside torch's own, and measures the memory it takes; "
-        "or, with --config_file, whole training steps.",
         flags.add_bench_flags,
+        "It times one step of each GC optimizer, and measures the memory it takes; or, with "
+        "--config_file, it times whole training steps.",
     ),
     "polygonize": Command(
         "turn a map of buildings into polygons, refined with the GC optimizers",
-        "Writes polygons of the buildings in a map of probabilities: outlines with straight walls "
-        "and few vertices, refined with the GC optimizers.",
         flags.add_polygonize_flags,
+        "The outlines have straight walls and few vertices.",
     ),
 }
 
@@ -131,5 +124,6 @@ def build_parser() -> Parser:
     parser = Parser(prog="classy-gc", description="Gradient centralization for Classy Vision.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, x in COMMANDS.items():
-        command_parser(name, commands.add_parser(name, help=x.help, description=x.description))
+        about = f"{x.help[0].upper()}{x.help[1:]}. {x.more}"
+        command_parser(name, commands.add_parser(name, help=x.help, description=about))
     return parser

@@ -28,4 +28,7 @@ def find_config(path: str, folder: str | Path = "") -> str:
         'experiments/my.json'
     """
     file, inside = Path(folder, path), shipped_configs() / path.removeprefix("configs/")
-    return str(inside if not file.exists() and inside.is_file() else file)
+    try:
+        return str(inside if not file.exists() and inside.is_file() else file)
+    except OSError:  # who reads it tells, such as that the name is too long
+        return str(file)

@@ -5,6 +5,7 @@ import pytest
 
 from classy_gc.commands import main
 
+LONG = "x" * 300
 RUN = """
 import sys
 from classy_gc.commands import main
@@ -22,18 +23,7 @@ except SystemExit as error:
         (["train", "--config_file", "no.json"], 2),
         (["train", "--config_file", "digits_sgd_gc.json", "--output_folder", "/dev/null/x"], 2),
         (["inspect", "--config_file", "digits_sgd_gc.json", "--output", "x.pdf"], 2),
-        (
-            [
-                "compare",
-                "--config_file",
-                "digits_sgd_gc.json",
-                "--output_folder",
-                "x",
-                "--jobs",
-                "0",
-            ],
-            2,
-        ),
+        (["bench", "--threads", "0"], 2),
     ],
 )
 def test_what_needs_no_torch_is_told_before_it_is_imported(flags, code, tmp_path):
@@ -55,6 +45,12 @@ def test_what_needs_no_torch_is_told_before_it_is_imported(flags, code, tmp_path
         (
             ["schedules", "--config_file", "a.json"],
             "schedules: error: --config_file a.json: No such",
+        ),
+        (["train", "--config_file", LONG], f"train: error: --config_file {LONG}: File name too"),
+        (["configs", "--flatten", LONG], f"configs: error: --config_file {LONG}: File name too"),
+        (
+            ["schedules", "--config_file", "digits_sgd_gc.json", "--output", f"{LONG}.png"],
+            "schedules: error: --output",
         ),
         (["bench", "--device", "x"], "bench: error: --device: invalid choice: 'x'"),
     ],
