@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from typing import Any
 
 from classy_vision import tasks
@@ -23,42 +24,23 @@ from classy_gc.param_groups import build_param_group_builder
 from classy_gc.tasks.warm_up import preliminary, resolve_when_prepared
 
 
-class _Section(dict[str, Any]):
+class _Section(UserDict[str, Any]):
     """A section of a config that notes which keys it and its copies are asked for."""
 
     def __init__(self, section: Mapping[str, Any], asked: dict[str, None] | None = None) -> None:
-        super().__init__(section)
+        self.data = dict(section)
         self.asked = {} if asked is None else asked
 
     def __getitem__(self, key: str) -> Any:
         self.asked[key] = None
-        return super().__getitem__(key)
+        return self.data[key]
 
     def __contains__(self, key: object) -> bool:
         self.asked[str(key)] = None
-        return super().__contains__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.asked[key] = None
-        return super().get(key, default)
-
-    def pop(self, key: str, *default: Any) -> Any:
-        self.asked[key] = None
-        return super().pop(key, *default)
-
-    # Who takes all of them passes them on, as ``**config``, to what refuses one that it lacks.
-    def __iter__(self) -> Iterator[str]:
-        self.asked.update(dict.fromkeys(super().keys()))
-        return super().__iter__()
-
-    def keys(self) -> Any:
-        return list(self)
-
-    def items(self) -> Any:
-        return [(key, super(_Section, self).__getitem__(key)) for key in self]
+        return key in self.data
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Section:
-        return _Section({k: copy.deepcopy(v, memo) for k, v in super().items()}, self.asked)
+        return _Section(copy.deepcopy(self.data, memo), self.asked)
 
 
 def build_task(config: Mapping[str, Any]) -> ClassyTask:
@@ -104,8 +86,8 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
     for parent, key, label, noted in watched:
         # A training config with ``test_only`` has this key, of no use now, too.
         known = [*noted.asked, *["phases_per_epoch"] * (label == "dataset.train")]
-        unread = [repr(name) for name in dict.keys(noted) if name not in known]
-        parent[key] = dict(noted)  # for the task, which keeps its config
+        unread = [repr(name) for name in noted.data if name not in known]
+        parent[key] = noted.data  # for the task, which keeps its config
         if unread:
             name = repr(parent[key]["name"])
             logging.warning(

@@ -24,6 +24,7 @@ import classy_gc.hooks  # noqa: F401  with the imports below, what registers the
 from classy_gc.configuration.errors import section
 from classy_gc.optim.stock import check_stock_optimizer
 from classy_gc.options import (
+    ANYTHING,
     COUNT,
     MAPPING,
     NON_NEGATIVE,
@@ -38,55 +39,6 @@ from classy_gc.options import (
 from classy_gc.tasks import ParamwiseClassificationTask, ParamwiseFineTuning
 from classy_gc.tasks.values import check_values
 
-# What the `from_config` of Classy Vision's own tasks reads, and what this reads here.
-_TASK_KEYS = (
-    "name",
-    "custom_imports",
-    "num_epochs",
-    "dataset",
-    "loss",
-    "meters",
-    "model",
-    "optimizer",
-    "hooks",
-    "amp_args",
-    "bn_weight_decay",
-    "clip_grad_norm",
-    "distributed",
-    "mixup",
-    "simulated_global_batchsize",
-    "test_only",
-    "test_phase_period",
-    "use_gpu",
-    "use_sharded_ddp",
-)
-_SECTION_KEYS = {
-    "distributed": (
-        "broadcast_buffers",
-        "batch_norm_sync_mode",
-        "batch_norm_sync_group_size",
-        "find_unused_parameters",
-        "bucket_cap_mb",
-        "fp16_grad_compress",
-    ),
-    "mixup": (
-        "alpha",
-        "num_classes",
-        "cutmix_alpha",
-        "cutmix_minmax",
-        "mix_prob",
-        "switch_prob",
-        "mode",
-        "label_smoothing",
-    ),
-}
-_FINE_TUNING_KEYS = (
-    "pretrained_checkpoint",
-    "pretrained_checkpoint_load_strict",
-    "reset_heads",
-    "freeze_trunk",
-)
-
 _LIST = Rule("a list", lambda v: isinstance(v, list))
 
 
@@ -95,29 +47,38 @@ def _member(mode: type[enum.Enum]) -> Rule:
     return Rule(f"one of {', '.join(names)}", lambda v: str(v).lower() in names)
 
 
-# Of what Classy Vision takes as it comes, and stumbles over later or gives a meaning of its own.
-_RULES = {
+# What the `from_config` of Classy Vision's own tasks reads, and what this reads here. Classy Vision
+# takes what it finds, and stumbles over it later or gives it a meaning of its own.
+_SECTIONS = ("name", "custom_imports", "dataset", "loss", "meters", "model", "optimizer")
+_SWITCHES = ("bn_weight_decay", "test_only", "use_gpu", "use_sharded_ddp")
+_TASK_RULES = {
+    **dict.fromkeys((*_SECTIONS, *_SWITCHES), ANYTHING),
+    **dict.fromkeys(("amp_args", "mixup"), or_null(MAPPING)),
     "num_epochs": POSITIVE,
     "test_phase_period": COUNT,
     "clip_grad_norm": or_null(POSITIVE),
     "simulated_global_batchsize": or_null(COUNT),
     "distributed": MAPPING,
     "hooks": or_null(_LIST),
-    "amp_args": or_null(MAPPING),
-    "mixup": or_null(MAPPING),
 }
-_DISTRIBUTED_RULES = {
-    "broadcast_buffers": _member(BroadcastBuffersMode),
-    "batch_norm_sync_mode": _member(BatchNormSyncMode),
+_CHECKPOINT = ("pretrained_checkpoint", "pretrained_checkpoint_load_strict")
+_FINE_TUNING_RULES = dict.fromkeys((*_CHECKPOINT, "reset_heads", "freeze_trunk"), ANYTHING)
+_PARAMETERS = inspect.signature(ClassificationTask.set_distributed_options).parameters
+_SECTION_RULES = {
+    "distributed": {
+        **dict.fromkeys(list(_PARAMETERS)[2:], ANYTHING),  # without self, and with another name
+        "broadcast_buffers": _member(BroadcastBuffersMode),
+        "batch_norm_sync_mode": _member(BatchNormSyncMode),
+    },
+    "mixup": {
+        **dict.fromkeys(("cutmix_minmax", "label_smoothing", "mix_prob", "switch_prob"), ANYTHING),
+        "alpha": NON_NEGATIVE,
+        "cutmix_alpha": NON_NEGATIVE,
+        "num_classes": or_null(COUNT),
+        # Anything else, such as "Pair", would be the first.
+        "mode": Rule("one of batch, pair, elem", lambda v: v in ("batch", "pair", "elem")),
+    },
 }
-_MIXUP_MODES = ("batch", "pair", "elem")  # anything else would be the first
-_MIXUP_RULES = {
-    "alpha": NON_NEGATIVE,
-    "cutmix_alpha": NON_NEGATIVE,
-    "num_classes": or_null(COUNT),
-    "mode": Rule(f"one of {', '.join(_MIXUP_MODES)}", lambda v: v in _MIXUP_MODES),
-}
-_SECTION_RULES = {"distributed": _DISTRIBUTED_RULES, "mixup": _MIXUP_RULES}
 _DATASET_RULES = {"batchsize_per_replica": COUNT}
 _HOOK_RULES = {
     "loss_lr_meter_logging": {"log_freq": or_null(COUNT)},
@@ -158,20 +119,14 @@ def check_config(config: Any) -> None:
     task = TASK_REGISTRY[config["name"]]
     if not issubclass(task, ClassificationTask):
         return  # another task, another config
-    if task in _TASKS:
-        extra = _FINE_TUNING_KEYS if issubclass(task, FineTuningTask) else ()
-        check_known(config, [*_TASK_KEYS, *extra], "the config")
+    more = _FINE_TUNING_RULES if issubclass(task, FineTuningTask) else {}
+    _check_values(config, (), _TASK_RULES | more, closed=task in _TASKS)
     for name, rules in _SECTION_RULES.items():
         if config.get(name) is not None:
-            _check_values(config, (), {name: MAPPING})
-            with section(name):
-                if task in _TASKS:
-                    check_known(config[name], _SECTION_KEYS[name], name)
-                _check_values(config[name], (name,), rules)
+            _check_values(config[name], (name,), rules, closed=task in _TASKS)
     if config.get("mixup") is not None:
         with section("mixup"):
             check_keys(config["mixup"], "mixup", ["alpha"])
-    _check_values(config, (), _RULES)
     trained = not config.get("test_only", False)
     required = ["num_epochs", "dataset", "loss", "model", *["optimizer"] * trained]
     check_keys(config, "the config", required)
@@ -271,9 +226,15 @@ def _check_name(config: Any, path: tuple[Any, ...], known: Iterable[str]) -> Non
 
 
 def _check_values(
-    config: Mapping[str, Any], path: tuple[Any, ...], rules: Mapping[str, Rule]
+    config: Mapping[str, Any],
+    path: tuple[Any, ...],
+    rules: Mapping[str, Rule],
+    closed: bool = False,
 ) -> None:
+    """Refuses values, and keys without a rule where the section is closed."""
     with section(*path):
+        if closed:
+            check_known(config, rules, dotted(path) or "the config")
         for key, rule in rules.items():
             if key in config and not rule.accepts(config[key]):
                 text = f"{dotted((*path, key))} must be {rule.allowed}, not {config[key]!r}"
