@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from torch.optim.optimizer import required
 
 from classy_gc.core import CentralizedOptimizer, RMSprop
 from classy_gc.optim.fused import fused_supported
@@ -48,7 +49,7 @@ def constructor_options(constructor: type) -> dict[str, tuple[Any, Rule]]:
     options = {}
     for option in inspect.signature(constructor).parameters.values():
         default = option.default
-        if repr(default) == "<required parameter>":  # in older versions of torch
+        if default is required:  # as some packages still say it
             default = REQUIRED
         plain = option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)
         if plain and (default is REQUIRED or isinstance(default, _IN_JSON)):
@@ -135,10 +136,8 @@ class ClassyGCOptimizer(ScheduledGC):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
-        given = dict(zip(self.OPTIONS, args, strict=False))
-        if len(args) > len(given) or given.keys() & options.keys():
-            _signature(self.OPTIONS).bind(*args, **options)  # raises TypeError
-        self._options = self._checked({**given, **options})
+        given = _signature(self.OPTIONS).bind_partial(*args).arguments
+        self._options = self._checked(dict(**given, **options))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ClassyGCOptimizer:

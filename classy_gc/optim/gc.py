@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -19,7 +18,13 @@ from classy_vision.optim.zero import ZeRO
 from classy_gc.core import centralize_optimizer
 from classy_gc.optim.groups import momentum_drives_betas, with_momentum
 from classy_gc.optim.scheduled_gc import ScheduledGC, check_no_param_groups, label_of
-from classy_gc.optim.stock import CLASSY_KEYS, base_config, is_stock, stock_group_options
+from classy_gc.optim.stock import (
+    CLASSY_KEYS,
+    base_config,
+    check_stock_optimizer,
+    is_stock,
+    stock_group_options,
+)
 from classy_gc.options import GC_FLAG, SWITCH, Rule, check_known, check_options, without_comments
 
 
@@ -108,15 +113,12 @@ class GC(ScheduledGC):
         check_no_param_groups(config, label)
         check_known(config, [*CLASSY_KEYS, "base_optimizer", *cls.OPTIONS], label)
         base = base_config(config, label)
-        base_class = OPTIMIZER_REGISTRY[base["name"]]
-        stock = is_stock(base_class)
-        if stock and not issubclass(base_class, ZeRO):
-            known = inspect.signature(base_class).parameters
-            check_known(base, ["name", *known], f"base_optimizer of {label}")
+        check_stock_optimizer(base)
         options = {name: config[name] for name in cls.OPTIONS if name in config}
         # The stock from_config methods write their defaults into the config that they get.
         optimizer = cls(build_optimizer(copy.deepcopy(dict(base))), **options)
         # The options of other optimizers are unknown until they have parameters.
+        stock = is_stock(OPTIMIZER_REGISTRY[base["name"]])
         optimizer.keep_schedules(config, optimizer.group_options()[1] if stock else None)
         return optimizer
 

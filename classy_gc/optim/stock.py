@@ -53,8 +53,9 @@ def base_config(config: Mapping[str, Any], label: str) -> Mapping[str, Any]:
             f"{label}: base_optimizer must be an optimizer config with a 'name', not {base!r}"
         )
     check_known([base["name"]], sorted(OPTIMIZER_REGISTRY), label, "base_optimizer")
-    if "param_schedulers" in base:
-        raise ValueError(f"{label}: param_schedulers belong beside base_optimizer, not in it")
+    for key in ("param_schedulers", "param_groups"):
+        if key in base:
+            raise ValueError(f"{label}: {key} belong beside base_optimizer, not in it")
     return base
 
 
