@@ -1,4 +1,4 @@
-"""Drop-in ``torch.optim`` classes with gradient centralization. Knows nothing of Classy Vision."""
+"""Drop-in ``torch.optim`` classes with gradient centralization, independent of Classy Vision."""
 
 from classy_gc.core.adam import Adam, AdamW
 from classy_gc.core.centralization import centralize_, ineligible_reason

@@ -1,6 +1,6 @@
-"""Every private name of torch that the core relies on; ``tests/core/test_torch.py`` watches each.
+"""Every private name of torch that the core uses; ``tests/core/test_torch.py`` checks each one.
 
-Nothing else in the core reads a name of torch that begins with an underscore.
+Nothing else in the core reads a torch name that begins with an underscore.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from torch._compile import _disable_dynamo
 from torch.nn.parameter import UninitializedParameter
 from torch.optim.optimizer import Optimizer, _device_dtype_check_for_fused
 
-#: torch's own types of parameter and gradient: no subclass that it dispatches on, as DTensor
+#: torch's own types of parameters and gradients, without subclasses that dispatch, such as DTensor
 OWN_TYPES = (Tensor, torch.nn.Parameter)
 
 
-#: torch's multi-tensor operators, which its documentation has as "Foreach Operations"
+#: torch's multi-tensor operators, documented as "Foreach Operations"
 _FOREACH = "add add_ addcdiv_ addcmul addcmul_ lerp_ mul_ neg sqrt_"
 foreach = SimpleNamespace(**{x: getattr(torch, f"_foreach_{x}") for x in _FOREACH.split()})
 
 
-#: ``torch.compiler.disable``, which imports the compiler when a function is decorated: 2 s
+#: as ``torch.compiler.disable``, which imports the compiler when it decorates a function: 2 s
 uncompiled = _disable_dynamo
 
 
 def sameness(tensors: Sequence[Tensor]) -> Callable[..., bool]:
-    """A quick test of whether tensors differ from these only in their values and addresses.
+    """Returns a quick test of whether tensors differ from these only in values and addresses.
 
-    It is torch.compile's own guard, and compares class, type, device, layout, shape, strides and
-    laziness. As many tensors must be given; where one is given twice, the answer is no.
+    The test is torch.compile's own guard, and compares class, type, device, layout, shape, strides
+    and laziness. It takes as many tensors; if one comes twice, the answer is no.
     """
     return TensorGuards(
         *tensors,
@@ -45,40 +45,40 @@ def sameness(tensors: Sequence[Tensor]) -> Callable[..., bool]:
 
 
 def materialized(x: Tensor) -> Tensor:
-    """``x``, or a copy where its memory does not hold its values: lazy negatives and zeros."""
+    """``x``, or a copy if its memory does not hold its values: lazy negatives and zeros."""
     if torch._is_zerotensor(x):
         return torch.zeros(x.shape, dtype=x.dtype, device=x.device)
     return x.resolve_neg()
 
 
 class ScaledGradientsRefused:
-    """GradScaler is to unscale gradients before the step, also where torch's class says it may not.
+    """Makes GradScaler unscale gradients before the step, even if torch's class says otherwise.
 
-    torch's fused optimizers set this flag when they are made.
+    torch's fused optimizers set this flag in their constructors.
     """
 
     _step_supports_amp_scaling = property(lambda self: False, lambda self, value: None)
 
 
 def check_fused(p: Tensor) -> None:
-    """Refuses a parameter that no fused kernel can step, by torch's own error.
+    """Refuses a parameter that no fused kernel can step, with torch's own error.
 
-    As torch does, one without shape or memory is taken: the error comes with the first step.
+    Like torch, it accepts one without shape or memory: the error then comes at the first step.
     """
     if not (is_uninitialized(p) or p.is_meta):
         _device_dtype_check_for_fused(p)
 
 
 def unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
-    """``step`` of a class without the hooks that torch wraps it in when the class is first used."""
+    """``step`` of a class, without the hooks that torch wraps around it at the first use."""
     return step.__wrapped__ if getattr(step, "hooked", False) else step
 
 
 def wrap_step(optimizer: Optimizer) -> None:
-    """Has the step of an optimizer whose class has just changed run hooks and be profiled.
+    """Wraps the step of an optimizer whose class has just changed, so that hooks and profiler run.
 
-    A learning-rate scheduler made before has put the step of the old class into the instance, to
-    see whether ``step`` is called: the new one takes its place.
+    A learning-rate scheduler made earlier has put the step of the old class into the instance, to
+    see whether ``step`` is called; the new step replaces it.
     """
     optimizer._patch_step_function()
     old = vars(optimizer).get("step")
@@ -97,22 +97,24 @@ def wrap_step(optimizer: Optimizer) -> None:
 
 
 def is_initialized(optimizer: Optimizer) -> bool:
-    """Whether ``Optimizer.__init__`` made this object, not a wrapper that only looks like one."""
+    """Whether ``Optimizer.__init__`` made this object; a mere wrapper only looks like an
+    optimizer.
+    """
     return {"param_groups", "state", "defaults", "_optimizer_step_pre_hooks"} <= vars(
         optimizer
     ).keys()
 
 
 def is_flattened(p: Tensor) -> bool:
-    """Whether FSDP1 has flattened the rows of a weight away."""
+    """Whether FSDP1 has flattened a weight and so lost its rows."""
     return "FlatParameter" in type(p).__name__ or getattr(p, "_fsdp_flattened", False)
 
 
 def local_tensor(x: Tensor) -> Tensor:
-    """What this process holds of a DTensor, to be changed in place; any other tensor as it is."""
+    """The local part of a DTensor, to be changed in place; any other tensor unchanged."""
     return x if type(x) in OWN_TYPES else getattr(x, "_local_tensor", x)
 
 
 def is_uninitialized(p: Tensor) -> bool:
-    """Whether ``p`` is of a lazy module that has seen no input yet, and has no shape."""
+    """Whether ``p`` belongs to a lazy module without input so far, and so has no shape."""
     return isinstance(p, UninitializedParameter)

@@ -48,7 +48,7 @@ class Adam(CentralizedOptimizer, torch.optim.Adam):
         capturable (bool): safe to capture in a CUDA graph (default: False)
         differentiable (bool): autograd runs through the step; not with GC (default: False)
         fused (bool, optional): the fastest kernels: ours with GC, torch's without (default: None,
-            with GC where nothing speaks against it)
+            with GC if nothing prevents them)
         decoupled_weight_decay (bool): decay as in :class:`AdamW` (default: False)
         use_gc (bool or float): centralize, if not zero (default: False)
         gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
@@ -117,7 +117,7 @@ class AdamW(CentralizedOptimizer, torch.optim.AdamW):
         capturable (bool): safe to capture in a CUDA graph (default: False)
         differentiable (bool): autograd runs through the step; not with GC (default: False)
         fused (bool, optional): the fastest kernels: ours with GC, torch's without (default: None,
-            with GC where nothing speaks against it)
+            with GC if nothing prevents them)
         use_gc (bool or float): centralize, if not zero (default: False)
         gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: True)

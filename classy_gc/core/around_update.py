@@ -1,4 +1,4 @@
-"""GC around an update that knows nothing of it: torch's own, or any other optimizer's."""
+"""GC around an update without GC: torch's own, or any other optimizer's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def centralizes(group: _Group, p: Tensor) -> bool:
 
 
 def check_gradients(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
-    """Refuses what torch's own step and GC around it cannot work on, and lays out what they can.
+    """Refuses gradients that torch's step and GC around it cannot handle, and lays out the others.
 
     Args:
         optimizer: of any class.
@@ -37,7 +37,7 @@ def check_gradients(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
 
     Raises:
         RuntimeError: a gradient that GC would act on is sparse.
-        ValueError: fused kernels would read past a parameter, which has become a strided view.
+        ValueError: fused kernels would read past a parameter that has become a strided view.
     """
     pairs = [(group, p) for group in groups for p in group["params"] if p.grad is not None]
     grads = [p.grad for _, p in pairs]
@@ -72,17 +72,17 @@ def _check_gradient(optimizer: GroupOptimizer, group: _Group, p: Tensor) -> None
 
 
 def update_around(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
-    """Steps groups by the optimizer's own ``update_without_gc``, with GC before or after it.
+    """Steps groups by the optimizer's ``update_without_gc``, with GC before or after it.
 
     Args:
         optimizer: of any class.
-        groups: those of its parameter groups that are to be stepped.
+        groups: the parameter groups to step.
     """
     before: list[tuple[Tensor, _Group]] = []
     after: list[Tensor] = []
     for group in groups:
         params = [p for p in group["params"] if p.grad is not None] if group["use_gc"] else []
-        # torch lets a group hold a parameter twice.
+        # torch allows a parameter to be in a group twice.
         eligible = dict.fromkeys(p for p in params if centralizes(group, p))
         if group.get("gc_loc", True):
             before += ((p, group) for p in eligible)
@@ -97,13 +97,13 @@ def _centralize_gradients(optimizer: GroupOptimizer, params: list[tuple[Tensor, 
     """Shifts the rows of the gradients so that the update's ``g + wd·p`` is centralized."""
     every = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"])
     shared = shared_memory([*every, *(p.grad for p in every if p.grad is not None)])
-    # GradScaler's scale is there where the fused kernel is to unscale the gradient itself.
+    # GradScaler leaves its scale here if the fused kernel will unscale the gradient itself.
     scale = getattr(optimizer, "grad_scale", None)
     decays = row_means([local_rows(p) for p, group in params if _l2_decay(optimizer, group)])
     means: list[Tensor | None] = []
     for p, group in params:
         if id(p.grad) in shared:
-            p.grad = p.grad.clone()  # which is shifted for this parameter alone
+            p.grad = p.grad.clone()  # so that it is shifted for this parameter only
         wd = _l2_decay(optimizer, group)
         mean = decays.pop(0).mul_(-wd) if wd else None
         means.append(mean if mean is None or scale is None else mean.mul_(scale.to(mean.device)))
@@ -114,7 +114,7 @@ def _l2_decay(optimizer: GroupOptimizer, group: _Group) -> Any:
     if group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay):
         return 0
     wd = group.get("weight_decay", 0)
-    # The update negates a gradient that it maximizes along: μ(−g + wd·p) = −μ(g − wd·p).
+    # With maximize the update negates the gradient: μ(−g + wd·p) = −μ(g − wd·p).
     return -wd if group.get("maximize") else wd
 
 
@@ -124,12 +124,12 @@ def keep_row_means(
     params: list[Tensor],
     update: Callable[[list[_Group]], Any],
 ) -> None:
-    """Updates groups, and puts the row means of parameters back to what they were.
+    """Updates groups, and restores the row means of parameters.
 
     Args:
         optimizer: of any class.
-        groups: those of its parameter groups that are to be updated.
-        params: those whose row means are to stay.
+        groups: the parameter groups to update.
+        params: the parameters whose row means should stay.
         update: called with the groups, or with copies of them that hold float32 stand-ins.
     """
     stand_ins = StandIns(optimizer, groups, [p for p in params if p.dtype in HALF])
@@ -141,10 +141,10 @@ def keep_row_means(
 
 
 def keeping_row_means(method: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """A method of an optimizer that changes weights between steps, with GC after it.
+    """Wraps an optimizer's method that changes weights between steps, with GC after it.
 
-    The ``eval`` of a schedule-free optimizer puts averages in the place of the weights, whose row
-    means are other ones, and its ``train`` takes them back.
+    For example, the ``eval`` of a schedule-free optimizer replaces the weights by averages, which
+    have other row means, and its ``train`` brings the weights back.
     """
 
     @wraps(method)

@@ -1,17 +1,17 @@
-"""The gradient-centralization operator: who is eligible, row means, centralize in place.
+"""The gradient-centralization operator: eligible tensors, row means, centralizing in place.
 
-A step on the CPU does not come here: ``kernels/update.h`` has the same operator and the update in
-one pass. Elsewhere these functions go around torch's own step.
+A step on the CPU does not call these functions: ``kernels/update.h`` has the same operator and the
+update in one pass. Elsewhere they run around torch's own step.
 
 For a tensor ``x`` of shape ``[d0, d1, …]`` the row mean is ``μ(x)``, the mean over dims
 ``1…``, and ``C(x) = x − μ(x)`` (Yong et al., *Gradient Centralization*, ECCV 2020,
 https://arxiv.org/abs/2004.01461, eq. 1).
 
 A row is a row of the *tensor*: what the first index selects. For a linear layer or a convolution
-that is an output unit, for ``ConvTranspose2d`` an input channel. Only shapes are looked at, so
-that a ``LayerNorm`` over several dimensions, a class token ``[1, 1, d]``, a position embedding or
-a table of biases is centralized too, unless its parameter group says ``use_gc=False``. One NaN
-makes its whole row NaN.
+that is an output unit, for ``ConvTranspose2d`` an input channel. Only shapes matter, so a
+``LayerNorm`` over several dimensions, a class token ``[1, 1, d]``, a position embedding or a table
+of biases is centralized too, unless its parameter group has ``use_gc=False``. One NaN makes its
+whole row NaN.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def ineligible_reason(
 ) -> str | None:
     """Why gradient centralization leaves ``x`` alone, or ``None`` if it applies.
 
-    Only the shape of ``x`` is looked at, so a weight and its gradient give one answer.
+    Only the shape of ``x`` matters, so a weight and its gradient give the same answer.
 
     Args:
         x: a weight or its gradient, of any shape.
@@ -68,34 +68,34 @@ def ineligible_reason(
 
 
 def local_rows(x: Tensor) -> Tensor:
-    """Of a DTensor the rows that this process holds, where it holds them whole; else ``x``.
+    """The local rows of a DTensor, if this process holds whole rows; else ``x``.
 
-    ``fully_shard`` shards along the first dimension: GC needs no communication there. Where rows
-    are split between processes, :func:`row_means` adds up their parts.
+    ``fully_shard`` shards along the first dimension, so GC needs no communication there. If rows
+    are split between processes, :func:`row_means` sums over them.
     """
-    # Most tensors are of these types, and looking up a missing attribute is slow.
+    # Most tensors have these types, and looking up a missing attribute is slow.
     if type(x) in OWN_TYPES or not hasattr(x, "placements"):
         return x
     return x if any(map(_splits_rows, x.placements)) else x.to_local()
 
 
 def _splits_rows(placement: Any) -> bool:
-    # ``dim`` and not ``is_shard``, which is false for what FSDP2 makes of tensor-parallel weights.
+    # ``dim`` and not ``is_shard``, which is false for tensor-parallel weights under FSDP2.
     return not (placement.is_replicate() or getattr(placement, "dim", None) == 0)
 
 
 def _parts(x: Tensor) -> tuple[Tensor, ...]:
-    # Eighths of half precision on the CPU, where torch casts whole operands to float32 before it
-    # adds a float32 to them: four times the tensor in temporaries.
+    # Half precision on the CPU goes in eighths: torch casts whole operands to float32 before it
+    # adds a float32 to them, which takes four times the tensor in temporaries.
     return x.chunk(8) if x.dtype in HALF and x.device.type == "cpu" else (x,)
 
 
 def row_means(x: Tensor) -> Tensor:
-    """``μ(x)``: the mean over every dimension but the first, at least two of them in all.
+    """``μ(x)``: the mean over all dimensions but the first, of at least two.
 
     Returns:
-        Shape ``[d0, 1, …]``; float32 where ``x`` is half precision, else ``x.dtype``. Of a
-        DTensor whose rows are split, the means of those that this process holds a part of.
+        Shape ``[d0, 1, …]``; float32 if ``x`` is half precision, else ``x.dtype``. For a DTensor
+        with split rows, the means of the rows that this process holds a part of.
 
     Example:
         >>> row_means(torch.tensor([[1.0, 3.0], [5.0, 5.0]])).tolist()
@@ -114,7 +114,7 @@ def row_means(x: Tensor) -> Tensor:
 
 
 def shift_rows_(x: Tensor, means: Tensor) -> Tensor:
-    """``x −= means`` in place, so that row means fall by ``means``, shape ``[d0, 1, …]``.
+    """``x −= means`` in place, so that row means fall by ``means``, of shape ``[d0, 1, …]``.
 
     Example:
         >>> x = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
@@ -129,9 +129,9 @@ def shift_rows_(x: Tensor, means: Tensor) -> Tensor:
 
 @torch.no_grad()
 def centralize_(tensors: Iterable[Tensor], *, gc_conv_only: bool | float = False) -> list[Tensor]:
-    """``C(x) = x − μ(x)`` in place, for every eligible tensor; the others stay as they are.
+    """``C(x) = x − μ(x)`` in place, for every eligible tensor; the others are not changed.
 
-    Any floating or complex dtype, device and dense or strided layout will do.
+    Tensors may have any floating or complex dtype, any device, and a dense or strided layout.
 
     Args:
         tensors: tensors of any shapes.

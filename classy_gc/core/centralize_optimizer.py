@@ -1,4 +1,4 @@
-"""Gradient centralization for an optimizer that exists already, of any class."""
+"""Gradient centralization for an existing optimizer of any class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from classy_gc.core.options import check_closure, decay_is_decoupled
 
 
 class _CentralizedInstance(CentralizedOptimizer):
-    """The class of an optimizer that :func:`centralize_optimizer` was given."""
+    """The class of an optimizer that :func:`centralize_optimizer` has changed."""
 
     added_defaults: ClassVar = {
         **CentralizedOptimizer.added_defaults,
@@ -22,16 +22,16 @@ class _CentralizedInstance(CentralizedOptimizer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # pickle cannot import a class that was made at run time, and torch's own __getstate__ drops
-        # the attributes that classes of other packages add.
+        # the attributes that other packages' classes add.
         own = {k: x for k, x in vars(self).items() if k != "step" and not k.startswith("_opt")}
         return _new_instance, (self._parent,), own | self.__getstate__()
 
 
 @cache
 def _centralized_class(cls: type[torch.optim.Optimizer]) -> type[_CentralizedInstance]:
-    # A class, as step hooks would not do: they run before a closure has computed gradients, and
-    # none runs after a step that fails. The optimizer's own comes first: only so does the layout
-    # of the object stay what it is, whatever the bases are (ABC, Generic).
+    # It must be a class, since step hooks run before a closure has computed gradients, and none
+    # runs after a step that fails. The optimizer's own class comes first: only then does the layout
+    # of the object stay the same, whatever its bases are (ABC, Generic).
     class Centralized(cls, _CentralizedInstance):
         __doc__ = _CentralizedInstance.__doc__
         step = CentralizedOptimizer.step
@@ -53,31 +53,31 @@ def centralize_optimizer(
     gc_loc: bool | float = False,
     decoupled_weight_decay: bool | None = None,
 ) -> torch.optim.Optimizer:
-    """Gradient centralization for an optimizer that exists, of whatever class.
+    """Adds gradient centralization to an existing optimizer of any class.
 
-    The optimizer stays the same object, with its state, groups and hooks; its class becomes
-    a subclass of its own and of :class:`CentralizedOptimizer`. Learning-rate schedulers may be
-    made before or after.
+    The optimizer stays the same object, with its state, groups and hooks; it becomes an instance of
+    a subclass of its class and :class:`CentralizedOptimizer`. Learning-rate schedulers may be made
+    before or after.
 
     Args:
         optimizer (torch.optim.Optimizer): one whose ``step`` needs no closure.
         use_gc (bool or float): centralize (default: True)
         gc_conv_only (bool or float): leave tensors of up to three dimensions alone
             (default: False)
-        gc_loc (bool or float): centralize the gradient, with the group's ``weight_decay`` if
-            that is L2 decay, instead of the update, which holds whatever the optimizer did
-            to the weights (default: False)
-        decoupled_weight_decay (bool, optional): the optimizer's ``weight_decay`` acts on the
-            weights, not through the gradient; only needed with ``gc_loc`` for classes that
-            torch does not ship (default: None, known for those that it does)
+        gc_loc (bool or float): centralize the gradient, with the group's ``weight_decay`` if that
+            is L2 decay, instead of the update, which is the whole change of the weights (default:
+            False)
+        decoupled_weight_decay (bool, optional): whether the optimizer's ``weight_decay`` acts on
+            the weights, not through the gradient; only needed with ``gc_loc`` for classes that are
+            not torch's (default: None, known for torch's)
 
-    A parameter group that has one of these keys already keeps its value.
+    A parameter group that already has one of these keys keeps its value.
 
     Returns:
         ``optimizer`` itself.
 
     Raises:
-        TypeError: not a ``torch.optim.Optimizer``, or centralized already.
+        TypeError: not a ``torch.optim.Optimizer``, or already centralized.
         ValueError: an option is out of range, or the optimizer cannot be centralized.
 
     Source: Yong et al., *Gradient Centralization*, ECCV 2020,
@@ -95,10 +95,10 @@ def centralize_optimizer(
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {cls.__name__}")
     if isinstance(optimizer, CentralizedOptimizer):
-        raise TypeError(f"{cls.__name__} centralizes already: set its use_gc")
+        raise TypeError(f"{cls.__name__} already centralizes: set its use_gc")
     if not is_initialized(optimizer):
         raise ValueError(
-            f"{cls.__name__} wraps another optimizer and holds no parameters of its own: "
+            f"{cls.__name__} wraps another optimizer and has no parameters of its own: "
             "centralize that one, then wrap it"
         )
     check_closure(cls)

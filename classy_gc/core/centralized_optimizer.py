@@ -1,4 +1,4 @@
-"""One step of an optimizer with gradient centralization, and the options of it."""
+"""One step of an optimizer with gradient centralization, and its options."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ from classy_gc.core.options import (
 
 
 class CentralizedOptimizer(torch.optim.Optimizer):
-    """Gradient centralization for the ``torch.optim.Optimizer`` class named after it.
+    """Adds gradient centralization to the ``torch.optim.Optimizer`` class that follows it as a
+    base.
 
-    Subclass it together with the optimizer to be centralized; nothing else is needed::
+    Subclass it together with the optimizer; nothing else is needed::
 
         class NAdam(CentralizedOptimizer, torch.optim.NAdam): ...
 
-    The update itself stays the parent's, fused and foreach kernels included, because GC can
-    be written around it exactly:
+    The update itself stays the parent's, fused and foreach kernels included, because GC around it
+    is exact:
 
-    * before the moments, ``C(g + wd·p) = (g − μ(g + wd·p)) + wd·p``: the rows of the
-      gradient are shifted, in place, and the parent goes on adding ``wd·p`` itself;
-    * after them, ``p − lr·C(u) = p′ − (μ(p′) − μ(p))`` with ``p′ = p − lr·u`` the parent's
+    * before the moments, ``C(g + wd·p) = (g − μ(g + wd·p)) + wd·p``: the rows of the gradient are
+      shifted in place, and the parent still adds ``wd·p`` itself;
+    * after them, ``p − lr·C(u) = p′ − (μ(p′) − μ(p))`` where ``p′ = p − lr·u`` is the parent's
       step: the row means are put back.
 
-    The optimizers of :mod:`classy_gc.core` have kernels besides, which do both in one pass over
+    The optimizers of :mod:`classy_gc.core` also have kernels, which do both in one pass over
     memory; :meth:`step_paths` says where.
 
     Args:
@@ -49,8 +50,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         gc_loc (bool or float): GC acts on the gradient, L2 decay included, before any moment;
             otherwise on the final update, decay of any kind included (default: False)
 
-    All three live in the parameter groups, as ``lr`` does: they may differ between groups,
-    be changed between steps, and are part of ``state_dict()``.
+    All three live in the parameter groups, as ``lr`` does: they may differ between groups and
+    change between steps, and they are part of ``state_dict()``.
 
     Raises:
         ValueError: an option is out of range, or cannot be combined with another.
@@ -62,23 +63,23 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         >>> optimizer = NAdam([weight], lr=0.1, use_gc=True)
         >>> weight.grad = torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
         >>> optimizer.step()
-        >>> weight.data.mean(dim=1)  # GC keeps the row means where they were
+        >>> weight.data.mean(dim=1)  # GC keeps the row means
         tensor([1., 1.])
     """
 
-    #: options this project adds to the parent's, with their defaults
+    #: options added to the parent's, with their defaults
     added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False, "gc_loc": False}
 
-    #: what the parent's ``weight_decay`` is, where its groups do not say: True if it acts on
-    #: the weights, False if it is L2, through the gradient. Known for torch's own classes.
+    #: what the parent's ``weight_decay`` is, if its groups do not say: True if it acts on the
+    #: weights, False if it is L2, through the gradient. Known for torch's own classes.
     decoupled_weight_decay: ClassVar[bool | None] = None
 
-    #: ``(optimizer, group, params) → Update`` where :mod:`classy_gc.core.kernels` know the class
+    #: ``(optimizer, group, params) → Update`` if :mod:`classy_gc.core.kernels` knows the class
     kernel_update: ClassVar[Callable[..., Any] | None] = None
-    #: whether ``fused`` means those kernels with GC off too: torch has none for the class
+    #: whether ``fused`` means those kernels also with GC off: torch has none for the class
     kernel_without_gc: ClassVar[bool] = False
 
-    #: the optimizer class around whose methods GC is written
+    #: the optimizer class whose methods GC wraps
     _parent: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Optimizer
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -91,41 +92,41 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 setattr(cls, name, keeping_row_means(getattr(cls._parent, name)))
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        # The parent's constructor calls add_param_group, which then finds the added options here.
+        # The parent's constructor calls add_param_group, which reads the added options here.
         self._added = {k: kwargs.pop(k, v) for k, v in self.added_defaults.items()}
         check_closure(self._parent)
         super().__init__(params, *args, **kwargs)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; options that are out of range or do not go together are a ValueError."""
+        """As in torch; options out of range or in conflict raise a ValueError."""
         for name, value in vars(self).get("_added", {}).items():
             self.defaults.setdefault(name, value)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        if "betas" in self.defaults:  # a weights-only load would refuse OmegaConf's lists
+        if "betas" in self.defaults:  # a weights-only load refuses OmegaConf's lists
             self.defaults["betas"] = tuple(self.defaults["betas"])
             group["betas"] = tuple(group["betas"])
         try:
             self.check_group(group)
             for name in self.added_defaults:
-                if hasattr(group[name], "item"):  # which a weights-only load would refuse
+                if hasattr(group[name], "item"):  # NumPy's, which a weights-only load refuses
                     group[name] = group[name].item()
         except Exception:
             self.param_groups.pop()
             raise
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """Refuses options and parameters that a new group must not have.
+        """Checks the options and parameters of a new group.
 
         Args:
-            group: complete, with the defaults of the options that nobody gave.
+            group: with all options, defaults included.
 
         Raises:
-            ValueError: naming the option, its value, and what is allowed.
-            RuntimeError: FSDP1 has flattened rows away, or no fused kernel takes a parameter.
+            ValueError: with the option, its value, and what is allowed.
+            RuntimeError: FSDP1 has flattened the rows, or no fused kernel takes a parameter.
         """
         self._check_options(group)
-        pick(self, group)  # which refuses a CLASSY_GC_KERNELS that there is not
+        pick(self, group)  # which refuses an unknown CLASSY_GC_KERNELS
         if group["use_gc"]:
             self._check_rows(group["params"])
         if group.get("fused"):
@@ -134,13 +135,13 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 check_fused(p)
 
     def _check_options(self, options: dict[str, Any]) -> None:
-        """Refuses options of a group, which a schedule may have changed since the last step."""
+        """Checks the options of a group, which a schedule may have changed since the last step."""
         cls = type(self).__name__
         for name, default in {**CentralizedOptimizer.added_defaults, **self.added_defaults}.items():
             value = options.get(name, False)
             if name in options and name not in self.added_defaults:
                 raise ValueError(f"{cls} has no option {name} (got {value!r})")
-            # A schedule may give a number; numpy's bool is no Real.
+            # A schedule may give a number; NumPy's bool is not a Real.
             number = isinstance(value, Real) or type(value).__name__ in ("bool", "bool_")
             if isinstance(default, bool) and not (number and value == value):  # no NaN
                 raise ValueError(f"Invalid {name} value: {value!r}, must be a bool or a number")
@@ -167,7 +168,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Takes over a state, of ``load_state_dict`` or of a pickle."""
+        """Restores a state from ``load_state_dict`` or a pickle."""
         if "param_groups" in vars(self):  # not unpickled
             check_moments(self.param_groups, state["state"], is_torchs(self._parent))
             take_gc_options(self, state["param_groups"])
@@ -177,7 +178,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 lay_out_state(p, tensors.values())
 
     def step_paths(self) -> list[str]:
-        """How the next step of each parameter group will be taken, as far as its options tell.
+        """How the next step of each parameter group will be computed, as far as its options tell.
 
         Example:
             >>> from classy_gc.core import Adam
@@ -193,15 +194,16 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         return paths
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Perform a single optimization step, centralized where the groups say so.
+        """Performs a single optimization step, centralized where the groups say so.
 
         Args:
-            closure (callable, optional): reevaluates the model and returns the loss, and so does
-                ``step``; called once, with gradients enabled, before anything is centralized.
+            closure (callable, optional): reevaluates the model and returns the loss, which ``step``
+                returns too; called once, with gradients enabled, before anything is centralized.
         """
         grad_enabled = torch.is_grad_enabled()
         try:
-            # As torch's own steps do: dynamo runs this as it is and begins anew in what it calls.
+            # As in torch's own steps: dynamo does not compile this, but compiles the functions it
+            # calls.
             torch._dynamo.graph_break()
             torch.set_grad_enabled(False)
             loss = None
@@ -216,9 +218,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
 
     @uncompiled
     def _update_groups(self) -> bool:
-        """Steps all groups, or returns False where that is only the parent's own step.
+        """Steps all groups, or returns False if that takes only the parent's own step.
 
-        Everything that can be refused is refused before any value is changed.
+        All errors come before any value is changed.
         """
         plans = plans_of(self, self._check_options)
         if not any(plan.acts for plan in plans):
@@ -239,7 +241,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         return True
 
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
-        """The parent's own step on these groups, without the hooks, which run around ``step``."""
+        """The parent's own step on these groups, without its hooks, which run around ``step``."""
         if not groups:
             return
         all_groups = self.param_groups
@@ -250,5 +252,5 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             self.param_groups = all_groups
 
     def _parts(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
-        """What the parent's step is told of a group."""
+        """The groups that the parent's step gets for a group."""
         return [group]

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from classy_gc.core._torch import local_tensor
 
 _Group = dict[str, Any]
-_Types = dict[str, "torch.dtype | None"]  # of the tensors of a state, by their names
+_Types = dict[str, "torch.dtype | None"]  # of the tensors of a state, by name
 
 
 class GroupOptimizer(Protocol):
@@ -31,16 +31,16 @@ class GroupOptimizer(Protocol):
 class StandIns:
     """Float32 copies that stand in for half-precision weights while an update runs.
 
-    Such a weight is rounded when the update reaches it, and the shift that puts its row means
-    back would be lost in the next rounding. For the time of an update this takes as much memory
-    again as the weights, their gradients and their state in float32.
+    The update rounds such a weight, and the next rounding would swallow the shift that puts its row
+    means back. During an update this takes additional memory for the weights, their gradients and
+    their state in float32.
 
-    Weights and state are written once all is done: an update that fails or is interrupted leaves
-    them as they were.
+    Weights and state are written at the end: an update that fails or is interrupted does not change
+    them.
 
     Args:
         optimizer: of any class.
-        groups: those of its parameter groups that are to be updated.
+        groups: the parameter groups to update.
         params: the weights; there may be none.
     """
 
@@ -65,7 +65,7 @@ class StandIns:
                 self.of[p].copy_(x)
 
     def run(self, update: Callable[[list[_Group]], Any]) -> None:
-        """Has an update change the stand-ins in place of the weights."""
+        """Runs an update that changes the stand-ins instead of the weights."""
         own = self._optimizer.state
         try:
             self._optimizer.state = self._state
@@ -77,7 +77,7 @@ class StandIns:
             self._masters += ((q, x) for x in _masters(tensors, self._types([tensors])[0], q))
 
     def write_back(self) -> None:
-        """Rounds the weights, and what was converted of their state."""
+        """Rounds the weights, and the converted tensors of their state."""
         own = self._optimizer.state
         for q, master in self._masters:
             master.copy_(q)
@@ -97,15 +97,16 @@ class StandIns:
             group.update({**changed, "params": group["params"]})
 
     def _types(self, states: Iterable[dict[str, Any]]) -> tuple[_Types, _Types]:
-        """The types that the optimizer's class gives its state, for either type of weight.
+        """The types of the optimizer's state, for half-precision and for float32 weights.
 
-        A class may keep a moment in the type of the weight, and a master weight in float32 or
-        another moment in bfloat16 whatever the weight is. Only a first step tells: one on copies.
+        A class may keep a moment in the type of the weight, and, whatever the weight is, a master
+        weight in float32 or another moment in bfloat16. Only a first step shows it, so one is taken
+        on copies.
         """
         known = _TYPES.setdefault(self._optimizer, ({}, {}))
         names = {name for state in states for name in state}
         if not names <= known[0].keys():
-            # Of each number of dimensions the smallest: which state there is depends on that.
+            # The smallest of each number of dimensions, on which the state depends.
             few = {p.dim(): p for p in sorted(self.of, key=Tensor.numel, reverse=True)}.values()
             for types, dtype in zip(known, (None, torch.float32), strict=True):
                 types.update(dict.fromkeys(names) | self._first_types(_copies(few, dtype)))
@@ -121,13 +122,13 @@ class StandIns:
                 groups.append(_with(copies, {**group, "params": params}))
         try:
             twin.update_without_gc(groups)
-        except KeyError:  # the constructor of the class makes state
+        except KeyError:  # the constructor of the class makes the state
             return {}
         states = [twin.state[q] for q in copies.values()]
         return {k: x.dtype for state in states for k, x in state.items() if isinstance(x, Tensor)}
 
 
-# Of each optimizer, for half-precision and for float32 weights.
+# For each optimizer: with half-precision weights, and with float32 weights.
 _TYPES: WeakKeyDictionary[GroupOptimizer, tuple[_Types, _Types]] = WeakKeyDictionary()
 
 
@@ -143,7 +144,7 @@ def _with(copies: dict[Tensor, Tensor], group: _Group) -> _Group:
 
 
 def _masters(state: dict[str, Any], for_half: _Types, weight: Tensor) -> list[Tensor]:
-    # Tensors of a state that hold the weight itself, and stay float32 where it is rounded.
+    # Tensors of a state that hold the weight itself in float32, and so are not rounded.
     return [
         x
         for name, x in state.items()

@@ -13,17 +13,18 @@ from classy_gc.core.options import given
 from classy_gc.core.sgd import SGD
 
 
-class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
-    """:class:`SGD` with a rate for every tensor, from the norms of the weight and its gradient.
+class LARC(SGD, ScaledGradientsRefused):  # since norms need unscaled gradients
+    """:class:`SGD` with its own rate for every tensor, from the norms of the weight and its
+    gradient.
 
     ``λ = trust_coefficient·‖p‖ / (‖g‖ + wd·‖p‖ + eps)``, with ``clip`` no larger than the
     learning rate: ``λ ← min(λ/lr, 1)``. Then ``d = C(λ·(g + wd·p))`` takes the place of
     SGD's ``C(g + wd·p)``. Where ``‖p‖`` or ``‖g‖`` is zero, ``d = C(g)``.
 
-    ``λ`` is one number a tensor, so GC and LARC commute but for the norm: ``‖g‖`` is that of
-    the raw gradient, as if apex's LARC had been put around the GC SGD.
+    ``λ`` is one number per tensor, so GC and LARC commute except for the norm: ``‖g‖`` is that of
+    the raw gradient, as with apex's LARC around the GC SGD.
 
-    Gradients stay as they are; a step takes as much memory as they do.
+    Gradients are not changed; a step needs as much extra memory as they take.
 
     Args:
         params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of a parameter group each
@@ -99,7 +100,7 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
 
     @uncompiled
     def _update_groups(self) -> bool:
-        """SGD's, of ``λ·(g + wd·p)`` in place of the gradients and their decay."""
+        """As in SGD, with ``λ·(g + wd·p)`` in place of the gradients and their decay."""
         for group in self.param_groups:
             self._check_options(group)
         grads = [(p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None]
@@ -127,13 +128,13 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need true gradients
 
     def _scaled_gradient(self, group: dict[str, Any], p: Tensor) -> Tensor:
         g, wd = p.grad, group["weight_decay"]
-        # Half precision may know no number that is as large as a norm.
+        # A norm may overflow in half precision.
         dtype = torch.promote_types(p.dtype, torch.float32)
         p_norm, g_norm = (torch.linalg.vector_norm(x, dtype=dtype) for x in (p, g))
         rate = group["trust_coefficient"] * p_norm / (g_norm + wd * p_norm + group["eps"])
         if group["clip"]:
             rate = (rate / group["lr"]).clamp(max=1)
-        # Chosen on the device: reading the norms would wait for it.
+        # Chosen on the device: reading the norms here would wait for it.
         both = (p_norm != 0) & (g_norm != 0)
         decay = both.to(p.dtype) * (-wd if group["maximize"] else wd)
         return torch.addcmul(g, p, decay).mul_(torch.where(both, rate, 1))

@@ -1,4 +1,4 @@
-"""What gradient centralization removes from a gradient, and how far row means have drifted."""
+"""Measures what gradient centralization removes from a gradient, and how far row means drift."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 def row_sums(x: Tensor) -> Tensor:
-    """The sums of all rows, also of a DTensor's, in float32 at least.
+    """The sums of all rows, also of a DTensor's, at least in float32.
 
     Args:
         x: shape ``[d0, d1, …]``, at least two dimensions.
 
     Returns:
-        Shape ``[d0, 1, …]``; of a DTensor, those of all processes.
+        Shape ``[d0, 1, …]``; for a DTensor, the sums over all processes.
 
     Example:
         >>> row_sums(torch.tensor([[3.0, 5.0], [-1.0, 1.0]])).tolist()
@@ -29,14 +29,14 @@ def row_sums(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def row_mean_norms(x: Tensor, reference: Tensor | None = None) -> Tensor:
-    """``[‖x − C(x)‖, ‖x‖]``: the norm of the row means, each counted once an element, and of ``x``.
+    """``[‖x − C(x)‖, ‖x‖]``: the norms of the row means, each counted per element, and of ``x``.
 
     ``‖x − C(x)‖² = Σ n·mean²`` over the rows of ``n`` elements, so nothing as large as ``x`` is
-    made. In float32 where ``x`` is half precision, and over all processes for a DTensor.
+    allocated. Half precision is computed in float32, and a DTensor over all processes.
 
     Args:
         x: shape ``[d0, d1, …]``, at least two dimensions, not empty.
-        reference: row sums to be subtracted first, shape ``[d0, 1, …]`` (default: None).
+        reference: row sums to subtract first, shape ``[d0, 1, …]`` (default: None).
 
     Returns:
         Shape ``[2]``, on the device of ``x``.
@@ -69,14 +69,14 @@ def _ratio(part: float, total: float) -> float | None:
 
 
 def ratios(norms: Mapping[str, Tensor]) -> tuple[dict[str, float | None], float | None]:
-    """From norms to their ratios, with one wait for the device.
+    """The ratios of norms, with one wait for the device.
 
     Args:
-        norms: of :func:`row_mean_norms`, by name.
+        norms: from :func:`row_mean_norms`, by name.
 
     Returns:
-        ``‖x − C(x)‖ / ‖x‖`` of each, and of all taken as one vector; None where that is 0/0, or
-        a norm is not finite.
+        ``‖x − C(x)‖ / ‖x‖`` of each, and of all taken as one vector; None for 0/0, or if a norm is
+        not finite.
 
     Example:
         >>> ratios({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.0, 3.0])})

@@ -1,4 +1,4 @@
-"""How elements lie in memory, which kernels that are given addresses have to know."""
+"""How elements lie in memory, as kernels that work with addresses must know."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from classy_gc.core._torch import OWN_TYPES, is_uninitialized, local_tensor, mat
 
 @lru_cache(maxsize=4096)
 def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
-    """Whether elements of this shape and stride fill one block of memory, in whatever order."""
+    """Whether elements of this shape and stride fill one block of memory, in any order."""
     filled = 1
     for size, step in sorted(zip(shape, stride, strict=True), key=lambda dim: dim[1]):
         if size != 1 and step != filled:
@@ -24,7 +24,7 @@ def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
 
 
 def has_memory(x: Tensor) -> bool:
-    """Whether the elements of ``x`` lie somewhere: not in a wrapper of ``torch.func``."""
+    """Whether ``x`` has memory, unlike a wrapper of ``torch.func``."""
     try:
         return x.numel() == 0 or x.data_ptr() != 0
     except RuntimeError:
@@ -32,7 +32,7 @@ def has_memory(x: Tensor) -> bool:
 
 
 def check_dense(params: Iterable[Tensor]) -> None:
-    """Refuses, by a ValueError, parameters that torch's fused kernels would read past."""
+    """Raises a ValueError for parameters that torch's fused kernels would read past."""
     for p in params:
         x = local_tensor(p)
         if not is_uninitialized(p) and not is_dense(x.shape, x.stride()):
@@ -43,10 +43,11 @@ def check_dense(params: Iterable[Tensor]) -> None:
 
 
 def laid_out_as(p: Tensor, x: Tensor) -> Tensor:
-    """``x`` if it lies in memory as ``p`` of the same shape does, else a copy that does.
+    """``x`` if it has the memory layout of ``p``, which has the same shape; else a copy that has
+    it.
 
     Raises:
-        ValueError: it has another shape.
+        ValueError: ``x`` has another shape.
     """
     if x.shape != p.shape:
         raise ValueError(f"a parameter of shape {list(p.shape)} has a gradient of {list(x.shape)}")
@@ -56,11 +57,11 @@ def laid_out_as(p: Tensor, x: Tensor) -> Tensor:
 
 
 def lay_out_gradient(p: Tensor, fused: bool) -> None:
-    """Replaces a gradient that cannot be worked on in place as it lies in memory.
+    """Replaces a gradient whose memory layout does not allow work in place.
 
-    Autograd makes none of them; a user who sets ``p.grad`` may. Fused kernels need one that lies
-    as its parameter does (torch's on the CPU would pair its elements with the wrong weights), GC
-    one whose elements do not share memory.
+    Autograd makes no such gradient, but a user who sets ``p.grad`` may. Fused kernels need the
+    layout of the parameter (torch's on the CPU would pair elements with the wrong weights), and GC
+    needs elements that do not share memory.
     """
     g = p.grad
     if g.layout != torch.strided:
@@ -70,7 +71,7 @@ def lay_out_gradient(p: Tensor, fused: bool) -> None:
     if type(g) not in OWN_TYPES and getattr(g, "placements", None) != getattr(
         p, "placements", None
     ):
-        # Autograd leaves sums of replicated weights to whoever reads them.
+        # Autograd leaves the sum over replicas to the reader.
         g = p.grad = g.redistribute(placements=p.placements)
     if fused and laid_out_as(p, g) is not g:
         p.grad = laid_out_as(p, g)
@@ -79,9 +80,9 @@ def lay_out_gradient(p: Tensor, fused: bool) -> None:
 
 
 def lay_out_state(p: Tensor, state: Iterable[Any]) -> None:
-    """Has tensors of a parameter's state lie in memory as it does.
+    """Gives the tensors of a parameter's state its memory layout.
 
-    They may not where the memory format of a model changed after the first step, or since the
+    They lack it if the memory format of a model has changed since the first step, or since the
     state was saved.
     """
     for x in state:
@@ -90,7 +91,7 @@ def lay_out_state(p: Tensor, state: Iterable[Any]) -> None:
 
 
 def shared_memory(tensors: Iterable[Tensor]) -> set[int]:
-    """The ``id`` of each tensor that may share memory with another, or elements with one another.
+    """The ``id`` of each tensor that may share memory with another, or whose elements may overlap.
 
     Example:
         >>> x = torch.zeros(3, 4)

@@ -1,4 +1,4 @@
-"""Options of a parameter group: what they may be, and what a loaded state does to them."""
+"""Options of a parameter group: allowed values, and the effect of a loaded state."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 
 from classy_gc.core._torch import is_uninitialized
 
-#: torch optimizers whose decay is decoupled and whose groups do not say so
+#: torch optimizers with decoupled decay whose groups do not say so
 _DECOUPLED = ("Adafactor", "AdamW", "Muon")
 
-#: state that has the shape of its parameter, as torch's optimizers call it
+#: names of torch's optimizers for state that has the shape of its parameter
 _MOMENTS = {"acc_delta", "ax", "exp_avg", "exp_avg_sq", "exp_inf", "grad_avg", "max_exp_avg_sq"}
 _MOMENTS |= {"momentum_buffer", "prev", "square_avg", "step_size", "sum"}
 
 
 def given(scope: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a method, from the ``locals()`` that it begins with."""
+    """The arguments of a method, from its first ``locals()``."""
     return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
 
 
@@ -32,12 +32,12 @@ def is_torchs(cls: type) -> bool:
 
 
 def decay_is_decoupled(cls: type) -> bool | None:
-    """What the ``weight_decay`` of a torch class is; None of a class that torch does not ship."""
+    """Whether the ``weight_decay`` of a torch class is decoupled; None if torch lacks the class."""
     return next((c.__name__ in _DECOUPLED for c in cls.__mro__ if is_torchs(c)), None)
 
 
 def check_closure(cls: type[torch.optim.Optimizer]) -> None:
-    """Refuses, by a ValueError, a class whose step takes several gradients from a closure."""
+    """Raises a ValueError for a class whose step takes several gradients from a closure."""
     closure = inspect.signature(cls.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(
@@ -50,7 +50,7 @@ def _misfits(name: str, x: Any, p: Tensor, torchs: bool) -> bool:
         return False
     if torchs:
         return x.shape != p.shape
-    # Other classes may keep a mean over dimensions, or a projection that makes one of them smaller.
+    # Other classes may keep a mean over dimensions, or a projection with a smaller dimension.
     sizes = zip(x.shape, p.shape, strict=False) if x.ndim == p.ndim > 1 else ()
     others = [(own, size) for own, size in sizes if own not in (1, size)]
     return len(others) > 1 or any(own > size for own, size in others)
@@ -59,7 +59,7 @@ def _misfits(name: str, x: Any, p: Tensor, torchs: bool) -> bool:
 def check_moments(
     groups: list[dict[str, Any]], state: Mapping[Any, dict[str, Any]], torchs: bool
 ) -> None:
-    """Refuses, by a ValueError, moments that a step would pair with the wrong weights."""
+    """Raises a ValueError for moments that a step would pair with the wrong weights."""
     names = itertools.count()
     for group in groups:
         labels = group.get("param_names") or [f"parameter {next(names)}" for _ in group["params"]]
@@ -75,11 +75,11 @@ def check_moments(
 
 
 def take_gc_options(optimizer: torch.optim.Optimizer, loaded: list[dict[str, Any]]) -> None:
-    """Settles the GC options of the parameter groups of a state that is being loaded.
+    """Sets the GC options in the parameter groups of a state that is being loaded.
 
-    Those that it lacks, one of torch's own classes, stay as they are; those that the class does
-    not have, which a centralized torch class does, go. Others come from the state, as all of
-    torch's do, and one warning says which change.
+    Options that the state lacks (it may come from torch's own class) keep their values; options
+    that this class lacks (but a centralized torch class has) are dropped. The others come from the
+    state, as torch's do, and one warning says which ones change.
     """
     changed = {}
     for group, new in zip(optimizer.param_groups, loaded, strict=True):

@@ -51,7 +51,7 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
         capturable (bool): safe to capture in a CUDA graph (default: False)
         differentiable (bool): autograd runs through the step; not with GC (default: False)
         fused (bool, optional): our kernel, with GC and without; torch has none (default: None,
-            with GC where nothing speaks against it)
+            with GC if nothing prevents them)
         use_gc (bool or float): centralize, if not zero (default: False)
         gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: False)
@@ -131,11 +131,11 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
             return True
         if all(group["degenerated_to_sgd"] for group in self.param_groups):
             return False
-        self.update_without_gc(self.param_groups)  # torch.compile would do it anew for each step
+        self.update_without_gc(self.param_groups)  # torch.compile would recompile it at each step
         return True
 
     def _parts(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        # Torch's step knows all but ``degenerated_to_sgd=False``.
+        # torch's step lacks only ``degenerated_to_sgd=False``.
         if group["degenerated_to_sgd"]:
             yield group
             return
@@ -144,15 +144,15 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
             t = int(self.state[p].get("step", 0)) + 1 if p.grad is not None else 1
             waits[not rectified(t, group["betas"][1])].append(p)
         yield {**group, "params": waits[False]}
-        # The moments advance and the weights stay where they are.
+        # The moments advance and the weights do not move.
         yield {**group, "params": waits[True], "lr": 0.0}
 
 
 class PlainRAdam(RAdam):
-    """:class:`RAdam` by the name that the published code has for one of its two versions.
+    """:class:`RAdam` under the published code's name for one of its two versions.
 
     Args:
-        params (iterable): as for :class:`RAdam`, and so are all options and their defaults.
+        params (iterable): as for :class:`RAdam`, as are all options and their defaults.
 
     Source: as for :class:`RAdam`.
 

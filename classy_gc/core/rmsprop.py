@@ -42,7 +42,7 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
         maximize (bool): maximize the objective (default: False)
         differentiable (bool): autograd runs through the step; not with GC (default: False)
         fused (bool, optional): our kernel, with GC and without; torch has none (default: None,
-            with GC where nothing speaks against it)
+            with GC if nothing prevents them)
         use_gc (bool or float): centralize, if not zero (default: False)
         gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: False)
@@ -103,7 +103,7 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
         return Update("rmsprop", params, lists, state["step"], flags, numbers)
 
     def _parts(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
-        # Makes what is missing of the state, which torch's own step does at the first step only.
+        # Creates missing state; torch's own step does so only the first time.
         self.kernel_update(group, [p for p in group["params"] if p.grad is not None])
         return [group]
 
@@ -118,12 +118,12 @@ class RMSpropTF(RMSprop):
     * ``u = d/√(v + eps)``, or with momentum ``u ← momentum·u + d/√(v + eps)``;
     * ``gc_loc=False`` (default): ``p −= lr·C(u)``; row means never move;
       ``gc_loc=True``: ``d = C(g + wd·p)``, ``p −= lr·u``;
-    * with ``lr_in_momentum``, ``u ← momentum·u + lr·d/√(v + eps)`` and ``p −= u``: another
+    * with ``lr_in_momentum``, ``u ← momentum·u + lr·d/√(v + eps)`` and ``p −= u``, which differs
       only while ``lr`` changes.
 
     ``C`` subtracts from each row its mean. TensorFlow's own optimizer has ``initial_square_avg=1``
-    and ``lr_in_momentum=True``. The second moment ``v`` is state and stays what it is: Classy
-    Vision's own ``rmsprop_tf`` overwrites it with its square root at every step.
+    and ``lr_in_momentum=True``. The second moment ``v`` is state and is kept; Classy Vision's own
+    ``rmsprop_tf`` overwrites it with its square root at every step.
 
     Args:
         params (iterable): tensors, ``(name, tensor)`` pairs, or dicts of a parameter group each
@@ -138,13 +138,13 @@ class RMSpropTF(RMSprop):
         maximize (bool): maximize the objective (default: False)
         differentiable (bool): not supported; the step is in place (default: False)
         fused (bool, optional): our kernel, with GC and without; torch has none (default: None,
-            with GC where nothing speaks against it)
+            with GC if nothing prevents them)
         use_gc (bool or float): centralize, if not zero (default: False)
         gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
         gc_loc (bool or float): centralize the gradient, not the update (default: False)
         initial_square_avg (float): ``v`` before the first step (default: 0.0)
-        lr_in_momentum (bool): the learning rate is a factor of what enters the momentum, not of
-            the momentum (default: False)
+        lr_in_momentum (bool): the learning rate multiplies what enters the momentum, not the
+            momentum itself (default: False)
 
     Raises:
         ValueError: an option is out of range, or cannot be combined with another.
@@ -210,7 +210,7 @@ class RMSpropTF(RMSprop):
         return update
 
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
-        """The update without GC, where no kernel does it: torch has no such optimizer."""
+        """The update without GC, for cases without a kernel: torch has no such optimizer."""
         for group in groups:
             update = self.kernel_update(group, [p for p in group["params"] if p.grad is not None])
             for t in update.steps:
@@ -218,7 +218,7 @@ class RMSpropTF(RMSprop):
             at_once = group["foreach"]
             if at_once is None:
                 at_once = all(p.is_cuda for p in group["params"])
-            # All at once saves launches; one tensor at a time keeps the temporaries small.
+            # All at once saves launches; one tensor at a time keeps temporaries small.
             size = max(1, len(update.params)) if at_once else 1
             lists = (update.params, [p.grad for p in update.params], *update.state)
             for i in range(0, len(update.params), size):

@@ -31,7 +31,7 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
         foreach (bool, optional): torch's multi-tensor implementation (default: None)
         differentiable (bool): autograd runs through the step; not with GC (default: False)
         fused (bool, optional): the fastest kernels: ours with GC, torch's without (default: None,
-            with GC where nothing speaks against it)
+            with GC if nothing prevents them)
         use_gc (bool or float): centralize, if not zero (default: False)
         gc_conv_only (bool or float): only tensors of four dimensions or more (default: False)
 
@@ -78,7 +78,7 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
             return Update("sgd", params, [], [], set(), numbers)
         flags = {"momentum", "nesterov"} if group["nesterov"] else {"momentum"}
         new: list[bool] = []
-        if group["dampening"]:  # which does not act on what a buffer begins with
+        if group["dampening"]:  # which does not act on the first value of a buffer
             new = [self.state[p].get("momentum_buffer") is None for p in params]
         buffers = state_of(self, group, params, momentum_buffer=0.0)
         return Update("sgd", params, buffers, [], flags, numbers, new)

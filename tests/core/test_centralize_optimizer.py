@@ -274,7 +274,7 @@ def test_the_state_of_another_model_is_refused(name, was, fits):
 
 
 def test_a_centralized_optimizer_is_refused():
-    with pytest.raises(TypeError, match="SGD centralizes already"):
+    with pytest.raises(TypeError, match="SGD already centralizes"):
         centralize_optimizer(SGD([Parameter(torch.ones(4, 3))]))
 
 

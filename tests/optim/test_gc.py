@@ -245,7 +245,7 @@ def sgd(params, **options):
 REFUSED = {
     "not an optimizer": (lambda ps: ps, {}, TypeError, "must be a torch.optim.Optimizer, not list"),
     "a class": (lambda ps: torch.optim.SGD, {}, TypeError, "not type"),
-    "twice": (lambda ps: centralize_optimizer(sgd(ps)), {}, TypeError, "centralizes already"),
+    "twice": (lambda ps: centralize_optimizer(sgd(ps)), {}, TypeError, "already centralizes"),
     "LBFGS": (lambda ps: torch.optim.LBFGS(ps), {}, ValueError, "LBFGS cannot be .* closure"),
     "unknown decay": (
         lambda ps: SignSGD(ps, weight_decay=0.1),

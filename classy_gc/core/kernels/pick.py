@@ -1,4 +1,4 @@
-"""Which kernel steps a parameter group."""
+"""Picks the kernel that steps a parameter group."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from classy_gc.core.kernels.update import KernelOptimizer
 
 
 def pick(optimizer: KernelOptimizer, group: dict[str, Any]) -> tuple[Any, str | None]:
-    """The kernel that steps a group, as far as its options tell.
+    """Picks the kernel that steps a group, as far as the group's options tell.
 
     Args:
-        optimizer: whose class the kernels may know.
+        optimizer: the one with the group; the kernels may know its class.
         group: one of its parameter groups.
 
     Returns:
-        The kernel's module and None, or None and why there is none.
+        The kernel's module and None, or None and the reason why there is no kernel.
 
     Raises:
-        ValueError: ``CLASSY_GC_KERNELS`` has a value that it cannot have.
+        ValueError: ``CLASSY_GC_KERNELS`` has an unknown value.
     """
     choice = os.environ.get("CLASSY_GC_KERNELS", "")
     if choice not in ("", "0", "triton"):

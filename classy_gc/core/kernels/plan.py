@@ -1,4 +1,4 @@
-"""How kernels step a parameter group; what one step finds out is kept for the next."""
+"""How kernels step a parameter group; the next step reuses what it can."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _plans: WeakKeyDictionary[KernelOptimizer, list[Plan]] = WeakKeyDictionary()
 
 
 def plans_of(optimizer: KernelOptimizer, check_options: Callable[[_Group], None]) -> list[Plan]:
-    """The plan of each parameter group, for the options that the group has now.
+    """The plan of each parameter group, for its current options.
 
     Args:
-        optimizer: with the groups.
-        check_options: refuses what a group must not have; called where an option has changed.
+        optimizer: the one with the groups.
+        check_options: checks a group; called if an option has changed.
     """
     plans, groups = _plans.setdefault(optimizer, []), optimizer.param_groups
     if len(plans) != len(groups):
@@ -42,7 +42,7 @@ def plans_of(optimizer: KernelOptimizer, check_options: Callable[[_Group], None]
 
 
 def launch(updates: Sequence[tuple[Plan, Update]]) -> None:
-    """Takes the steps of groups, all but taken by :meth:`Plan.update`."""
+    """Takes the steps of groups that :meth:`Plan.update` has prepared."""
     for kernel in {plan.kernel for plan, _ in updates}:
         kernel.launch([(update, plan.table) for plan, update in updates if plan.kernel is kernel])
     torch.autograd.graph.increment_version([p for _, update in updates for p in update.params])
@@ -51,12 +51,12 @@ def launch(updates: Sequence[tuple[Plan, Update]]) -> None:
 class Plan:
     """The kernel of a parameter group, and the table of its parameters.
 
-    It holds no parameter or state, so that what is no longer trained is freed.
+    It does not hold parameters or state, so that memory is freed when training ends.
     """
 
     def __init__(self) -> None:
         self.kernel: Any = None
-        self.acts = False  # whether there is something to do that is not simply the parent's step
+        self.acts = False  # whether the step is more than the parent's
         self.table = Table(0)
         self._options: _Group = {}
         self._switches: tuple[bool, ...] = ()
@@ -67,14 +67,14 @@ class Plan:
         self._flags: set[str] | None = None
 
     def is_for(self, group: _Group) -> bool:
-        """Whether all options but the learning rate are the objects that they were."""
+        """Whether all options but the learning rate are the same objects as before."""
         options = self._options
         return len(group) == len(options) + 2 and all(
             map(is_, map(group.get, options), options.values())
         )
 
     def adopt(self, group: _Group, kernel: Any) -> None:
-        """Takes over the options of a group, and the kernel that they ask for."""
+        """Stores the options of a group, and the kernel for them."""
         self._options = {k: x for k, x in group.items() if k not in ("params", "lr")}
         self.acts = bool(group["use_gc"] or group.get("fused"))
         switches = bool(group["use_gc"]), bool(group["gc_conv_only"])
@@ -82,10 +82,10 @@ class Plan:
             self.kernel, self._switches, self._same = kernel, switches, None
 
     def pairs(self, group: _Group) -> tuple[list[Tensor], list[Tensor]] | None:
-        """Parameters that have a gradient, and gradients as the kernel reads them.
+        """The parameters that have a gradient, and the gradients in the form that the kernel reads.
 
-        None if the kernel cannot step the whole group. Parameters and gradients must be of the same
-        type, dense and local, with rows that are blocks of memory; no two may share memory.
+        None if the kernel cannot step the whole group: parameters and gradients must have the same
+        type, be dense and local, have rows that are blocks of memory, and share no memory.
 
         Raises:
             ValueError: a gradient has another shape than its parameter.
@@ -118,19 +118,19 @@ class Plan:
                 self._same = sameness([*rows, *grads])
         addresses = [g.data_ptr() for g in grads]
         if not ({*self._addresses} - {0}).isdisjoint(addresses):
-            return None  # a gradient that is a parameter itself
+            return None  # a gradient that is itself a parameter
         self.table["g"] = addresses
         return params, grads
 
     def update(
         self, optimizer: KernelOptimizer, group: _Group, params: list[Tensor]
     ) -> Update | None:
-        """The step of a group, complete but not taken; None where none is to be taken.
+        """Prepares the step of a group without taking it; None if there is no step to take.
 
         Raises:
-            ValueError: the state of a parameter has another shape, type or device than it.
+            ValueError: the state of a parameter differs from it in shape, type or device.
         """
-        # GradScaler's, where it leaves both to the step.
+        # GradScaler sets both if it leaves unscaling and skipping to the step.
         scale = getattr(optimizer, "grad_scale", None)
         found_inf = getattr(optimizer, "found_inf", None)
         sign = -1.0 if group["maximize"] else 1.0
@@ -138,7 +138,7 @@ class Plan:
             sign = sign / scale.double()
         if found_inf is not None:
             sign = sign * (found_inf == 0)
-            # With dampening the first step is another, and only those that are taken count.
+            # With dampening the first step differs, and skipped steps do not count as one.
             if (found_inf.is_cpu or group.get("dampening")) and not sign:
                 return None
         update = optimizer.kernel_update(group, params)
@@ -168,7 +168,7 @@ class Plan:
                     raise ValueError(f"a parameter is {wanted}, and its state {kind}")
                 x.data = laid_out_as(p, materialized(x))
             self.table[f"state{i}"] = [x.data_ptr() for x in xs] or [0] * self.table.count
-        # Step counts of other types stay out: the kernel advances copies of them.
+        # The kernel advances copies of step counts of other types.
         steps = tensors[: len(update.steps)]
         plain = steps and all(t.dtype is torch.float32 and t.is_cpu for t in steps)
         self._state, self._flags = [x.data_ptr() for x in tensors], {*update.flags}
@@ -177,12 +177,12 @@ class Plan:
 
 
 def local(xs: list[Tensor]) -> list[Tensor]:
-    """Of DTensors the rows that this process holds, where it holds them whole."""
+    """The local rows of DTensors, where this process holds whole rows."""
     return xs if {*map(type, xs)} <= {*OWN_TYPES} else [local_rows(x) for x in xs]
 
 
 def _readable(p: Tensor, g: Tensor) -> bool:
-    """Whether a parameter is what its memory shows, and a gradient can be read beside it."""
+    """Whether the memory of a parameter holds its values, and a gradient can be read beside it."""
     kinds = [(x.dtype, x.device, x.layout, type(x) in OWN_TYPES) for x in (p, g)]
     if kinds != [(p.dtype, p.device, torch.strided, True)] * 2:
         return False
@@ -190,7 +190,7 @@ def _readable(p: Tensor, g: Tensor) -> bool:
 
 
 def _table(params: list[Tensor], use_gc: bool, gc_conv_only: bool) -> Table | None:
-    """The table of parameters; None where elements or rows are no block of memory or overlap."""
+    """The table of parameters; None if elements or rows overlap or are not blocks of memory."""
     lengths = [row_length(p.shape, p.stride(), use_gc, gc_conv_only) for p in params]
     if None in lengths or shared_memory(params):
         return None
@@ -206,7 +206,7 @@ def _table(params: list[Tensor], use_gc: bool, gc_conv_only: bool) -> Table | No
 def row_length(
     shape: Sequence[int], stride: Sequence[int], use_gc: bool, gc_conv_only: bool
 ) -> int | None:
-    """The length of a row: 0 where GC leaves it alone, None where it is no block of memory."""
+    """The length of a row: 0 if GC leaves it alone, None if it is not a block of memory."""
     if not is_dense(shape, stride):
         return None
     x = torch.empty(shape, device="meta")

@@ -17,7 +17,7 @@ from classy_gc.core.kernels.plan import local
 from classy_gc.core.kernels.table import TYPES, Table
 from classy_gc.core.kernels.update import Update
 
-# As rows.c has them.
+# The same numbers as in rows.c.
 _FAMILIES = {"sgd": 0, "adam": 1, "rmsprop": 2}
 _FLAGS = {"momentum": 1, "nesterov": 2, "amsgrad": 4, "centered": 32, "before": 64, "after": 128}
 _NUMBERS = (
@@ -30,19 +30,19 @@ _OPTIONS = Struct(f"{len(_NUMBERS)}d6q")
 
 @cache
 def missing() -> str | None:
-    """Why there is no kernel to call, or None if there is; a line of the log says so once."""
+    """Why there is no kernel to call, or None if there is one; the reason is logged once."""
     try:
         library()
     except (OSError, AttributeError) as error:
         reason = f"the C kernels did not compile when classy_gc was installed ({error})"
-        logging.info(f"classy_gc: {reason}; GC goes around torch's own steps, which is slower")
+        logging.info(f"classy_gc: {reason}; GC runs around torch's own steps, which is slower")
         return reason
     return None
 
 
 @cache
 def library() -> Any:
-    """What was compiled of ``rows.c``; an OSError or AttributeError where nothing was."""
+    """The compiled ``rows.c``; raises OSError or AttributeError if it was not compiled."""
     kernels = ctypes.CDLL(str(next(Path(__file__).parent.glob("_rows.*"), "_rows")))
     kernels.classy_gc_step.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_int)
     for function in (kernels.classy_gc_row_means, kernels.classy_gc_set_row_means):
@@ -51,22 +51,22 @@ def library() -> Any:
 
 
 def usable(tensors: list[Tensor]) -> bool:
-    """Whether the kernel can reach tensors and knows their types."""
+    """Whether the kernel can reach the tensors and knows their types."""
     return all(x.is_cpu and x.dtype in TYPES for x in tensors)
 
 
 def launch(steps: Sequence[tuple[Update, Table]]) -> None:
-    """One step of parameter groups.
+    """Takes one step of parameter groups.
 
     Args:
-        steps: of each group what is to be done, its numbers and flags complete, and its table.
+        steps: the update of each group, with all numbers and flags, and its table.
 
     Raises:
-        MemoryError: there is none to work in; nothing has changed.
+        MemoryError: no scratch memory; nothing has changed.
     """
     options, advanced = [], []
     for update, table in steps:
-        if update.steps and 0 in table["step"]:  # which are no float32 on the CPU
+        if update.steps and 0 in table["step"]:  # they are not float32 on the CPU
             copies = [t.to("cpu", torch.float32, copy=True) for t in local(update.steps)]
             table["step"] = [t.data_ptr() for t in copies]
             advanced.append((update, table, copies))

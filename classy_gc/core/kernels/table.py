@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import torch
 
-#: Of each parameter: addresses of itself, its gradient, step count and state, or 0; the number of
-#: its elements; the length of its rows, or 0 where GC leaves it alone; its type; whether its
+#: For each parameter: the addresses of the parameter, its gradient, step count and state, or 0; the
+#: number of elements; the length of a row, or 0 if GC leaves it alone; the type; whether its
 #: momentum starts with this step. ``rows.c`` has the same order.
 COLUMNS = ("p", "g", "step", "state0", "state1", "state2", "size", "length", "type", "new")
 _INDEX = {column: i for i, column in enumerate(COLUMNS)}
-#: the types of elements, by their numbers in the table
+#: the types of elements, by number in the table
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Table:
-    """Columns of integers, with an entry for each parameter of a group.
+    """Columns of integers with one entry per parameter of a group.
 
     Args:
         count: the number of parameters.

@@ -1,7 +1,7 @@
 """The maths of ``update.h`` in Triton, for CUDA: all rows of a group's tensors in one launch.
 
-Tested under Triton's interpreter and compiled for GPUs, but never run on one: nothing is known of
-its speed. So it is opt-in: the environment variable ``CLASSY_GC_KERNELS=triton``.
+It is tested under Triton's interpreter and compiled for GPUs, but has never run on one: its speed
+is unknown. So it is opt-in: the environment variable ``CLASSY_GC_KERNELS=triton``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from classy_gc.core.kernels.table import COLUMNS, TYPES, Table
 from classy_gc.core.kernels.update import Update
 
 _TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
-_BLOCK = tl.constexpr(1024)  # elements that a program takes at once
-_CHUNK = tl.constexpr(4096)  # what takes the place of a row where GC leaves a tensor alone
-# Nothing is contracted, so that the same gradient comes of both readings of a row.
+_BLOCK = tl.constexpr(1024)  # elements that a program handles at once
+_CHUNK = tl.constexpr(4096)  # replaces a row if GC leaves a tensor alone
+# Nothing is contracted, so that both passes over a row compute the same gradient.
 _COMPILED = {"num_warps": 8, "enable_fp_fusion": False}
 
-# As in update.h, what is constant where it is compiled, and the rest.
+# As in update.h: the compile-time constants, and the other options.
 _C = namedtuple("_C", "family dtype momentum nesterov amsgrad radam waits centered before after")
 _Columns = namedtuple("_Columns", COLUMNS)
 _COLUMNS = _Columns(*map(tl.constexpr, range(len(COLUMNS))))
@@ -45,7 +45,7 @@ def adam(c, o, step, scale, d, m, v, largest):
     v = o.beta2 * v + o.rise2 * d * d
     largest = tl.where(v < largest, largest, v) if c.amsgrad else v
     below = scale * tl.sqrt_rn(largest) + o.eps_outside
-    below = tl.where(scale == 0, 1.0, below) if c.radam else below  # 0 before it is rectified
+    below = tl.where(scale == 0, 1.0, below) if c.radam else below  # 0 before RAdam's rectification
     return tl.div_rn(step * m, below), m, v, largest
 
 
@@ -59,7 +59,7 @@ def rmsprop(c, o, momentum, gain, d, v, b, mean):
     return b if c.momentum else u, v, b, mean
 
 
-# Where there is no tensor, its address being 0, zeros are read and nothing is written.
+# If there is no tensor (address 0), zeros are read and nothing is written.
 @triton.jit
 def load(c, address, at):
     x = address.to(tl.pointer_type(c.dtype)) + at[0]
@@ -76,7 +76,7 @@ def store(c, address, at, value):
 @triton.jit(do_not_specialize=["count"])
 def row(c, o, column, sign, scalars, first_tasks, table, count):
     task = tl.program_id(0)
-    j, end = 0, count  # the last tensor whose first task is not a later one
+    j, end = 0, count  # search the last tensor whose first task is not later
     while end - j > 1:
         middle = (j + end) // 2
         later = tl.load(first_tasks + middle) > task
@@ -94,7 +94,7 @@ def row(c, o, column, sign, scalars, first_tasks, table, count):
     start = (task - tl.load(first_tasks + j)) * n
     end = tl.minimum(n, size - start).to(tl.int32)
     total, mu = tl.zeros([_BLOCK], tl.float64), 0.0
-    # Once for μ, whose sum waits for all threads to have read, and once more, out of the cache.
+    # Once for μ, whose sum waits until all threads have read, and once more, from the cache.
     for stores in tl.static_range(2):
         for first in range(0, end if stores else length.to(tl.int32), _BLOCK):
             i = first + tl.arange(0, _BLOCK)
@@ -117,17 +117,17 @@ def row(c, o, column, sign, scalars, first_tasks, table, count):
 
 
 def missing() -> None:
-    """Nothing is, where there are tensors on CUDA."""
+    """Returns None: wherever there are CUDA tensors, nothing is missing."""
 
 
 def usable(tensors: list[Tensor]) -> bool:
-    """Whether tensors are on one GPU and of types that the kernel knows: not float64."""
+    """Whether the tensors are on one GPU and have types that the kernel knows: not float64."""
     fit = all((x.is_cuda or triton.knobs.runtime.interpret) and x.dtype in _TYPES for x in tensors)
     return fit and len({x.device for x in tensors}) == 1
 
 
 def launch(steps: Sequence[tuple[Update, Table]]) -> None:
-    """One step of groups; their ``sign`` may be a tensor: where it is 0 nothing changes."""
+    """Takes one step of groups; their ``sign`` may be a tensor: if it is 0, nothing changes."""
     for update, table in steps:
         counts, sign = local(update.steps), torch.as_tensor(update.numbers["sign"])
         scalars = _scalars(update, counts)
@@ -164,7 +164,7 @@ def _to(place: torch.device, x: Tensor) -> Tensor:
 
 
 def _scalars(update: Update, steps: list[Tensor]) -> Tensor:
-    """Of each tensor momentum and gain, or Adam's step and scale, as ``rows.c`` has them."""
+    """Momentum and gain of each tensor, or Adam's step and scale, as in ``rows.c``."""
     o = update.numbers
     if update.family != "adam":
         pair = o["momentum"], o.get("buffer_gain", 1 - o.get("dampening", 0.0))

@@ -1,4 +1,4 @@
-"""What the step of a parameter group is, beyond what every optimizer has."""
+"""Describes the step of a parameter group for a kernel."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Update(NamedTuple):
 
     Args:
         family: ``"sgd"``, ``"adam"`` or ``"rmsprop"``.
-        params: those that have a gradient.
-        state: up to three lists of tensors that go with the parameters, or are empty.
+        params: the parameters that have a gradient.
+        state: up to three lists, each empty or with one tensor per parameter.
         steps: step counts, which the kernel advances; may be empty.
-        flags: those of the family that are on.
-        numbers: options of the family by the names that ``rows.c`` has for them.
-        new: whether the momentum of a parameter starts with this step; may be empty.
+        flags: the flags of the family that are on.
+        numbers: options of the family, by their names in ``rows.c``.
+        new: whether the momentum of each parameter starts with this step; may be empty.
     """
 
     family: str
@@ -32,29 +32,29 @@ class Update(NamedTuple):
 
 
 class KernelOptimizer(Protocol):
-    """What kernels need to know of an optimizer."""
+    """The part of an optimizer that kernels use."""
 
     param_groups: list[dict[str, Any]]
     kernel_without_gc: bool
     decoupled_weight_decay: bool | None
 
     def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
-        """The update of a group; None in place of the method where no kernel knows the class."""
+        """The update of a group; the method is None if no kernel knows the class."""
 
 
 def state_of(
     optimizer: torch.optim.Optimizer, group: dict[str, Any], params: list[Tensor], **initial: float
 ) -> list[list[Tensor]]:
-    """The state of parameters by the names in ``initial``, a list each, made where missing.
+    """The state of parameters, one list for each name in ``initial``; missing state is created.
 
-    Unlike torch's it may be made at any step: a schedule may turn momentum on later.
+    Unlike torch's, it may be created at any step: a schedule may turn momentum on later.
 
     Args:
-        optimizer: with the state.
-        group: which the parameters are of.
-        params: those that have a gradient.
-        **initial: name: what a missing tensor of the parameter's shape is filled with; ``step`` is
-            a scalar.
+        optimizer: the one with the state.
+        group: the parameter group.
+        params: the parameters that have a gradient.
+        **initial: the value that fills a missing tensor of the parameter's shape, by name; ``step``
+            is a scalar.
     """
     states = [optimizer.state[p] for p in params]
     for p, state in zip(params, states, strict=True):
