@@ -97,9 +97,7 @@ def wrap_step(optimizer: Optimizer) -> None:
 
 
 def is_initialized(optimizer: Optimizer) -> bool:
-    """Whether ``Optimizer.__init__`` made this object; a mere wrapper only looks like an
-    optimizer.
-    """
+    """Whether ``Optimizer.__init__`` made this object, unlike a mere wrapper."""
     return {"param_groups", "state", "defaults", "_optimizer_step_pre_hooks"} <= vars(
         optimizer
     ).keys()

@@ -24,8 +24,7 @@ from classy_gc.core.options import (
 
 
 class CentralizedOptimizer(torch.optim.Optimizer):
-    """Adds gradient centralization to the ``torch.optim.Optimizer`` class that follows it as a
-    base.
+    """Adds gradient centralization to the ``torch.optim.Optimizer`` that is its next base class.
 
     Subclass it together with the optimizer; nothing else is needed::
 

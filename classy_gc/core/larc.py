@@ -14,8 +14,7 @@ from classy_gc.core.sgd import SGD
 
 
 class LARC(SGD, ScaledGradientsRefused):  # since norms need unscaled gradients
-    """:class:`SGD` with its own rate for every tensor, from the norms of the weight and its
-    gradient.
+    """:class:`SGD` with a rate per tensor, from the norms of the weight and its gradient.
 
     ``λ = trust_coefficient·‖p‖ / (‖g‖ + wd·‖p‖ + eps)``, with ``clip`` no larger than the
     learning rate: ``λ ← min(λ/lr, 1)``. Then ``d = C(λ·(g + wd·p))`` takes the place of

@@ -43,8 +43,7 @@ def check_dense(params: Iterable[Tensor]) -> None:
 
 
 def laid_out_as(p: Tensor, x: Tensor) -> Tensor:
-    """``x`` if it has the memory layout of ``p``, which has the same shape; else a copy that has
-    it.
+    """``x`` if it has the memory layout of ``p``, of the same shape; else a copy with that layout.
 
     Raises:
         ValueError: ``x`` has another shape.

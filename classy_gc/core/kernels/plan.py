@@ -51,7 +51,7 @@ def launch(updates: Sequence[tuple[Plan, Update]]) -> None:
 class Plan:
     """The kernel of a parameter group, and the table of its parameters.
 
-    It does not hold parameters or state, so that memory is freed when training ends.
+    It holds no parameters or state, so that those no longer trained are freed.
     """
 
     def __init__(self) -> None:

@@ -76,7 +76,7 @@ def store(c, address, at, value):
 @triton.jit(do_not_specialize=["count"])
 def row(c, o, column, sign, scalars, first_tasks, table, count):
     task = tl.program_id(0)
-    j, end = 0, count  # search the last tensor whose first task is not later
+    j, end = 0, count  # find the last tensor whose first task is not later
     while end - j > 1:
         middle = (j + end) // 2
         later = tl.load(first_tasks + middle) > task
