@@ -33,7 +33,7 @@ def check_gradients(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
 
     Args:
         optimizer: of any class.
-        groups: those of its parameter groups that GC goes around.
+        groups: the parameter groups whose update GC wraps.
 
     Raises:
         RuntimeError: a gradient that GC would act on is sparse.

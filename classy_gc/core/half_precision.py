@@ -18,7 +18,7 @@ _Types = dict[str, "torch.dtype | None"]  # of the tensors of a state, by name
 
 
 class GroupOptimizer(Protocol):
-    """What GC needs to know of an optimizer whose update it goes around."""
+    """The part of an optimizer that GC uses when it wraps its update."""
 
     param_groups: list[_Group]
     state: dict[Tensor, dict[str, Any]]
