@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classy_gc.polygons.frame_field import FrameField, directions, polynomial
+from classy_gc.polygons.frame_field import FrameField, directions, nearest, polynomial
 
 _SHORTEST = 0.1  # px; a shorter edge has no reliable direction
 
@@ -39,27 +39,6 @@ def sample(values: Tensor, positions: Tensor) -> Tensor:
     return torch.nn.functional.grid_sample(
         values[None, None], grid[None, None], padding_mode="border", align_corners=True
     ).flatten()
-
-
-def sample_nearest(frame: FrameField, positions: Tensor) -> FrameField:
-    """The frame field in the pixels nearest to positions.
-
-    Args:
-        frame: of tensors of shape ``[H, W]``.
-        positions: shape ``[n, 2]``.
-
-    Returns:
-        A frame field of tensors of shape ``[n]``.
-
-    Example:
-        >>> c0 = torch.tensor([[1 + 0j, 2, 3]])
-        >>> sample_nearest(FrameField(c0, c0), torch.tensor([[0.0, 1.6]])).c0.tolist()
-        [(3+0j)]
-    """
-    height, width = frame.c0.shape
-    row, column = positions.detach().round().long().unbind(1)
-    pixel = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-    return FrameField(frame.c0.flatten()[pixel], frame.c2.flatten()[pixel])
 
 
 def _tangents(positions: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,7 +113,7 @@ def align(positions: Tensor, edges: Tensor, frame: FrameField) -> Tensor:
     """
     tangent, distance = _tangents(positions, edges[:, 0], edges[:, 1])
     middle = (positions[edges[:, 0]] + positions[edges[:, 1]]) / 2
-    f = torch.view_as_real(polynomial(tangent, sample_nearest(frame, middle)))
+    f = torch.view_as_real(polynomial(tangent, nearest(frame, middle)))
     return f.square().sum(1)[distance > _SHORTEST].sum()
 
 
@@ -198,7 +177,7 @@ def are_corners(positions: Tensor, turns: Tensor, frame: FrameField) -> Tensor:
         >>> are_corners(corner, torch.tensor([[0, 1, 2]]), FrameField(c0, 0 * c0)).tolist()
         [True]
     """
-    u, v = directions(sample_nearest(frame, positions[turns[:, 1]]))
+    u, v = directions(nearest(frame, positions[turns[:, 1]]))
 
     def follows_u(tangent: Tensor) -> Tensor:
         return (tangent * u.conj()).real.abs() > (tangent * v.conj()).real.abs()

@@ -133,25 +133,26 @@ def directions(frame: FrameField) -> tuple[Any, Any]:
     return ((root - frame.c2) / 2) ** 0.5, ((-root - frame.c2) / 2) ** 0.5
 
 
-def nearest(frame: FrameField, points: np.ndarray) -> FrameField:
+def nearest(frame: FrameField, points: Any) -> FrameField:
     """The frame field in the pixels nearest to points.
 
     Args:
-        frame: of arrays of shape ``[H, W]``.
-        points: (row, column), shape ``[n, 2]``.
+        frame: of arrays or tensors of shape ``[H, W]``.
+        points: (row, column), an array or a tensor like ``frame``, shape ``[n, 2]``.
 
     Returns:
-        A frame field of arrays of shape ``[n]``.
+        A frame field of arrays or tensors of shape ``[n]``.
 
     Example:
         >>> c0 = np.array([[1 + 0j, 2, 3]])
         >>> nearest(FrameField(c0, c0), np.array([[0.0, 1.6]])).c0.tolist()
         [(3+0j)]
     """
-    row, column = np.rint(points).astype(int).T
     height, width = frame.c0.shape
-    pixel = np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)
-    return FrameField(frame.c0[pixel], frame.c2[pixel])
+    index = points.round()
+    row, column = (index.long() if torch.is_tensor(index) else index.astype(int)).T
+    pixel = row.clip(0, height - 1) * width + column.clip(0, width - 1)
+    return FrameField(frame.c0.reshape(-1)[pixel], frame.c2.reshape(-1)[pixel])
 
 
 def polynomial(z: Any, frame: FrameField) -> Any:

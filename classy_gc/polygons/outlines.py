@@ -43,7 +43,7 @@ def contours(interior: np.ndarray, threshold: float = 0.5, min_area: float = 0.0
         [[-0.5, -0.5], [-0.5, 4.5], [3.5, -0.5], [3.5, 4.5]]
     """
     found = find_contours(np.pad(interior, 1), threshold)
-    closed = [path - 1 for path in found if len(path) > 3 and abs(_area(path)) > min_area]
+    closed = [path - 1 for path in found if len(path) > 3 and shapely.Polygon(path).area > min_area]
     return [piece for path in closed for piece in _cut_at_border(path, interior.shape)]
 
 
@@ -69,11 +69,6 @@ def _cut_at_border(path: np.ndarray, shape: tuple[int, ...]) -> list:
     ends = zip([0, *k], [*k, len(path) - 1], strict=True)
     pieces = [path[a : b + 1] for a, b in ends]
     return [piece for piece in pieces if np.ptp(piece, axis=0).any()]
-
-
-def _area(path: np.ndarray) -> float:
-    rows, columns = (path - path[0]).T
-    return 0.5 * float(rows[:-1] @ columns[1:] - rows[1:] @ columns[:-1])
 
 
 def skeleton(

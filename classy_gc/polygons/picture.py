@@ -10,6 +10,7 @@ import shapely
 from classy_gc.plots import COLORS, new_figure
 from classy_gc.polygons.arrays import Buildings
 from classy_gc.polygons.maps import Map
+from classy_gc.polygons.metrics import vertices
 
 _LARGEST = 1500  # largest edge of the map in the picture, in pixels
 _DETAIL = 240  # px of the map along an edge of the detail
@@ -51,11 +52,8 @@ def picture(interior: Map, found: Buildings) -> Any:
             _draw(ax, shown, color, is_detail)
             ax.tick_params(labelsize="x-small", length=2)
             if not is_detail:
-                rings = shapely.get_rings(polygons)
-                vertices = int(shapely.get_num_coordinates(rings).sum()) - len(rings)
-                ax.set_title(
-                    f"{title}: {len(polygons):,} polygons, {vertices:,} vertices", fontsize="medium"
-                )
+                counts = f"{len(polygons):,} polygons, {vertices(polygons):,} vertices"
+                ax.set_title(f"{title}: {counts}", fontsize="medium")
                 if detail != full:
                     left, top, right, bottom = detail
                     xs, ys = [left, right, right, left, left], [top, top, bottom, bottom, top]

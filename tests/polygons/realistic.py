@@ -2,6 +2,8 @@
 
 The footprints are those of ``bubenec``. Walls at any angle are cut into some; corners are rounded,
 neighbours run into each other, blobs stand where no building is, and what is certain is not.
+``python -m tests.polygons.realistic`` prints scores on the half of the footprints that nothing was
+tuned on, beside those of buildingregulariser (``pip install buildingregulariser``).
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ import numpy as np
 import shapely
 from scipy import ndimage
 
+from classy_gc.polygons import polygonize
 from classy_gc.polygons.metrics import measure, vertices
+from classy_gc.table import aligned
+from tests.polygons import bubenec
 from tests.polygons.bubenec import Scene, filled
 
 _MARGIN = 24  # px
@@ -27,6 +32,9 @@ _BLOBS = 0.25  # a building
 _BLUR = (1.5, 4.0)  # px, from place to place
 _RIGHT = 8.0  # degrees
 _STEP, _TURN = 6.0, 50.0  # px, degrees
+
+#: name: buildings that touch are one; ``spread`` and ``size`` of :func:`realistic`
+CASES = {"blocks": (True, 1.0, 1.0), "single buildings": (False, 1.5, 0.6)}
 
 
 def realistic(
@@ -150,3 +158,40 @@ def shape_of(polygons: np.ndarray) -> tuple[float, int]:
         turns.append(turn)
     turn = np.abs(np.concatenate(turns))
     return float((np.abs(turn - 90) < _RIGHT).mean()), steps
+
+
+def regularised(polygons: np.ndarray) -> np.ndarray:
+    """Polygons as buildingregulariser leaves them."""
+    from buildingregulariser import regularize_geodataframe
+    from geopandas import GeoDataFrame
+
+    frame = GeoDataFrame(geometry=polygons, crs="EPSG:32633")
+    frame = regularize_geodataframe(
+        frame, parallel_threshold=2.0, simplify_tolerance=1.0, num_cores=1
+    )
+    parts = shapely.get_parts(shapely.make_valid(frame.geometry.to_numpy()))
+    return parts[shapely.get_type_id(parts) == 3]
+
+
+def main(seeds: int = 2) -> None:
+    """Prints the scores of both cases, means over seeds."""
+    for name, (joined, spread, size) in CASES.items():
+        scores: dict[str, list[Score]] = {}
+        for seed in range(seeds):
+            half, interior = realistic(bubenec.scene(joined), seed, 1, spread, size)
+            found = polygonize(interior, before=True)
+            for way, polygons in (
+                ("truth", half.truth),
+                ("Douglas and Peucker, 1 px", found.before),
+                ("buildingregulariser", regularised(found.before)),
+                ("here", found.polygons),
+            ):
+                scores.setdefault(way, []).append(score(polygons, half.truth))
+        rows = [[f"{len(half.truth)} {name}", *Score._fields]]
+        for way, values in scores.items():
+            rows.append([way, *(f"{x:.3f}" for x in np.mean(values, axis=0))])
+        print(aligned(rows, numbers=True), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -289,7 +289,7 @@ def test_an_oblique_wall_stays_one_wall(method, degrees, turn):
     assert polygon.intersection(truth).area > 0.98 * polygon.union(truth).area
 
 
-@pytest.mark.parametrize(("joined", "spread", "size"), [(True, 1, 1), (False, 1.5, 0.6)])
+@pytest.mark.parametrize(("joined", "spread", "size"), realistic.CASES.values())
 def test_maps_of_the_kind_that_networks_make(joined, spread, size):
     """On the half of the footprints that nothing was tuned on."""
     scene, interior = realistic.realistic(bubenec.scene(joined), 0, 1, spread, size)

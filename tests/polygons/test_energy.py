@@ -6,6 +6,7 @@ from scipy import ndimage
 from classy_gc.polygons import FrameField, from_directions
 from classy_gc.polygons import energy as terms
 from classy_gc.polygons.energy import Weights
+from classy_gc.polygons.frame_field import nearest
 
 RANDOM = np.random.default_rng(0)
 MAP = torch.from_numpy(ndimage.gaussian_filter(RANDOM.random((12, 15)), 1))
@@ -99,4 +100,4 @@ def test_positions_that_are_not_finite_read_no_other_memory():
     points = torch.tensor([[1.0, np.nan], [np.inf, 2], [-np.inf, 3], [1e38, -1e38]] * 999)
     frame = FrameField(*(c.to(torch.complex64) for c in FRAME))
     assert terms.sample(MAP.float(), points).abs().max() <= MAP.max()
-    assert torch.isfinite(terms.sample_nearest(frame, points).c0).all()
+    assert torch.isfinite(nearest(frame, points).c0).all()
