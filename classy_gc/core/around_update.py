@@ -15,6 +15,7 @@ from classy_gc.core.centralization import HALF, ineligible_reason, local_rows
 from classy_gc.core.half_precision import GroupOptimizer, StandIns
 from classy_gc.core.kernels.row_means import row_means, set_row_means_
 from classy_gc.core.memory import check_dense, lay_out_gradient, lay_out_state, shared_memory
+from classy_gc.core.options import check_moments, is_torchs
 
 _Group = dict[str, Any]
 # Of each optimizer the options of its groups when they were last checked, and a test of tensors.
@@ -37,7 +38,8 @@ def check_gradients(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
 
     Raises:
         RuntimeError: a gradient that GC would act on is sparse.
-        ValueError: fused kernels would read past a parameter that has become a strided view.
+        ValueError: fused kernels would read past a parameter that has become a strided view, or
+            past a state of another shape.
     """
     pairs = [(group, p) for group in groups for p in group["params"] if p.grad is not None]
     grads = [p.grad for _, p in pairs]
@@ -50,6 +52,8 @@ def check_gradients(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
     before, same = _checked.get(optimizer, (None, None))
     if options == before and same(*tensors):
         return
+    fused = [group for group in groups if group.get("fused")]
+    check_moments(fused, optimizer.state, any(map(is_torchs, type(optimizer).__mro__)))
     for group, p in pairs:
         _check_gradient(optimizer, group, p)
     unchanged = all(p.grad is g for (_, p), g in zip(pairs, grads, strict=True))

@@ -234,9 +234,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         if around:
             check_gradients(self, around)
         updates = [(plan, plan.update(self, group, pairs[0])) for group, plan, pairs in others]
-        launch([(plan, update) for plan, update in updates if update is not None])
         if around:
-            update_around(self, around)
+            update_around(self, around)  # first: torch's own step may refuse what nobody foresaw
+        launch([(plan, update) for plan, update in updates if update is not None])
         return True
 
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:

@@ -39,11 +39,14 @@ def pick(optimizer: KernelOptimizer, group: dict[str, Any]) -> tuple[Any, str | 
         if group.get(name):
             return None, f"{name} is on"
     device = group["params"][0].device.type if group["params"] else "cpu"
-    name = "rows"
-    if choice == "triton" and (device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"):
-        name = "triton_rows"
-    elif device != "cpu":
+    kernel = _kernel(device, choice)
+    if kernel is None:
         return None, f"there is no kernel for {device}"
-    kernel = import_module(f"classy_gc.core.kernels.{name}")
     reason = kernel.missing()
     return (None if reason else kernel), reason
+
+
+def _kernel(device: str, choice: str) -> Any:
+    if choice == "triton" and (device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"):
+        return import_module("classy_gc.core.kernels.triton_rows")
+    return import_module("classy_gc.core.kernels.rows") if device == "cpu" else None
