@@ -19,7 +19,7 @@ from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.tasks import ClassificationTask, ClassyTask
 
 from classy_gc.configuration.errors import section
-from classy_gc.options import registered_name
+from classy_gc.options import check_known, dotted, registered_name
 from classy_gc.param_groups import build_param_group_builder
 from classy_gc.tasks.warm_up import preliminary, resolve_when_prepared
 
@@ -83,15 +83,18 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
         if classifies:
             _build_sections(copy.deepcopy(preliminary(config)))
         raise  # it is in no section, or in how they go together
-    for parent, key, label, noted in watched:
+    for path, parent, noted in watched:
         # A training config with ``test_only`` has this key, of no use now, too.
-        known = [*noted.asked, *["phases_per_epoch"] * (label == "dataset.train")]
-        unread = [repr(name) for name in noted.data if name not in known]
-        parent[key] = noted.data  # for the task, which keeps its config
+        known = [*noted.asked, *["phases_per_epoch"] * (path == ("dataset", "train"))]
+        unread = [name for name in noted.data if name not in known]
+        parent[path[-1]] = noted.data  # for the task, which keeps its config
+        given = getattr(config, "settings", ())
+        with section(*path):
+            check_known([n for n in unread if (*path, n) in given], known, dotted(path))
         if unread:
-            name = repr(parent[key]["name"])
             logging.warning(
-                f"{label}: {name} does not read {', '.join(unread)}; it reads {', '.join(known)}"
+                f"{dotted(path)}: {noted.data['name']!r} does not read "
+                f"{', '.join(map(repr, unread))}; it reads {', '.join(known)}"
             )
     for method in ("prepare_optimizer", "build_param_groups"):
         if hasattr(task, method):
@@ -101,23 +104,23 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
     return task
 
 
-def _watch(config: dict[str, Any]) -> list[tuple[Any, Any, str, _Section]]:
-    """Puts sections that note what they are asked for into a config: where, and which."""
+def _watch(config: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any, _Section]]:
+    """Puts sections that note what they are asked for into a config: path, parent, section."""
     if not issubclass(tasks.TASK_REGISTRY[config["name"]], ClassificationTask):
         return []
     heads, datasets = config["model"].get("heads", []), config["dataset"]
     places = [
-        *((datasets, phase, f"dataset.{phase}", DATASET_REGISTRY) for phase in datasets),
-        (config, "loss", "loss", LOSS_REGISTRY),
-        (config, "model", "model", MODEL_REGISTRY),
-        *((heads, i, f"model.heads[{i}]", HEAD_REGISTRY) for i in range(len(heads))),
+        *((("dataset", phase), datasets, DATASET_REGISTRY) for phase in datasets),
+        (("loss",), config, LOSS_REGISTRY),
+        (("model",), config, MODEL_REGISTRY),
+        *((("model", "heads", i), heads, HEAD_REGISTRY) for i in range(len(heads))),
     ]
     watched = []
-    for parent, key, label, registry in places:
-        cls = registry.get(parent[key]["name"])
+    for path, parent, registry in places:
+        cls = registry.get(parent[path[-1]]["name"])
         if cls is not None and cls.__module__.startswith("classy_vision."):
-            noted = parent[key] = _Section(parent[key])
-            watched.append((parent, key, label, noted))
+            noted = parent[path[-1]] = _Section(parent[path[-1]])
+            watched.append((path, parent, noted))
     return watched
 
 

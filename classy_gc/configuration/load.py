@@ -39,6 +39,7 @@ class Config(dict[str, Any]):
         self.file = file
         self.sources: dict[Keys, str] = {}
         self.files: list[Path] = []  #: all that were read, the bases first
+        self.settings: set[Keys] = set()  #: the values that no file has
 
     def origin(self, *path: Any) -> str:
         """The file that a value came from; of an object that several wrote, all of them.

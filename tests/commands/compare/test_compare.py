@@ -391,7 +391,18 @@ GC = ["--vary", "optimizer.use_gc=false,true"]
 GC_ON = "optimizer.use_gc=true"
 COSINE = {"name": "cosine", "start_value": 0.1, "end_value": 0}
 SCHEDULED = tiny(param_schedulers={"lr": COSINE})
-SYNTHETIC = {"train": {"name": "synthetic_image"}}
+SYNTHETIC = {
+    "name": "synthetic_image",
+    "crop_size": 8,
+    "class_ratio": 0.5,
+    "seed": 0,
+    "num_samples": 64,
+    "batchsize_per_replica": 32,
+    "use_shuffle": True,
+    "transforms": [
+        {"name": "apply_transform_to_key", "key": "input", "transforms": [{"name": "ToTensor"}]}
+    ],
+}
 
 
 @pytest.mark.parametrize(
@@ -450,9 +461,13 @@ SYNTHETIC = {"train": {"name": "synthetic_image"}}
         (
             tiny(param_schedulers={"lr": {"name": "step", "values": [1, 2]}}),
             ["--vary", "optimizer.param_schedulers.lr.num_updates=1,2"],
-            "'num_updates' in .*; known: name, values, update_interval",
+            "'num_updates' in .*; known: name, num_epochs, update_interval, values",
         ),
-        (tiny() | {"dataset": SYNTHETIC}, ["--vary", "dataset.train.shuffle=1,2"], "'use_shuffle'"),
+        (
+            tiny() | {"dataset": {"train": SYNTHETIC}},
+            ["--vary", "dataset.train.shuffle=true,false"],
+            "'shuffle' in dataset.train, did you mean 'use_shuffle'",
+        ),
         (tiny(), [*GC, "--effect_of", "optimizer.lr"], "'optimizer.lr' in --effect_of"),
         (tiny(), [*GC, "--target", "accuracy/top_5=0.9"], "'accuracy/top_5' in --target.*top_1"),
         (tiny(), [*GC, "--target", "0.9"], "'0.9' must be METER=NUMBER"),
