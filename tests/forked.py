@@ -31,6 +31,8 @@ def context():
 
 def _begin(cwd, output, env, function, args):
     os.chdir(cwd)
+    # The server has the environment of the test that started it.
+    os.environ.clear()
     os.environ.update(env)
     sys.path.insert(0, "")
     for name, number, path in zip(("stdout", "stderr"), (1, 2), output, strict=True):
@@ -47,9 +49,9 @@ def start(function, *args, cwd, output, **env):
     Args:
         cwd: the folder.
         output: two paths, which stdout and stderr are added to.
-        **env: of the process, besides what there is.
+        **env: of the process, besides the environment of the test.
     """
-    arguments = (str(cwd), list(map(str, output)), env, function, args)
+    arguments = (str(cwd), list(map(str, output)), {**os.environ, **env}, function, args)
     process = context().Process(target=_begin, args=arguments)
     process.start()
     return process

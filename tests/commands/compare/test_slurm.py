@@ -132,7 +132,13 @@ def test_a_job_that_is_preempted_goes_on_and_one_that_is_killed_does_next_time(s
     process = forked.start(forked.command, *command, cwd=here, output=("printed", "errors"))
     try:
         off, on = "use_gc=false", "use_gc=true"
-        wait_for(lambda: all((arm, 0) in logs() and len(epochs(arm)) == 3 for arm in (off, on)))
+        wait_for(
+            lambda: (
+                process.exitcode is not None
+                or all((arm, 0) in logs() and len(epochs(arm)) == 3 for arm in (off, on))
+            )
+        )
+        assert process.exitcode is None, Path("errors").read_text()
         jobs = sorted(run("squeue", "--noheader", "--array", "--format=%i").split())
         run("scancel", "--signal=USR2", jobs[0])  # as a preemption does
         task = f"SLURM_ARRAY_TASK_ID={jobs[1].partition('_')[2]}\0"
