@@ -1,9 +1,9 @@
 """Gradient centralization for Classy Vision.
 
-``import classy_gc`` has every optimizer, dataset, hook and task of this package registered with
-Classy Vision, under the names of their files: at once, or as soon as Classy Vision is imported.
-:mod:`classy_gc.core` needs torch alone, and imports nothing else. Where Classy Vision is not
-installed, what needs it raises a ``ModuleNotFoundError`` that names it once it is imported.
+``import classy_gc`` registers every optimizer, dataset, hook and task of this package with Classy
+Vision, under the names of their files: at once, or as soon as Classy Vision is imported.
+:mod:`classy_gc.core` needs and imports only torch. Without Classy Vision, importing a module that
+needs it raises a ``ModuleNotFoundError`` that names it.
 """
 
 import importlib
@@ -19,7 +19,7 @@ __all__ = ["dataset", "hooks", "optim", "param_groups", "tasks"]
 
 
 def _ignore_warnings() -> None:
-    """Ignores what Classy Vision's imports warn of, which its users cannot change."""
+    """Ignores warnings from Classy Vision's imports that its users cannot act on."""
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
     warnings.filterwarnings("ignore", message="The 'torchvision.transforms._")
 
@@ -30,7 +30,7 @@ def _register() -> None:
             _ignore_warnings()
             for name in __all__:
                 importlib.import_module(f"{__name__}.{name}")
-    except Exception as error:  # of whatever kind: the core works without
+    except Exception as error:  # of any kind: the core works without Classy Vision
         warnings.warn(
             "classy_gc registers nothing with Classy Vision, which cannot be imported: "
             f"{type(error).__name__}: {error}",
@@ -39,7 +39,7 @@ def _register() -> None:
 
 
 class _RegisterAfterClassyVision:
-    """An import hook that waits for ``import classy_vision``: it takes seconds."""
+    """An import hook that waits for ``import classy_vision``, which takes seconds."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""``custom_imports`` of a config: modules whose import registers what the config names."""
+"""``custom_imports`` of a config: modules that register the names in the config."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 
 def import_from_current_folder() -> None:
-    """Lets modules in the current folder be imported, as under ``classy_train.py``."""
+    """Makes modules in the current folder importable, as under ``classy_train.py``."""
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
 
 
 def import_from_folders(folders: Iterable[Path]) -> None:
-    """Lets modules in these folders be imported, where no module elsewhere has their name.
+    """Makes modules in these folders importable, unless a module elsewhere has the same name.
 
     Args:
         folders: such as those of a config and its bases.
@@ -26,10 +26,10 @@ def import_from_folders(folders: Iterable[Path]) -> None:
 
 
 def import_project() -> None:
-    """In a folder that ``classy-project`` made, imports what ``classy_train.py`` would.
+    """In a folder made by ``classy-project``, imports what ``classy_train.py`` would import.
 
-    These are the packages beside that script, whose import registers what configs name. One that
-    cannot be imported is warned of, with the reason.
+    These are the packages beside that script, which register names for configs. A warning says
+    which package cannot be imported, and why.
 
     Source: Classy Vision's ``generic/registry_utils.py``.
     """
@@ -42,7 +42,7 @@ def import_project() -> None:
             continue
         try:
             importlib.import_module(package)
-        except (Exception, SystemExit) as error:  # whatever the code of a module may raise
+        except (Exception, SystemExit) as error:  # a module may raise anything
             logging.warning(
                 f"package {package!r} beside classy_train.py cannot be imported: "
                 f"{type(error).__name__}: {error}"
@@ -50,10 +50,10 @@ def import_project() -> None:
 
 
 def import_custom(config: Mapping[str, Any]) -> None:
-    """Imports the modules of ``custom_imports``, so that their registrations are known.
+    """Imports the modules of ``custom_imports``, which registers their names.
 
     Args:
-        config: of a task; without the key nothing happens. The modules may lie in the current
+        config: of a task; without the key, nothing happens. The modules may lie in the current
             folder, or beside the config that a command reads.
 
     Raises:
@@ -74,7 +74,7 @@ def import_custom(config: Mapping[str, Any]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # whatever the code of a module may raise
+        except (Exception, SystemExit) as error:  # a module may raise anything
             raise ValueError(
                 f"custom_imports: {module!r} cannot be imported: {type(error).__name__}: {error}"
             ) from error

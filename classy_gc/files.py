@@ -1,4 +1,4 @@
-"""Folders to write into, and files that are whole whenever somebody looks, also after a kill."""
+"""Folders to write into, and files that are always complete, even after a kill."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-# Of a disk, of what a user may use of it, and of a file.
+# The disk is full, the user's quota is used up, or the file is too large.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def has_scheme(path: str | Path) -> bool:
-    """Whether a path is one of Classy Vision's path manager, as ``s3://bucket/run``.
+    """Whether a path goes through Classy Vision's path manager, such as ``s3://bucket/run``.
 
     Example:
         >>> has_scheme("s3://bucket/run"), has_scheme(Path("s3://bucket/run")), has_scheme("a:/b")
         (True, True, False)
     """
-    slashes = "/" if isinstance(path, Path) else "//"  # a Path has lost one
+    slashes = "/" if isinstance(path, Path) else "//"  # a Path drops one slash
     return re.match(rf"[A-Za-z][\w+.-]*:{slashes}", os.fspath(path)) is not None
 
 
@@ -34,10 +34,10 @@ def check_scheme(path: str, label: str) -> None:
 
     Args:
         path: with or without a scheme.
-        label: who gives it, for the message.
+        label: names its source in messages.
 
     Raises:
-        ValueError: nobody has registered a handler of the scheme.
+        ValueError: no handler of the scheme is registered.
 
     Source: https://github.com/facebookresearch/iopath; Classy Vision's ``generic/util.py``.
 
@@ -47,7 +47,7 @@ def check_scheme(path: str, label: str) -> None:
         ValueError: --checkpoint_folder s3://bucket/run: no path handler is registered for s3://; \
 import a module that registers one with fvcore's PathManager (custom_imports)
     """
-    from fvcore.common.file_io import PathManager  # which the core does without
+    from fvcore.common.file_io import PathManager  # the core does not need it
 
     handler = PathManager._PathManager__get_path_handler(path)
     if has_scheme(path) and handler is PathManager._native_path_handler:
@@ -58,13 +58,13 @@ import a module that registers one with fvcore's PathManager (custom_imports)
 
 
 def no_room(error: BaseException | None) -> str:
-    """What a full disk says, among an error and those that led to it; empty if none does.
+    """The message of a full disk in an error or its causes; empty if there is none.
 
     Args:
         error: caught while files were written.
 
     Returns:
-        The reason, and the file where it is known.
+        The reason, and the file if it is known.
 
     Example:
         >>> no_room(ValueError())
@@ -86,10 +86,10 @@ def _no_room(error: BaseException | None) -> OSError | None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Gives the error of a full disk the path that it lacks.
+    """Adds the missing path to the error of a full disk.
 
     Args:
-        path: that is written in the ``with`` block.
+        path: the one written in the ``with`` block.
 
     Example:
         >>> with writing(Path("log.jsonl")):
@@ -107,14 +107,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_folder(folder: Path, label: str) -> None:
-    """Refuses a folder that cannot be made or written into, or that is on no local disk.
+    """Refuses a folder that cannot be created or written to, or that is not local.
 
     Args:
-        folder: it need not be there, and is not made.
-        label: what gives it, for the message.
+        folder: it need not exist, and is not created.
+        label: names its source in messages.
 
     Raises:
-        ValueError: naming the folder, and the nearest one above it that is there.
+        ValueError: with the folder, and its nearest existing parent.
 
     Example:
         >>> check_folder(Path("/dev/null/results"), "--output_folder")
@@ -128,7 +128,7 @@ def check_folder(folder: Path, label: str) -> None:
     there = folder
     try:
         there = next(p for p in (folder, *folder.parents) if p.exists())
-        with tempfile.TemporaryFile(dir=there):  # root may write anywhere, and yet cannot
+        with tempfile.TemporaryFile(dir=there):  # permissions alone do not tell for root
             pass
     except OSError as error:
         raise ValueError(
@@ -138,15 +138,15 @@ def check_folder(folder: Path, label: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps every other process out of a folder that locks it too; a kill gives it free.
+    """Keeps other processes that lock the same folder out of it; a kill releases the lock.
 
-    Where the file system has no locks, a warning says so.
+    If the file system has no locks, a warning says so.
 
     Args:
-        path: of a folder or a file that is there.
+        path: of an existing folder or file.
 
     Raises:
-        ValueError: another process has it.
+        ValueError: another process holds the lock.
 
     Source: https://man7.org/linux/man-pages/man2/flock.2.html
 
@@ -177,21 +177,21 @@ def _warn_once(text: str) -> None:
 
 
 def temporary(path: Path) -> Path:
-    """Where :func:`atomic_write` writes what will be ``path``."""
+    """The temporary file that :func:`atomic_write` writes before it becomes ``path``."""
     return path.with_name(f".{path.name}.tmp")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of ``path`` once it is whole and on the disk.
+    """Opens a file to write that replaces ``path`` once it is complete and on the disk.
 
     A kill at any moment leaves the old file or the new one, and perhaps a temporary file,
     which the next write overwrites. An error in the ``with`` block leaves the old file.
 
     Args:
-        path: of the file; its folder is there.
+        path: of the file; its folder exists.
 
-    Source: https://man7.org/linux/man-pages/man2/fsync.2.html, of the folder too.
+    Source: https://man7.org/linux/man-pages/man2/fsync.2.html, for the folder too.
 
     Example:
         >>> import tempfile
@@ -219,7 +219,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def sync_folder(folder: Path) -> None:
     """Waits until the names in a folder are on the disk.
 
-    Where the file system cannot tell, a warning says so.
+    If the file system cannot do so, a warning says it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,8 +1,9 @@
 """The optimizers of :mod:`classy_gc.core` for MMEngine configs, as ``SGDGC``, ``AdamGC`` and so on.
 
-Importing this module registers every one of them as an OPTIMIZER, under its name in the core with
-``GC`` behind it: ``SGD`` and ``Adam`` are torch's own there. Classy Vision is not needed. Options
-are those of the class; a key of ``paramwise_cfg``'s ``custom_keys`` takes the GC options too. ::
+Importing this module registers each of them as an OPTIMIZER, with ``GC`` appended to its name in
+the core, because ``SGD`` and ``Adam`` are torch's own there. Classy Vision is not needed. The
+options are those of the class; a key in ``custom_keys`` of ``paramwise_cfg`` takes the GC options
+too. ::
 
     custom_imports = dict(imports=["classy_gc.mmengine"])
     optim_wrapper = dict(

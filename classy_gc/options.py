@@ -1,4 +1,4 @@
-"""Options that people write in configs: what is allowed, and one clear error for the rest.
+"""Options in configs: what is allowed, and one clear error for anything else.
 
 A table of options is called ``OPTIONS`` everywhere, and maps names to ``(default, rule)``.
 """
@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-#: the default of an option that has none
+#: marks an option without a default
 REQUIRED = inspect.Parameter.empty
 
 
 class OptionError(ValueError):
-    """An option that is refused; ``keys`` lead to it, so that its file can be named."""
+    """A refused option; ``keys`` lead to it, so that its file can be named."""
 
     def __init__(self, message: str, *keys: Any) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class Rule(NamedTuple):
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an integer. Python counts true as one; a config does not.
+    """Whether a value is an integer; unlike in Python, true is not one.
 
     Example:
         >>> is_integer(1), is_integer(True)
@@ -42,7 +42,7 @@ def is_integer(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number, and not true or false.
+    """Whether a value is a finite number; true and false are not.
 
     Example:
         >>> is_number(0.5), is_number(math.nan)
@@ -69,24 +69,24 @@ TEXT = Rule("a string", lambda v: isinstance(v, str), schedulable=False)
 MAPPING = Rule("an object", lambda v: isinstance(v, Mapping), schedulable=False)
 ANYTHING = Rule("anything", lambda v: True, schedulable=False)
 
-# Options that mean the same in every optimizer.
+# Options with the same meaning in every optimizer.
 _BY_NAME = {
     **dict.fromkeys(("lr", "weight_decay", "eps"), NON_NEGATIVE),
     **dict.fromkeys(("momentum", "alpha"), FRACTION),
     **dict.fromkeys(("use_gc", "gc_conv_only", "gc_loc"), GC_FLAG),
     **dict.fromkeys(("fused", "foreach"), SWITCH),
     "betas": BETAS,
-    "initial_square_avg": NON_NEGATIVE._replace(schedulable=False),  # read once, at the start
+    "initial_square_avg": NON_NEGATIVE._replace(schedulable=False),  # read only once, at the start
     "initial_accumulator_value": NON_NEGATIVE._replace(schedulable=False),
 }
 
 
 def rule_of(name: str, default: Any) -> Rule:
-    """What an option of an optimizer accepts, as far as its name and its default tell.
+    """The rule of an optimizer's option, as far as its name and default tell.
 
     Args:
         name: of the option.
-        default: of the option; of a list, the rule wants as many numbers.
+        default: of the option; for a list, the rule requires as many numbers.
 
     Example:
         >>> [rule_of(*option).allowed for option in (("lr", 0.1), ("d0", 1), ("etas", (0.5, 1.2)))]
@@ -126,11 +126,11 @@ def or_null(rule: Rule) -> Rule:
 def without_comments(config: Any) -> Any:
     """A config without the keys that begin with ``_``, at every level.
 
-    The keys of ``custom_keys`` are parts of names of parameters, such as ``_heads``; there a
-    comment is one whose value is no object.
+    The keys of ``custom_keys`` are parts of parameter names, such as ``_heads``; there, only a key
+    whose value is not an object is a comment.
 
     Args:
-        config: an object, a list, or a value, which stays as it is.
+        config: an object, a list, or a value, which is returned unchanged.
 
     Raises:
         ValueError: ``_base_`` or ``_delete_``, which only ``classy-gc`` resolves.
@@ -167,7 +167,7 @@ def _is_comment(key: Any) -> bool:
 
 
 def dotted(path: tuple[Any, ...]) -> str:
-    """Keys as a person would write them.
+    """Joins keys as a person would write them.
 
     Example:
         >>> dotted(("model", "heads", 0, "num_classes"))
@@ -180,13 +180,13 @@ def check_known(names: Iterable[Any], known: Iterable[str], label: str, kind: st
     """Refuses unknown names.
 
     Args:
-        names: what was given.
-        known: what would be read.
+        names: the given names.
+        known: the names that are read.
         label: completes "unknown key 'x' in …".
         kind: what the names are (default: "key").
 
     Raises:
-        ValueError: naming the first unknown name, the nearest known one, and all known ones.
+        ValueError: with the first unknown name, the nearest known one, and all known ones.
 
     Example:
         >>> check_known(["momentun"], ["lr", "momentum"], "optimizer 'sgd_gc'")
@@ -205,7 +205,7 @@ you mean 'momentum'? known: lr, momentum
 
 
 def registered_name(cls: type, registry: Mapping[str, type]) -> str:
-    """The name under which a class is registered, or that of the class itself.
+    """The name under which a class is registered, or its own name.
 
     Example:
         >>> registered_name(int, {"integer": int}), registered_name(str, {"integer": int})
@@ -217,12 +217,12 @@ def registered_name(cls: type, registry: Mapping[str, type]) -> str:
 def check_options(
     options: Mapping[str, Any], table: Mapping[str, tuple[Any, Rule]], label: str
 ) -> dict[str, Any]:
-    """The values of all options of ``table``, once those given are found to be allowed.
+    """Checks the given options, and returns the values of all options in ``table``.
 
     Args:
-        options: what was given.
+        options: the given ones.
         table: option: (default, rule).
-        label: whose they are, for the message.
+        label: names their owner in messages.
 
     Raises:
         ValueError: an unknown or a missing option, or a value that its rule does not accept.

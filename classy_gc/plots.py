@@ -1,18 +1,18 @@
-"""What all figures share. ``matplotlib``, an extra, is imported once one is drawn."""
+"""Common code of all figures. ``matplotlib``, an extra, is imported only when one is drawn."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: Okabe and Ito, https://jfly.uni-koeln.de/color: told apart with every kind of colour vision.
+#: Okabe and Ito, https://jfly.uni-koeln.de/color: distinguishable with every kind of colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#999999"
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty ``matplotlib`` Figure, in inches.
+    """An empty ``matplotlib`` Figure; its size is in inches.
 
-    It is one of its own, not pyplot's: nothing is global, and no display is needed.
+    It is independent of pyplot: there is no global state, and no display is needed.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -27,7 +27,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def plain(text: str) -> str:
-    r"""A name as matplotlib shows it: a dollar in it is no mathematics.
+    r"""Escapes a name so that matplotlib does not take a dollar in it for mathematics.
 
     Example:
         >>> print(plain("cost_$_a$"))
@@ -37,13 +37,13 @@ def plain(text: str) -> str:
 
 
 def tidy(axes: Any, grid: str | None = "both", epochs: bool = False) -> None:
-    """Takes away what says nothing, and sets a grid behind what does.
+    """Removes clutter from axes, and puts a grid behind the data.
 
     Args:
         axes: of a figure.
-        grid: the axis that has lines, ``"x"``, ``"y"`` or ``"both"``; None for no lines
-            (default: ``"both"``)
-        epochs: x is in epochs, so that its ticks are integers (default: False)
+        grid: the axis with lines, ``"x"``, ``"y"`` or ``"both"``; None for no lines (default:
+            ``"both"``)
+        epochs: whether x is in epochs and gets integer ticks (default: False)
 
     Example:
         >>> axes = new_figure(4, 3).subplots()

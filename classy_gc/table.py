@@ -1,4 +1,4 @@
-"""Tables as text."""
+"""Formats tables as text."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def aligned(rows: Iterable[Iterable[Any]], numbers: bool = False) -> str:
-    """Rows of cells as text, in columns.
+    """Formats rows of cells as text in columns.
 
     Args:
-        rows: of as many cells each.
+        rows: with the same number of cells each.
         numbers: set all columns but the first flush right (default: False)
 
     Example:

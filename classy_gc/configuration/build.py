@@ -1,4 +1,4 @@
-"""Builds the task of a config, and knows the section that an error or an unread key is in."""
+"""Builds the task of a config, and names the section of an error or an unread key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from classy_gc.tasks.warm_up import preliminary, resolve_when_prepared
 
 
 class _Section(UserDict[str, Any]):
-    """A section of a config that notes which keys it and its copies are asked for."""
+    """A section of a config that records which keys are read from it and its copies."""
 
     def __init__(self, section: Mapping[str, Any], asked: dict[str, None] | None = None) -> None:
         self.data = dict(section)
@@ -44,19 +44,18 @@ class _Section(UserDict[str, Any]):
 
 
 def build_task(config: Mapping[str, Any]) -> ClassyTask:
-    """Classy Vision's ``build_task``, which puts an error down to the section that it is in.
+    """Classy Vision's ``build_task``, with errors that name their section.
 
-    It also warns of each section with keys that are not read. Classy Vision's own models, heads,
-    losses and datasets take what they know out of their section, and leave the rest, which may be
-    misspelled, or of no use as in a few of its example configs. What classes of somebody else
-    read is theirs, and may come later.
+    It also warns of sections with unread keys. Classy Vision's own models, heads, losses and
+    datasets read the keys that they know and ignore the rest, which may be misspelled, or simply
+    useless as in a few of its example configs. Your own classes are not checked, since they may
+    read keys later.
 
     Args:
-        config: found good by :func:`classy_gc.configuration.schema.check_config`; stays as it
-            is.
+        config: checked by :func:`classy_gc.configuration.schema.check_config`; not changed.
 
     Raises:
-        Exception: whatever the class of a section says of it, in the
+        Exception: the error of a section's class, in a
             :func:`classy_gc.configuration.errors.section`.
 
     Source: https://classyvision.ai/api/tasks.html, *build_task*.
@@ -71,7 +70,7 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
         ...     "dataset": {"test": {**digits, "use_shuffle": False}},
         ...     "loss": {"name": "CrossEntropyLoss"},
         ...     "model": {**model, "dropuot": 0.5},
-        ... })  # warns that model 'mlp' does not read 'dropuot', and of what it does
+        ... })  # warns that model 'mlp' does not read 'dropuot', and lists what it reads
     """
     classifies = issubclass(tasks.TASK_REGISTRY[config["name"]], ClassificationTask)
     kept = copy.deepcopy(preliminary(config) if classifies else dict(config))
@@ -82,9 +81,9 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
     except Exception:
         if classifies:
             _build_sections(copy.deepcopy(preliminary(config)))
-        raise  # it is in no section, or in how they go together
+        raise  # no section is at fault alone
     for path, parent, noted in watched:
-        # A training config with ``test_only`` has this key, of no use now, too.
+        # A training config with ``test_only`` also has this key, now unused.
         known = [*noted.asked, *["phases_per_epoch"] * (path == ("dataset", "train"))]
         unread = [name for name in noted.data if name not in known]
         parent[path[-1]] = noted.data  # for the task, which keeps its config
@@ -125,7 +124,7 @@ def _watch(config: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any, _Section]
 
 
 def _build_sections(config: dict[str, Any]) -> None:
-    """Builds each section on its own, the data last, so that the one at fault says so itself."""
+    """Builds each section alone, the data last, so that the error comes from the one at fault."""
     task = ClassificationTask()
     if not config.get("test_only"):
         optimizer = config["optimizer"]
@@ -159,11 +158,11 @@ def _build_sections(config: dict[str, Any]) -> None:
 
 
 def label_hooks(task: ClassyTask, config: Mapping[str, Any]) -> None:
-    """Puts what a hook refuses at the start down to its section.
+    """Makes errors of hooks at the start name their section.
 
     Args:
         task: with all of its hooks.
-        config: of the task. It may lack some of them, those that the command adds.
+        config: of the task. It may lack hooks that the command adds.
     """
     names = [hook["name"] for hook in config.get("hooks") or []]
     for hook in task.hooks:

@@ -1,4 +1,4 @@
-"""One line on what is wrong with a config, whatever stumbled over it."""
+"""Turns any error from a config into one line on what is wrong with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from classy_gc.options import dotted
 
-# Their message says all there is to say; of others the class helps too.
+# The messages of these say enough; for others the name of the class helps.
 _SELF_EXPLAINING = (ValueError, AssertionError, OSError, ImportError, RuntimeError, ArithmeticError)
 
 _LONGEST_VALUE = 120
@@ -20,7 +20,7 @@ _LONGEST_LINE = 800
 
 @contextmanager
 def section(*path: Any) -> Iterator[None]:
-    """Puts what fails in the ``with`` block, or in a function, down to a section of a config.
+    """Makes an error in the ``with`` block, or in a function, name a section of a config.
 
     Args:
         *path: the keys that lead to the section. The innermost block decides.
@@ -42,15 +42,16 @@ def section(*path: Any) -> Iterator[None]:
 
 
 def user_error(error: BaseException, config: Mapping[str, Any] | None = None) -> str:
-    """What an error says of the config that it comes from.
+    """The message of an error that comes from a config.
 
     Args:
         error: caught while a task was built from a config, prepared, or tried with a batch.
-        config: that :func:`section` speaks of (default: None, then its values are not shown).
+        config: the one that :func:`section` refers to (default: None, and its values are not
+            shown).
 
     Returns:
-        One line: the file, where the config knows it; the section, with its value where that is
-        short; and the message. What this package's own checks say names its place already.
+        One line: the file, if the config knows it; the section, with its value if that is short;
+        and the message. The messages of this package's own checks already name their place.
 
     Example:
         >>> from classy_vision.meters import build_meter
@@ -65,7 +66,7 @@ def user_error(error: BaseException, config: Mapping[str, Any] | None = None) ->
     module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
     text = str(error)
     if isinstance(error, KeyError):
-        # Some raise it with a sentence.
+        # Some KeyErrors hold a sentence.
         text = text.strip("'\"") if " " in text else f"missing key {text} (read by {module})"
     elif not text and frames:  # a bare assert
         source = traceback.extract_tb(error.__traceback__)[-1].line
@@ -84,13 +85,13 @@ def user_error(error: BaseException, config: Mapping[str, Any] | None = None) ->
 
 
 def _label(path: tuple[Any, ...], config: Mapping[str, Any] | None) -> str:
-    """A section as a person would write it, with its value where that is short."""
+    """A section as a person would write it, with its value if that is short."""
     text = dotted(path)
     value: Any = config
     try:
         for key in path:
             value = value[key]
-    except (KeyError, IndexError, TypeError):  # it is not in the config, as the default hooks
+    except (KeyError, IndexError, TypeError):  # it is not in the config, like the default hooks
         return text
     shown = json.dumps(value, default=str) if path else ""
     return f"{text} {shown}" if shown and len(shown) <= _LONGEST_VALUE else text

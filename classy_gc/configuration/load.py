@@ -23,10 +23,10 @@ _MOST_DIGITS = 300  # that a float can hold
 
 
 class Config(dict[str, Any]):
-    """A merged config, which knows the file that each of its values came from.
+    """A merged config that knows the file of each of its values.
 
     Args:
-        file: that was read, as it was given.
+        file: the one that was read, as it was given.
 
     Example:
         >>> config = read_config("digits_adam_gc.json")
@@ -38,14 +38,14 @@ class Config(dict[str, Any]):
         super().__init__()
         self.file = file
         self.sources: dict[Keys, str] = {}
-        self.files: list[Path] = []  #: all that were read, the bases first
+        self.files: list[Path] = []  #: all files that were read, the bases first
         self.settings: set[Keys] = set()  #: the values that no file has
 
     def origin(self, *path: Any) -> str:
-        """The file that a value came from; of an object that several wrote, all of them.
+        """The file of a value; several for an object that several files wrote.
 
         Args:
-            *path: the keys that lead to it. One that is missing stands for what is above it.
+            *path: the keys that lead to the value. A missing key stands for the object above it.
         """
         files: list[str] = []
         while not files:
@@ -56,11 +56,11 @@ class Config(dict[str, Any]):
         return " and ".join(dict.fromkeys(files)) or self.file
 
     def set_source(self, path: Keys, file: str = "") -> None:
-        """Forgets where a value that is replaced, and all below it, came from.
+        """Sets the file of a value that is replaced, and of everything below it.
 
         Args:
-            path: the keys that lead to it.
-            file: where the new value comes from (default: its keys will say it).
+            path: the keys that lead to the value.
+            file: of the new value (default: its keys will say).
         """
         for at in [at for at in self.sources if at[: len(path)] == path]:
             del self.sources[at]
@@ -69,21 +69,22 @@ class Config(dict[str, Any]):
 
 
 def load_config(path: str | Path, settings: Sequence[Setting] = ()) -> Config:
-    """Reads a config, imports what may register its names, changes it, and checks it.
+    """Reads a config, imports the modules that register its names, changes it, and checks it.
 
-    Imported are its ``custom_imports``, and the packages of a ``classy-project``. Modules beside
-    the config, or a base of it, can be imported from here on.
+    It imports the ``custom_imports`` of the config, and the packages of a ``classy-project``. From
+    here on, modules beside the config or a base of it can be imported.
 
     Args:
         path: of a JSON file, or of one that the package ships.
-        settings: dotted keys with their values, those of ``--set`` (default: none).
+        settings: dotted keys and values from ``--set`` (default: none).
 
     Returns:
         The config, merged and without comments.
 
     Raises:
-        ValueError: what :func:`read_config` or :func:`classy_gc.configuration.schema.check_config`
-            refuses, a module that cannot be imported, or a setting that leads nowhere.
+        ValueError: an error of :func:`read_config` or
+            :func:`classy_gc.configuration.schema.check_config`, a module that cannot be imported,
+            or a setting that leads nowhere.
     """
     config = read_config(path)
     import_from_folders(file.parent for file in config.files)
@@ -107,15 +108,15 @@ def read_config(path: str | Path) -> Config:
     """Reads a JSON config, merged onto its bases, without comments.
 
     ``_base_`` names a file, or a list of files, relative to the one that names them, or configs
-    that the package ships. Objects merge key by key, anything else replaces; a later base wins
-    over an earlier one, and the file over its bases. ``"_delete_": true`` in an object has it
-    replace what the bases have there.
+    that the package ships. Objects merge key by key, and anything else replaces; a later base wins
+    over an earlier one, and the file over its bases. An object with ``"_delete_": true`` replaces
+    that of the bases.
 
     Args:
         path: of a JSON file, or of one that the package ships.
 
     Raises:
-        ValueError: naming the chain of files and what is wrong.
+        ValueError: with the chain of files and the fault.
 
     Source: https://mmengine.readthedocs.io/en/latest/advanced_tutorials/config.html.
 
@@ -138,9 +139,9 @@ def read_config(path: str | Path) -> Config:
 
 
 def _read_onto(config: Config, path: str, name: str, above: Mapping[str, str]) -> None:
-    """Merges a file, its bases first, onto what was read before.
+    """Merges a file, its bases first, onto the files read before.
 
-    ``above`` has the real path and the name of each file on the way to it.
+    ``above`` maps the real path of each file on the way to it to its name.
     """
     files = {**above, os.path.realpath(path): name}
     chain = " → ".join(files.values())
@@ -172,7 +173,7 @@ def _read_onto(config: Config, path: str, name: str, above: Mapping[str, str]) -
 def _merge(
     config: Config, below: dict[str, Any], new: dict[str, Any], path: Keys, chain: str
 ) -> None:
-    """Merges an object of a file, at ``path``, into what its bases have there."""
+    """Merges an object of a file, at ``path``, into that of its bases."""
     file = chain.rpartition(" → ")[2]
     delete = new.pop("_delete_", False)
     if not isinstance(delete, bool):
@@ -195,7 +196,7 @@ def _merge(
 
 
 def _check_values(config: Config, value: Any, path: Keys) -> None:
-    """Refuses what no option can be, wherever it stands."""
+    """Refuses values that no option can have."""
     fault = ""
     if len(path) > _MOST_LEVELS:
         fault = _too_deep(path[:3])
@@ -217,29 +218,29 @@ def _integer(digits: str) -> int | float:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON file, of which json would keep the last of equal keys."""
+    """An object of a JSON file; of equal keys, json would silently keep the last."""
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result and (not key.startswith("_") or key in ("_base_", "_delete_")):
-            raise ValueError(f"key {key!r} is there twice, as {result[key]!r} and as {value!r}")
+            raise ValueError(f"key {key!r} occurs twice, as {result[key]!r} and as {value!r}")
         result[key] = value
     return result
 
 
 def dumps(config: Mapping[str, Any]) -> str:
-    """A merged config as the text of a file, with which ``classy_train.py`` runs too."""
+    """A merged config as the text of a file that ``classy_train.py`` can run too."""
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_config(config: Config, folder: Path) -> None:
-    """Writes a config, merged and complete, as ``config.json`` into the folder of its run.
+    """Writes a merged config as ``config.json`` into the folder of its run.
 
     Args:
-        config: that was read. If it is that very file, or inherits it, nothing is written.
-        folder: that is there.
+        config: the one that was read. If it is that very file, or inherits it, nothing is written.
+        folder: an existing folder.
 
     Raises:
-        ValueError: there is a ``config.json`` that somebody else has written.
+        ValueError: there is a ``config.json`` that no run has written.
     """
     path = folder / "config.json"
     if path.resolve() in config.files:
@@ -251,6 +252,6 @@ def write_config(config: Config, folder: Path) -> None:
         except ValueError:
             of_a_run = False
         if not of_a_run:
-            raise ValueError(f"{path} is no run's, and would be replaced; name another folder")
+            raise ValueError(f"{path} is not from a run, and would be replaced; name another folder")
     with atomic_write(path) as file:
         file.write(dumps(config).encode())

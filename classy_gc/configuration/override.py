@@ -1,4 +1,4 @@
-"""Sets single values of a config, by dotted keys that lead somewhere."""
+"""Sets single values of a config by dotted keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def with_settings(
         settings: the keys that lead to a value, such as ``model.heads.0.num_classes``, and the
             value. The last key may be new: who reads the section refuses what it does not know,
             and :func:`classy_gc.configuration.build.build_task` what nobody reads.
-        flag: that gave them, for messages (default: none).
+        flag: the one that gave them, for messages (default: none).
 
     Raises:
         ValueError: a key that leads nowhere, with the nearest one.

@@ -1,4 +1,4 @@
-"""What a Classy Vision config may hold, and one line on what is wrong with one."""
+"""Checks what a Classy Vision config may hold, with one line on what is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTas
 from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
 
 import classy_gc.dataset
-import classy_gc.hooks  # noqa: F401  with the imports below, what registers the names of configs
+import classy_gc.hooks  # noqa: F401  these imports register the names of configs
 from classy_gc.configuration.errors import section
 from classy_gc.optim.stock import check_stock_optimizer
 from classy_gc.options import (
@@ -47,8 +47,8 @@ def _member(mode: type[enum.Enum]) -> Rule:
     return Rule(f"one of {', '.join(names)}", lambda v: str(v).lower() in names)
 
 
-# What the `from_config` of Classy Vision's own tasks reads, and what this reads here. Classy Vision
-# takes what it finds, and stumbles over it later or gives it a meaning of its own.
+# The keys that the `from_config` of Classy Vision's own tasks or this package reads. Classy Vision
+# does not check them, and fails later or interprets them in its own way.
 _SECTIONS = ("name", "custom_imports", "dataset", "loss", "meters", "model", "optimizer")
 _SWITCHES = ("bn_weight_decay", "test_only", "use_gpu", "use_sharded_ddp")
 _TASK_RULES = {
@@ -90,7 +90,7 @@ _HOOK_RULES = {
     "tensorboard_plot": {"log_period": COUNT, "summary_writer": MAPPING},
 }
 
-# The tasks that ignore param_groups, and those that read them.
+# The task that reads param_groups, for each task that ignores them.
 _PARAMWISE = {
     ClassificationTask: "paramwise_classification_task",
     FineTuningTask: "paramwise_fine_tuning",
@@ -99,7 +99,7 @@ _TASKS = (*_PARAMWISE, ParamwiseClassificationTask, ParamwiseFineTuning)
 
 
 def check_config(config: Any) -> None:
-    """Refuses missing keys, keys that nobody would read, and names that nobody registered.
+    """Refuses missing keys, keys that are not read, and unregistered names.
 
     The options of a dataset, a model and so on are left to the ``from_config`` of each.
 
@@ -107,7 +107,7 @@ def check_config(config: Any) -> None:
         config: of a task.
 
     Raises:
-        ValueError: naming the key, its value, and what is allowed.
+        ValueError: with the key, its value, and what is allowed.
 
     Example:
         >>> check_config({"name": "clasification_task"})
@@ -118,7 +118,7 @@ def check_config(config: Any) -> None:
     check_values(config)
     task = TASK_REGISTRY[config["name"]]
     if not issubclass(task, ClassificationTask):
-        return  # another task, another config
+        return  # your own task reads its own config
     more = _FINE_TUNING_RULES if issubclass(task, FineTuningTask) else {}
     _check_values(config, (), _TASK_RULES | more, closed=task in _TASKS)
     for name, rules in _SECTION_RULES.items():
@@ -170,7 +170,7 @@ def _check_datasets(config: Mapping[str, Any], trained: bool) -> None:
         _check_values(dataset, ("dataset", phase), _DATASET_RULES)
     per_epoch = config["dataset"].get("train", {}).get("phases_per_epoch") or 1
     if trained and isinstance(per_epoch, int) and config["num_epochs"] * per_epoch % 1:
-        # Classy Vision would train the rest of the last phase too.
+        # Classy Vision would also train the rest of the last phase.
         raise OptionError(
             f"num_epochs must be whole phases, of which phases_per_epoch gives {per_epoch} an "
             f"epoch, not {config['num_epochs']}",
@@ -194,18 +194,18 @@ def _check_meters(meters: Any, heads: Iterable[Mapping[str, Any]]) -> None:
         with section("meters", name):
             check_keys(meter, f"meters.{name}")
             cls = METER_REGISTRY[name]
-            if cls.__module__.startswith("classy_vision."):  # of others we don't know the keys
+            if cls.__module__.startswith("classy_vision."):  # the keys of others are not known
                 check_known(meter, inspect.signature(cls).parameters, f"meter {name!r}")
                 _check_values(meter, ("meters", name), {"topk": topk})
 
 
 def check_keys(section: Any, label: str, required: Iterable[str] = ()) -> None:
-    """Refuses, by a ValueError, what is no object, or lacks a key.
+    """Raises a ValueError for a section that is not an object or lacks a key.
 
     Args:
         section: of a config.
-        label: which, for the message.
-        required: keys that must be there (default: none)
+        label: names the section in messages.
+        required: keys that it must have (default: none)
     """
     if not isinstance(section, Mapping):
         raise ValueError(f"{label} must be an object with keys, not {section!r}")
@@ -215,7 +215,7 @@ def check_keys(section: Any, label: str, required: Iterable[str] = ()) -> None:
 
 
 def _check_name(config: Any, path: tuple[Any, ...], known: Iterable[str]) -> None:
-    """Refuses a section without a name, or with one that nobody registered."""
+    """Refuses a section without a name, or with an unregistered one."""
     label = dotted(path) or "the config"
     with section(*path):
         for key in path:

@@ -1,4 +1,4 @@
-"""``KEY=VALUE`` of the command line: dotted keys, and JSON or words."""
+"""``KEY=VALUE`` on the command line: dotted keys, and JSON or words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Setting = tuple[str, Any]
 
 
 def parse_values(text: str) -> list[Any]:
-    """JSON values between commas; what is not JSON is a string.
+    """Reads JSON values between commas; a value that is not JSON is a string.
 
     Args:
         text: of the flag.
@@ -38,7 +38,7 @@ def parse_values(text: str) -> list[Any]:
 
 
 def parse_settings(text: str) -> tuple[str, list[Any]]:
-    """A dotted key, and the values that it takes in turn.
+    """Reads a dotted key, and the values that it takes in turn.
 
     Args:
         text: ``KEY=VALUE,…``
@@ -60,13 +60,13 @@ def parse_settings(text: str) -> tuple[str, list[Any]]:
 
 
 def parse_setting(text: str) -> Setting:
-    """A dotted key and its one value.
+    """Reads a dotted key and its one value.
 
     Args:
         text: ``KEY=VALUE``
 
     Raises:
-        ValueError: what :func:`parse_settings` refuses, or several values.
+        ValueError: as in :func:`parse_settings`, or several values.
 
     Example:
         >>> parse_setting("optimizer.lr=0.2")
@@ -79,5 +79,5 @@ def parse_setting(text: str) -> Setting:
 
 
 def value_text(value: Any) -> str:
-    """A value as a flag has it: a word as it is, anything else as JSON."""
+    """A value in the form of a flag: words unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

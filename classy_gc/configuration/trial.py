@@ -1,4 +1,4 @@
-"""One batch of each dataset before anything is written: what fails here is the config's fault."""
+"""Tries one batch of each dataset before anything is written: an error is the config's fault."""
 
 from __future__ import annotations
 
@@ -27,23 +27,21 @@ def try_batches(task: ClassyTask) -> None:
     """Runs a batch of each dataset through a prepared task, and leaves no trace of it.
 
     The train batch goes forward and backward, the test batch forward, through copies of the
-    modules that share their parameters with the originals. Buffers, gradients, meters, the
-    order of the data and the random number generators stay as they are, so that the training
-    that follows is bit for bit the one without the trial. The batches are loaded in this
-    process, without workers.
+    modules that share their parameters with the originals. Buffers, gradients, meters, the order of
+    the data and the random number generators do not change, so that the training is the same bit
+    for bit as without the trial. The batches are loaded in this process, without workers.
 
-    It costs the loading of two batches, a training step without the optimizer's part, and a
-    test step. The memory, for the activations and gradients of a batch, is free again before
-    training allocates the same and more.
+    It costs as much as loading two batches, a training step without the optimizer, and a test step.
+    The memory for the activations and gradients of a batch is free again before training.
 
     Args:
-        task: prepared. It is not tried where that could not be undone: one that is no
-            ``ClassificationTask`` or has a ``train_step`` of its own, modules that cannot be
-            copied, data that are a stream.
+        task: prepared. It is not tried if that could not be undone: if it is not a
+            ``ClassificationTask``, has its own ``train_step``, modules that cannot be copied, or
+            streamed data.
 
     Raises:
-        Exception: what fails. Where that happens in another process of a distributed training
-            only, a ValueError with its rank and reason.
+        Exception: the error of the trial. If it occurs only in another process of a distributed
+            training, a ValueError with its rank and reason.
     """
     if getattr(type(task), "train_step", None) is not ClassificationTask.train_step:
         return
@@ -87,7 +85,7 @@ def _restored(task: ClassificationTask) -> Iterator[None]:
 
 def _try_batches(task: ClassificationTask) -> None:
     modules = (task.base_model, task.base_loss)
-    # In place of what they stand for: the same numbers, and nobody else's gradients and hooks.
+    # Copies instead of the originals: the same numbers, but other gradients and hooks.
     shared = {
         id(p): nn.Parameter(p.detach(), p.requires_grad)
         for module in modules
@@ -107,7 +105,7 @@ def _try_batches(task: ClassificationTask) -> None:
         task.check_inf_nan(loss)
         loss.backward()
 
-    # Nothing is stepped, and nothing is sent to other processes.
+    # It does not step, and sends nothing to other processes.
     task.run_optimizer = run_optimizer
     task._should_do_step = lambda: True
     task._broadcast_buffers = lambda: None
@@ -129,7 +127,7 @@ def _try_batches(task: ClassificationTask) -> None:
 
 
 def _copied(dataset: Any) -> Any:
-    """A dataset whose transform, which may count or draw, is its own."""
+    """A dataset with its own copy of the transform, which may count or draw."""
     dataset = copy.copy(dataset)
     if getattr(dataset, "transform", None) is not None:
         dataset.transform = copy.deepcopy(dataset.transform)
@@ -137,10 +135,10 @@ def _copied(dataset: Any) -> Any:
 
 
 def label_steps(task: ClassificationTask) -> None:
-    """Puts what fails in a step down to the model, its head, the loss, the meter or mixup.
+    """Makes errors in a step name the model, its head, the loss, the meter or mixup.
 
     Args:
-        task: whose attributes are replaced, and the ``forward`` of its heads.
+        task: its attributes are replaced, and the ``forward`` of its heads.
     """
     for method, key in (("compute_model", "model"), ("compute_loss", "loss")):
         setattr(task, method, section(key)(getattr(task, method)))
@@ -164,14 +162,14 @@ def _check_mixup(task: ClassificationTask, batch: Any) -> None:
     if task.train and missing and getattr(target, "ndim", 2) == 1:
         with section("mixup"):
             raise OptionError(
-                "missing key 'num_classes' in mixup, which the numbers of classes that are the "
-                "targets here cannot be mixed without",
+                "missing key 'num_classes' in mixup, which it needs here, because the targets "
+                "are class numbers",
                 "num_classes",
             )
 
 
 def _first_batch(task: ClassificationTask, dataset: Any, phase: str) -> Any:
-    """The first batch of the next phase, loaded in this process; None of a stream."""
+    """The first batch of the next phase, loaded in this process; None for a stream."""
     loader = task.build_dataloader_from_dataset(dataset)
     stream = not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset)
     if stream or loader.batch_sampler is None:
@@ -181,6 +179,6 @@ def _first_batch(task: ClassificationTask, dataset: Any, phase: str) -> Any:
         raise ValueError(f"dataset.{phase}: there is no sample")
     samples = loader.dataset
     if loader.num_workers:
-        # What workers will be sent has opened no file yet.
+        # The samples that workers will get must not have opened a file yet.
         samples = pickle.loads(pickle.dumps(samples))
     return loader.collate_fn([samples[i] for i in indices])

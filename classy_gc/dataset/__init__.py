@@ -1,6 +1,6 @@
-"""Classy Vision datasets, one file a registered name; those of torchvision share one."""
+"""Classy Vision datasets, one file per registered name; those of torchvision share one."""
 
-import classy_vision  # noqa: F401  which has all of these folders registered
+import classy_vision  # noqa: F401  which registers the names in these folders
 
 from classy_gc.dataset.digits import DigitsDataset
 from classy_gc.dataset.torchvision_dataset import (

@@ -1,4 +1,4 @@
-"""``digits``: 1797 handwritten digits of 8x8 pixels that come with scikit-learn."""
+"""``digits``: the 1797 handwritten digits of 8x8 pixels that come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ class DigitsDataset(ImageDataset):
     """``digits``: scikit-learn's ``load_digits``; nothing is downloaded.
 
     Every fifth image of each digit is a test image, so the split is the same everywhere:
-    1442 train and 355 test images, each digit in the same share. A sample is what Classy
-    Vision's CIFAR datasets give, ``(PIL image, int)``, here RGB of 8x8 pixels.
+    1442 train and 355 test images, with the same share of each digit. Samples are as in Classy
+    Vision's CIFAR datasets, ``(PIL image, int)``, here RGB of 8x8 pixels.
 
     Args:
         split (str): ``train``, ``validation`` or ``test``
         batchsize_per_replica (int): batch size on each replica, > 0
         shuffle (bool): a new order every epoch; ``use_shuffle`` in a config
-        transform (callable, optional): of a sample; ``transforms`` in a config, a list as
-            Classy Vision's ``build_transforms`` reads it (default: None; in a config
-            ``generic_image_transform`` with ``ToTensor``)
-        num_samples (int, optional): only the first so many (default: None, all)
-        num_validation (int): how many of the last training images are the split ``validation``;
+        transform (callable, optional): of a sample; ``transforms`` in a config, a list for Classy
+            Vision's ``build_transforms`` (default: None; in a config ``generic_image_transform``
+            with ``ToTensor``)
+        num_samples (int, optional): use only so many, the first ones (default: None, all)
+        num_validation (int): how many of the last training images form the split ``validation``;
             the split ``train`` then lacks them (default: 0)
-        random_subset (bool): draw the ``num_samples`` at random, another draw for each seed of
-            torch, instead of taking the first (default: False)
+        random_subset (bool): draw the ``num_samples`` at random instead of taking the first, a
+            different draw for each seed of torch (default: False)
         num_workers (int): processes that load data. Starting one takes longer than loading
             all of these images (default: 0)
-        drop_last (bool): leave out the last batch of an epoch where it is not full, for batch
-            normalization knows too little of a few images (default: False)
+        drop_last (bool): leave out the last batch of an epoch if it is not full, since batch
+            normalization needs more than a few images (default: False)
 
     Raises:
         ValueError: an unknown key, or a value that is not allowed.

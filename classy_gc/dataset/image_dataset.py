@@ -1,4 +1,4 @@
-"""What image datasets of this package have in common: their options, and checks of them."""
+"""The common base of this package's image datasets: options and their checks."""
 
 from __future__ import annotations
 
@@ -27,34 +27,33 @@ _NOT_NEGATIVE = Rule("an integer >= 0", lambda v: is_integer(v) and v >= 0)
 
 
 class ImageDataset(ClassyDataset):
-    """Base of datasets whose samples are ``(PIL image, int)``, as Classy Vision's CIFAR's are.
+    """Base of datasets whose samples are ``(PIL image, int)``, as in Classy Vision's CIFAR.
 
-    A subclass loads its images in ``_samples``, and adds to ``OPTIONS`` what
-    options of its own that takes.
+    A subclass loads its images in ``_samples``, and adds the options of that method to ``OPTIONS``.
 
     Args:
         split (str): ``train``, ``validation`` or ``test``
         batchsize_per_replica (int): batch size on each replica, > 0
         shuffle (bool): a new order every epoch; ``use_shuffle`` in a config
-        transform (callable, optional): of a sample; ``transforms`` in a config, a list as
-            Classy Vision's ``build_transforms`` reads it (default: None; in a config
-            ``generic_image_transform`` with ``ToTensor``)
-        num_samples (int, optional): only the first so many (default: None, all)
-        num_validation (int): how many of the last training images are the split ``validation``;
+        transform (callable, optional): of a sample; ``transforms`` in a config, a list for Classy
+            Vision's ``build_transforms`` (default: None; in a config ``generic_image_transform``
+            with ``ToTensor``)
+        num_samples (int, optional): use only so many, the first ones (default: None, all)
+        num_validation (int): how many of the last training images form the split ``validation``;
             the split ``train`` then lacks them (default: 0)
         random_subset (bool): draw the ``num_samples`` at random instead of taking the first. The
-            seed of torch decides which, so ``classy-gc train --seed`` and the seeds of
-            ``classy-gc compare`` do (default: False)
-        num_workers (int): processes that load data (default: 0, the training's own)
-        drop_last (bool): leave out the last batch of an epoch where it is not full, for batch
-            normalization knows too little of a few images (default: False)
-        **source: what the subclass adds to ``OPTIONS``.
+            draw depends on the seed of torch, so on ``classy-gc train --seed`` and the seeds of
+            ``classy-gc compare`` (default: False)
+        num_workers (int): processes that load data (default: 0, load in the training process)
+        drop_last (bool): leave out the last batch of an epoch if it is not full, since batch
+            normalization needs more than a few images (default: False)
+        **source: the options that the subclass adds to ``OPTIONS``.
 
     Raises:
         ValueError: an unknown or missing key, or a value that is not allowed.
     """
 
-    #: option: (default, rule); without a default where that is None
+    #: option: (default, rule); None means no default
     OPTIONS: ClassVar[Mapping[str, tuple[Any, Rule]]] = {
         "split": (None, Rule("'train', 'validation' or 'test'", lambda v: v in _SPLITS)),
         "batchsize_per_replica": (None, COUNT),
@@ -95,7 +94,7 @@ class ImageDataset(ClassyDataset):
             raise ValueError(f"{self._label()}: random_subset needs num_samples")
         own = {key: value for key, value in options.items() if key not in given}
         samples = self._samples("test" if split == "test" else "train", **own)
-        if num_validation:  # which two splits share
+        if num_validation:  # the two splits share the samples
             train = len(samples) - num_validation
             if train < 1:
                 allowed = f"an integer from 0 to {len(samples) - 1}"
@@ -107,7 +106,7 @@ class ImageDataset(ClassyDataset):
         ):
             self._refuse("num_samples", f"null or an integer from 1 to {len(samples)}", num_samples)
         if random_subset:
-            # One of its own, so that the weights do not depend on the subset.
+            # A separate generator, so that the weights do not depend on the subset.
             generator = torch.Generator().manual_seed(torch.initial_seed())
             chosen = torch.randperm(len(samples), generator=generator)[:num_samples]
             samples = Subset(samples, chosen.tolist())
@@ -124,7 +123,7 @@ class ImageDataset(ClassyDataset):
         raise ValueError(f"{self._label()}: {key} must be {allowed}, not {value!r}")
 
     def iterator(self, *args: Any, **kwargs: Any) -> DataLoader:
-        """As Classy Vision's, but for ``drop_last``."""
+        """As in Classy Vision, except for ``drop_last``."""
         loader = super().iterator(*args, **kwargs)
         loader.batch_sampler.drop_last = self.drop_last
         return loader
@@ -139,7 +138,7 @@ class ImageDataset(ClassyDataset):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ImageDataset:
-        """Instantiates the dataset from a configuration, which stays as it is.
+        """Instantiates the dataset from a configuration, which is not changed.
 
         Args:
             config: ``name``, and the arguments of the class under their config names.
@@ -154,7 +153,7 @@ class ImageDataset(ClassyDataset):
         transforms, batchsize_per_replica, shuffle, num_samples = cls.parse_config(config)
         try:
             transform = build_transforms(_DEFAULT_TRANSFORMS if transforms is None else transforms)
-        except Exception as error:  # whatever the classes say of their arguments
+        except Exception as error:  # the classes may raise anything
             raise ValueError(
                 f"{cls._label()}: transforms must be a list of transforms with their names and "
                 f"arguments: {error}, in {transforms!r}"

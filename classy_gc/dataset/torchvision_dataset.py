@@ -1,4 +1,4 @@
-"""``fashion_mnist``, ``cifar10``, ``cifar100``: torchvision's, from files on the disk."""
+"""``fashion_mnist``, ``cifar10``, ``cifar100``: torchvision's datasets, from files on the disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from classy_gc.options import BOOL, Rule
 
 
 class _RGB:
-    """A torchvision dataset, its images with the three channels that Classy's models take."""
+    """A torchvision dataset whose images get the three channels that Classy's models take."""
 
     def __init__(self, dataset: VisionDataset) -> None:
         self.dataset = dataset
@@ -32,11 +32,11 @@ class _RGB:
 
 
 class _Files(NamedTuple):
-    """What torchvision reads, as it names it."""
+    """The files that torchvision reads, under its names."""
 
-    folder: str  # below the root, where the files are
+    folder: str  # below the root, holds the files
     names: list[str]
-    unpack_into: str  # below the root, what is at the URLs
+    unpack_into: str  # below the root, for the files at the URLs
     urls: list[str]
 
 
@@ -53,24 +53,24 @@ def _mnist(source: type[FashionMNIST]) -> _Files:
 
 
 class TorchvisionDataset(ImageDataset):
-    """Base of datasets of torchvision: reads the files that torchvision reads, where it does.
+    """Base of torchvision's datasets: reads torchvision's files where torchvision puts them.
 
     Gray images become RGB, so that a config for one of these or for ``digits`` needs few changes
-    for another. Classy Vision's own ``classy_cifar10`` and ``classy_cifar100`` read the same
-    files; they load with four processes whatever ``num_workers`` says, take any split but
-    ``train`` for the test split, and ignore unknown keys.
+    for another. Classy Vision's own ``classy_cifar10`` and ``classy_cifar100`` read the same files,
+    but load with four processes whatever ``num_workers`` says, treat any split but ``train`` as the
+    test split, and ignore unknown keys.
 
     The arguments are those of :class:`ImageDataset`, and:
 
     Args:
-        root (str): folder with the folder that torchvision makes, or the folder that holds the
-            files themselves, as they are or each as ``.gz``; ``~`` is yours
-        download (bool): let torchvision download what is not there. Several processes would
-            download side by side, so do that with one (default: False)
+        root (str): the parent of the folder that torchvision makes, or a folder with the files
+            themselves, each plain or as ``.gz``; ``~`` is your home folder
+        download (bool): let torchvision download missing files. Several processes would all
+            download, so use one (default: False)
 
     Raises:
         ValueError: an unknown or missing key, a value that is not allowed, or damaged files.
-        FileNotFoundError: files are not there; it names them, and where they come from.
+        FileNotFoundError: files are missing; it names them and their source.
     """
 
     OPTIONS: ClassVar = {
@@ -90,7 +90,7 @@ class TorchvisionDataset(ImageDataset):
             missing = [name for name in files.names if not (places[0] / name).is_file()]
             raise FileNotFoundError(
                 f"{self._label()}: {places[0]} lacks {', '.join(missing)}; set download "
-                f"to true, or unpack into {base / files.unpack_into} what is at "
+                f"to true, or unpack into {base / files.unpack_into} the files at "
                 f"{' and '.join(files.urls)}"
             )
         source = found[0].parent if found else places[0]
@@ -100,20 +100,20 @@ class TorchvisionDataset(ImageDataset):
                     root, download = folder, False
                     _lay_out(found, Path(folder, files.folder))
                 return _RGB(self.source(root, train=split == "train", download=download))
-        except Exception as error:  # of many kinds: of the network, the archives, the formats
+        except Exception as error:  # errors of the network, the archives, the formats
             raise ValueError(
                 f"{self._label()}: torchvision cannot read {source}: {error}"
             ) from error
 
 
 def _find(folder: Path, names: list[str]) -> list[Path] | None:
-    """The files of these names in a folder, packed or not; None where one is missing."""
+    """The files with these names in a folder, packed or not; None if one is missing."""
     found = [next(filter(Path.is_file, (folder / n, folder / f"{n}.gz")), None) for n in names]
     return None if None in found else found
 
 
 def _lay_out(files: list[Path], folder: Path) -> None:
-    """Puts files where torchvision looks for them, unpacked."""
+    """Puts files, unpacked, where torchvision looks for them."""
     folder.mkdir(parents=True)
     for path in files:
         if path.suffix == ".gz":

@@ -1,12 +1,11 @@
-"""Which parameter gets which options: the registry of builders, one file a registered name.
+"""Which parameter gets which options: the registry of builders, one file per registered name.
 
-A builder is to parameter groups what MMSegmentation's optimizer constructor is: it looks at
-every parameter and says which options differ for it. Merging equal options into few groups,
-multiplying schedules and checking what is asked for is done once, for all builders, by
-:func:`build_param_groups`.
+Like an optimizer constructor in MMSegmentation, a builder looks at every parameter and says which
+options differ for it. :func:`build_param_groups` does the rest for all builders: it merges equal
+options into few groups, multiplies schedules and checks the options.
 """
 
-import classy_vision  # noqa: F401  which has all of these folders registered
+import classy_vision  # noqa: F401  which registers the names in these folders
 
 from classy_gc.param_groups.build import build_param_groups as build_param_groups
 from classy_gc.param_groups.build import parameter_occurrences as parameter_occurrences

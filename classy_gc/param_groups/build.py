@@ -1,4 +1,4 @@
-"""From the options of each parameter to few parameter groups."""
+"""Builds few parameter groups from the options of each parameter."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from classy_gc.param_groups.multipliers import OptimizerOptions, ScaledParamSche
 
 
 def parameter_occurrences(root: nn.Module, prefix: str = "") -> Iterator[NamedParameter]:
-    """Every parameter with the modules that hold it; shared ones more than once.
+    """Yields every parameter with the modules that hold it; shared ones more than once.
 
     Args:
-        root: whose parameters.
-        prefix: of their names, with a dot between (default: none).
+        root: the module with the parameters.
+        prefix: put before their names, with a dot between (default: none).
 
     Example:
         >>> model = nn.Sequential(nn.Sequential(nn.Linear(2, 2, bias=False)))
@@ -52,23 +52,22 @@ def build_param_groups(
     The groups are in the order of their first parameters, so that a checkpoint resumes.
 
     Args:
-        builder: says what differs for which parameter.
-        model: whose parameters are trained; frozen ones are left out.
-        optimizer: not yet given its parameters.
-        loss: whose parameters are trained too, named ``loss.…`` (default: None).
+        builder: says which options differ for which parameter.
+        model: its parameters are trained; frozen ones are left out.
+        optimizer: before it gets its parameters.
+        loss: its parameters are trained too, named ``loss.…`` (default: None).
         schedules: of the task, option: ParamScheduler (default: None, none).
         num_epochs: of the training (default: 1).
-        bn_weight_decay: whether BatchNorm decays where the builder does not speak of it
-            (default: False).
+        bn_weight_decay: whether BatchNorm decays if the builder does not say (default: False).
 
     Returns:
-        A dict a group: ``params``, and the ParamScheduler of each option that is not simply
-        the optimizer's own. The parameters' names are ``param_names`` beside ``params``; take
-        them out before ``set_param_groups``.
+        One dict per group: ``params``, and the ParamScheduler of each option that differs from the
+        optimizer's own. The parameters' names are ``param_names`` beside ``params``; remove them
+        before ``set_param_groups``.
 
     Raises:
-        ValueError: an option or value that the optimizer refuses, what the builder refuses, a
-            shared parameter without ``bypass_duplicate``, or nothing to train.
+        ValueError: an option or value that the optimizer or the builder refuses, a shared parameter
+            without ``bypass_duplicate``, or nothing to train.
 
     Example:
         >>> from classy_vision.optim import build_optimizer
@@ -126,7 +125,7 @@ def build_param_groups(
 
 
 def _identity(value: Any) -> Any:
-    """Equal where two options are."""
+    """A key that is equal if two options are."""
     if isinstance(value, ConstantParamScheduler):
         return _identity(value(0))
     if isinstance(value, ScaledParamScheduler):

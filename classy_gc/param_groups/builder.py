@@ -1,4 +1,4 @@
-"""What a builder of parameter groups is given, and what it returns."""
+"""The base class of builders of parameter groups, and what they get."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from classy_gc.options import BOOL, Rule, check_options
 
 
 class NamedParameter(NamedTuple):
-    """A parameter and where it stands."""
+    """A parameter and its place in the model."""
 
     prefix: str  #: full name of the module that holds it, "" for the model itself
     name: str  #: its name in that module
     parameter: nn.Parameter
-    module: nn.Module  #: which holds it
+    module: nn.Module  #: that module
     parents: tuple[nn.Module, ...]  #: of the module, from the model down
 
     @property
     def full_name(self) -> str:
-        """As in ``model.named_parameters()``; what is the loss's starts with ``loss.``."""
+        """As in ``model.named_parameters()``; parameters of the loss start with ``loss.``."""
         return f"{self.prefix}.{self.name}" if self.prefix else self.name
 
 
 class GroupOptions(Protocol):
-    """What a builder can ask of an optimizer; :class:`OptimizerOptions` answers."""
+    """What a builder can ask about an optimizer; :class:`OptimizerOptions` implements it."""
 
-    values: dict[str, Any]  #: of each option, where a group does not give it
+    values: dict[str, Any]  #: of each option that a group does not set
     rules: dict[str, Rule]  #: what each option accepts
 
     def require(self, multiplier: str, label: str) -> None:
@@ -43,9 +43,9 @@ class ParamGroupBuilder(ABC):
     """Says which options of the optimizer differ for which parameter.
 
     Args:
-        **options: by keyword; those of :attr:`OPTIONS`, each an attribute afterwards.
-            ``bypass_duplicate`` (bool) is every builder's: leave out, with a warning, a shared
-            parameter the second time, which is an error otherwise (default: False).
+        **options: by keyword, those in :attr:`OPTIONS`; they become attributes. Every builder has
+            ``bypass_duplicate`` (bool): leave out the second occurrence of a shared parameter, with
+            a warning, instead of raising an error (default: False).
 
     Raises:
         ValueError: an unknown option, or a value that its rule does not accept.
@@ -54,7 +54,7 @@ class ParamGroupBuilder(ABC):
     #: option: (default, rule)
     OPTIONS: ClassVar[dict[str, tuple[Any, Rule]]] = {"bypass_duplicate": (False, BOOL)}
     bypass_duplicate: bool
-    #: under which it is registered
+    #: the registered name
     name: ClassVar[str]
 
     def __init__(self, **options: Any) -> None:
@@ -62,12 +62,12 @@ class ParamGroupBuilder(ABC):
 
     @classmethod
     def label(cls) -> str:
-        """For messages."""
+        """The name in messages."""
         return f"param_groups {vars(cls).get('name', cls.__name__)!r}"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ParamGroupBuilder:
-        """Instantiates the builder from a configuration, which stays as it is.
+        """Instantiates the builder from a configuration, which is not changed.
 
         Args:
             config: ``name`` and the options of the class.
@@ -81,17 +81,16 @@ class ParamGroupBuilder(ABC):
         parameters: Sequence[NamedParameter],
         optimizer: GroupOptions,
     ) -> list[dict[str, Any]]:
-        """What differs for each parameter.
+        """Returns the options that differ for each parameter.
 
         Args:
             model: of the task.
-            parameters: of model and loss, in the order of ``named_parameters()``; frozen
-                and shared ones are among them, and what is said of those is not used.
-            optimizer: which options there are, and with which rules.
+            parameters: of model and loss, in the order of ``named_parameters()``, with frozen and
+                shared ones, whose options are not used.
+            optimizer: the options of the optimizer, and their rules.
 
         Returns:
-            A dict a parameter. Options are numbers, bools or ParamSchedulers (built, or as a
-            config). Besides: ``lr_mult`` multiplies ``lr`` and ``decay_mult`` multiplies
-            ``weight_decay``, schedules included; ``bn_weight_decay`` (bool) takes the place of
-            the task's.
+            One dict per parameter. Options are numbers, bools or ParamSchedulers (built, or as a
+            config). In addition, ``lr_mult`` multiplies ``lr`` and ``decay_mult`` multiplies
+            ``weight_decay``, schedules included; ``bn_weight_decay`` (bool) replaces the task's.
         """

@@ -1,4 +1,4 @@
-"""The kinds of modules that have rules of their own."""
+"""The kinds of modules that have their own rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torchvision.ops import DeformConv2d
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-#: whose weights have a row for each unit, channel or word
+#: layers whose weights have a row for each unit, channel or word
 LAYERS = (
     nn.Linear,
     nn.Bilinear,
@@ -26,10 +26,10 @@ LAYERS = (
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a norm layer, by its base class or by its name.
+    """Whether a module is a norm layer, by its base class or its name.
 
-    By the name where ``norm`` is a word of the name of its class or of a base class, as in timm's
-    ``RmsNorm``; one of :data:`LAYERS` is none.
+    The name counts if ``norm`` is a word in the name of its class or a base class, as in timm's
+    ``RmsNorm``; a module of :data:`LAYERS` is never a norm layer.
 
     Example:
         >>> class ScaleNorm(nn.Module): ...
@@ -53,7 +53,7 @@ def _is_named_norm(module: nn.Module) -> bool:
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """Whether a module is a convolution with a group for each input channel, and more than one.
+    """Whether a module is a convolution with one group per input channel, and more than one.
 
     Example:
         >>> [is_depthwise(nn.Conv2d(n, 8, 3, groups=n)) for n in (4, 1)]
@@ -64,7 +64,7 @@ def is_depthwise(module: nn.Module) -> bool:
 
 
 def kind(module: nn.Module) -> str:
-    """The class of a module, and what it counts as.
+    """The class of a module, and the kind that it counts as.
 
     Example:
         >>> kind(nn.Conv2d(4, 4, 3, groups=4)), kind(nn.BatchNorm2d(4)), kind(nn.Linear(2, 2))

@@ -1,4 +1,4 @@
-"""``layer_decay``: a learning rate that falls from the head down, layer by layer."""
+"""``layer_decay``: a learning rate that falls layer by layer from the head down."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class LayerDecay(Paramwise):
     """``layer_decay``: ``lr · decay^(last − layer)``, for fine-tuning.
 
     Layer 0 is the embedding of a ``vision_transformer`` (patches, class token, positions) or
-    the stem of a ResNet; then each encoder layer or residual block is one; the last is
-    everything after them, the heads and the loss included.
+    the stem of a ResNet; then each encoder layer or residual block is a layer; the last layer is
+    everything after them, with the heads and the loss.
 
     Args:
         decay (float): in (0, 1]; 1 is the same rate for all (default: 0.75)
-        **options: all of :class:`Paramwise`; the factor of the layer comes on top of ``lr_mult``,
-            and of an ``lr`` in ``custom_keys``.
+        **options: all of :class:`Paramwise`; the layer's factor also multiplies ``lr_mult``, and an
+            ``lr`` in ``custom_keys``.
 
     Raises:
-        ValueError: as of :class:`Paramwise`, or a model that is neither of the two.
+        ValueError: as in :class:`Paramwise`, or a model that is neither of the two.
 
     Source: https://arxiv.org/abs/2003.10555; https://arxiv.org/abs/2106.08254.
 
@@ -71,7 +71,7 @@ class LayerDecay(Paramwise):
 
     def _layers(self, model: nn.Module) -> tuple[tuple[str, ...], list[str]]:
         """The prefixes of the stem, and of each layer in order."""
-        # Classy's wrapper of a model with heads says it is of the model's class.
+        # Classy's wrapper of a model with heads passes for the model's class.
         if isinstance(model, VisionTransformer):
             layers = [
                 f"encoder.layers.{name}." for name, _ in model.encoder.layers.named_children()

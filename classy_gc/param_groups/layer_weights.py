@@ -1,4 +1,4 @@
-"""Which parameters are weights of a layer, and which only have the shape of one."""
+"""Tells weights of a layer from parameters that only have the shape of one."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from classy_gc.param_groups.kinds import LAYERS, is_norm
 
 
 def no_layer_weight_reason(parameter: NamedParameter) -> str | None:
-    """Why a parameter is no weight of a layer, or ``None`` if it is one.
+    """Why a parameter is not the weight of a layer, or ``None`` if it is.
 
     Layers are linear, convolution, embedding, recurrent and attention modules: torch's,
-    ``torchvision.ops.DeformConv2d``, and classes derived from them. In their weights a row
-    belongs to a unit, a channel or a word, which is what gradient centralization is about. It
-    looks at shapes alone, and so centralizes all else that has rows.
+    ``torchvision.ops.DeformConv2d``, and classes derived from them. In their weights a row belongs
+    to a unit, a channel or a word, as gradient centralization assumes. But GC looks only at shapes,
+    and so also centralizes everything else that has rows.
 
     Args:
-        parameter: and the modules that hold it. A parametrized weight (``weight_norm``, …)
-            belongs to the module that it was taken from.
+        parameter: with the modules that hold it. A parametrized weight (``weight_norm``, …) belongs
+            to the module that it was taken from.
 
     Returns:
-        None, or the kind of the parameter and the class of its module. A normalization is one
-        by its base class, or by ``norm`` in its name.
+        None, or the kind of the parameter and the class of its module. A normalization is
+        recognized by its base class, or by ``norm`` in its name.
 
     Example:
         >>> import torch
@@ -45,7 +45,7 @@ def no_layer_weight_reason(parameter: NamedParameter) -> str | None:
         module = parameter.parents[-2]  # above the dict of the module's parametrizations
     name = module.__class__.__name__
     if isinstance(module, LAYERS):
-        # Attention has such biases that look like a weight: bias_k, of shape [1, 1, d].
+        # Attention has biases with the shape of a weight: bias_k, of shape [1, 1, d].
         return f"bias: {name}" if parameter.name.startswith("bias") else None
     if is_norm(module):
         return f"normalization: {name}"

@@ -18,7 +18,7 @@ from classy_gc.optim.param_scheduler.checks import (
 from classy_gc.optim.stock import group_options
 from classy_gc.options import BOOL, NON_NEGATIVE, check_known, registered_name
 
-#: multiplier: the option that it multiplies
+#: the option that each multiplier multiplies
 MULTIPLIERS = {"lr_mult": "lr", "decay_mult": "weight_decay"}
 
 
@@ -26,8 +26,8 @@ class ScaledParamScheduler(ParamScheduler):
     """``multiplier × scheduler(where)``, updated as often as the scheduler.
 
     Args:
-        scheduler: what to multiply.
-        multiplier: by what.
+        scheduler: the one to multiply.
+        multiplier: the factor.
 
     Example:
         >>> from fvcore.common.param_scheduler import LinearParamScheduler
@@ -48,9 +48,9 @@ class OptimizerOptions:
     """The options of an optimizer that a group can have: their values, schedules and rules.
 
     Args:
-        optimizer: not yet given its parameters.
+        optimizer: before it gets its parameters.
         schedules: of the task, option: ParamScheduler (default: None, none).
-        num_epochs: of the training, for schedules yet to be built (default: 1).
+        num_epochs: of the training, for schedules that are built later (default: 1).
 
     Example:
         >>> from classy_vision.optim import build_optimizer
@@ -81,14 +81,14 @@ class OptimizerOptions:
         }
 
     def require(self, multiplier: str, label: str) -> None:
-        """Refuses a multiplier of what the optimizer does not have, or of no weight decay.
+        """Refuses a multiplier of an option that the optimizer does not have, or of zero decay.
 
         Args:
             multiplier: one of :data:`MULTIPLIERS`.
-            label: what asks for it.
+            label: names the source of the multiplier.
 
         Raises:
-            ValueError: naming both, and the options that there are.
+            ValueError: with both, and the known options.
         """
         option = MULTIPLIERS[multiplier]
         if option not in self.rules:
@@ -104,10 +104,10 @@ class OptimizerOptions:
 
         Args:
             options: as a builder returns them.
-            label: whose they are, for the message.
+            label: names their owner in messages.
 
         Raises:
-            ValueError: naming the key, the value, and what is allowed.
+            ValueError: with the key, the value, and what is allowed.
         """
         check_known(options, self._known, f"{label} ({self.label})")
         for name, value in options.items():
@@ -126,7 +126,7 @@ class OptimizerOptions:
             return value
         rule = self._known[name]
         if isinstance(value, Mapping) and rule.schedulable:
-            # One object for equal configs, so that their parameters share a group.
+            # Equal configs share one object, so that their parameters share a group.
             key = json.dumps([name, value], sort_keys=True, default=id)
             if key not in self._built:
                 self._built[key] = build_scheduler(
@@ -138,12 +138,12 @@ class OptimizerOptions:
         return tuple(value) if isinstance(value, list) else value
 
     def resolve(self, options: Mapping[str, Any], without_decay: bool, label: str) -> dict:
-        """The options of a group as ``set_param_groups`` takes them, each a ParamScheduler.
+        """The options of a group as ParamSchedulers, in the form of ``set_param_groups``.
 
         Args:
             options: as a builder returns them.
-            without_decay: whether the weight decay is 0 where they do not give it.
-            label: whose they are, for the message.
+            without_decay: whether the weight decay is 0 if they do not set it.
+            label: names their owner in messages.
         """
         base = dict(self.schedules)
         if without_decay and "weight_decay" in self.rules:

@@ -1,4 +1,4 @@
-"""``paramwise``: multipliers by the name and the kind of a parameter."""
+"""``paramwise``: multipliers by the name and kind of a parameter."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ _MULTIPLIER = Rule("a number >= 0 or null", lambda v: v is None or NON_NEGATIVE.
 class Paramwise(ParamGroupBuilder):
     """``paramwise``: MMEngine's ``DefaultOptimWrapperConstructor``, and an option for GC.
 
-    Multipliers are numbers >= 0; null, the default of each, is no rule. Of the decay rules the
-    first that applies decides: norm, depthwise, bias, flat.
+    Multipliers are numbers >= 0; null, the default of each, means no rule. The first decay rule
+    that applies decides, in this order: norm, depthwise, bias, flat.
 
     Args:
-        custom_keys (dict): substring of full names: options of the parameters. The longest
-            key that matches decides, the first by alphabet where they are equally long, and
-            no other rule counts. Options are ``lr_mult`` and ``decay_mult``, any option that
-            the optimizer can have per group (numbers, GC options, or a ParamScheduler
-            config), and ``bn_weight_decay`` (default: {})
-        bias_lr_mult (float): of ``lr`` for ``bias``, but not in norm layers and in offset
-            layers of deformable convolutions (default: None)
-        bias_decay_mult (float): of ``weight_decay`` for ``bias``, but not in norm layers,
-            depthwise convolutions and offset layers (default: None)
-        norm_decay_mult (float): of ``weight_decay`` for weight and bias of norm layers,
-            BatchNorm whatever the task's ``bn_weight_decay`` (default: None)
+        custom_keys (dict): options of parameters, by a substring of their full names. The longest
+            key that matches decides, the first by alphabet if several are equally long, and no
+            other rule counts. Options are ``lr_mult`` and ``decay_mult``, any option that the
+            optimizer can have per group (numbers, GC options, or a ParamScheduler config), and
+            ``bn_weight_decay`` (default: {})
+        bias_lr_mult (float): of ``lr`` for ``bias``, but not in norm layers or in offset layers of
+            deformable convolutions (default: None)
+        bias_decay_mult (float): of ``weight_decay`` for ``bias``, but not in norm layers, depthwise
+            convolutions or offset layers (default: None)
+        norm_decay_mult (float): of ``weight_decay`` for weight and bias of norm layers; for
+            BatchNorm, whatever the task's ``bn_weight_decay`` says (default: None)
         flat_decay_mult (float): of ``weight_decay`` for one-dimensional parameters, but not in
             offset layers (default: None)
         dwconv_decay_mult (float): of ``weight_decay`` for weight and bias of depthwise
             ``Conv2d`` (default: None)
         dcn_offset_lr_mult (float): of ``lr`` for weight and bias of a ``Conv2d`` named
             ``conv_offset`` inside a ``torchvision.ops.DeformConv2d`` (default: None)
-        gc_layer_weights_only (bool): ``use_gc`` is off for all that is no weight of a linear,
-            convolution, embedding, recurrent or attention layer, as
-            :func:`no_layer_weight_reason` has it: norm layers over several dimensions, class
-            tokens, position embeddings, bias tables. A key of ``custom_keys`` that gives
-            ``use_gc`` decides for its own (default: False)
-        bypass_duplicate (bool): leave out, with a warning, a shared parameter the second
-            time, which is an error otherwise (default: False)
+        gc_layer_weights_only (bool): turn ``use_gc`` off for everything but the weights of linear,
+            convolution, embedding, recurrent and attention layers (see
+            :func:`no_layer_weight_reason`): off for norm layers over several dimensions, class
+            tokens, position embeddings, bias tables. A key of ``custom_keys`` that sets ``use_gc``
+            decides for its parameters (default: False)
+        bypass_duplicate (bool): leave out the second occurrence of a shared parameter, with a
+            warning, instead of raising an error (default: False)
 
     Raises:
         ValueError: an unknown field, a value that is not allowed, a key that matches nothing.
@@ -115,7 +115,7 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
                 )
 
     def _key(self, parameter: NamedParameter) -> str | None:
-        # With the dot before a parameter of the model itself, as in MMEngine.
+        # A parameter of the model itself keeps the dot before its name, as in MMEngine.
         name = f"{parameter.prefix}.{parameter.name}"
         keys = [key for key in self.custom_keys if key in name]
         return min(keys, key=lambda key: (-len(key), key), default=None)
@@ -124,7 +124,7 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
         options = self._multipliers(parameter)
         if (
             self.gc_layer_weights_only
-            and ineligible_reason(parameter.parameter) is None  # else no group of its own is needed
+            and ineligible_reason(parameter.parameter) is None  # else it needs no group of its own
             and no_layer_weight_reason(parameter) is not None
         ):
             options.setdefault("use_gc", False)
@@ -134,8 +134,8 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
         key = self._key(parameter)
         if key is not None:
             options = dict(self.custom_keys[key])
-            # A key that says nothing of decay leaves BatchNorm to the task; but where there is a
-            # rule for norm layers, the key overrides it, as it overrides all rules.
+            # A key without decay options leaves BatchNorm to the task; but it overrides a rule for
+            # norm layers, as it overrides all rules.
             if self.norm_decay_mult is not None or {"decay_mult", "weight_decay"} & {*options}:
                 options.setdefault("bn_weight_decay", True)
             return options
@@ -146,7 +146,8 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
             and "conv_offset" in parameter.prefix
             and any(isinstance(parent, DeformConv2d) for parent in parameter.parents)
         )
-        # Whether it applies, and what it multiplies by: of each list the first rule decides.
+        # (whether the rule applies, its multiplier): the first rule of each list that applies
+        # decides.
         lr = (
             (is_offset, self.dcn_offset_lr_mult),
             (is_bias and not of_norm and not is_offset, self.bias_lr_mult),
@@ -177,7 +178,7 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
 
 
 def _close_names(key: str, parameters: Sequence[NamedParameter]) -> list[str]:
-    """Three names of modules and parameters, whole or the last part."""
+    """Three similar names of modules and parameters, whole or only the last part."""
     names: dict[str, None] = {}
     for parameter in parameters:
         parts = parameter.full_name.split(".")

@@ -1,4 +1,4 @@
-"""The builders of parameter groups by the names that configs give."""
+"""Registers the builders of parameter groups under their names in configs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PARAM_GROUP_BUILDER_REGISTRY: dict[str, type[ParamGroupBuilder]] = {}
 
 
 def register_param_group_builder(name: str) -> Callable[[_Builder], _Builder]:
-    """Registers a :class:`ParamGroupBuilder` subclass under the ``name`` that configs give.
+    """Registers a :class:`ParamGroupBuilder` subclass under its ``name`` in configs.
 
     Args:
-        name: not yet taken.
+        name: one that is not taken.
 
     Raises:
-        ValueError: the name is taken, or the class is no ``ParamGroupBuilder``.
+        ValueError: the name is taken, or the class is not a ``ParamGroupBuilder``.
 
     Example:
         >>> @register_param_group_builder("half_rate_for_vectors")
@@ -38,7 +38,7 @@ def register_param_group_builder(name: str) -> Callable[[_Builder], _Builder]:
             taken = PARAM_GROUP_BUILDER_REGISTRY[name]
             raise ValueError(
                 f"cannot register param group builder {name!r} twice: it is "
-                f"{taken.__module__}.{taken.__qualname__} already"
+                f"already {taken.__module__}.{taken.__qualname__}"
             )
         if not issubclass(cls, ParamGroupBuilder):
             raise ValueError(
@@ -52,14 +52,14 @@ def register_param_group_builder(name: str) -> Callable[[_Builder], _Builder]:
 
 
 def build_param_group_builder(config: Mapping[str, Any]) -> ParamGroupBuilder:
-    """Builds what the ``param_groups`` of an optimizer config describe.
+    """Builds the builder that the ``param_groups`` of an optimizer config describe.
 
     Args:
         config: ``name``, the options of the builder, and optionally ``module``, which is
             imported first, so that a builder of your own registers itself.
 
     Raises:
-        ValueError: no or an unknown name, or what the builder refuses.
+        ValueError: no name, an unknown name, or an option that the builder refuses.
         ImportError: there is no such module.
 
     Example:

@@ -1,4 +1,4 @@
-"""Parameter groups as tables, for people to read."""
+"""Formats parameter groups as tables."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _text(value: Any) -> str:
 
 
 def short_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -> str:
-    """A row a group: tensors, elements, options.
+    """A table with one row per group: tensors, elements, options.
 
     Args:
         groups: from :func:`build_param_groups`.
@@ -57,12 +57,12 @@ def full_table(
     options: OptimizerOptions,
     modules: Mapping[str, nn.Module],
 ) -> str:
-    """A row a parameter: name, shape, module, group, options.
+    """A table with one row per parameter: name, shape, module, group, options.
 
     Args:
         groups: from :func:`build_param_groups`.
         options: of the optimizer.
-        modules: name of a parameter: the module that holds it.
+        modules: the module that holds each parameter, by the parameter's name.
     """
     rows = [("parameter", "shape", "module", "group", "options")]
     for i, group in enumerate(groups):

@@ -1,6 +1,6 @@
-"""Classy Vision tasks, one file a registered name."""
+"""Classy Vision tasks, one file per registered name."""
 
-import classy_vision  # noqa: F401  which has all of these folders registered
+import classy_vision  # noqa: F401  which registers the names in these folders
 
 from classy_gc.tasks.paramwise_classification_task import (
     ParamwiseClassificationTask as ParamwiseClassificationTask,

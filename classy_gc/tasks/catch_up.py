@@ -1,4 +1,4 @@
-"""A resumed task's options, as the schedules of its config have them now."""
+"""Sets a resumed task's options to the current values of its schedules."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from classy_gc.optim.scheduled_gc import ScheduledGC
 
 
 def catch_up(task: ClassificationTask) -> None:
-    """Sets the options of schedules that change by the epoch to what they are now.
+    """Sets the options whose schedules change once per epoch to their current values.
 
-    Classy Vision goes on with the checkpoint's values until the end of the next epoch, though the
-    schedules may be others by now.
+    Classy Vision continues with the checkpoint's values until the end of the next epoch, although
+    the schedules may have changed.
 
     Args:
-        task: prepared, with the state of a checkpoint; one whose data have no length stays as it
-            is.
+        task: prepared, with the state of a checkpoint; not changed if its data have no length.
     """
     dataset, optimizer = task.datasets["train"], task.optimizer
     if not hasattr(dataset, "__len__"):

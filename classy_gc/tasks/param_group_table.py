@@ -14,7 +14,7 @@ from classy_gc.tasks.paramwise_fine_tuning import freeze_trunk
 
 
 class _Recorder:
-    """Takes the place of a task's optimizer, and keeps the groups that it is given."""
+    """Stands in for a task's optimizer, and keeps the groups that it gets."""
 
     def __init__(self) -> None:
         self.groups: list[dict[str, Any]] = []
@@ -24,13 +24,13 @@ class _Recorder:
 
 
 def param_group_table(task: ClassyTask) -> str:
-    """A row a parameter: name, shape, module, group, and the options of the group.
+    """A table with one row per parameter: name, shape, module, group, options of the group.
 
     Args:
-        task: built and not prepared; it is not to be trained afterwards.
+        task: built but not prepared; do not train it afterwards.
 
     Raises:
-        ValueError: what the builder of ``param_groups`` refuses.
+        ValueError: the builder of ``param_groups`` refuses an option.
     """
     model, loss, optimizer = task.base_model, task.base_loss, task.optimizer
     named = [*parameter_occurrences(model), *parameter_occurrences(loss, "loss")]

@@ -1,4 +1,4 @@
-"""What makes a Classy Vision task read ``param_groups``."""
+"""Makes a Classy Vision task read ``param_groups``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from classy_gc.tasks.warm_up import preliminary, resolve_when_prepared
 
 
 class _OptionsView(OptionsView):
-    """One learning rate, the largest: Classy Vision's hooks cannot print or plot more."""
+    """Shows one learning rate, the largest: Classy Vision's hooks cannot print or plot more."""
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)
@@ -32,10 +32,10 @@ class _OptionsView(OptionsView):
 
 
 class ParamwiseMixin:
-    """Before a ``ClassificationTask`` in the bases of a class: its optimizer's ``param_groups``.
+    """Base class before a ``ClassificationTask``: reads the optimizer's ``param_groups``.
 
-    Without ``param_groups`` in the optimizer's config the task does what the stock one does.
-    With them, ``optimizer.options_view.lr`` is the largest rate of all groups.
+    Without ``param_groups`` in the optimizer's config, the task acts like the stock one. With them,
+    ``optimizer.options_view.lr`` is the largest rate of all groups.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -45,18 +45,18 @@ class ParamwiseMixin:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ParamwiseMixin:
-        """Instantiates the task from a configuration, which stays as it is.
+        """Instantiates the task from a configuration, which is not changed.
 
         Args:
-            config: as of the stock task, and ``param_groups`` in ``optimizer``: what
-                :func:`classy_gc.param_groups.build_param_group_builder` takes; lengths of a
-                ``composite`` schedule may be in steps and epochs; ``custom_imports`` are
-                imported, and keys that begin with ``_`` are comments.
+            config: as for the stock task, with ``param_groups`` in ``optimizer`` as in
+                :func:`classy_gc.param_groups.build_param_group_builder`; lengths of a ``composite``
+                schedule may be in steps and epochs; ``custom_imports`` are imported, and keys that
+                begin with ``_`` are comments.
 
         Raises:
-            ValueError: what the builder refuses, a module that cannot be imported, a GC option
-                that a stock optimizer would ignore, or a value of no meaning, such as a string
-                where true or false is meant.
+            ValueError: an option that the builder refuses, a module that cannot be imported, a GC
+                option that a stock optimizer would ignore, or a meaningless value, such as a string
+                instead of true or false.
         """
         import_custom(config)
         config = without_comments(config)
@@ -73,24 +73,24 @@ class ParamwiseMixin:
         task._config = given
         task.param_group_builder = builder
         phases = config["dataset"]["train"].get("phases_per_epoch", 1)
-        task.optimizer_num_epochs = config["num_epochs"] * phases  # as the stock task counts
+        task.optimizer_num_epochs = config["num_epochs"] * phases  # as in the stock task
         resolve_when_prepared(task, given)
         return task
 
     def set_param_group_builder(self, builder: ParamGroupBuilder | None) -> ParamwiseMixin:
-        """Sets what builds the parameter groups.
+        """Sets the builder of the parameter groups.
 
         Args:
-            builder: None is the stock groups.
+            builder: None for the stock groups.
         """
         self.param_group_builder = builder
         return self
 
     def set_classy_state(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint, with the schedules of this config from the first step on.
+        """Resumes from a checkpoint, with the schedules of this config from the first step on.
 
         Args:
-            state: what ``get_classy_state`` returned.
+            state: from ``get_classy_state``.
         """
         super().set_classy_state(state)
         if not self.test_only:
@@ -119,10 +119,10 @@ class ParamwiseMixin:
     def build_param_groups(
         self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None = None
     ) -> tuple[list[dict[str, Any]], OptimizerOptions]:
-        """The groups of :func:`classy_gc.param_groups.build_param_groups`, and what they know.
+        """The groups of :func:`classy_gc.param_groups.build_param_groups`, and the options.
 
         Args:
-            optimizer: of the task, not yet given its parameters.
+            optimizer: of the task, before it gets its parameters.
             model: of the task.
             loss: of the task (default: None).
         """

@@ -1,4 +1,4 @@
-"""``paramwise_classification_task``: Classy's, with options by parameter."""
+"""``paramwise_classification_task``: Classy's task, with options per parameter."""
 
 from classy_vision.tasks import ClassificationTask, register_task
 

@@ -1,4 +1,4 @@
-"""``paramwise_fine_tuning``: Classy's, with options by parameter."""
+"""``paramwise_fine_tuning``: Classy's task, with options per parameter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from classy_gc.tasks.paramwise import ParamwiseMixin
 
 
 def freeze_trunk(model: ClassyModel) -> None:
-    """Trains the heads alone, as the stock task does with its ``freeze_trunk``."""
+    """Trains only the heads, as the stock task does with its ``freeze_trunk``."""
     heads = nn.ModuleList(head for heads in model.get_heads().values() for head in heads)
     trained = set(heads.parameters())
     for parameter in model.parameters():
@@ -33,6 +33,6 @@ class ParamwiseFineTuning(ParamwiseMixin, FineTuningTask):
     def build_param_groups(
         self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None
     ) -> tuple[list[dict[str, Any]], OptimizerOptions]:
-        if self.freeze_trunk:  # the stock task does it only once the groups are there
+        if self.freeze_trunk:  # the stock task freezes only after the groups are built
             freeze_trunk(model)
         return super().build_param_groups(optimizer, model, loss)

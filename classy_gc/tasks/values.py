@@ -1,4 +1,4 @@
-"""What Classy Vision's keys may be where it takes what comes: ``"false"`` is true to Python."""
+"""Checks values that Classy Vision does not check: in Python, ``"false"`` is true."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _THEIRS = ("classy_vision.", "torch.", "torchvision.")
 
 
 def _boolean_arguments() -> set[str]:
-    """Of the classes whose constructors tell by a default or an annotation."""
+    """Arguments that constructors mark as booleans by a default or an annotation."""
     classes = [c for c in _CLASSES.values() if inspect.isclass(c)]
     classes = [c for c in classes if c.__module__.startswith(_THEIRS)]
     bases = {base for c in classes for base in c.__mro__ if "__init__" in vars(base)} - {object}
@@ -35,7 +35,7 @@ def _boolean_arguments() -> set[str]:
     return {x.name for x in arguments if isinstance(x.default, bool) or x.annotation is bool}
 
 
-# Those that only a ``from_config`` reads.
+# Booleans that only a ``from_config`` reads.
 _OF_TASKS = ("test_only", "bn_weight_decay", "use_sharded_ddp", "freeze_trunk", "reset_heads")
 _OF_SECTIONS = ("find_unused_parameters", "fp16_grad_compress", "use_shuffle")
 _OF_MODELS = ("first_dropout", "use_batchnorm", "first_batchnorm", "final_bn_relu", "stem_maxpool")
@@ -53,15 +53,15 @@ _RULES = {
 
 
 def check_values(section: Any, path: tuple[Any, ...] = ()) -> None:
-    """Refuses what Classy Vision would take for true, or for a share of something.
+    """Refuses values that Classy Vision would take for true, or for a share.
 
     Args:
-        section: a config of a task, or a section of one. Your own classes may mean something
-            else by the same keys: theirs are not checked.
+        section: a config of a task, or a section of one. Your own classes may use the same keys
+            differently, so they are not checked.
         path: the keys that lead to the section, for messages (default: none)
 
     Raises:
-        ValueError: naming the key, its value, and what is allowed.
+        ValueError: with the key, its value, and what is allowed.
 
     Example:
         >>> check_values({"name": "fine_tuning", "freeze_trunk": "false"})
@@ -81,5 +81,5 @@ def check_values(section: Any, path: tuple[Any, ...] = ()) -> None:
         rule = _RULES.get(key)
         if known and rule and not rule.accepts(value):
             raise OptionError(f"{dotted(here)} must be {rule.allowed}, not {value!r}", *here)
-        if key not in ("param_groups", "param_schedulers"):  # left to what reads them
+        if key not in ("param_groups", "param_schedulers"):  # checked by their readers
             check_values(value, here)

@@ -1,4 +1,4 @@
-"""Warm-ups in steps and epochs: a task knows how many of them its training has."""
+"""Warm-ups in steps and epochs: a task knows the length of its training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from classy_gc.param_groups.registry import build_param_group_builder
 def optimizer_steps(
     dataset: ClassyDataset, batches: int, phases: float, simulated_global_batchsize: int | None
 ) -> float:
-    """How many steps the optimizer makes in a training; fewer where gradients accumulate.
+    """How many steps the optimizer takes in a training; fewer with gradient accumulation.
 
     Args:
         dataset: of the training.
@@ -34,10 +34,10 @@ def optimizer_steps(
 
 
 def preliminary(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a task, to be built before it is known how long an epoch is.
+    """The config of a task in a form that can be built before the length of an epoch is known.
 
     Args:
-        config: whose schedules may have lengths in steps and epochs; stays as it is.
+        config: its schedules may have lengths in steps and epochs; not changed.
 
     Raises:
         ValueError: lengths in epochs that do not fill the training.
@@ -48,13 +48,13 @@ def preliminary(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve_when_prepared(task: ClassificationTask, config: Mapping[str, Any]) -> None:
-    """Has lengths in steps and epochs become shares of the training when a task is prepared.
+    """Turns lengths in steps and epochs into shares of the training when a task is prepared.
 
-    Only then all processes are there among which an epoch is divided.
+    Only then is it known how many processes share an epoch.
 
     Args:
         task: built from the preliminary config.
-        config: which may have such lengths.
+        config: the one that may have such lengths.
 
     Raises:
         ValueError: when the task is prepared, lengths that do not fill the training.

@@ -45,8 +45,8 @@ def test_a_part_of_a_name_is_no_comment():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"use_gc": true,', '"use_gc": true, "use_gc": false,', "'use_gc' is there twice, as True"),
-        ("{", '{"num_epochs": 3, ', "'num_epochs' is there twice, as 3 and as 20"),
+        ('"use_gc": true,', '"use_gc": true, "use_gc": false,', "'use_gc' occurs twice, as True"),
+        ("{", '{"num_epochs": 3, ', "'num_epochs' occurs twice, as 3 and as 20"),
     ],
 )
 def test_a_key_twice_is_refused_in_one_line(here, capsys, old, new, message):
@@ -139,7 +139,7 @@ NESTED = json.dumps([0])[:-1].replace("0", "") * 60 + "0" + "]" * 60
         ({"_base_": ""}, "mine.json: _base_ must be a file or a list of files, not ''"),
         ({"_base_": "list.json"}, r"mine.json → list.json: the config must be an object .* \[1\]"),
         ({"_base_": "bad.json"}, "--config_file mine.json → bad.json is not valid JSON: .* line 1"),
-        ({"_base_": "twice.json"}, "mine.json → twice.json: key 'a' is there twice, as 1 and as 2"),
+        ({"_base_": "twice.json"}, "mine.json → twice.json: key 'a' occurs twice, as 1 and as 2"),
         ({"a": {"_delete_": True}}, "mine.json: a._delete_: there is nothing to delete"),
         (
             {"_base_": "deletes.json"},
@@ -148,7 +148,7 @@ NESTED = json.dumps([0])[:-1].replace("0", "") * 60 + "0" + "]" * 60
         ({"a": {"_delete_": 1}}, "mine.json: a._delete_ must be true, not 1"),
         ({"a": {"_base_": "b.json"}}, "_base_ is resolved at the top of a file"),
         ({"a": [{"_delete_": True}]}, "_delete_ is resolved at the top of a file"),
-        ('{"_base_": "a", "_base_": "b"}', "mine.json: key '_base_' is there twice"),
+        ('{"_base_": "a", "_base_": "b"}', "mine.json: key '_base_' occurs twice"),
         ("[" * DEEP + "]" * DEEP, "mine.json: the config is nested more than 50 levels deep"),
         ('{"a": ' * DEEP + "1" + "}" * DEEP, "mine.json: .* is nested more than 50 levels deep"),
         ('{"a": {"b": ' + NESTED + "}}", "mine.json: a.b.* is nested more than 50 levels deep"),

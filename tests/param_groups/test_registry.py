@@ -70,7 +70,7 @@ def test_too_few_options_are_refused(monkeypatch):
 
 
 def test_a_name_is_taken_once_and_by_a_builder():
-    with pytest.raises(ValueError, match=r"'paramwise' twice: it is classy_gc.*Paramwise"):
+    with pytest.raises(ValueError, match=r"'paramwise' twice: it is already classy_gc.*Paramwise"):
         register_param_group_builder("paramwise")(Paramwise)
     with pytest.raises(ValueError, match=r"'other' .* must extend ParamGroupBuilder"):
         register_param_group_builder("other")(dict)
