@@ -252,6 +252,8 @@ def write_config(config: Config, folder: Path) -> None:
         except ValueError:
             of_a_run = False
         if not of_a_run:
-            raise ValueError(f"{path} is not from a run, and would be replaced; name another folder")
+            raise ValueError(
+                f"{path} is not from a run, and would be replaced; name another folder"
+            )
     with atomic_write(path) as file:
         file.write(dumps(config).encode())
