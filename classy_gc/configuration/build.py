@@ -46,10 +46,10 @@ class _Section(UserDict[str, Any]):
 def build_task(config: Mapping[str, Any]) -> ClassyTask:
     """Classy Vision's ``build_task``, with errors that name their section.
 
-    It also warns of sections with unread keys. Classy Vision's own models, heads, losses and
-    datasets read the keys that they know and ignore the rest, which may be misspelled, or simply
-    useless as in a few of its example configs. Your own classes are not checked, since they may
-    read keys later.
+    A warning names the keys of a section that nothing reads. Classy Vision's own models, heads,
+    losses and datasets read the keys that they know and ignore the rest, which may be misspelled. A
+    few of its example configs have such keys, so only those from ``--set`` or ``--vary`` are
+    refused. Your own classes are not checked, since they may read keys later.
 
     Args:
         config: checked by :func:`classy_gc.configuration.schema.check_config`; not changed.

@@ -18,9 +18,9 @@ def with_settings(
 
     Args:
         config: of a task.
-        settings: the keys that lead to a value, such as ``model.heads.0.num_classes``, and the
-            value. The last key may be new: who reads the section refuses what it does not know,
-            and :func:`classy_gc.configuration.build.build_task` what nobody reads.
+        settings: values by dotted key, such as ``model.heads.0.num_classes``. The last key may be
+            new: the class that reads the section refuses keys that it does not know, and
+            :func:`classy_gc.configuration.build.build_task` keys that nothing reads.
         flag: the one that gave them, for messages (default: none).
 
     Raises:
@@ -59,7 +59,7 @@ def _set(config: dict[str, Any], dotted_key: str, value: Any) -> tuple[Any, ...]
 
 
 def _key(section: Any, key: str, path: Sequence[str], new: bool = False) -> str | int:
-    """The key as its section has it, or, where it may be new, could have it."""
+    """The key, or the index, in its section, which may lack the key if it is new."""
     label = ".".join(path) or "the config"
     if isinstance(section, list):
         check_known([key], map(str, range(len(section))), label, "index")
