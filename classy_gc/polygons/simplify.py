@@ -56,7 +56,8 @@ def simplify(
     path = np.repeat(np.arange(len(ring)), np.diff(starts))
     points = positions[graph.path_vertices]
     z = points[:, 0] + 1j * points[:, 1]
-    before, after = z - z[graph.along(-_SPAN)], z[graph.along(_SPAN)] - z
+    before = z - z[graph.along(-_SPAN)]
+    after = z[graph.along(_SPAN)] - z
     cosine = (before * after.conj()).real / np.maximum(np.abs(before * after), 1e-9)
     breaks = np.zeros(len(points), bool)
     if frame is not None:
@@ -66,7 +67,8 @@ def simplify(
     local = np.arange(len(points)) - starts[path]
     around = (local + sharpest[path]) % np.maximum(np.diff(starts) - 1, 1)[path]
     order = starts[path] + np.where(ring[path], around, local)
-    points, breaks = points[order], breaks[order]
+    points = points[order]
+    breaks = breaks[order]
     breaks[starts[:-1]] = breaks[starts[1:] - 1] = True
     knots = _douglas_peucker(points, path, ring, breaks, tolerance)
     walls = fitted(points, graph.path_vertices[order], path, ring, knots)
@@ -118,7 +120,8 @@ def _douglas_peucker(
     """Which points are kept: all breaks, and at least three of a closed path."""
     k = np.flatnonzero(breaks)
     inside = path[k[:-1]] == path[k[1:]]
-    start, end = k[:-1][inside], k[1:][inside]
+    start = k[:-1][inside]
+    end = k[1:][inside]
     piece, index = ranges(start, end)
     # The third coordinate carries the index of the point.
     lines = shapely.linestrings(np.column_stack([points[index], index]), indices=piece)

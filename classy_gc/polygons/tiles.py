@@ -183,39 +183,35 @@ def components(
     keys: list[tuple[int, int]] = []
     boxes: list[Box] = []
     links: list[np.ndarray] = []
-    above = np.zeros(width + 2, int)  # labels, from 1, of the pixel row above the tile
+    below = np.zeros(width, int)  # labels, from 1, of the last row of pixels
     highest = 0.0
     cores = [(r, c) for r in range(0, height, tile) for c in range(0, width, tile)]
-    below = above.copy()
-    left = np.zeros(0, int)
     for row, column in shown(cores, "find buildings", progress):
         if column == 0:
-            above, below, left = below, np.zeros(width + 2, int), np.zeros(0, int)
-        # One more pixel on each side, so that it is dilated as in the whole map.
+            above, below, left = below, np.zeros(width, int), np.zeros(0, int)
+        # Neighbouring tiles share a line of pixels. One more on each side is read, so that they
+        # are dilated as in the whole map.
         top, start = max(row - 1, 0), max(column - 1, 0)
-        rows = slice(top, min(row + tile + 1, height))
-        columns = slice(start, min(column + tile + 1, width))
+        rows = slice(max(top - 1, 0), min(row + tile + 1, height))
+        columns = slice(max(start - 1, 0), min(column + tile + 1, width))
         values = interior.read(rows, columns)
         walls = None if edges is None else edges.read(rows, columns)
         highest = max(highest, float(values.max()))
         mask = _mask(values, walls, threshold)
-        mask = mask[row - top :, column - start :][:tile, :tile]
+        mask = mask[top - rows.start : row + tile - rows.start]
+        mask = mask[:, start - columns.start : column + tile - columns.start]
         labels, count = ndimage.label(mask, _SQUARE, output=np.int32)
-        keys += _first_pixels(labels, (row, column, 0, 0))
+        keys += _first_pixels(labels, (top, start, 0, 0))
         boxes += [
-            (row + r.start, column + c.start, row + r.stop, column + c.stop)
+            (top + r.start, start + c.start, top + r.stop, start + c.stop)
             for r, c in ndimage.find_objects(labels)
         ]
         labels = np.where(labels > 0, labels + (len(keys) - count), 0)
-        h, w = labels.shape
-        up = above[column : column + w + 2]
-        for k in range(3):  # the row above, and its neighbours to either side
-            links.append(_touching(labels[0], up[k : k + w]))
+        across = slice(start, start + labels.shape[1])
+        links.append(_common(labels[0], above[across]))
         if column:
-            for k in (-1, 0, 1):
-                a, b = max(k, 0), h + min(k, 0)
-                links.append(_touching(labels[a:b, 0], left[a - k : b - k]))
-        below[column + 1 : column + 1 + w] = labels[-1]
+            links.append(_common(labels[:, 0], left))
+        below[across] = labels[-1]
         left = labels[:, -1]
     part = connected(np.concatenate(links) - 1, len(keys))
     merged: dict[int, _Component] = {}
@@ -228,6 +224,7 @@ def components(
     return list(merged.values()), highest
 
 
-def _touching(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pairs of labels of the same pixels."""
     pairs = np.stack([a, b], axis=1)[(a > 0) & (b > 0)]
     return np.unique(pairs, axis=0)

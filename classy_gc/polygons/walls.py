@@ -61,7 +61,8 @@ def fitted(
     """Fits a least-squares line to the points of each wall."""
     knots = np.flatnonzero(kept)
     inside = path[knots[:-1]] == path[knots[1:]]
-    start, end = knots[:-1][inside], knots[1:][inside]
+    start = knots[:-1][inside]
+    end = knots[1:][inside]
     wall, index = ranges(start, end)
     x = points[index]
     along = np.cumsum(np.hypot(*np.diff(points, axis=0, prepend=points[:1]).T))
@@ -124,8 +125,9 @@ def fewer(walls: Walls, tolerance: float) -> Walls:
             return walls
         meet = np.where(bevel[:, None], corner, np.where(jog[:, None], middle, walls.start))
         walls = _joined_to_next(walls, less & one & ~bevel & ~jog, after)
-        end, start = walls.end.copy(), walls.start.copy()
-        end[before[less & inner]], start[after[less]] = meet[less & inner], meet[less]
+        start, end = walls.start.copy(), walls.end.copy()
+        start[after[less]] = meet[less]
+        end[before[less & inner]] = meet[less & inner]
         walls = walls._replace(start=start, end=end).take(~less)
 
 
@@ -174,9 +176,10 @@ def _foot(points: np.ndarray, walls: Walls) -> np.ndarray:
 
 def _joined_to_next(walls: Walls, which: np.ndarray, after: np.ndarray) -> Walls:
     """Each wall after a chosen one becomes the line between the centres of both."""
-    k, j = np.flatnonzero(which), after[which]
+    k = np.flatnonzero(which)
+    j = after[k]
     share = walls.length[k] / (walls.length[k] + walls.length[j])
-    centre, direction, node = (x.copy() for x in (walls.centre, walls.direction, walls.start_node))
+    centre, direction, node = walls.centre.copy(), walls.direction.copy(), walls.start_node.copy()
     between = centre[j] - centre[k]
     direction[j] = between / np.maximum(np.hypot(*between.T), 1e-9)[:, None]
     centre[j] -= share[:, None] * between
