@@ -64,9 +64,8 @@ def torchrun(module, *args, folder, processes=2, timeout=150, apart=False):
 def results_of(module, tmp_path_factory):
     """What rank 0 of a module left in ``results.pt``; run once, however many workers ask."""
     run, folder = os.environ.get("PYTEST_XDIST_TESTRUNUID"), tmp_path_factory.getbasetemp()
-    if run:
-        folder = folder.parent / f"{module}-{run}"
-        folder.mkdir(exist_ok=True)
+    folder = folder.parent / f"{module}-{run}" if run else folder / module
+    folder.mkdir(exist_ok=True)
     with FileLock(folder / "lock"):
         results = folder / "results.pt"
         if not results.exists():
