@@ -47,7 +47,7 @@ def try_batches(task: ClassyTask) -> None:
         return
     error = None
     try:
-        with _same_random_numbers(task), _restored(task):
+        with _restored(task):
             _try_batches(task)
     except Exception as failure:
         error = failure
@@ -62,8 +62,9 @@ def try_batches(task: ClassyTask) -> None:
 
 
 @contextmanager
-def _same_random_numbers(task: ClassificationTask) -> Iterator[None]:
-    python, numpy = random.getstate(), np.random.get_state()
+def _restored(task: ClassificationTask) -> Iterator[None]:
+    """Restores the attributes of a task and the states of all random number generators."""
+    attributes, python, numpy = dict(vars(task)), random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if task.use_gpu else []
     try:
         with torch.random.fork_rng(devices):
@@ -71,14 +72,6 @@ def _same_random_numbers(task: ClassificationTask) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-
-
-@contextmanager
-def _restored(task: ClassificationTask) -> Iterator[None]:
-    attributes = dict(vars(task))
-    try:
-        yield
-    finally:
         vars(task).clear()
         vars(task).update(attributes)
 

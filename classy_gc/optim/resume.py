@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -85,18 +86,29 @@ def first_steps(
     return probe.optimizer
 
 
+def classes_of(module: ModuleType) -> dict[str, type[torch.optim.Optimizer]]:
+    """The optimizer classes of a module by name, without the base of all.
+
+    Example:
+        >>> list(classes_of(torch.optim))[:3]
+        ['ASGD', 'Adadelta', 'Adafactor']
+    """
+    base = torch.optim.Optimizer
+    classes = dict(inspect.getmembers(module, inspect.isclass))
+    return {name: c for name, c in classes.items() if issubclass(c, base) and c is not base}
+
+
 @functools.cache
 def _known_kinds() -> dict[str, tuple[set[str], frozenset[str]]]:
     """For each torch class, the tensors of its state and the options that distinguish it."""
     kinds = {}
-    for name, cls in inspect.getmembers(torch.optim, inspect.isclass):
-        if issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer:
-            weight = nn.Parameter(torch.ones(2, 2))
-            weight.grad = torch.ones(2, 2)
-            optimizer = cls([weight], lr=0.1)
-            if name not in ("LBFGS", "SparseAdam"):  # they need a closure and sparse gradients
-                optimizer.step()
-            kinds[name] = (_names(optimizer.state), _telling(optimizer.param_groups[0]))
+    for name, cls in classes_of(torch.optim).items():
+        weight = nn.Parameter(torch.ones(2, 2))
+        weight.grad = torch.ones(2, 2)
+        optimizer = cls([weight], lr=0.1)
+        if name not in ("LBFGS", "SparseAdam"):  # they need a closure and sparse gradients
+            optimizer.step()
+        kinds[name] = (_names(optimizer.state), _telling(optimizer.param_groups[0]))
     return kinds
 
 

@@ -13,7 +13,7 @@ from classy_gc import core
 from classy_gc.core import CentralizedOptimizer, centralize_optimizer
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer, options_table
-from classy_gc.optim.resume import first_steps
+from classy_gc.optim.resume import classes_of, first_steps
 from classy_gc.options import NUMBER, REQUIRED, SWITCH, Rule, check_known
 
 _UNFIT = {
@@ -21,11 +21,7 @@ _UNFIT = {
     "Muon": "only takes weights of two dimensions; a model also has biases, norms and convolutions",
     "SparseAdam": "only takes sparse gradients, which have no rows to centralize",
 }
-_CLASSES = {
-    name: cls
-    for name, cls in inspect.getmembers(torch.optim, inspect.isclass)
-    if issubclass(cls, torch.optim.Optimizer) and name not in ("Optimizer", *_UNFIT)
-}
+_CLASSES = {name: cls for name, cls in classes_of(torch.optim).items() if name not in _UNFIT}
 
 # Other packages' names of ``decoupled_weight_decay``.
 _DECOUPLED = ("decoupled_weight_decay", "weight_decouple", "decoupled_decay", "decouple_wd")
@@ -159,16 +155,11 @@ def _named(name: Any) -> type[torch.optim.Optimizer]:
     module, _, class_name = name.rpartition(".")
     import_from_current_folder()
     try:
-        found = vars(importlib.import_module(module))
+        classes = classes_of(importlib.import_module(module))
     except Exception as error:  # a module may raise anything
         raise ValueError(
             f"{label}: optimizer {name!r} cannot be imported: {type(error).__name__}: {error}"
         ) from error
-    classes = {
-        n: c
-        for n, c in found.items()
-        if inspect.isclass(c) and issubclass(c, torch.optim.Optimizer)
-    }
     check_known([class_name], classes, f"{label}, module {module!r}", "optimizer")
     reason = _unfit_reason(classes[class_name])
     if reason:
