@@ -12,15 +12,15 @@ from torch import Tensor
 
 from classy_gc.core._torch import OWN_TYPES, sameness
 from classy_gc.core.centralization import HALF, ineligible_reason, local_rows
-from classy_gc.core.half_precision import GroupOptimizer, StandIns
+from classy_gc.core.half_precision import StandIns
 from classy_gc.core.kernels.row_means import row_means, set_row_means_
+from classy_gc.core.kernels.update import AnyOptimizer
 from classy_gc.core.memory import check_dense, lay_out_gradient, lay_out_state, shared_memory
 from classy_gc.core.options import check_moments, is_torchs
 
 _Group = dict[str, Any]
 # Of each optimizer the options of its groups when they were last checked, and a test of tensors.
-_checked: WeakKeyDictionary[GroupOptimizer, tuple[list[Any], Callable[..., bool]]]
-_checked = WeakKeyDictionary()
+_checked: WeakKeyDictionary[AnyOptimizer, tuple[list[Any], Any]] = WeakKeyDictionary()
 
 
 def centralizes(group: _Group, p: Tensor) -> bool:
@@ -29,7 +29,7 @@ def centralizes(group: _Group, p: Tensor) -> bool:
     return reason is None
 
 
-def check_gradients(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
+def check_gradients(optimizer: AnyOptimizer, groups: list[_Group]) -> None:
     """Refuses gradients that torch's step and GC around it cannot handle, and lays out the others.
 
     Args:
@@ -61,7 +61,7 @@ def check_gradients(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
         _checked[optimizer] = options, sameness(tensors)
 
 
-def _check_gradient(optimizer: GroupOptimizer, group: _Group, p: Tensor) -> None:
+def _check_gradient(optimizer: AnyOptimizer, group: _Group, p: Tensor) -> None:
     if group["use_gc"] and p.grad.layout != torch.strided and centralizes(group, p):
         raise RuntimeError(
             f"{type(optimizer).__name__} with use_gc=True does not support gradients of layout "
@@ -75,7 +75,7 @@ def _check_gradient(optimizer: GroupOptimizer, group: _Group, p: Tensor) -> None
         lay_out_gradient(p, fused)
 
 
-def update_around(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
+def update_around(optimizer: AnyOptimizer, groups: list[_Group]) -> None:
     """Steps groups by the optimizer's ``update_without_gc``, with GC before or after it.
 
     Args:
@@ -97,7 +97,7 @@ def update_around(optimizer: GroupOptimizer, groups: list[_Group]) -> None:
     keep_row_means(optimizer, groups, after, optimizer.update_without_gc)
 
 
-def _centralize_gradients(optimizer: GroupOptimizer, params: list[tuple[Tensor, _Group]]) -> None:
+def _centralize_gradients(optimizer: AnyOptimizer, params: list[tuple[Tensor, _Group]]) -> None:
     """Shifts the rows of the gradients so that the update's ``g + wd·p`` is centralized."""
     every = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"])
     shared = shared_memory([*every, *(p.grad for p in every if p.grad is not None)])
@@ -114,7 +114,7 @@ def _centralize_gradients(optimizer: GroupOptimizer, params: list[tuple[Tensor, 
     set_row_means_([local_rows(p.grad) for p, _ in params], means)
 
 
-def _l2_decay(optimizer: GroupOptimizer, group: _Group) -> Any:
+def _l2_decay(optimizer: AnyOptimizer, group: _Group) -> Any:
     if group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay):
         return 0
     wd = group.get("weight_decay", 0)
@@ -123,7 +123,7 @@ def _l2_decay(optimizer: GroupOptimizer, group: _Group) -> Any:
 
 
 def keep_row_means(
-    optimizer: GroupOptimizer,
+    optimizer: AnyOptimizer,
     groups: list[_Group],
     params: list[Tensor],
     update: Callable[[list[_Group]], Any],
@@ -153,7 +153,7 @@ def keeping_row_means(method: Callable[[Any], Any]) -> Callable[[Any], None]:
 
     @wraps(method)
     @torch.no_grad()
-    def kept(optimizer: GroupOptimizer) -> None:
+    def kept(optimizer: AnyOptimizer) -> None:
         own = optimizer.param_groups
         after = [group for group in own if group["use_gc"] and not group.get("gc_loc", True)]
 

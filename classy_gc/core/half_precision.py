@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from copy import copy
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,20 +12,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from classy_gc.core._torch import local_tensor
+from classy_gc.core.kernels.update import AnyOptimizer
 
 _Group = dict[str, Any]
 _Types = dict[str, "torch.dtype | None"]  # of the tensors of a state, by name
-
-
-class GroupOptimizer(Protocol):
-    """The part of an optimizer that GC uses when it wraps its update."""
-
-    param_groups: list[_Group]
-    state: dict[Tensor, dict[str, Any]]
-    decoupled_weight_decay: bool | None
-
-    def update_without_gc(self, groups: list[_Group]) -> None:
-        """Steps some of the groups."""
 
 
 class StandIns:
@@ -44,9 +34,7 @@ class StandIns:
         params: the weights; there may be none.
     """
 
-    def __init__(
-        self, optimizer: GroupOptimizer, groups: list[_Group], params: list[Tensor]
-    ) -> None:
+    def __init__(self, optimizer: AnyOptimizer, groups: list[_Group], params: list[Tensor]) -> None:
         self._optimizer, self._own_groups = optimizer, groups
         #: the stand-in of each weight
         self.of = _copies(params, torch.float32)
@@ -129,7 +117,7 @@ class StandIns:
 
 
 # For each optimizer: with half-precision weights, and with float32 weights.
-_TYPES: WeakKeyDictionary[GroupOptimizer, tuple[_Types, _Types]] = WeakKeyDictionary()
+_TYPES: WeakKeyDictionary[AnyOptimizer, tuple[_Types, _Types]] = WeakKeyDictionary()
 
 
 def _copies(params: Iterable[Tensor], dtype: torch.dtype | None) -> dict[Tensor, Tensor]:

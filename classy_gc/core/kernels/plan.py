@@ -16,14 +16,14 @@ from classy_gc.core._torch import OWN_TYPES, materialized, sameness
 from classy_gc.core.centralization import ineligible_reason, local_rows
 from classy_gc.core.kernels.pick import pick
 from classy_gc.core.kernels.table import TYPES, Table
-from classy_gc.core.kernels.update import KernelOptimizer, Update
+from classy_gc.core.kernels.update import AnyOptimizer, Update
 from classy_gc.core.memory import has_memory, is_dense, laid_out_as, shared_memory
 
 _Group = dict[str, Any]
-_plans: WeakKeyDictionary[KernelOptimizer, list[Plan]] = WeakKeyDictionary()
+_plans: WeakKeyDictionary[AnyOptimizer, list[Plan]] = WeakKeyDictionary()
 
 
-def plans_of(optimizer: KernelOptimizer, check_options: Callable[[_Group], None]) -> list[Plan]:
+def plans_of(optimizer: AnyOptimizer, check_options: Callable[[_Group], None]) -> list[Plan]:
     """The plan of each parameter group, for its current options.
 
     Args:
@@ -122,9 +122,7 @@ class Plan:
         self.table["g"] = addresses
         return params, grads
 
-    def update(
-        self, optimizer: KernelOptimizer, group: _Group, params: list[Tensor]
-    ) -> Update | None:
+    def update(self, optimizer: AnyOptimizer, group: _Group, params: list[Tensor]) -> Update | None:
         """Prepares the step of a group without taking it; None if there is no step to take.
 
         Raises:

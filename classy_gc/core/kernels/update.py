@@ -31,15 +31,19 @@ class Update(NamedTuple):
     new: Sequence[bool] = ()
 
 
-class KernelOptimizer(Protocol):
-    """The part of an optimizer that kernels use."""
+class AnyOptimizer(Protocol):
+    """The part of an optimizer that kernels use, and GC when it wraps an update."""
 
     param_groups: list[dict[str, Any]]
+    state: dict[Tensor, dict[str, Any]]
     kernel_without_gc: bool
     decoupled_weight_decay: bool | None
 
     def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group; the method is None if no kernel knows the class."""
+
+    def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
+        """Steps some of the groups."""
 
 
 def state_of(
