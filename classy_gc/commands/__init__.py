@@ -1,4 +1,4 @@
-"""What a person types: ``classy-gc COMMAND …``."""
+"""The command line: ``classy-gc COMMAND …``."""
 
 from classy_gc.commands.cli import main
 

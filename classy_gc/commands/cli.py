@@ -1,4 +1,4 @@
-"""``classy-gc COMMAND …``: flags are read once, and errors become one line and an exit code."""
+"""``classy-gc COMMAND …``: reads flags once, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from classy_gc.files import no_room
 
 
 class CommandError(Exception):
-    """Ends a command with its text on one line, where it has one, and an exit code."""
+    """Ends a command with its text, if any, on one line, and an exit code."""
 
     def __init__(self, text: str, code: int = 1) -> None:
         super().__init__(text)
@@ -35,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
 
     Raises:
-        SystemExit: for bad flags, or what a config or a file is at fault for, with code 2 after
-            one line on stderr; after Ctrl-C with 130.
+        SystemExit: with code 2 and one line on stderr for bad flags, a bad config or a bad file;
+            with 130 after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            with contextlib.suppress(OSError):  # of a terminal that is open for reading too
-                stream.reconfigure(errors="replace")  # where a locale lacks ± or −
+            with contextlib.suppress(OSError):  # a terminal that is also open for reading
+                stream.reconfigure(errors="replace")  # a locale may lack ± or −
     args, unknown = build_parser().parse_known_args(argv)
     parser, run = args.parser, args.run
     if unknown:
@@ -68,10 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _end(error: Exception, args: argparse.Namespace, parser: Parser) -> None:
-    """Exits with one line, unless the error is a bug, or --debug wants its traceback."""
+    """Exits with one line, unless the error is a bug, or --debug asks for its traceback."""
     full = no_room(error)
     if full or _is_unread(error):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be full
         parser.exit(1 if full else 0, f"{parser.prog}: error: {full}\n" if full else None)
     own = isinstance(error, ValueError) or hasattr(error, "section")
     if own and not getattr(args, "debug", False):
@@ -79,7 +79,7 @@ def _end(error: Exception, args: argparse.Namespace, parser: Parser) -> None:
 
 
 def _is_unread(error: Exception) -> bool:
-    """Whether nobody reads stdout, as under ``| head``; another broken pipe is an error."""
+    """Whether stdout is no longer read, as under ``| head``; any other broken pipe is an error."""
     if not isinstance(error, BrokenPipeError):
         return False
     stdout = select.poll()

@@ -54,7 +54,7 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=seeds, default=range(5), metavar="N", help=help)
     help = (
         "train every arm at so many values of a key, each the same number of times the one before, "
-        "and tell the best by validation images (num_validation of the data set); of a schedule "
+        "and find the best by validation images (num_validation of the dataset); of a schedule "
         "the whole curve is scaled"
     )
     add("--sweep", metavar="KEY=LOW:HIGH:COUNT", help=help)
@@ -74,7 +74,7 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     _contrast(parser)
     help = (
         "runs at a time, each with one torch thread if there are several (default: one a core; 1 "
-        "where torch finds CUDA; on a cluster as many as there is room for)"
+        "where torch finds CUDA; on a cluster as many as it has room for)"
     )
     add("--jobs", type=integer(1), help=help)
     help = "where runs are trained: on this machine, or as jobs of Slurm (default local)"

@@ -1,4 +1,4 @@
-"""``classy-gc configs``: lists the configs that the package ships, copies and flattens them."""
+"""``classy-gc configs``: lists, copies and flattens the configs that the package ships."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from classy_gc.table import aligned
 
 
 def _about(path: Path) -> str:
-    """What a config trains, by the names in it."""
+    """What a config trains, from the names in it."""
     config = read_config(path)
     optimizer = config.get("optimizer", {}).get("name", "tests only")
     data = next(iter(config["dataset"].values()))["name"]
@@ -21,7 +21,7 @@ def _about(path: Path) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line a config, or copies some, or prints one that is merged with its bases.
+    """Prints one line per config, or copies some, or prints one merged with its bases.
 
     Args:
         args: the flags.
@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
     copies = {files[name]: output / Path(name).name for name in args.names}
     for copy in copies.values():
         if copy.exists():
-            raise ValueError(f"{copy} is there already")
+            raise ValueError(f"{copy} already exists")
     if len(set(copies.values())) < len(copies):
-        raise ValueError("two of these have one name")
+        raise ValueError("two of these have the same name")
     output.mkdir(parents=True, exist_ok=True)
     for path, copy in copies.items():
         shutil.copyfile(path, copy)

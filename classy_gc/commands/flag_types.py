@@ -1,4 +1,4 @@
-"""What the values of flags may be, found before torch is imported."""
+"""Checks the values of flags before torch is imported."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 def flag_type(read: Callable[[str], T]) -> Callable[[str], T]:
-    """The ``type=`` of a flag, whose errors argparse prints as they are.
+    """The ``type=`` of a flag; argparse prints its errors unchanged.
 
     Args:
-        read: of the text. Its error may begin with "must", and is then put behind the flag.
+        read: reads the text. An error that begins with "must" is put after the flag.
     """
 
     @functools.wraps(read)
@@ -39,7 +39,7 @@ def integer(least: int, most: float = math.inf) -> Callable[[str], int]:
     """The type of an integer.
 
     Args:
-        least: the smallest that is allowed.
+        least: the smallest allowed integer.
         most: the largest (default: any).
 
     Example:
@@ -58,14 +58,14 @@ def integer(least: int, most: float = math.inf) -> Callable[[str], int]:
     return flag_type(read)
 
 
-#: what numpy takes: https://numpy.org/doc/stable/reference/random/legacy.html, *RandomState*
+#: as in NumPy: https://numpy.org/doc/stable/reference/random/legacy.html, *RandomState*
 seed = integer(0, 2**32 - 1)
 
 setting = flag_type(parse_setting)
 
 
 def _one_of_several() -> bool:
-    """Whether other processes would wait for this one: what is on their disks they tell later."""
+    """Whether this is one of several processes, which tell later what is on their disks."""
     return "RANK" in os.environ
 
 
@@ -79,7 +79,7 @@ def config_file(text: str) -> str:
 
 @flag_type
 def output_folder(text: str) -> str:
-    """A folder that can be made and written into, on a local disk; or nothing.
+    """A local folder that can be created and written to; or nothing.
 
     Example:
         >>> output_folder("/dev/null/results")
@@ -100,7 +100,7 @@ def output_path(text: str) -> Path:
 
 @flag_type
 def picture(text: str) -> str:
-    """A ``.png`` file that can be written, where there is matplotlib to draw it.
+    """A ``.png`` file that can be written and, with matplotlib, drawn.
 
     Example:
         >>> picture("bars.pdf")
@@ -118,11 +118,11 @@ def picture(text: str) -> str:
 
 
 class Target(NamedTuple):
-    """Value of a test meter whose first epoch is wanted."""
+    """The value of a test meter whose first epoch is reported."""
 
     meter: str
     value: float
-    lower: bool = False  #: less of the meter is better
+    lower: bool = False  #: whether lower is better
 
 
 @flag_type

@@ -18,21 +18,21 @@ from classy_gc.commands.flag_types import (
 ALGORITHMS = ("sgd", "adam", "adamw", "radam", "plain_radam", "rmsprop", "rmsprop_tf")
 DTYPES = ("float32", "float64", "bfloat16")
 
-#: of bench: torch's RAdam and ours take another path until step 6
+#: of bench: torch's RAdam and ours compute differently until step 6
 MIN_WARMUP = 6
 
-#: those of ``classy_train.py``: name, default, help
+#: the flags of ``classy_train.py``: name, default, help
 _STOCK_FLAGS = (
     ("checkpoint_folder", "", "of checkpoints (default: checkpoints in the output folder)"),
-    ("checkpoint_load_path", "", "a checkpoint to go on from, or its folder"),
-    ("pretrained_checkpoint_path", "", "what a fine-tuning task starts from, or its folder"),
+    ("checkpoint_load_path", "", "a checkpoint to resume from, or its folder"),
+    ("pretrained_checkpoint_path", "", "a checkpoint to fine-tune from, or its folder"),
     ("show_progress", False, "show a progress bar"),
     ("skip_tensorboard", False, "write no TensorBoard logs"),
     ("visdom_server", "", "server of Visdom (default: none)"),
     ("visdom_port", 8097, "port of that server (default 8097)"),
     ("profiler", False, "profile training"),
     ("debug", False, "show tracebacks, and stop in the debugger"),
-    ("ignore_checkpoint_config", False, "let a checkpoint be of another config"),
+    ("ignore_checkpoint_config", False, "allow a checkpoint of another config"),
     ("image_backend", "PIL", "of torchvision: PIL or accimage (default PIL)"),
     ("video_backend", "pyav", "of torchvision: pyav or video_reader (default pyav)"),
     ("distributed_backend", "none", "none, or ddp under torchrun (default none)"),
@@ -70,7 +70,7 @@ def add_schedules_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    # The defaults of what --config_file says are filled in later, to tell them from given.
+    # Flags that --config_file sets get their defaults later, to tell them from given ones.
     models = "of torchvision.models or Classy Vision, or tiny: 1,000 tensors of 8×8"
     add("--model", help=f"{models} (default resnet50)")
     add("--device", choices=["cpu", "cuda"], help="(default cpu)")
@@ -78,7 +78,7 @@ def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     classes = "the path of any class, such as torch.optim.NAdam or pytorch_optimizer.Lion"
     help = f"of {', '.join(ALGORITHMS)} (default all), or {classes}"
     add("--optimizers", nargs="+", metavar="NAME", help=help)
-    help = "a Classy Vision config, of whose training steps to measure GC's share"
+    help = "a Classy Vision config; measures GC's share of its training steps"
     add("--config_file", type=config_file, help=help)
     add("--threads", type=integer(1), help="of torch (default: torch's choice)")
     add("--steps", type=integer(1), default=30, help="measured rounds (default 30)")
@@ -129,7 +129,8 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
             add(f"--{name}", action="store_true", help=help)
         else:
             add(f"--{name}", type=type(default), default=default, help=help)
-    # Not yet classy_train.py's 5 and 1: no text tears a bar, and a hook of the config wins.
+    # classy_train.py's 5 and 1 are set later: with a progress bar nothing is logged, and a hook of
+    # the config wins.
     add("--log_freq", type=integer(1), help="steps between two lines of the log (default 5)")
     add("--checkpoint_period", type=integer(1), help="epochs between two (default 1)")
     help = "the same one on the same machine gives the same weights, bit for bit (default 0)"

@@ -35,14 +35,14 @@ _LONGEST_NAME = 60
 
 
 class Row(NamedTuple):
-    """What there is to say of one parameter."""
+    """The row of one parameter."""
 
     name: str
     shape: Sequence[int]
-    group: int | None  # None of a parameter that is frozen
+    group: int | None  # None for a frozen parameter
     gc: str  # "yes", "would" with use_gc, or "no: " and why not
     norms: torch.Tensor | None  # row_mean_norms of its gradients; None if they have no rows
-    mark: str | None = None  # of what has rows, but is no weight of a layer: what it is instead
+    mark: str | None = None  # what a tensor with rows is, if it is not a layer's weight
 
     @property
     def removed(self) -> float | None:
@@ -59,7 +59,7 @@ def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
     config = args.config = load_config(args.config_file, args.set)
     if config.get("test_only", False):
         raise ValueError(f"{args.config_file}: test_only is true, so there are no gradients")
-    # No hook may write anything, and the test data need not be there.
+    # No hook may write anything, and the test data may be missing.
     config |= {"dataset": {"train": config["dataset"]["train"]}, "hooks": []}
     task = build_seeded_task(args, config)
     set_checkpoints(args, config, task)
@@ -67,7 +67,7 @@ def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
         raise ValueError(f"{args.config_file}: {config['name']!r} is not a classification task")
     with loading(task, args.config_file), section():
         task.prepare()
-    # From the first phase, also where a checkpoint comes from the last.
+    # From the first phase, even if a checkpoint comes from the last.
     task.phase_idx = task.train_phase_idx = -1
     task.num_updates = 0
     task.advance_phase()
@@ -75,7 +75,7 @@ def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
 
 
 def _backward(task: ClassificationTask, loss: torch.Tensor) -> None:
-    """In place of ``task.run_optimizer``: no step."""
+    """Replaces ``task.run_optimizer``, without a step."""
     if not loss.isfinite():
         raise ValueError(f"the loss is {float(loss)}, so there are no gradients to look at")
     task.optimizer.zero_grad()
@@ -84,16 +84,16 @@ def _backward(task: ClassificationTask, loss: torch.Tensor) -> None:
 
 
 def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int]:
-    """Takes the gradients of a few batches, each on its own, and none of the optimizer's steps.
+    """Computes the gradients of a few batches, each alone, and takes no optimizer step.
 
-    What the model keeps of the batches themselves, BatchNorm's statistics, changes in memory.
+    BatchNorm's statistics, which the model keeps of the batches, change in memory.
 
     Args:
         task: prepared, in a training phase.
         batches: how many, > 0; fewer if the phase has no more.
 
     Returns:
-        A row a parameter in the order of the model, and the number of batches. The options of
+        One row per parameter in the order of the model, and the number of batches. The options of
         the parameter groups are those at the start of training.
     """
     parameters = dict(named_parameters(task))
@@ -147,7 +147,7 @@ def _percent(share: float | None) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A line a parameter, and the totals.
+    """A table with one line per parameter, and the totals.
 
     Args:
         rows: from :func:`inspect_task`.
@@ -167,10 +167,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def picture(rows: Sequence[Row], title: str) -> Any:
-    """A bar a parameter that has rows, in the order of the model.
+    """Draws one bar per parameter with rows, in the order of the model.
 
     Args:
-        rows: from :func:`inspect_task`; of more than 150 bars, those that GC takes most from.
+        rows: from :func:`inspect_task`; of more than 150, those from which GC removes most.
         title: of the picture.
 
     Returns:
@@ -225,7 +225,7 @@ def _shortened(name: str) -> str:
 
 
 def _how_to_turn_on(task: ClassificationTask) -> str:
-    """What GC needs to do what it would do."""
+    """How to turn GC on."""
     if any("use_gc" in group for group in task.optimizer.param_groups):
         return "use_gc is off there"
     name = registered_name(type(task.optimizer), OPTIMIZER_REGISTRY)
@@ -234,7 +234,7 @@ def _how_to_turn_on(task: ClassificationTask) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line a parameter, and draws the picture; trains and saves nothing.
+    """Prints one line per parameter, and draws the picture; trains and saves nothing.
 
     Args:
         args: the flags.

@@ -10,7 +10,7 @@ from classy_gc.configuration.load import load_config
 from classy_gc.optim.param_scheduler.lengths import with_shares
 from classy_gc.tasks.param_group_table import param_group_table
 
-# So that the data of the config need not be there.
+# Stands in for the data of the config, which may be missing.
 _NO_DATA = {
     "name": "synthetic_image",
     "crop_size": 1,
@@ -24,7 +24,7 @@ _NO_DATA = {
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a row a parameter, and trains nothing; the data need not be there.
+    """Prints one row per parameter, and trains nothing; the data may be missing.
 
     Args:
         args: the flags.
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)
     config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
     config |= {"use_gpu": False, "amp_args": None}
-    # How long a warm-up in steps is, only the data would tell.
+    # Only the data would tell the length of a warm-up in steps.
     with section("optimizer"):
         config["optimizer"] = with_shares(config["optimizer"], config["num_epochs"])
     with section():

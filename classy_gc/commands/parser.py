@@ -1,4 +1,4 @@
-"""One tree of commands and their flags, which ``--help`` prints without importing torch."""
+"""The tree of commands and flags, which ``--help`` prints without importing torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         message = " ".join(map(str.strip, message.splitlines()))
         flag, _, text = message.removeprefix("argument ").partition(": ")
         if text.startswith(flag) or flag == "--config_file":
-            message = text  # which says it all
+            message = text  # the text is complete
         elif message.startswith("argument --"):
             own = not text.startswith(("invalid ", "expected ", "not allowed "))
             message = f"{flag} {text}" if own else f"{flag}: {text}"
@@ -36,8 +36,8 @@ class Command(NamedTuple):
 
     help: str
     add_flags: Callable[[Parser], None]
-    more: str = ""  #: what ``classy-gc COMMAND --help`` says besides
-    module: str = ""  #: where it lies, if elsewhere
+    more: str = ""  #: further help of ``classy-gc COMMAND --help``
+    module: str = ""  #: the module, if it has another name
 
 
 COMMANDS = {
@@ -46,7 +46,7 @@ COMMANDS = {
         flags.add_configs_flags,
     ),
     "train": Command(
-        "train what a Classy Vision config describes, as classy_train.py does",
+        "train a Classy Vision config, as classy_train.py does",
         flags.add_train_flags,
     ),
     "param-groups": Command(
@@ -58,7 +58,7 @@ COMMANDS = {
         flags.add_inspect_flags,
         "It runs a few training batches forward and backward, and prints which gradients GC "
         "centralizes, or would, and which share of their energy it removes. It trains and saves "
-        "nothing; with a checkpoint it looks at trained weights.",
+        "nothing; with a checkpoint it uses trained weights.",
     ),
     "compare": Command(
         "train a config several ways and tell differences from noise",
@@ -66,7 +66,7 @@ COMMANDS = {
         "It trains every config with every combination of --arm and --vary, and with every seed. "
         "Seeds are paired: the same one gives the same initial weights and order of the data in "
         "all arms. Arms are compared with the first arm of their config file; the first values "
-        "are the baseline. Given again after it was interrupted, the same command goes on.",
+        "are the baseline. After an interruption, the same command continues.",
     ),
     "compare-summary": Command(
         "draw the differences of several comparisons as one picture",

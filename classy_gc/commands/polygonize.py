@@ -29,14 +29,14 @@ def _check_device(name: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=name).item()  # which `meta` has no value of
+        torch.zeros(1, device=name).item()  # the device `meta` has no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name}: {reason}") from error
 
 
 def run(args: argparse.Namespace) -> int:
-    """Polygons of the buildings in a map of probabilities, written to a file.
+    """Writes the polygons of the buildings in a map of probabilities to a file.
 
     Args:
         args: the flags.
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("polygons need more packages: pip install 'classy-gc[polygons]'")
     _check_flags(args)
     _check_device(args.device)
-    # Imported only now, so that bad flags do not wait for it.
+    # Imported only now, so that errors of flags come at once.
     from classy_gc.polygons import files, maps
     from classy_gc.polygons.metrics import OVER, measure, table
     from classy_gc.polygons.picture import picture

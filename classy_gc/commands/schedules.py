@@ -1,4 +1,4 @@
-"""``classy-gc schedules``: what the ParamSchedulers of configs do, as a picture and a table."""
+"""``classy-gc schedules``: the ParamSchedulers of configs as a picture and a table."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ _POINTS = 1000
 def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Every scheduled option of the optimizer over the training.
 
-    What parameter groups make of them is not in it. Where a length is in steps, the data set is
-    built, which tells how many there are.
+    Parameter groups are ignored. If a length is in steps, the dataset is built to count them.
 
     Args:
-        config: of a task, which stays as it is.
+        config: of a task; not changed.
 
     Returns:
-        When, in epochs, and option: values then; shape ``[1000]`` each.
+        The epochs, and the values of each option at these; shape ``[1000]`` each.
 
     Raises:
-        ValueError: what the optimizer refuses, or that it has no schedules.
+        ValueError: the optimizer refuses an option, or has no schedules.
 
     Example:
         >>> lr = {"name": "linear", "start_value": 1.0, "end_value": 0.0}
@@ -50,8 +49,8 @@ def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarr
     num_epochs = config.get("num_epochs")
     optimizer = dict(config.get("optimizer", {}))
     if num_epochs is None or not optimizer.get("param_schedulers"):
-        raise ValueError("num_epochs, and param_schedulers in optimizer, must be there to be drawn")
-    optimizer.pop("param_groups", None)  # which the task reads
+        raise ValueError("drawing needs num_epochs, and param_schedulers in optimizer")
+    optimizer.pop("param_groups", None)  # the task reads these
     train = config.get("dataset", {}).get("train", {})
     phases = num_epochs * (train.get("phases_per_epoch") or 1)
     if with_shares(optimizer, num_epochs) != optimizer:
@@ -71,7 +70,7 @@ def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarr
 
 
 def _table(title: str, epochs: np.ndarray, options: Mapping[str, np.ndarray]) -> str:
-    """The values at each tenth of the training, at its end, and where an option peaks."""
+    """The values at each tenth of the training, at its end, and at the peak of an option."""
     at = {*range(0, _POINTS, _POINTS // 10), _POINTS - 1}
     at |= {int(values.argmax()) for values in options.values()}
     rows = [(f"{epochs[i]:.4g}", *(f"{v[i]:.4g}" for v in options.values())) for i in sorted(at)]

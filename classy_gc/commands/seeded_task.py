@@ -1,4 +1,4 @@
-"""A task whose run a seed decides."""
+"""Builds a task whose random numbers depend only on a seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from classy_gc.configuration.build import build_task
 
 TENSORBOARD = "tensorboard_plot"
 
-# More epochs than anybody trains, so that no two seeds share the order of an epoch.
+# More epochs than anyone trains, so that no two seeds share the order of an epoch.
 _SHUFFLE_STRIDE = 1_000_000
 
 
@@ -32,14 +32,14 @@ def _seed(seed: int) -> None:
 
 
 def build_seeded_task(args: argparse.Namespace, config: Mapping[str, Any]) -> ClassyTask:
-    """Seeds the process and builds the task, and the order of its data.
+    """Seeds the process and the order of the data, and builds the task.
 
     Args:
         args: with ``seed``.
-        config: of the task, which stays as it is.
+        config: of the task; not changed.
 
     Raises:
-        ValueError: it needs several processes, and this is one.
+        ValueError: the task needs several processes, but there is only one.
     """
     if config.get("optimizer", {}).get("name") == "zero" and "RANK" not in os.environ:
         raise ValueError(
@@ -47,12 +47,12 @@ def build_seeded_task(args: argparse.Namespace, config: Mapping[str, Any]) -> Cl
             "--nproc_per_node N -m classy_gc.commands.train … --distributed_backend ddp"
         )
     _seed(args.seed)
-    # Classy Vision would make the folder of this one at once, and on every rank.
+    # Classy Vision would create the folder of this hook at once, on every rank.
     hooks = [h for h in config.get("hooks") or [] if h["name"] != TENSORBOARD]
     task = build_task({**config, "hooks": hooks})
     if getattr(task, "test_only", False):
-        # Classy Vision would test num_epochs times, and compare the batch size of the test
-        # with the one that training simulates.
+        # Classy Vision would test num_epochs times, and compare the test's batch size with the one
+        # that training simulates.
         task.set_num_epochs(1).set_simulated_global_batchsize(None)
     if hasattr(task, "build_dataloader_from_dataset"):
         task.build_dataloader_from_dataset = functools.partial(

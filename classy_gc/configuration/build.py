@@ -104,7 +104,7 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
 
 
 def _watch(config: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any, _Section]]:
-    """Puts sections that note what they are asked for into a config: path, parent, section."""
+    """Replaces sections by ones that record what is read; returns path, parent, section of each."""
     if not issubclass(tasks.TASK_REGISTRY[config["name"]], ClassificationTask):
         return []
     heads, datasets = config["model"].get("heads", []), config["dataset"]

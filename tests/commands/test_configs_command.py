@@ -34,7 +34,7 @@ def test_it_copies(here, capsys):
     [
         (["digits_sgd.json"], "did you mean 'digits_sgd_gc.json'?"),
         (["digits_sgd_gc.json", "there.json"], "unknown config 'there.json'"),
-        (["digits_sgd_gc.json", "digits_adam_gc.json"], "digits_adam_gc.json is there already"),
+        (["digits_sgd_gc.json", "digits_adam_gc.json"], "digits_adam_gc.json already exists"),
         (["--output_folder", "new"], "--output_folder needs the NAME of a config"),
         (
             ["digits_sgd_gc.json", "--output_folder", "digits_adam_gc.json"],

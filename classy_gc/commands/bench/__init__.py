@@ -1,11 +1,10 @@
-"""``classy-gc bench``: what the optimizers cost, beside torch's own, in time and in memory.
+"""``classy-gc bench``: the cost of the optimizers beside torch's own, in time and memory.
 
-Every algorithm has a round robin of its own: each round times one step of every variant, in
-an order drawn anew, so that whatever else the machine does hits all of them alike. All
-variants step the same weights, and find the same gradients there; moments are their own.
-Gradients are written anew before each step, outside the timing: GC and some peers change
-them in place, and moments that are fed zeros decay into subnormal numbers, with which a CPU
-is many times slower.
+Every algorithm has its own round robin: each round times one step of every variant, in a new random
+order, so that other load on the machine hits all of them alike. All variants step the same weights
+with the same gradients; each has its own moments. Gradients are rewritten before each step, outside
+the timing, because GC and some other optimizers change them in place, and moments that get zeros
+decay into subnormal numbers, which slow a CPU down many times.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
 
 
 def _check_args(args: argparse.Namespace) -> None:
-    """Refuses what is wrong and fills in defaults."""
+    """Checks the flags, and fills in defaults."""
     if not importlib.util.find_spec("matplotlib"):
         raise ValueError("bench.png needs matplotlib: pip install 'classy-gc[examples]'")
     defaults = {"model": "resnet50", "device": "cpu", "dtype": "float32"}
@@ -59,12 +58,12 @@ def _check_args(args: argparse.Namespace) -> None:
         if getattr(args, flag) is None:
             setattr(args, flag, default)
         elif args.config_file is not None:
-            raise ValueError(f"--{flag} cannot be combined with --config_file, which says it")
+            raise ValueError(f"--{flag} cannot be combined with --config_file, which sets it")
     models = ["tiny", *torchvision.models.list_models(), *MODEL_REGISTRY]
     if args.model not in models:
         close = difflib.get_close_matches(args.model, models, n=3, cutoff=0.4)
         raise ValueError(
-            f"unknown --model {args.model!r}, it is neither of torchvision.models nor of Classy "
+            f"unknown --model {args.model!r}, it is neither in torchvision.models nor in Classy "
             f"Vision; nearest: {', '.join(dict.fromkeys(close)) or 'none'}"
         )
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         0. Bad input exits with code 2 and one line on stderr.
     """
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    # What Kineto logs of each profile would end up between the rows of progress.
+    # Otherwise Kineto's log lines would mix with the progress.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     torch.manual_seed(0)
     _check_args(args)

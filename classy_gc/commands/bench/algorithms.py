@@ -1,4 +1,4 @@
-"""What ``classy-gc bench`` times: the algorithms, beside which others, on which weights."""
+"""What ``classy-gc bench`` times: the algorithms, their peers, and the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from classy_gc import core
 from classy_gc.configuration.errors import user_error
 from classy_gc.options import check_known
 
-#: the class of the core, the first of torch's that it is timed beside, and options of all of them
+#: the class of the core, the torch class that it is timed beside first, and options of all
 ALGORITHMS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "sgd": (core.SGD, torch.optim.SGD, {"momentum": 0.9, "weight_decay": 1e-4}),
     "adam": (core.Adam, torch.optim.Adam, {"weight_decay": 1e-4}),
@@ -32,8 +32,8 @@ def build_parameters(model: str, device: torch.device, dtype: torch.dtype) -> li
 
     Args:
         model: of torchvision.models or of Classy Vision, or ``tiny``.
-        device: where they are.
-        dtype: of them.
+        device: of the weights.
+        dtype: of the weights.
 
     Raises:
         ValueError: Classy Vision cannot build the model from its name alone.
@@ -61,14 +61,14 @@ def build_parameters(model: str, device: torch.device, dtype: torch.dtype) -> li
 
 
 def build_variants(name: str, parameters: list[Tensor]) -> dict[str, torch.optim.Optimizer]:
-    """The optimizers of one round robin; the first is what the others are compared with.
+    """The optimizers of one round robin; the others are compared with the first.
 
     Args:
-        name: of ``ALGORITHMS``, or the path of a class, as ``torch.optim.NAdam``.
-        parameters: that all of them step.
+        name: in ``ALGORITHMS``, or the path of a class, such as ``torch.optim.NAdam``.
+        parameters: all variants step them.
 
     Raises:
-        ValueError: there is no such class, it needs options, or it cannot be centralized.
+        ValueError: the class does not exist, needs options, or cannot be centralized.
 
     Example:
         >>> weights = [torch.nn.Parameter(torch.ones(2, 2))]
@@ -110,7 +110,7 @@ def _variants_of_class(path: str, parameters: list[Tensor]) -> dict[str, torch.o
             "GC before": core.centralize_optimizer(cls(parameters, **options), gc_loc=True),
             "GC after": core.centralize_optimizer(cls(parameters, **options)),
         }
-    except Exception as error:  # whatever the code of a module raises
+    except Exception as error:  # a module may raise anything
         raise ValueError(f"--optimizers {path}: {user_error(error)}") from error
 
 

@@ -18,7 +18,7 @@ from classy_gc.table import aligned
 
 
 def _peak_memory(step: Callable[[], Any], device: torch.device) -> int:
-    """Bytes that a step has allocated at its worst moment, beyond what it found."""
+    """The peak number of bytes that a step allocates."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -36,7 +36,7 @@ def _peak_memory(step: Callable[[], Any], device: torch.device) -> int:
 
 
 def _stopwatch(device: torch.device) -> Callable[[Callable[[], Any]], float]:
-    """A function that returns the milliseconds of a step."""
+    """Returns a function that measures the milliseconds of a step."""
     if device.type == "cpu":
 
         def wall(step: Callable[[], Any]) -> float:
@@ -47,8 +47,8 @@ def _stopwatch(device: torch.device) -> Callable[[Callable[[], Any]], float]:
         return wall
 
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    # Larger than any L2 cache: after a forward and backward pass nothing of the last step
-    # is left there either.
+    # Larger than any L2 cache: a forward and backward pass would also evict everything from the
+    # last step.
     scratch = torch.empty(256 * 2**20, dtype=torch.uint8, device=device)
 
     def events(step: Callable[[], Any]) -> float:
@@ -80,13 +80,13 @@ def measure_steps(
 
     Args:
         name: of the algorithm.
-        variants: of :func:`build_variants`.
+        variants: from :func:`build_variants`.
         gradients: of each weight, the same in every step.
         args: with ``warmup`` and ``steps``, the numbers of rounds.
-        progress: called with a line on what is done now.
+        progress: called with a line on the current work.
 
     Returns:
-        A row a variant, as ``bench.json`` has it.
+        One row per variant, as in ``bench.json``.
     """
     baseline, first = next(iter(variants.items()))
     parameters = [p for group in first.param_groups for p in group["params"]]
@@ -137,10 +137,10 @@ def measure_steps(
 
 
 def steps_table(results: list[dict[str, Any]]) -> str:
-    """A line a variant, and what the columns mean.
+    """A table with one line per variant, and what the columns mean.
 
     Args:
-        results: of :func:`measure_steps`, of all algorithms.
+        results: from :func:`measure_steps`, of all algorithms.
     """
     header = ["", "", "       ms", "    least", " ratio", " extra MB", "path"]
     lines, name = [header], None

@@ -8,16 +8,16 @@ from classy_gc.plots import new_figure, tidy
 
 
 def plot_steps(results: list[dict[str, Any]], title: str) -> Any:
-    """A bar a variant: the time of a step, relative to the first of its algorithm.
+    """Draws one bar per variant: the time of a step, relative to the first of its algorithm.
 
     Args:
-        results: of :func:`measure_steps`, of all algorithms.
+        results: from :func:`measure_steps`, of all algorithms.
         title: of the picture.
 
     Returns:
         A ``matplotlib`` Figure.
     """
-    # Slow loops of many small kernels would squeeze what is worth comparing into a corner.
+    # Slow loops of many small kernels would squeeze the interesting bars into a corner.
     limit = min(4.0, 1.25 * max(row["ratio"] for row in results))
     names = list(dict.fromkeys(row["optimizer"] for row in results))
     figure = new_figure(9, 1.6 + 0.26 * (len(results) + 1.5 * len(names)))

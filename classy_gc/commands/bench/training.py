@@ -19,20 +19,20 @@ from classy_gc.table import aligned
 def measure_training(
     config: dict[str, Any], args: argparse.Namespace, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Times whole training steps and the optimizer's part, GC off and on in turns.
+    """Times whole training steps and the optimizer's share, with GC off and on in turns.
 
     Args:
         config: of a classification task that trains, with an optimizer that has GC.
         args: with ``config_file``, and with ``warmup`` and ``steps``, the numbers of rounds.
-        progress: called with a line on what is done now.
+        progress: called with a line on the current work.
 
     Returns:
-        As ``bench.json`` has it.
+        The entry of ``bench.json``.
 
     Raises:
         ValueError: the config is of another task, tests only, or its optimizer has no GC.
     """
-    # An epoch has at least one step, so these will do, whatever the size of the dataset.
+    # An epoch has at least one step, so so many epochs suffice for any dataset.
     config = {**config, "hooks": [], "num_epochs": args.warmup + 2 * args.steps}
     task = _prepared(config)
     groups = task.optimizer.optimizer.param_groups
@@ -41,7 +41,7 @@ def measure_training(
         groups_on = [True] * len(groups)
     use_gc, started, spent = False, 0.0, []
 
-    # The hooks run after the schedules, which may want to set use_gc themselves.
+    # The hooks run after the schedules, which may set use_gc themselves.
     def before(*_: Any) -> None:
         nonlocal started
         for group, on in zip(groups, groups_on, strict=True):
@@ -62,7 +62,7 @@ def measure_training(
         progress(f"training: step {i + 1}/{args.warmup + 2 * args.steps}")
         spent.clear()
         step_ms = 0.0
-        while not spent:  # several, where gradients are accumulated
+        while not spent:  # several if gradients are accumulated
             step_ms += _train_step(task)
         if i >= args.warmup:
             steps[use_gc].append(spent[0])
@@ -79,7 +79,7 @@ def measure_training(
 
 
 def _prepared(config: dict[str, Any]) -> ClassificationTask:
-    """The task of a config, once its optimizer is found to have GC."""
+    """The prepared task of a config whose optimizer has GC."""
     if config.get("test_only"):
         raise ValueError("bench needs a config that trains, and test_only is true")
     dataset = {phase: x for phase, x in config["dataset"].items() if phase != "test"}
@@ -97,14 +97,14 @@ def _prepared(config: dict[str, Any]) -> ClassificationTask:
 
 
 def _now(task: ClassificationTask) -> float:
-    """Milliseconds, once the device has done what it was told to."""
+    """The time in milliseconds, once the device has finished its work."""
     if task.use_gpu:
         torch.cuda.synchronize()
     return 1e3 * time.perf_counter()
 
 
 def _train_step(task: ClassificationTask) -> float:
-    """Milliseconds of one step, of the next epoch where this one has ended."""
+    """Milliseconds of one step; it starts the next epoch if this one has ended."""
     while True:
         start = _now(task)
         try:
@@ -120,7 +120,7 @@ def training_table(training: dict[str, Any]) -> str:
     """The step with GC off and on, and what GC costs.
 
     Args:
-        training: of :func:`measure_training`.
+        training: from :func:`measure_training`.
 
     Example:
         >>> ms, share = {"off": 1.0, "on": 2.0}, {"off": 0.1, "on": 0.1818}

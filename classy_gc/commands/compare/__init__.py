@@ -1,9 +1,9 @@
-"""``classy-gc compare``: does an option help, on these data, beyond noise?
+"""``classy-gc compare``: does an option help on these data, beyond noise?
 
 Every arm (a config with some keys set) is trained with every seed. The same seed gives the same
 initial weights and the same order of the data in all arms, so the arms are compared seed by
-seed. An arm is measured against the first arm of its config file, its baseline; where every
-file has one arm only, against the first file.
+seed. An arm is compared with the first arm of its config file, its baseline; if every file has only
+one arm, with the first file.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ def _check_args(args: argparse.Namespace) -> None:
     if args.confirm and not args.sweep:
         raise ValueError("--confirm needs --sweep, which finds what it confirms")
     if args.confirm and {*args.confirm} & {*args.seeds}:
-        raise ValueError("--confirm must be fresh seeds, and some of them are those of --seeds")
+        raise ValueError("--confirm must be fresh seeds, but some of them are in --seeds")
     if args.power is not None and not 0 < args.power < math.inf:
         raise ValueError(f"--power must be a number > 0, not {args.power:g}")
     if args.power is not None and len(args.confirm or args.seeds) < 2:
-        raise ValueError("--power goes by how seeds spread, so it needs two of them or more")
+        raise ValueError("--power needs the spread over seeds, so give two or more of them")
     if args.contrast and args.sweep:
-        raise ValueError("--contrast names arms, and --sweep finds only later which there are")
+        raise ValueError("--contrast names arms, but with --sweep these are only known later")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, prints what came out, and writes it to files.
+    """Trains, prints the results, and writes them to files.
 
     Args:
         args: the flags.
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         line on stderr, before anything is trained or written.
     """
     _check_args(args)
-    # In a fork: where torch has computed, a fork can hang.
+    # In a fork: after torch has computed in a process, forking it can hang.
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), _die) as pool:
         arms, sweep, cores = pool.submit(_checked, args).result()
     folder = args.output_folder
@@ -90,15 +90,15 @@ def run(args: argparse.Namespace) -> int:
         try:
             return _compare(args, arms, sweep, functools.partial(train_runs, engine=engine))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
+            raise KeyboardInterrupt("interrupted; the same command continues from here") from None
 
 
 def _die() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback
 
 
 def _checked(args: argparse.Namespace) -> tuple[list[Arm], Sweep | None, int]:
-    """The arms and the sweep, each built and tried; and how many runs fit here."""
+    """The arms and the sweep, built and tried, and how many runs fit on this machine."""
     axes = parse_axes(args.arm, args.vary)
     if args.effect_of:
         varied = [flag.partition("=")[0] for flag in args.vary]
@@ -115,7 +115,7 @@ def _checked(args: argparse.Namespace) -> tuple[list[Arm], Sweep | None, int]:
 
 
 def _compare(args: argparse.Namespace, arms: list[Arm], sweep: Sweep | None, train: Train) -> int:
-    """Sweeps where that is wanted, trains, reports; returns the exit code."""
+    """Sweeps if asked to, trains, and reports; returns the exit code."""
     folder, seeds, extra = args.output_folder, args.seeds, {}
     if sweep:
         response, crashed = train_sweep(arms, sweep, seeds, folder / "sweep", train, args.target)
@@ -182,13 +182,13 @@ def _report(
 
 
 def _tested_on(arm: Arm) -> dict[str, Any]:
-    """What decides which samples are tested, and in which order."""
+    """The options that decide which samples are tested, and in which order."""
     test = arm.config["dataset"].get("test", {})
     return {key: value for key, value in test.items() if key != "transforms"}
 
 
 def _looks(folder: Path, seeds: int) -> list[int]:
-    """With how many seeds results were looked at in this folder, now and before."""
+    """The numbers of seeds with which this folder's results were looked at, so far and now."""
     old = read_json(folder / "results.json")
     old = old if isinstance(old, dict) else {}
     looks = old.get("looks", [old.get("seeds")])
@@ -196,7 +196,7 @@ def _looks(folder: Path, seeds: int) -> list[int]:
 
 
 def _machines(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What the runs were computed with, each once, and how many runs."""
+    """The distinct environments of the runs, each with its number of runs."""
     found = collections.Counter(json.dumps(x) for run in runs for x in run.provenance())
     return [{**json.loads(text), "runs": count} for text, count in found.items()]
 

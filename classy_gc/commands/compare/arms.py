@@ -1,4 +1,4 @@
-"""The arms of a comparison: configs with some keys set, checked and built before any is trained."""
+"""The arms of a comparison: configs with some keys set, all checked before any is trained."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from classy_gc.options import check_known
 # Meters of Classy Vision that lie in [0, 1].
 _SHARES = ("accuracy", "precision_at_k", "recall_at_k", "video_accuracy")
 
-# All runs would write into the one folder that the config names.
+# With these hooks all runs would write into the one folder that the config names.
 _HOOKS_WITH_A_FOLDER = ("json_log", "training_curves", "tensorboard_plot", "model_tensorboard")
 
 
 class Arm(NamedTuple):
-    """One of the things to compare."""
+    """One arm of a comparison."""
 
     name: str
-    family: str  #: what it has in common with those that it is compared with; "" for all arms
-    label: str  #: its name among those
-    file: str  #: the config's, without .json
+    family: str  #: the settings shared by all arms that it is compared with; "" for all arms
+    label: str  #: its name in the family
+    file: str  #: name of the config, without .json
     settings: dict[str, Any]  #: dotted key: value
     config: dict[str, Any]
     folder: str = ""  #: of its runs
@@ -51,18 +51,18 @@ def build_arms(
 
     Args:
         files: of configs.
-        axes: what varies; the last one fastest.
-        effect_of: a varied key. Only arms that differ in it alone are then compared (default:
+        axes: the choices that vary, the last axis fastest.
+        effect_of: a varied key. Then only arms that differ in this key alone are compared (default:
             None, all arms of a config file).
-        target: of which every arm must have the meter (default: None).
-        overrides: what --set changes in every config (default: nothing).
+        target: every arm must have its meter (default: None).
+        overrides: settings of --set for every config (default: none).
 
     Raises:
         ValueError: naming the arm and what is wrong with it.
     """
     configs = {file: load_config(file, overrides) for file in files}
     if len(configs) < len(files):
-        raise ValueError("--config_file: a file is there twice")
+        raise ValueError("--config_file: a file occurs twice")
     stems = [Path(file).stem for file in files]
     arms: list[Arm] = []
     for file, config in configs.items():
@@ -76,7 +76,7 @@ def build_arms(
                     raise ValueError(f"arms {other.name!r} and {arm.name!r} are the same")
             arms.append(arm)
     if len(arms) < 2:
-        raise ValueError("there is one arm only; give --vary, --arm or another config")
+        raise ValueError("there is only one arm; give --vary, --arm or another config")
     if len(families(arms)) == len(arms):
         arms = [arm._replace(family="") for arm in arms]
     folders = folder_names([arm.name for arm in arms])
@@ -89,7 +89,7 @@ def build_arms(
 def _arm(
     file: str, config: Mapping[str, Any], choices: Sequence[Choice], effect_of: str | None
 ) -> Arm:
-    """A config with some settings; what is chosen besides ``effect_of`` makes the family."""
+    """A config with some settings; choices other than ``effect_of`` name the family."""
     settings = {key: value for choice in choices for key, value in choice.settings.items()}
     shared = [c.label for c in choices if effect_of and effect_of not in c.settings]
     own = [c.label for c in choices if not effect_of or effect_of in c.settings]
@@ -107,7 +107,7 @@ def check_arm(arm: Arm, target: Target | None) -> None:
     """Builds an arm and tries a batch.
 
     Raises:
-        ValueError: naming the arm and what is wrong with it.
+        ValueError: with the arm and its fault.
     """
     try:
         _check(arm, target)
@@ -116,7 +116,7 @@ def check_arm(arm: Arm, target: Target | None) -> None:
 
 
 def _check(arm: Arm, target: Target | None) -> None:
-    """Refuses what could not be trained, or would not show that its settings differ."""
+    """Refuses an arm that cannot be trained, or whose settings have no effect."""
     config = arm.config
     check_config(config)
     if config.get("test_only"):
@@ -137,7 +137,7 @@ def _check(arm: Arm, target: Target | None) -> None:
                 + " or ".join(_numbers(schedules[option], root))
             )
     task = build_task(config)
-    if not task.use_gpu:  # or it would take memory of the GPU from the runs
+    if not task.use_gpu:  # it would take GPU memory from the runs
         with loading(task, arm.file):
             task.prepare()
         try_batches(task)
@@ -150,7 +150,7 @@ def _check(arm: Arm, target: Target | None) -> None:
 
 
 def _numbers(value: Any, path: str) -> list[str]:
-    """Paths to the numbers in a section."""
+    """The paths to the numbers in a section."""
     if isinstance(value, (list, Mapping)):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         return [found for key, x in items for found in _numbers(x, f"{path}.{key}")]
@@ -158,13 +158,13 @@ def _numbers(value: Any, path: str) -> list[str]:
 
 
 def families(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
-    """Arms that are compared with each other; the first of each family is its baseline.
+    """Groups the arms that are compared with each other; the first of each family is its baseline.
 
     Args:
         arms: all of them.
 
     Returns:
-        Them by their ``family``.
+        The arms by ``family``.
     """
     by_family: dict[str, list[Arm]] = {}
     for arm in arms:
@@ -173,13 +173,13 @@ def families(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
 
 
 def folder_names(names: Sequence[str]) -> list[str]:
-    """A folder name for each of several names, whatever they are: all in one folder, none hidden.
+    """Folder names for any names: all in one folder, none hidden.
 
     Args:
         names: all different.
 
     Returns:
-        Different ones, also where a file system does not tell capitals from small letters.
+        Distinct names, even if a file system ignores case.
 
     Example:
         >>> folder_names(["use_gc=true", "..", "a/b", "a b", "A b"])

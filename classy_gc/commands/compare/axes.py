@@ -1,4 +1,4 @@
-"""What varies between the arms of a comparison, as the flags have it."""
+"""Reads from the flags what varies between the arms of a comparison."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from classy_gc.configuration.settings import parse_settings, value_text
 
 
 class Choice(NamedTuple):
-    """A value of --vary, or an --arm."""
+    """One value of --vary, or one --arm."""
 
     label: str
     settings: dict[str, Any]
@@ -18,14 +18,14 @@ class Choice(NamedTuple):
 def parse_axes(
     named_arms: Sequence[Sequence[str]], varied_keys: Sequence[str]
 ) -> list[list[Choice]]:
-    """What varies: the named arms, then a list of choices for each --vary.
+    """The axes of a comparison: the named arms, then a list of choices for each --vary.
 
     Args:
-        named_arms: of each --arm the name, then ``KEY=VALUE`` each.
+        named_arms: for each --arm, its name and then ``KEY=VALUE`` settings.
         varied_keys: ``KEY=VALUE,…`` of each --vary.
 
     Raises:
-        ValueError: naming the flag, and what is wrong with it.
+        ValueError: with the flag and its fault.
 
     Example:
         >>> axes = parse_axes([], ["optimizer.use_gc=false,true"])
@@ -38,7 +38,7 @@ def parse_axes(
             raise ValueError("--arm must have a name, not ''")
         parsed = dict(map(parse_settings, settings))
         if len(parsed) < len(settings):
-            raise ValueError(f"--arm {name}: a key is there twice")
+            raise ValueError(f"--arm {name}: a key occurs twice")
         for key, values in parsed.items():
             if len(values) > 1:
                 raise ValueError(f"--arm {name}: {key} must have one value, not {len(values)}")
@@ -46,7 +46,7 @@ def parse_axes(
     varied = dict(map(parse_settings, varied_keys))
     keys = [*varied, *{key for choice in named for key in choice.settings}]
     if len(varied) < len(varied_keys) or len(set(keys)) < len(keys):
-        raise ValueError("--vary: a key is there twice")
+        raise ValueError("--vary: a key occurs twice")
     axes = [named] if named else []
     for key, values in varied.items():
         short = short_name(key, keys)
@@ -56,7 +56,7 @@ def parse_axes(
             for v in values
         ]
         if len(set(names)) == len(labels):
-            labels = names  # of schedulers, which are long
+            labels = names  # schedulers are too long for labels
         axes.append(
             [Choice(f"{short}={label}", {key: v}) for label, v in zip(labels, values, strict=True)]
         )
@@ -64,7 +64,7 @@ def parse_axes(
 
 
 def short_name(key: str, keys: Sequence[str]) -> str:
-    """The end of a dotted key that no other one has."""
+    """The shortest end of a dotted key that no other key has."""
     parts = key.split(".")
     for n in range(1, len(parts)):
         short = ".".join(parts[-n:])

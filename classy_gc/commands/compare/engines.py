@@ -1,4 +1,4 @@
-"""What runs are trained on: processes of this machine, or jobs of a Slurm cluster."""
+"""Where runs are trained: in processes on this machine, or as jobs of a Slurm cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FORK = multiprocessing.get_context("fork")
 
 
 class Local:
-    """Processes forked from this one, which has imported everything and computed nothing.
+    """Forks a process per run from this one, which has imported everything and computed nothing.
 
     Args:
         jobs: how many at a time; with more than one, each has one torch thread.
@@ -32,11 +32,11 @@ class Local:
 
     def __init__(self, jobs: int) -> None:
         self.limit, self._running = jobs, []
-        for module in ("matplotlib.figure", "sklearn.datasets"):  # once, and not in every run
+        for module in ("matplotlib.figure", "sklearn.datasets"):  # import once, not in every run
             if importlib.util.find_spec(module.partition(".")[0]):
                 importlib.import_module(module)
 
-    @delay_interrupts  # which would be lost in a hook of fork, or leave a run that nobody ends
+    @delay_interrupts  # Ctrl-C would get lost in a fork hook, or leave a run behind
     def start(self, runs: Sequence[Run]) -> list[Any]:
         """Forks a process for each run."""
         threads = 1 if self.limit > 1 else None
@@ -47,11 +47,11 @@ class Local:
         return processes
 
     def wait(self) -> None:
-        """Until one has ended, half a second at most."""
+        """Waits until one has ended, at most half a second."""
         wait([process.sentinel for process in self._running], timeout=_POLL_SECONDS)
 
     def ending(self, process: Any) -> str | None:
-        """Its exit code or signal; None while it lasts."""
+        """The exit code or signal of a process; None while it runs."""
         if process.exitcode is None:
             return None
         self._running.remove(process)
@@ -61,7 +61,7 @@ class Local:
         return f"killed by {name}" + " (out of memory?)" * (name == "SIGKILL")
 
     def stop(self) -> None:
-        """Ends all that last."""
+        """Ends all running processes."""
         for process in self._running:
             process.terminate()
         for process in self._running:
@@ -70,9 +70,9 @@ class Local:
 
 
 def _in_fork(run: Run, threads: int | None) -> None:
-    # Ctrl-C reaches every process of the terminal; it is the comparison that ends its runs …
+    # Ctrl-C reaches every process of the terminal, but the comparison itself ends its runs …
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # … but a comparison that was killed cannot.
+    # … unless it was killed.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.exit(train_run(run, threads))
 
@@ -83,32 +83,32 @@ def _end_with_parent() -> None:
 
 
 class ClusterRun:
-    """A run as submitit calls it; after a preemption or the end of its time, again."""
+    """A run in the form that submitit calls, again after a preemption or a timeout."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def __call__(self) -> int:
-        """Trains it."""
+        """Trains the run."""
         return train_run(self.run)
 
     def checkpoint(self) -> Any:
-        """What is called next time: the run goes on from its last checkpoint."""
+        """What submitit calls next time: the run continues from its last checkpoint."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
 
 
 class Slurm:
-    """Jobs of a Slurm cluster, one array, which outlast neither this process nor Ctrl-C.
+    """Runs an array of Slurm jobs, which ends with this process or at Ctrl-C.
 
     Args:
-        folder: for what submitit writes; the nodes see it too.
-        jobs: how many run at a time; None for as many as there is room for.
+        folder: for submitit's files; the nodes see it too.
+        jobs: how many run at a time; None for as many as the cluster has room for.
         parameters: of submitit's ``SlurmExecutor``, such as ``partition`` and ``time``.
 
     Raises:
-        ValueError: no submitit, no Slurm, or a parameter that is not known.
+        ValueError: no submitit, no Slurm, or an unknown parameter.
     """
 
     limit = math.inf
@@ -129,7 +129,7 @@ class Slurm:
 
     @delay_interrupts
     def start(self, runs: Sequence[Run]) -> list[Any]:
-        """Sends one job array."""
+        """Submits one job array."""
         with self._executor.batch():
             jobs = [self._executor.submit(ClusterRun(run)) for run in runs]
         self._jobs |= {job.job_id: job for job in jobs}
@@ -140,22 +140,22 @@ class Slurm:
         time.sleep(4 * _POLL_SECONDS)
         command = ["squeue", "--noheader", "--array", "--me", "--format=%i"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:  # else the controller is busy, and nothing is known
+        if done.returncode == 0:  # else the controller is busy, and the state is unknown
             self._queued = set(done.stdout.split())
         else:
             self._queued = set(self._jobs)
 
     def ending(self, job: Any) -> str | None:
-        """Its exit code, or that it has none; None while it is in the queue."""
+        """The exit code of a job, or a message that it has none; None while it is in the queue."""
         if job.job_id in self._queued:
             return None
         del self._jobs[job.job_id]
-        if job.paths.result_pickle.exists():  # or it would wait for what sacct says
+        if job.paths.result_pickle.exists():  # else results() would wait for sacct
             return f"exit code {job.results()[0]}"
         return f"job {job.job_id} was killed or failed, see {job.paths.stderr}"
 
     def stop(self) -> None:
-        """Cancels all that last."""
+        """Cancels all remaining jobs."""
         for job in self._jobs.values():
             job.cancel(check=False)
         self._jobs = {}

@@ -1,4 +1,4 @@
-"""The output folder of a comparison, and where in it each run lies."""
+"""The output folder of a comparison, and the places of its runs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from classy_gc.files import atomic_write, locked, temporary
 
 @contextlib.contextmanager
 def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]) -> Iterator[None]:
-    """The output folder, once it is found to be empty or to hold the same comparison.
+    """Opens the output folder if it is empty or holds the same comparison.
 
     Args:
-        folder: made if need be; nobody else can open it until the context ends.
+        folder: created if necessary; no other process can open it until the context ends.
         arms: all of them.
-        seeds: folder of runs in it: those that will be there.
+        seeds: the seeds of each folder of runs in it.
 
     Raises:
-        ValueError: the folder holds something else, or cannot be written into.
+        ValueError: the folder holds something else, or cannot be written to.
     """
     plan = {"arms": [{"name": arm.name, "config": arm.config} for arm in arms]}
     file = folder / "comparison.json"
@@ -35,7 +35,7 @@ def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]
                 pairs = zip(old["arms"], plan["arms"], strict=False)
                 other = [a["name"] for a, b in pairs if a["config"] != b["config"]]
             except (TypeError, KeyError):
-                raise ValueError(f"{label}: comparison.json is not of classy-gc compare") from None
+                raise ValueError(f"{label}: comparison.json is not from compare") from None
             what = f"of the arms {theirs}, not {ours}"
             if theirs == ours:
                 what = f"with another config of {other[0]!r}"
@@ -60,12 +60,12 @@ def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]
 
 
 def runs_in(folder: Path, arms: Sequence[Arm], seeds: Sequence[int]) -> list[Run]:
-    """Every arm with every seed, in an order in which each pair is complete early.
+    """Every arm with every seed, in an order that completes each pair early.
 
     Args:
-        folder: of the arms' folders.
+        folder: the parent of the arms' folders.
         arms: all of them.
-        seeds: of each.
+        seeds: of each arm.
     """
     return [
         Run(arm.name, seed, folder / arm.folder / f"seed_{seed}", arm.config)

@@ -1,4 +1,4 @@
-"""The picture of ``classy-gc compare``: every arm over the epochs, mean and spread."""
+"""The picture of ``classy-gc compare``: mean and spread of every arm over the epochs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from classy_gc.plots import COLORS, GREY, new_figure, plain, tidy
 
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
-# Of text of the default size, on average, and of a line with its gap and handle in a legend.
+# Average width of a letter of the default size, and of a line with its gap in a legend.
 _INCHES_PER_LETTER = 0.087
 _INCHES_PER_HANDLE = 0.9
 _INCHES_PER_PANEL = 4.4
@@ -29,11 +29,11 @@ Value = Callable[[Phase], float | None]
 def picture(families: Mapping[str, Logs], headline: str, seeds: int) -> Any:
     """Train loss, the test metric, its paired differences and the scheduled options over epochs.
 
-    Each arm is the mean over its runs, with a band of one standard deviation; a difference to
-    the first arm has the 95 % confidence interval of the paired t-test.
+    An arm is drawn as the mean over its runs, with a band of one standard deviation; a difference
+    to the first arm, with the 95 % confidence interval of the paired t-test.
 
     Args:
-        families: a row each: its title, and its arms, the baseline first.
+        families: one row each: its title, and its arms, the baseline first.
         headline: metric of the test phases, ``final test METER`` or a loss.
         seeds: how many runs an arm should have.
 
@@ -78,7 +78,7 @@ def picture(families: Mapping[str, Logs], headline: str, seeds: int) -> Any:
 
 
 def _counted(arm: str, runs: Mapping[int, Any], seeds: int) -> str:
-    """The name of an arm, and how many runs it has if it lacks some."""
+    """The name of an arm, with its number of runs if some are missing."""
     return arm if len(runs) == seeds else f"{arm} ({len(runs)} of {seeds} runs)"
 
 
@@ -95,7 +95,7 @@ def _draw_train_loss(axes: Any, arms: Logs) -> None:
 
 
 def _draw_test(axes: Any, difference_axes: Any, arms: Logs, meter: str) -> None:
-    """The meter, or the loss where that is none, and its differences."""
+    """Draws the meter, or the loss if it is not one, and its differences."""
     from matplotlib.ticker import PercentFormatter
 
     is_meter = "/" in meter
@@ -111,7 +111,7 @@ def _draw_test(axes: Any, difference_axes: Any, arms: Logs, meter: str) -> None:
     if shares:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     if is_meter and len(set(band)) > 1:
-        # Or how the arms differ at the end would be lost below the rise of the beginning.
+        # Otherwise the steep start would hide how the arms differ at the end.
         margin = 0.05 * (max(band) - min(band))
         low, high = axes.set_ylim(min(band) - margin, max(band) + margin)
         if min(means) < low or max(means) > high:
@@ -123,14 +123,14 @@ def _draw_test(axes: Any, difference_axes: Any, arms: Logs, meter: str) -> None:
 def _draw_option(axes: Any, arms: Logs, option: str) -> None:
     axes.set_title("learning rate" if option == "lr" else plain(option))
     means, _ = _draw(axes, arms, lambda phase: phase["options"].get(option))
-    for line in axes.lines:  # the value of an epoch is what its last step had
+    for line in axes.lines:  # the value of an epoch is that of its last step
         line.set_drawstyle("steps-mid")
     if min(means, default=0) >= 0:
         axes.set_ylim(bottom=0)
 
 
 def _options_that_change(families: Mapping[str, Logs]) -> list[str]:
-    """The learning rate, and what else changes during a run: other options are in the names."""
+    """The learning rate, and other options that change during a run; the rest are in the names."""
     changing = {}
     for run in (run for arms in families.values() for arm in arms.values() for run in arm.values()):
         seen = collections.defaultdict(set)
@@ -142,7 +142,7 @@ def _options_that_change(families: Mapping[str, Logs]) -> list[str]:
 
 
 def _by_epoch(runs: Mapping[int, Sequence[Phase]], value: Value) -> dict[float, dict[int, float]]:
-    """Epoch: seed: value."""
+    """The values by epoch and seed."""
     found: dict[float, dict[int, float]] = collections.defaultdict(dict)
     for seed, run in runs.items():
         for phase in run:
@@ -160,8 +160,8 @@ def _style(i: int, epochs: int) -> dict[str, Any]:
 def _draw(axes: Any, arms: Logs, value: Value) -> tuple[list[float], list[float]]:
     """Draws a line and a band for each arm.
 
-    Returns the means, and the ends of the bands after the first quarter of the epochs; those of
-    a run that diverged are in neither.
+    Returns the means, and the ends of the bands after the first quarter of the epochs; both leave
+    out runs that diverged.
     """
     means, band = [], []
     for i, (name, runs) in enumerate(arms.items()):
@@ -181,7 +181,7 @@ def _draw(axes: Any, arms: Logs, value: Value) -> tuple[list[float], list[float]
 
 
 def _draw_differences(axes: Any, arms: Logs, value: Value, factor: float) -> None:
-    """Draws how each arm differs from the first, paired by seed."""
+    """Draws the difference of each arm to the first, paired by seed."""
     baseline, *others = (_by_epoch(runs, value) for runs in arms.values())
     axes.axhline(0, color=GREY, linewidth=1)
     for i, other in enumerate(others, 1):

@@ -1,4 +1,4 @@
-"""What ``classy-gc compare`` prints of its results, and the rows of ``results.csv``."""
+"""The text that ``classy-gc compare`` prints, and the rows of ``results.csv``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from classy_gc.table import aligned
 
 
 def text(results: Mapping[str, Any]) -> str:
-    """The table and the sentences that are printed.
+    """The table and sentences to print.
 
     Args:
-        results: of :func:`evaluate`, with ``failed``.
+        results: from :func:`evaluate`, with ``failed``.
     """
     arms, headline = results["arms"], results["headline"]
     lines = [*_table(results), "", f"{headline}, paired by seed"]
@@ -34,7 +34,7 @@ def text(results: Mapping[str, Any]) -> str:
 
 
 def _table(results: Mapping[str, Any]) -> list[str]:
-    """A row an arm, and what its columns are."""
+    """A table with one row per arm, and what its columns mean."""
     arms, headline, target = results["arms"], results["headline"], results["target"]
     best, loss = headline.replace("final", "best"), "final train loss"
     columns = {headline: "final", best: "best", loss: "train loss", "seconds": "seconds"}
@@ -71,7 +71,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     if comparisons:
         lines.append(
             f"(…) is the smallest difference that so many seeds find in {POWER:.0%} of all cases, "
-            "if they spread as here, to if they spread as much as they may"
+            "if they spread as here, and if they spread as much as they may"
         )
         lines.append(f"[…] is the {CONFIDENCE:.0%} confidence interval of the paired t-test")
     if comparisons > 1:
@@ -92,13 +92,13 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
 
 
 def cell(arm: Mapping[str, Any], metric: str, form: Scale) -> str:
-    """A metric of an arm of ``results.json``, as tables have it."""
+    """A metric of an arm in ``results.json``, as text for a table."""
     found = arm["spread"].get(metric, {"n": 0, "mean": None, "std": None})
     return form.spread(Spread(**found), len(arm["runs"]))
 
 
 def epochs_text(arm: Mapping[str, Any]) -> str:
-    """When an arm of ``results.json`` reaches the target, and how many of its runs do."""
+    """When an arm in ``results.json`` reaches the target, and how many of its runs do."""
     if EPOCHS not in arm:
         return "no target"
     if not arm["runs"]:
@@ -108,7 +108,7 @@ def epochs_text(arm: Mapping[str, Any]) -> str:
 
 
 def contrast_name(names: Sequence[str]) -> str:
-    """What two or four arms are compared for.
+    """The name of a comparison of two or four arms.
 
     Example:
         >>> contrast_name(["off", "on"])
@@ -121,7 +121,7 @@ def contrast_name(names: Sequence[str]) -> str:
 
 
 def details(compared: Mapping[str, Any], headline: str = "") -> list[str]:
-    """Lines below a verdict; ``headline`` is which of the differences it is about."""
+    """The lines below a verdict; ``headline`` names the metric of the verdict."""
     difference = compared["difference"]
     correlation = difference.get(headline, difference).get("correlation")
     lines = []
@@ -142,13 +142,13 @@ def details(compared: Mapping[str, Any], headline: str = "") -> list[str]:
 def rows(
     settings: Mapping[str, Mapping[str, Any]], logs: Mapping[str, Mapping[int, Sequence[Phase]]]
 ) -> list[dict[str, Any]]:
-    """A row for each phase of each finished run, as ``results.csv`` has it.
+    """The rows of ``results.csv``, one for each phase of each finished run.
 
-    A setting that is called as what a phase has, ``loss``, is ``config.loss``.
+    A setting with the name of a phase's column, such as ``loss``, becomes ``config.loss``.
 
     Args:
-        settings: arm: dotted key: value.
-        logs: arm: seed: the phases of a run.
+        settings: values by arm and dotted key.
+        logs: the phases of a run by arm and seed.
     """
     return [
         {

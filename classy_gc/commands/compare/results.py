@@ -1,4 +1,4 @@
-"""What ``classy-gc compare`` makes of the logs of its runs: numbers, a table, sentences."""
+"""Evaluates the logs of a comparison's runs: metrics, statistics, verdicts."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from classy_gc.options import check_known
 EPOCHS = "epochs to target"
 
 Phase = Mapping[str, Any]  #: a line of ``log.jsonl``
-Runs = Mapping[str, Mapping[int, Mapping[str, float]]]  #: arm: seed: what a finished run reached
+Runs = Mapping[str, Mapping[int, Mapping[str, float]]]  #: metrics of finished runs by arm and seed
 
 
 def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[str, float]:
-    """What one run has reached.
+    """The metrics of one run.
 
     Args:
         phases: of its log, see :mod:`classy_gc.hooks.json_log`.
@@ -41,7 +41,7 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
     Returns:
         ``final test METER`` and ``best test METER`` of all epochs, ``final test loss``,
         ``final train loss``, ``seconds``, and with a target ``epochs to target``,
-        infinite where the run never gets there. What the log does not have is left out.
+        infinite if the run never gets there. Metrics that the log lacks are left out.
 
     Raises:
         ValueError: the target names a meter that the run does not have.
@@ -62,7 +62,7 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
     for meter in tests[-1][1] if tests else ():
         values = [meters[meter] for _, meters in tests]
         lower = lower_is_better(f"best test {meter}", target)
-        best = (np.fmin if lower else np.fmax).reduce(values)  # not NaN where there is a number
+        best = (np.fmin if lower else np.fmax).reduce(values)  # ignores NaN if there is a number
         metrics |= {f"final test {meter}": values[-1], f"best test {meter}": float(best)}
     if target:
         check_known([target.meter], tests[-1][1] if tests else (), "--target", "meter")
@@ -73,7 +73,7 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
 
 
 def lower_is_better(metric: str, target: Target | None = None) -> bool:
-    """Whether less of a metric is more: of losses, and of the meter of a target ``METER<=VALUE``.
+    """Whether lower is better: for losses, and for the meter of a target ``METER<=VALUE``.
 
     Example:
         >>> lower_is_better("final test loss"), lower_is_better("final test accuracy/top_1")
@@ -94,29 +94,29 @@ def evaluate(
     contrasts: Sequence[Sequence[str]] = (),
     form: Scale | None = None,
 ) -> dict[str, Any]:
-    """Statistics of every metric, and one sentence an arm on the headline.
+    """Statistics of every metric, and one sentence per arm on the headline.
 
     The headline is the final value of the target's meter, else of the first test meter, else
-    the test loss, else the train loss. All other metrics are there to look at: whoever searches
+    the test loss, else the train loss. All other metrics are only for information: whoever searches
     them for a difference will find one.
 
     Args:
-        baselines: arm: its baseline, which is an arm too; that of a baseline is itself.
-        runs: arm: seed: :func:`run_metrics` of a finished run.
+        baselines: the baseline of each arm; a baseline is its own.
+        runs: :func:`run_metrics` of finished runs by arm and seed.
         seeds: how many there should be.
         target: (default: None)
-        correct: arm: seed: which test samples are right, see
-            :class:`classy_gc.hooks.predictions.PredictionsHook`; of arms that were tested on
-            the same samples (default: none is known)
-        wanted: size of a difference, to be told how many seeds it needs (default: None)
-        contrasts: of two arms, the second against the first; of four, the gain of the fourth
-            over the third less that of the second over the first (default: none)
-        form: of the headline (default: what the runs say)
+        correct: which test samples are right, by arm and seed, see
+            :class:`classy_gc.hooks.predictions.PredictionsHook`; for arms tested on the same
+            samples (default: none)
+        wanted: size of a difference, to report how many seeds it needs (default: None)
+        contrasts: of two arms, the second against the first; of four, the gain of the fourth over
+            the third minus that of the second over the first (default: none)
+        form: of the headline (default: from the runs)
 
     Returns:
-        What ``results.json`` holds: ``seeds``, ``headline``, ``target``, ``comparisons`` (how
-        many p-values Holm's correction is over), ``arms`` and ``contrasts``. Numbers that are
-        not finite are None.
+        What ``results.json`` holds: ``seeds``, ``headline``, ``target``, ``comparisons`` (the
+        number of p-values in Holm's correction), ``arms`` and ``contrasts``. Numbers that are not
+        finite become None.
     """
     every = [run for of_arm in runs.values() for run in of_arm.values()]
     metrics = list(dict.fromkeys(metric for run in every for metric in run))
@@ -162,15 +162,15 @@ def evaluate(
 
 
 def values(runs: Mapping[int, Mapping[str, float]], metric: str) -> dict[int, float]:
-    """Seed: value of the runs of an arm that have the metric."""
+    """The values of a metric by seed, for the runs of an arm that have it."""
     return {seed: run[metric] for seed, run in runs.items() if metric in run}
 
 
 def check_contrasts(contrasts: Iterable[Sequence[str]], arms: Iterable[str]) -> None:
-    """Refuses a --contrast of arms that are not there, or of neither two nor four.
+    """Refuses a --contrast of unknown arms, or of neither two nor four.
 
     Raises:
-        ValueError: naming what is wrong.
+        ValueError: with the fault.
     """
     for names in contrasts:
         check_known(names, arms, "--contrast", "arm")
@@ -179,7 +179,7 @@ def check_contrasts(contrasts: Iterable[Sequence[str]], arms: Iterable[str]) -> 
 
 
 def sides(names: Sequence[str]) -> frozenset[frozenset[str]]:
-    """The arms that a comparison of two or four adds and those that it subtracts.
+    """The arms that a comparison of two or four adds, and those that it subtracts.
 
     Example:
         >>> sides(["off", "on"]) == sides(["on", "off"])
@@ -196,18 +196,18 @@ def tell(
     form: Scale,
     wanted: float | None = None,
 ) -> dict[tuple[str, ...], dict[str, Any]]:
-    """What can be said of several differences at once.
+    """Tests several differences at once.
 
     Args:
-        results: arm: seed: value.
-        compared: two arms each, or four, as the contrasts of :func:`evaluate`. One that is there
-            twice counts once.
+        results: values by arm and seed.
+        compared: two arms each, or four, as in the contrasts of :func:`evaluate`. Duplicates count
+            once.
         seeds: how many pairs there should be.
         form: of the values.
         wanted: size of a difference (default: None)
 
     Returns:
-        Of each its ``difference``, ``holm_p``, ``sign_flip_p``, ``verdict`` and ``power``.
+        For each, its ``difference``, ``holm_p``, ``sign_flip_p``, ``verdict`` and ``power``.
     """
     pairs = {}
     for names in compared:
@@ -236,7 +236,7 @@ def _minus(other: Mapping[int, float], first: Mapping[int, float]) -> dict[int, 
 
 
 def headline_of(metrics: Sequence[str], target: Target | None) -> str:
-    """What is compared: the target's meter, else the first test meter, else a loss."""
+    """The metric to compare: the target's meter, else the first test meter, else a loss."""
     if target:
         return f"final test {target.meter}"
     meters = [m for m in metrics if m.startswith("final ") and "/" in m]

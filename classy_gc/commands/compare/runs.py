@@ -1,4 +1,4 @@
-"""The runs of ``classy-gc compare``: each a ``classy-gc train`` in a process of its own."""
+"""The runs of ``classy-gc compare``: each is a ``classy-gc train`` in its own process."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from classy_gc.commands.progress import show_progress
 from classy_gc.files import atomic_write
 from classy_gc.hooks.phase_record import flat_meters
 
-# What Classy Vision says of a loss that is no number, and train repeats.
+# Classy Vision's message for a loss that is not finite, which train repeats.
 _DIVERGED = "Loss is infinity or NaN"
 
-# For the test that compares runs image by image, and to tell results of different machines.
+# For the test that compares runs image by image, and to tell machines apart.
 _HOOKS = ("predictions", "provenance")
 
 
@@ -42,7 +42,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether this config was trained to its end here, or until it diverged."""
+        """Whether this config was trained here to its end, or until it diverged."""
         mark = self._mark()
         return (
             mark is not None
@@ -52,16 +52,16 @@ class Run:
 
     @property
     def epochs(self) -> float:
-        """How long it is to be trained."""
+        """The length of the training."""
         return self.config.get("num_epochs", 1)
 
     @property
     def diverged(self) -> str | None:
-        """How its training ended if that was with a loss that is no number."""
+        """How the training ended, if the loss was no longer finite."""
         return (self._mark() or {}).get("diverged")
 
     def mark_finished(self, diverged: str | None = None) -> None:
-        """So that the same comparison does not train it again."""
+        """Marks the run, so that the same comparison does not train it again."""
         mark = {"log_bytes": self._log_bytes, "diverged": diverged}
         with atomic_write(self.folder / "finished") as file:
             file.write(json.dumps(mark).encode())
@@ -78,23 +78,23 @@ class Run:
 
     @property
     def written_config(self) -> dict[str, Any]:
-        """The config, with the hooks that write what the comparison wants to know."""
+        """The config, with the hooks that write what the comparison needs."""
         hooks = self.config.get("hooks") or []
         there = [hook["name"] for hook in hooks]
         more = [{"name": name} for name in _HOOKS if name not in there]
         return {**self.config, "hooks": [*hooks, *more]}
 
     def phases(self) -> list[dict[str, Any]]:
-        """What its log says of each phase so far; what JSON cannot say was null, and is NaN."""
+        """The phases in the log so far; a null, which JSON has instead of NaN, becomes NaN."""
         return [_with_nan(record) for record in self._log("phase")]
 
     def correct(self) -> str | None:
-        """Which test samples it got right at its end, a digit each, where its log says so."""
+        """Which test samples it got right at the end, one digit each, if the log says so."""
         found = [record["correct"] for record in self._log("predictions")]
         return found[-1] if found else None
 
     def provenance(self) -> list[dict[str, Any]]:
-        """What it was computed with: more than one where it was interrupted and went on."""
+        """What it was computed with: more than one entry if it was interrupted and resumed."""
         return [{k: x[k] for k in x if k != "kind"} for x in self._log("provenance")]
 
     def _log(self, kind: str) -> list[dict[str, Any]]:
@@ -104,17 +104,17 @@ class Run:
             return []
         records = []
         for line in lines.splitlines():
-            with contextlib.suppress(ValueError, RecursionError):  # one that is being written
+            with contextlib.suppress(ValueError, RecursionError):  # a line that is being written
                 records.append(json.loads(line))
         return [x for x in records if isinstance(x, dict) and x.get("kind") == kind]
 
 
-#: trains what is not finished, and says which runs failed or diverged and why
+#: trains unfinished runs, and returns which ones failed or diverged, and why
 Train = Callable[[Sequence[Run]], Mapping[Run, str]]
 
 
 def read_json(path: Path) -> Any:
-    """What a file says; None where it is not there, or no JSON."""
+    """The content of a JSON file; None if it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -128,19 +128,19 @@ def _with_nan(value: Any) -> Any:
 
 
 def _outcome(phases: Sequence[Mapping[str, Any]]) -> str:
-    """What a run has reached, and how long it took."""
+    """The result of a run, and how long it took."""
     meters = next((flat_meters(p["meters"]) for p in phases[::-1] if p["phase"] == "test"), {})
     reached = [f"{meter} {value:.4g}" for meter, value in meters.items()][:1]
     return ", ".join([*reached, f"{sum(p['seconds'] for p in phases):.1f} s"])
 
 
 def train_run(run: Run, threads: int | None = None) -> int:
-    """Trains a run from its last checkpoint on, or from the beginning.
+    """Trains a run from its last checkpoint, or from the beginning.
 
-    Its output goes to ``output.log``, that of this whole process.
+    The output of the whole process goes to ``output.log``.
 
     Args:
-        run: whose folder has its config.
+        run: its folder has its config.
         threads: of torch (default: None, torch's choice).
 
     Returns:
@@ -149,7 +149,7 @@ def train_run(run: Run, threads: int | None = None) -> int:
     log = (run.folder / "output.log").open("a", buffering=1, encoding="utf-8")
     for stream in (1, 2):
         os.dup2(log.fileno(), stream)
-    sys.stdout = sys.stderr = log  # which may be somewhere else
+    sys.stdout = sys.stderr = log  # it may be elsewhere
     if threads:
         torch.set_num_threads(threads)
     checkpoints = run.folder / "checkpoints"
@@ -165,12 +165,12 @@ def train_run(run: Run, threads: int | None = None) -> int:
     try:
         code = main(["train", *argv, "--skip_tensorboard"])
     except SystemExit as error:
-        if error.code == -1:  # of submitit, for a run that goes on later
+        if error.code == -1:  # submitit's, for a run that continues later
             raise
         code = error.code
     except Exception as error:
         traceback.print_exc()
-        # The last line of the log, which is what the comparison repeats.
+        # The last line of the log, which the comparison repeats.
         print(textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …"))
         code = 1
     log.flush()
@@ -190,7 +190,7 @@ def _last_line(run: Run) -> str:
 
 
 class Engine(Protocol):
-    """What processes run on: this machine, or a cluster."""
+    """Where processes run: on this machine, or on a cluster."""
 
     limit: float  #: how many runs it takes at once
 
@@ -201,24 +201,24 @@ class Engine(Protocol):
         """Waits a moment, or until a process may have ended."""
 
     def ending(self, process: Any) -> str | None:
-        """How a process ended, such as ``exit code 1``; None while it lasts."""
+        """How a process ended, such as ``exit code 1``; None while it runs."""
 
     def stop(self) -> None:
         """Ends all processes."""
 
 
 def train_runs(runs: Sequence[Run], engine: Engine) -> dict[Run, str]:
-    """Trains every run that is not finished; returns once all of them have ended.
+    """Trains every unfinished run; returns once all of them have ended.
 
-    A run that was interrupted goes on from its last checkpoint. Each that ends is a line on
-    stderr, and a terminal shows how far all of them are.
+    An interrupted run continues from its last checkpoint. Each run that ends prints a line on
+    stderr, and a terminal shows the progress of all.
 
     Args:
         runs: of the comparison.
-        engine: what to train on.
+        engine: where to train.
 
     Returns:
-        Why runs have failed or diverged.
+        The reason of each run that failed or diverged.
     """
     waiting = collections.deque(run for run in runs if not run.finished)
     ended, trained, everything = len(runs) - len(waiting), 0.0, sum(run.epochs for run in waiting)
@@ -255,7 +255,7 @@ def train_runs(runs: Sequence[Run], engine: Engine) -> dict[Run, str]:
 
 
 def _prepare(run: Run) -> None:
-    """Keeps what the same run has left when it was interrupted, and no other."""
+    """Keeps the files of the same run if it was interrupted, and removes all others."""
     if read_json(run.folder / "config.json") != run.written_config or run.finished:
         shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.mkdir(parents=True, exist_ok=True)  # NFS may keep a .nfs… in it

@@ -1,4 +1,4 @@
-"""What a comparison needs of statistics, for values that are paired by seed."""
+"""The statistics of a comparison, for values that are paired by seed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: of the intervals; a difference is told from noise where p, after Holm, is below 1 - this
+#: of the intervals; a difference is more than noise if its p, after Holm, is below 1 - this
 CONFIDENCE = 0.95
 
-#: relative: a meter is a float32, and what is printed of it has fewer digits
+#: relative: a meter is a float32, printed with fewer digits
 ROUNDING = 1e-6
 
-#: probability with which a difference is to be found
+#: probability with which a difference should be found
 POWER = 0.8
 
 
@@ -22,29 +22,29 @@ class Spread(NamedTuple):
     """Mean and standard deviation of a metric over seeds."""
 
     n: int
-    mean: float | None  #: None where n is 0
-    std: float | None  #: with n - 1 in the denominator; None where n is below 2
+    mean: float | None  #: None if n is 0
+    std: float | None  #: with n - 1 in the denominator; None if n is below 2
 
 
 class Difference(NamedTuple):
-    """Another arm minus the first, seed by seed."""
+    """The difference of another arm minus the first, paired by seed."""
 
     pairs: int
-    mean: float | None = None  #: None where there is no pair
-    low: float | None = None  #: of the confidence interval; None where there is none
+    mean: float | None = None  #: None if there is no pair
+    low: float | None = None  #: of the confidence interval; None if there is none
     high: float | None = None
     p: float | None = None  #: of the paired t-test, two-sided
-    std: float | None = None  #: of the differences; None where there is no interval
+    std: float | None = None  #: of the differences; None if there is no interval
     detectable: float | None = None  #: see :func:`detectable`
-    detectable_high: float | None = None  #: the same, if they spread as much as they may
-    correlation: float | None = None  #: of the pairs; None where one of the two is constant
+    detectable_high: float | None = None  #: the same, for the largest plausible spread
+    correlation: float | None = None  #: of the pairs; None if one of the two is constant
 
 
 def spread(values: Sequence[float]) -> Spread:
     """Mean and standard deviation.
 
     Args:
-        values: one a seed.
+        values: one per seed.
 
     Example:
         >>> spread([1.0, 3.0])
@@ -58,7 +58,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def finite(values: Mapping[int, float | None]) -> dict[int, float]:
-    """Seed: value of the runs that have a number.
+    """The values by seed, without those that are not finite.
 
     Example:
         >>> finite({0: 1.0, 1: float("nan"), 2: None})
@@ -68,7 +68,7 @@ def finite(values: Mapping[int, float | None]) -> dict[int, float]:
 
 
 def _pairs(first: Mapping[int, float], other: Mapping[int, float]) -> np.ndarray:
-    """The values of the seeds that have a number in both, a row each."""
+    """The values of the seeds that have a number in both, one row each."""
     first, other = finite(first), finite(other)
     seeds = sorted({*first} & {*other})
     return np.array([[values[seed] for seed in seeds] for values in (first, other)])
@@ -79,14 +79,14 @@ def paired_difference(
 ) -> Difference:
     """Mean difference with the confidence interval of the paired t-test.
 
-    Seeds that one of the two lacks, or where a value is not finite, drop out. One pair has no
-    interval, and neither have differences that are all the same but for the rounding of a meter
-    in float32: their spread is not zero, it is too small for these data to show.
+    Seeds drop out if one of the two lacks them or a value is not finite. One pair has no interval.
+    Neither have differences that are all equal up to the float32 rounding of a meter: their spread
+    is not zero, but too small for these data to show.
 
     Args:
-        first: seed: value.
-        other: seed: value.
-        comparisons: how many are made at once, for what is detectable (default: 1).
+        first: values by seed.
+        other: values by seed.
+        comparisons: how many are made at once, which decides what is detectable (default: 1).
 
     Source: Student, *The Probable Error of a Mean*, Biometrika 6 (1908);
     ``scipy.stats.ttest_rel``.
@@ -119,18 +119,17 @@ def paired_difference(
 
 
 def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float | None:
-    """The p of the exact sign-flip test of paired differences, two-sided; None without a pair.
+    """The two-sided p of the exact sign-flip test of paired differences; None without a pair.
 
-    It needs no normal distribution: were there no effect, each difference would be as likely
-    with the other sign. Up to 16 pairs all signs are tried, beyond that 99,999 at random. With
-    ``n`` pairs p is at least ``2 / 2^n``: five seeds cannot get below 0.06.
+    It does not assume a normal distribution: without an effect, each difference is as likely with
+    the other sign. Up to 16 pairs, all signs are tried; beyond, 99,999 at random. With ``n`` pairs
+    p is at least ``2 / 2^n``: five seeds cannot get below 0.06.
 
     Args:
-        first: seed: value.
-        other: seed: value.
+        first: values by seed.
+        other: values by seed.
 
-    Source: Fisher, *The Design of Experiments* (1935), chapter 3;
-    ``scipy.stats.permutation_test``.
+    Source: Fisher, *The Design of Experiments* (1935), chapter 3; ``scipy.stats.permutation_test``.
 
     Example:
         >>> sign_flip({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 4.0, 2: 6.0})
@@ -146,13 +145,13 @@ def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float |
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values that stay honest when several comparisons are made at once.
+    """Corrects p-values for several comparisons at once.
 
     Args:
-        p_values: one a comparison.
+        p_values: one per comparison.
 
     Returns:
-        Those after Holm's correction, in the same order.
+        The p-values after Holm's correction, in the same order.
 
     Source: Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, Scandinavian
     Journal of Statistics 6 (1979); ``statsmodels.stats.multitest``.
@@ -167,7 +166,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def power(difference: float, std: float, pairs: int, comparisons: int = 1) -> float:
-    """Probability that a paired t-test, two-sided, finds a true mean difference.
+    """The probability that a two-sided paired t-test finds a true mean difference.
 
     Args:
         difference: the true one.
@@ -188,9 +187,9 @@ def power(difference: float, std: float, pairs: int, comparisons: int = 1) -> fl
     limit = t.isf((1 - CONFIDENCE) / comparisons / 2, pairs - 1)
     shift = difference / std * math.sqrt(pairs)
     if shift > 10 + 6 * limit:
-        return 1.0  # to eight digits; scipy has no number there
+        return 1.0  # to eight digits; scipy returns NaN there
     tails = nct.sf(limit, pairs - 1, shift), nct.cdf(-limit, pairs - 1, shift)
-    return float(np.nan_to_num(tails).sum())  # nor has it one for a tail that is empty
+    return float(np.nan_to_num(tails).sum())  # and NaN for an empty tail
 
 
 def detectable(std: float, pairs: int, comparisons: int = 1) -> float:
@@ -214,7 +213,7 @@ def detectable(std: float, pairs: int, comparisons: int = 1) -> float:
 
 
 def pairs_needed(difference: float, std: float, comparisons: int = 1) -> int | None:
-    """How many pairs find a true difference with a probability of 80 %.
+    """The number of pairs that find a true difference with a probability of 80 %.
 
     Args:
         difference: the true one, > 0.
@@ -222,7 +221,7 @@ def pairs_needed(difference: float, std: float, comparisons: int = 1) -> int | N
         comparisons: how many are made at once (default: 1).
 
     Returns:
-        2 or more; None if a million would not do.
+        2 or more; None if a million is not enough.
 
     Example:
         >>> pairs_needed(difference=1.0, std=1.0)
@@ -248,17 +247,17 @@ class Disagreement(NamedTuple):
 
 
 def disagreement(first: Mapping[int, str], other: Mapping[int, str]) -> Disagreement | None:
-    """McNemar's exact test of the test samples of all seeds, each paired with itself.
+    """McNemar's exact test on the test samples of all seeds, each paired with itself.
 
-    The samples of every seed are the same ones, so they are not independent of each other: the
-    test says whether these networks differ, not whether those of other seeds would.
+    All seeds share the same samples, which are therefore not independent: the test says whether
+    these networks differ, not whether those of other seeds would.
 
     Args:
-        first: seed: a digit a sample, 1 where it is right.
-        other: seed: the same.
+        first: by seed, one digit per sample, 1 if it is right.
+        other: the same.
 
     Returns:
-        None where no seed has both, of one length.
+        None if no seed has both, with the same length.
 
     Source: McNemar, *Note on the sampling error of the difference between correlated
     proportions or percentages*, Psychometrika 12 (1947);

@@ -1,4 +1,4 @@
-"""``classy-gc compare-summary``: the differences of several comparisons, and a picture of them."""
+"""``classy-gc compare-summary``: prints and draws the differences of several comparisons."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Row(NamedTuple):
 
     label: str
     difference: Difference
-    p: float | None  #: after Holm's correction for all that is compared by the same metric
+    p: float | None  #: after Holm's correction for all comparisons by the same metric
 
 
 class Summary(NamedTuple):
-    """What there is to say of all comparisons by one metric."""
+    """The results of all comparisons by one metric."""
 
     headline: str
     form: Scale
@@ -50,10 +50,10 @@ class Summary(NamedTuple):
 
 
 def read(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Their ``results.json`` by names that tell them apart.
+    """Reads their ``results.json``, by distinct names.
 
     Args:
-        folders: of ``classy-gc compare``, or what has its ``results.json``, or that file.
+        folders: of ``classy-gc compare``, any folder with its ``results.json``, or that file.
 
     Raises:
         ValueError: two hold the same results, or one has none.
@@ -71,16 +71,18 @@ def read(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
         except FileNotFoundError:
             raise ValueError(f"{folder} has no results.json of classy-gc compare") from None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{file} is not of classy-gc compare: {error!r}") from error
+            raise ValueError(f"{file} is not from classy-gc compare: {error!r}") from error
         for other, theirs in found.items():
             if [(arm["name"], arm["runs"], arm["baseline"]) for arm in theirs["arms"]] == own:
-                raise ValueError(f"{other} and {name} hold the same results, and would count twice")
+                raise ValueError(f"{other} and {name} hold the same results, and count twice")
         found[name] = results
     return found
 
 
 def _runs(results: Mapping[str, Any]) -> Runs:
-    """What the runs have reached, and the gap; a null is no number, or no epoch at all."""
+    """The metrics of the runs, and the gap; a null means NaN, or that no epoch reached the
+    target.
+    """
     found: dict[str, dict[int, dict[str, float]]] = {arm["name"]: {} for arm in results["arms"]}
     for arm in results["arms"]:
         for run in arm["runs"]:
@@ -94,14 +96,14 @@ def _runs(results: Mapping[str, Any]) -> Runs:
 def summarize(
     comparisons: Mapping[str, Mapping[str, Any]], contrasts: Sequence[Sequence[str]]
 ) -> list[Summary]:
-    """What is printed and drawn, by headline.
+    """The summaries to print and draw, one per headline.
 
     Args:
-        comparisons: name: its results.
-        contrasts: of arms by their names, ``COMPARISON: ARM``, two or four each.
+        comparisons: results by name.
+        contrasts: two or four arms each, named ``COMPARISON: ARM``.
 
     Raises:
-        ValueError: an arm that is not there, or contrasts of different headlines.
+        ValueError: an unknown arm, or a contrast of different headlines.
     """
     headlines = {
         f"{name}: {arm['name']}": results["headline"]
@@ -161,12 +163,12 @@ def _summary(
 
 
 def picture(summaries: Sequence[Summary]) -> Any:
-    """A line a difference with its interval, zero marked; a panel a headline.
+    """Draws one line per difference with its interval, and zero; one panel per headline.
 
     An open point has no interval. Arms without a pair are named below and not drawn.
 
     Args:
-        summaries: of :func:`summarize`.
+        summaries: from :func:`summarize`.
 
     Returns:
         A ``matplotlib`` Figure.
@@ -197,7 +199,7 @@ def picture(summaries: Sequence[Summary]) -> Any:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line an arm, and draws how they differ.
+    """Prints one line per arm, and draws the differences.
 
     Args:
         args: the flags.
@@ -209,7 +211,7 @@ def run(args: argparse.Namespace) -> int:
     picture(summaries).savefig(args.output, dpi=150)
     for summary in summaries:
         print(aligned(summary.table))
-        print("gap: test loss less train loss; epochs: median until the target of the comparison")
+        print("gap: test loss minus train loss; epochs: median until the target of the comparison")
         print(*summary.contrasts, sep="\n", end="\n" * bool(summary.contrasts))
         tested = [row for row in summary.rows if row.p is not None]
         told = [f"{row.label} {row.p:.2g}" for row in tested if row.p < 1 - CONFIDENCE]

@@ -1,4 +1,4 @@
-"""``--sweep``: every arm at every value of a key, the best by validation, fresh seeds at that."""
+"""``--sweep``: trains every arm at every value of a key, and finds the best by validation."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from classy_gc.configuration.override import with_settings
 
 _MAX_EXTENSIONS = 6
 
-# What a schedule's numbers are called that are values of the option, and neither epochs nor shares.
+# Names of the numbers of a schedule that are values of the option, not epochs or shares.
 _VALUES = ("value", "values", "start_value", "peak_value", "end_value", "base_value")
 
 
 class Sweep(NamedTuple):
-    """A key, and the values that every arm is tried at."""
+    """A key, and the values at which every arm is trained."""
 
     key: str
-    short: str  #: name of the key in names of arms
+    short: str  #: the key's name in names of arms
     values: list[float]
 
 
 class Point(NamedTuple):
     """One arm at one value."""
 
-    results: dict[int, float]  #: seed: what it has reached on the validation data
-    failed: dict[int, str]  #: seed: why it has not
+    results: dict[int, float]  #: result on the validation data, by seed
+    failed: dict[int, str]  #: reason of a failure, by seed
 
     @property
     def spread(self) -> Spread:
-        """Of the seeds that have a result."""
+        """Mean and spread of the seeds that have a result."""
         return spread(list(self.results.values()))
 
     def text(self, form: Scale) -> str:
@@ -52,16 +52,16 @@ class Point(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What a sweep has found."""
+    """The results of a sweep."""
 
     sweep: Sweep
     headline: str
-    lower: bool  #: whether less of it is better
-    curves: dict[str, dict[float, Point]]  #: arm: value: what came out
+    lower: bool  #: whether lower is better
+    curves: dict[str, dict[float, Point]]  #: results by arm and value
 
     @property
     def metric(self) -> str:
-        """The headline, of the validation images."""
+        """The headline, on the validation images."""
         return self.headline.replace("final test", "validation")
 
     @property
@@ -71,9 +71,9 @@ class Response(NamedTuple):
         return scale(self.headline, [x for point in points for x in point.results.values()])
 
     def best(self, arm: str) -> float | None:
-        """The value with the best mean; None where a run has failed at every one.
+        """The value with the best mean; None if a run failed at every value.
 
-        A value at which any run has failed is not chosen: its mean would be over survivors.
+        A value at which any run failed is not chosen: its mean would be over survivors.
 
         Example:
             >>> curve = {0.1: Point({0: 0.8, 1: 0.9}, {}), 0.2: Point({0: 0.99}, {1: "diverged"})}
@@ -86,7 +86,7 @@ class Response(NamedTuple):
         return choose(whole, key=whole.__getitem__) if whole else None
 
     def beyond(self, arm: str) -> float | None:
-        """The value to try next, where the best one is the smallest or the largest of all."""
+        """The value to try next, if the best one is the smallest or the largest of all."""
         best, tried = self.best(arm), self.curves[arm]
         if best is None or best == min(tried):
             return min(tried) / 2
@@ -94,11 +94,11 @@ class Response(NamedTuple):
 
 
 def parse_sweep(flag: str, other_keys: Sequence[str]) -> Sweep:
-    """The values of ``KEY=LOW:HIGH:COUNT``, each the same number of times the one before.
+    """The values of ``KEY=LOW:HIGH:COUNT``, with equal ratios.
 
     Args:
-        flag: what ``--sweep`` gives.
-        other_keys: that vary too.
+        flag: the text of ``--sweep``.
+        other_keys: keys that vary too.
 
     Raises:
         ValueError: something else, or values that are not positive and rising.
@@ -125,15 +125,15 @@ def parse_sweep(flag: str, other_keys: Sequence[str]) -> Sweep:
 
 
 def at(arm: Arm, sweep: Sweep, value: float) -> Arm:
-    """The arm with the swept key at a value; of a schedule, the whole curve scaled.
+    """The arm with the swept key at a value; for a schedule, with the whole curve scaled.
 
     Args:
         arm: of the comparison.
-        sweep: names the key.
-        value: of it; of a schedule the largest of its values.
+        sweep: the sweep with the key.
+        value: of the key; for a schedule, its largest value.
 
     Raises:
-        ValueError: the arm can have no such key, or its schedule has no positive value.
+        ValueError: the arm cannot have the key, or its schedule has no positive value.
     """
     path, _, option = sweep.key.rpartition(".")
     name = f"{path}.param_schedulers.{option}"
@@ -157,7 +157,7 @@ def at(arm: Arm, sweep: Sweep, value: float) -> Arm:
 
 
 def _changed(schedule: Any, change: Callable[[float], Any], key: str = "") -> Any:
-    """A schedule with all numbers changed that are values of the option."""
+    """A schedule with changed values; epochs and shares stay."""
     if isinstance(schedule, Mapping):
         return {k: _changed(x, change, k) for k, x in schedule.items()}
     if isinstance(schedule, list):
@@ -169,7 +169,7 @@ def on_validation(arm: Arm) -> Arm:
     """The arm, tested on the validation split of its training data.
 
     Raises:
-        ValueError: its training data have none, or its test data are others.
+        ValueError: its training data have no such split, or its test data are other data.
     """
     train, test = (arm.config["dataset"].get(split, {}) for split in ("train", "test"))
     number = train.get("num_validation", 0)
@@ -189,7 +189,7 @@ def check_sweep(arms: Sequence[Arm], sweep: Sweep, target: Target | None) -> Non
     Raises:
         ValueError: naming the arm and what is wrong with it.
     """
-    for arm in arms:  # whose own settings are checked already
+    for arm in arms:  # its own settings are already checked
         first = at(arm._replace(settings={}), sweep, sweep.values[0])
         check_arm(on_validation(first)._replace(settings={}), target)
 
@@ -202,18 +202,18 @@ def train_sweep(
     train: Train,
     target: Target | None,
 ) -> tuple[Response, dict[Run, str]]:
-    """Trains each arm at each value, and beyond where the best is the smallest or largest.
+    """Trains each arm at each value, and beyond if the best is the smallest or largest.
 
     Args:
         arms: of the comparison.
-        sweep: what they are tried at.
+        sweep: the key and its values.
         seeds: of each.
         folder: of the runs.
         train: see :data:`Train`.
         target: (default: None)
 
     Returns:
-        What came out, and the runs that failed otherwise than by diverging.
+        The results, and the runs that failed for other reasons than divergence.
     """
     tried = {(arm.name, v): at(arm, sweep, v) for arm in arms for v in sweep.values}
     for _ in range(_MAX_EXTENSIONS + 1):
@@ -241,11 +241,11 @@ def train_sweep(
 
 
 def confirmed_arms(arms: Sequence[Arm], response: Response) -> list[Arm]:
-    """Of each family its baseline at its best value, and each other arm at its own and at that.
+    """Each family's baseline at its best value, and every other arm at its own best and at that.
 
     Args:
         arms: of the comparison.
-        response: with a best value of each.
+        response: with a best value of each arm.
     """
     confirmed = []
     for family in families(arms).values():

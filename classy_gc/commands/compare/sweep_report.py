@@ -1,4 +1,4 @@
-"""What a sweep prints, draws and advises."""
+"""The text, picture and advice of a sweep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from classy_gc.table import aligned
 
 
 def sweep_entry(response: Response) -> dict[str, Any]:
-    """As ``results.json`` has it."""
+    """The entry of ``results.json``."""
     arms = [
         {
             "name": name,
@@ -47,7 +47,7 @@ def _values(response: Response) -> list[float]:
 
 
 def sweep_text(response: Response) -> str:
-    """A line for each value, a column for each arm, and the best of each."""
+    """A table with one line per value and one column per arm, and the best of each."""
     form, curves = response.form, response.curves
     lines = [[response.metric, *curves]]
     for value in _values(response):
@@ -58,9 +58,10 @@ def sweep_text(response: Response) -> str:
 
 
 def response_picture(response: Response) -> Any:
-    """A line an arm over the values: mean, standard deviation, each seed; the best is filled.
+    """Draws one line per arm over the values: mean, standard deviation, each seed; the best is
+    filled.
 
-    Values at which runs failed are crosses at the lower edge, with how many did.
+    Values at which runs failed are crosses at the lower edge, with the number of failures.
 
     Returns:
         A ``matplotlib`` Figure.
@@ -98,11 +99,11 @@ def response_picture(response: Response) -> Any:
 
 
 def advice(results: Mapping[str, Any], arms: Sequence[Arm]) -> str:
-    """What a person should do, a sentence a family.
+    """What to do, one sentence per family.
 
     Args:
         results: of the confirmation.
-        arms: at the values that were confirmed.
+        arms: at the confirmed values.
     """
     headline, target = results["headline"], results["target"]
     sign = -1 if lower_is_better(headline, target and Target(**target)) else 1

@@ -1,4 +1,4 @@
-"""How a comparison prints numbers, and what it says of a difference."""
+"""How a comparison prints numbers, and puts a difference into words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from classy_gc.commands.compare.statistics import (
 
 
 class Scale(NamedTuple):
-    """How a metric is printed: as it is, or in per cent where it is a share."""
+    """How a metric is printed: unchanged, or as a percentage if it is a share."""
 
     factor: float
     digits: str
@@ -28,7 +28,7 @@ class Scale(NamedTuple):
         return "–" if x is None else format(self.factor * x, sign + self.digits).replace("-", "−")
 
     def spread(self, x: Spread, runs: int | None = None) -> str:
-        """Mean ± standard deviation, with the unit, and of how many runs if not of all."""
+        """Mean ± standard deviation with the unit, and the number of runs if some are missing."""
         if x.mean is None:
             return self.value(None)
         std = "" if x.std is None else f" ± {self.value(x.std)}"
@@ -37,11 +37,11 @@ class Scale(NamedTuple):
 
 
 def scale(metric: str, values: Iterable[float | None]) -> Scale:
-    """Meters that lie in [0, 1] are shares; everything else is printed as it is.
+    """The scale of a metric: meters in [0, 1] are shares; everything else is printed unchanged.
 
     Args:
         metric: its name.
-        values: of all runs; those that are no number do not count.
+        values: of all runs; those that are not finite do not count.
 
     Example:
         >>> scale("final test accuracy/top_1", [0.5, 0.75]).spread(Spread(2, 0.625, 0.17678))
@@ -58,8 +58,8 @@ def sentence(difference: Difference, adjusted_p: float | None, seeds: int, form:
 
     Args:
         difference: against the first arm.
-        adjusted_p: its p after :func:`holm`; None where it has none.
-        seeds: how many pairs there would be, had every run finished.
+        adjusted_p: its p after :func:`holm`; None if it has none.
+        seeds: how many pairs there would be if every run had finished.
         form: of the metric.
 
     Example:
@@ -94,11 +94,11 @@ def sentence(difference: Difference, adjusted_p: float | None, seeds: int, form:
 def power_sentence(
     difference: Difference, wanted: float, form: Scale, comparisons: int = 1
 ) -> str | None:
-    """How many seeds a difference of a size would need; None where there is no spread to go by.
+    """How many seeds a difference of a size would need; None without a spread.
 
     Args:
-        difference: that was found, with its spread.
-        wanted: size, in the unit that is printed.
+        difference: the one that was found, with its spread.
+        wanted: size, in the printed unit.
         form: of the metric.
         comparisons: how many are made at once (default: 1).
 

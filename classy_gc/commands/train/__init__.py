@@ -1,8 +1,8 @@
 """``classy-gc train``: Classy Vision's default training.
 
-The same as ``classy_train.py``, flag for flag, and besides: ``--seed``; ``--output_folder``;
-``log.jsonl`` and ``curves.png`` in it; a summary at the end; and one line instead of a
-traceback where the config or a flag is at fault. Under ``torchrun`` start the module::
+It has the flags of ``classy_train.py``, and adds ``--seed``; ``--output_folder``, with
+``log.jsonl`` and ``curves.png`` in it; a summary at the end; and one line instead of a traceback if
+the config or a flag is at fault. Under ``torchrun``, start the module::
 
     torchrun --nproc_per_node 2 -m classy_gc.commands.train --config_file … \
         --distributed_backend ddp
@@ -55,7 +55,7 @@ _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
 
 
 class _LogFilter(logging.Filter):
-    """Lets those lines of Classy Vision's log through that a person wants to read."""
+    """Passes only those lines of Classy Vision's log that a person wants to read."""
 
     shown = ("loss_lr_meter_logging_hook", "model_complexity_hook")
     told_otherwise = ("Unable to write checkpoint", "Checkpoint path", "Checkpoint file")
@@ -74,8 +74,8 @@ def _check_args(args: argparse.Namespace) -> None:
     missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in os.environ]
     if args.distributed_backend == "ddp" and missing:
         raise ValueError(
-            f"--distributed_backend ddp needs what torchrun puts into the environment, and "
-            f"{', '.join(missing)} is not there; start it with: torchrun --nproc_per_node N "
+            f"--distributed_backend ddp needs the environment of torchrun, but "
+            f"{', '.join(missing)} is missing; start it with: torchrun --nproc_per_node N "
             "-m classy_gc.commands.train … --distributed_backend ddp"
         )
     if args.distributed_backend == "none" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -85,14 +85,14 @@ def _check_args(args: argparse.Namespace) -> None:
         )
     if args.show_progress and not importlib.util.find_spec("progressbar"):
         raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
-    # It would make the checkpoint folder at once, before the rest is checked.
+    # Classy Vision would create the checkpoint folder at once, before the rest is checked.
     folder, args.checkpoint_folder = args.checkpoint_folder, ""
     check_generic_args(args)
     args.checkpoint_folder = folder
 
 
 def _start(task: ClassyTask, output: Output, start_hooks: Callable[[], None]) -> None:
-    """In place of a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
+    """Replaces a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
     take_threads(task, lambda: try_batches(task))
     if not getattr(task, "test_only", False):
         if task.checkpoint_dict:
@@ -158,14 +158,14 @@ def _last_checkpoint(task: ClassyTask, output: Output) -> str | None:
 
 
 def _ending(error: BaseException, task: ClassyTask, output: Output) -> str | None:
-    """What to say of a training that had to end, or None where that is a bug."""
+    """The message for a training that had to end; None if the cause is a bug."""
     text = no_room(error)
     if isinstance(error, FloatingPointError):
         step = task.num_updates // task.get_global_batchsize() + 1
         epoch = task.train_phase_idx // (task.train_phases_per_epoch or 1) + 1
         lr = scheduled_options(task.optimizer).get("lr", float("nan"))
         text = f"{error}, at step {step} (epoch {epoch}), the last lr was {lr:g}"
-    if text and is_primary():  # the others do not save
+    if text and is_primary():  # other ranks do not save
         checkpoint = _last_checkpoint(task, output)
         text += f"; the last checkpoint is {checkpoint}" if checkpoint else "; no checkpoint yet"
     return text or None
@@ -182,19 +182,19 @@ def _how_to_go_on(args: argparse.Namespace, task: ClassyTask, output: Output) ->
     for flag, value in flags.items():
         if value != parser.get_default(flag):
             words.append(f"--{flag}" if value is True else f"--{flag} {shlex.quote(str(value))}")
-    return f"interrupted; to go on: {' '.join(words)}"
+    return f"interrupted; to continue: {' '.join(words)}"
 
 
 def _build(
     args: argparse.Namespace, ranks: Ranks, output: Output
 ) -> tuple[ClassyTask, dict[str, ClassyHook]]:
-    """A task that only needs to be trained, and its hooks by name."""
+    """A task that is ready to train, and its hooks by name."""
     config = ranks.config = ranks.agreed(lambda: load_config(args.config_file, args.set))
-    # On another machine the file may be older: all ranks take the primary's.
+    # On another machine the file may be older, so all ranks take the primary's.
     config.update(ranks.of_primary(lambda: config))
     set_image_backend(args.image_backend)
     set_video_backend(args.video_backend)
-    if args.video_backend != get_video_backend():  # newer versions of torchvision say nothing
+    if args.video_backend != get_video_backend():  # newer versions of torchvision do not complain
         raise ValueError(
             f"--video_backend must be {get_video_backend()}, which is what torchvision has here, "
             f"not {args.video_backend!r}"
@@ -213,7 +213,7 @@ def _build(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, and prints the final meters, the time, and where the checkpoint lies.
+    """Trains, and prints the final meters, the time, and the path of the checkpoint.
 
     Args:
         args: the flags.
@@ -224,7 +224,7 @@ def run(args: argparse.Namespace) -> int:
     given = argparse.Namespace(**vars(args))
     primary = args.distributed_backend != "ddp" or os.environ.get("RANK", "0") == "0"
     _log_to_stderr(logging.INFO if primary else logging.ERROR, args.debug)
-    # Each worker of a data loader imports Classy Vision anew, see classy_gc/__init__.py.
+    # Each worker of a data loader imports Classy Vision again, see classy_gc/__init__.py.
     os.environ.setdefault(
         "PYTHONWARNINGS",
         "ignore:`torch.jit.script` is deprecated,ignore:The 'torchvision.transforms._",

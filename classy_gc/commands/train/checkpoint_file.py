@@ -1,4 +1,4 @@
-"""Whether a file is a whole checkpoint of Classy Vision, and what it is if not."""
+"""Checks that a file is a complete checkpoint of Classy Vision, or says what it is."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from fvcore.common.file_io import PathManager
 
 from classy_gc.files import check_scheme, has_scheme
 
-# How files begin that are often taken for checkpoints, and what to do.
+# The first bytes of files that are often mistaken for checkpoints, and what to do.
 _BEGINNINGS = {
-    b"version https://git-lfs": "it is a pointer of Git LFS; git lfs pull fetches the file",
+    b"version https://git-lfs": "it is a Git LFS pointer; git lfs pull fetches the file",
     b"<": "it is a web page",
     b"PK": "it is cut off",
 }
 
-# How torch.save began files before it wrote zip archives; these have no checksums.
+# The first bytes of torch.save's files before it wrote zip archives; these have no checksums.
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
-# A bit of a record's attributes that torch looks at.
+# A bit of a record's attributes that torch reads.
 _DIRECTORY = 0x10
 
-# What Classy Vision goes on from; base_model is enough to test and to fine-tune.
+# The state that Classy Vision resumes from; base_model is enough to test and to fine-tune.
 _STATE = {
     "base_model": dict,
     "train": bool,
@@ -40,18 +40,18 @@ _STATE = {
 
 
 def check_checkpoint(path: str, key: str, resume: bool = False) -> None:
-    """Refuses a file that is no whole checkpoint of Classy Vision.
+    """Refuses a file that is not a complete checkpoint of Classy Vision.
 
-    All of it is read: that of a damaged one which nobody looks at would be trained with.
+    The whole file is read: otherwise training might use a damaged part.
 
     Args:
         path: of the file, or of a folder with ``checkpoint.torch``; it may have a scheme.
-        key: what names it, for the message.
-        resume: whether training is to go on from it, which takes more than the weights
-            (default: False)
+        key: the flag or key that names it, for messages.
+        resume: whether training should resume from it, which takes more than the weights (default:
+            False)
 
     Raises:
-        ValueError: naming the key, the file, and what is wrong with it.
+        ValueError: with the key, the file, and its fault.
     """
     check_scheme(path, key)
     file = path
@@ -60,12 +60,12 @@ def check_checkpoint(path: str, key: str, resume: bool = False) -> None:
             file = f"{path.rstrip('/')}/{CHECKPOINT_FILE}"
         found = PathManager.isfile(file)
         problem = _problem(file, resume) if found else ""
-    except Exception as error:  # whatever bytes may make of unpickling, or a path handler raise
+    except Exception as error:  # unpickling any bytes, or a path handler, may raise anything
         raise ValueError(f"{key}: {file} cannot be read: {_reason(error)}") from error
     if not found:  # Classy Vision would train from scratch
         raise ValueError(f"{key}: there is no checkpoint {file}")
     if problem:
-        raise ValueError(f"{key}: {file} is no checkpoint of Classy Vision: {problem}")
+        raise ValueError(f"{key}: {file} is not a checkpoint of Classy Vision: {problem}")
 
 
 def _problem(file: str, resume: bool) -> str:
@@ -75,7 +75,7 @@ def _problem(file: str, resume: bool) -> str:
         if zipfile.is_zipfile(opened):
             damaged = _damaged_record(opened)
             if damaged:
-                return f"it is damaged: its record {damaged} does not have its checksum"
+                return f"it is damaged: its record {damaged} has a wrong checksum"
         elif not start.startswith(_LEGACY):
             kinds = (what for begin, what in _BEGINNINGS.items() if start.startswith(begin))
             return next(kinds, "torch.save did not write it") if start else "it is empty"
@@ -91,19 +91,19 @@ def _problem(file: str, resume: bool) -> str:
 
 
 def _damaged_record(opened: BinaryIO) -> str | None:
-    """The name of a record of a zip file that is not what was written, or None."""
+    """The name of a damaged record in a zip file, or None."""
     with zipfile.ZipFile(opened) as archive:
         for record in archive.infolist():
-            if record.external_attr & _DIRECTORY:  # torch would give back memory as it is
+            if record.external_attr & _DIRECTORY:  # torch would return uninitialized memory
                 return record.filename
         return archive.testzip()
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read, in some words."""
+    """Why a file cannot be read, in a few words."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    # Of torch's three paragraphs the first says that it failed, the last gives advice.
+    # torch's first paragraph of three says that it failed, and the last gives advice.
     paragraphs = str(error).split("\n\n")
     text = paragraphs[1] if len(paragraphs) == 3 else paragraphs[0].split(". ")[0]
     return f"{type(error).__name__}: {text.strip()}"
@@ -113,5 +113,5 @@ def _loaded(file: str) -> Any:
     if has_scheme(file):
         with PathManager.open(file, "rb") as opened:
             return torch.load(opened, map_location="cpu")
-    # Of a zip file only the small part that says what is where.
+    # With mmap only the small index of a zip file is read.
     return torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file))

@@ -1,4 +1,4 @@
-"""Checkpoints that ``classy-gc`` is told to start from, and whether they fit the task."""
+"""The checkpoints that ``classy-gc`` starts from, and whether they fit the task."""
 
 from __future__ import annotations
 
@@ -29,19 +29,18 @@ def set_checkpoints(
     folder: str = "",
     of_primary: Callable[[Callable[[], Any]], Any] = lambda function: function(),
 ) -> None:
-    """Tells a task which checkpoints to start from, once they are found to be some.
+    """Checks the checkpoints that a task should start from, and sets them.
 
     Args:
         args: with ``checkpoint_load_path`` and ``pretrained_checkpoint_path``.
         config: of the task.
-        task: not yet prepared.
-        folder: where it will save its own checkpoints (default: none). ``checkpoint_load_path``
-            may name it before there are any, as a job does that is always started by the same
-            command.
+        task: before it is prepared.
+        folder: where it will save its own checkpoints (default: none). ``checkpoint_load_path`` may
+            name it while it is still empty, for jobs that always start with the same command.
         of_primary: asks the primary rank, which alone reads checkpoints (default: this process).
 
     Raises:
-        ValueError: a checkpoint is not there or is none, or a fine-tuning one for another task.
+        ValueError: a checkpoint is missing or is not one, or the task is not a fine-tuning task.
     """
     tested, tuned = getattr(task, "test_only", False), isinstance(task, FineTuningTask)
     flag = args.pretrained_checkpoint_path
@@ -83,7 +82,7 @@ def _is_own_and_missing(path: str, folder: str) -> bool:
 
 
 def _tell_options(optimizer: ClassyOptimizer, name: str) -> None:
-    """Has a stock optimizer that resumes say what it ignores, as the GC optimizers do."""
+    """Makes a stock optimizer warn at resuming about what it ignores, as GC optimizers do."""
     if not is_stock(type(optimizer)) or isinstance(optimizer, ZeRO):
         return
     load = optimizer.set_classy_state
@@ -96,16 +95,16 @@ def _tell_options(optimizer: ClassyOptimizer, name: str) -> None:
 
 
 def check_progress(task: ClassyTask) -> None:
-    """Refuses to resume where a schedule would run past its end; a warning where it jumps.
+    """Refuses to resume if a schedule would run past its end, and warns if it jumps.
 
-    Classy Vision counts the samples that were trained, and looks how far that is in the plan of
-    the config, whose data or batches may be others by now.
+    Classy Vision counts the trained samples and places them in the plan of the config, whose data
+    or batch size may have changed.
 
     Args:
         task: prepared, with the state of a checkpoint.
 
     Raises:
-        ValueError: naming both numbers of samples.
+        ValueError: with both numbers of samples.
     """
     dataset = getattr(task, "datasets", {}).get("train")
     if not isinstance(task, ClassificationTask) or not hasattr(dataset, "__len__"):
@@ -122,11 +121,11 @@ def check_progress(task: ClassyTask) -> None:
     if ahead > 0:
         raise ValueError(f"--checkpoint_load_path: {text}: its schedules would run past their end")
     at = task.num_updates / (phases * steps * batch)
-    logging.warning(f"{text}: its schedules go on from {at:.1%} of the training")
+    logging.warning(f"{text}: its schedules continue at {at:.1%} of the training")
 
 
 class _LoadError(logging.Filter):
-    """Keeps why a checkpoint could not be loaded: Classy Vision logs it, and raises no reason."""
+    """Keeps the reason why a checkpoint could not be loaded, which Classy Vision only logs."""
 
     error: BaseException | None = None
 
@@ -139,14 +138,14 @@ class _LoadError(logging.Filter):
 
 @contextmanager
 def loading(task: ClassyTask, config_file: str) -> Iterator[None]:
-    """Says in one line why a checkpoint does not fit a task that is prepared in the ``with`` block.
+    """Raises one line if a checkpoint does not fit the task prepared in the ``with`` block.
 
     Args:
         task: with the paths of its checkpoints.
-        config_file: where it comes from.
+        config_file: of the task.
 
     Raises:
-        ValueError: how the models differ, else what the optimizer lacks.
+        ValueError: with the difference of the models, or with what the optimizer lacks.
     """
     caught, root = _LoadError(), logging.getLogger()
     root.addFilter(caught)
@@ -180,14 +179,14 @@ def _misfit(error: BaseException, task: ClassyTask, config_file: str) -> str:
 
 
 def model_difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """How the tensors of a checkpoint's model and those of a config's differ.
+    """How the tensors of a checkpoint's model and of a config's model differ.
 
     Args:
-        saved: nested by name, the tensors of the checkpoint.
+        saved: the tensors of the checkpoint, nested by name.
         wanted: those of the config's model.
 
     Returns:
-        One line, empty where names and shapes are the same.
+        One line, empty if names and shapes are the same.
 
     Example:
         >>> import torch

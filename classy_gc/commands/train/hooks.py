@@ -1,4 +1,4 @@
-"""The hooks of ``classy-gc train``: Classy Vision's defaults, and those that write its folder."""
+"""The hooks of ``classy-gc train``: Classy Vision's defaults, and those that write files."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ from classy_gc.options import check_known
 
 
 class Output(CheckedHook):
-    """Makes the folders of a run, after the hooks that may refuse it: then it leaves no trace.
+    """Creates the folders of a run after all hooks that may refuse it, so that none is left then.
 
     Args:
-        args: with ``output_folder`` and ``checkpoint_folder``, local paths, the second perhaps
-            with a scheme; empty where nobody gave them.
+        args: with ``output_folder`` and ``checkpoint_folder``, local paths, the second perhaps with
+            a scheme; empty if they were not given.
         ranks: of the training; the primary one writes.
 
     Raises:
-        ValueError: a folder that cannot be written, or that another run writes into; a scheme
-            that is not allowed.
+        ValueError: a folder that cannot be written to, or that another run writes to; a scheme that
+            is not allowed.
     """
 
     def __init__(self, args: argparse.Namespace, ranks: Ranks) -> None:
@@ -61,9 +61,9 @@ class Output(CheckedHook):
         self.files: list[Path] = []
         self.tensorboard: TensorboardPlotHook | None = None
         self.summary_writer: dict[str, Any] = {"log_dir": self.folder / "tensorboard"}
-        #: whether all hooks have started, and how much was trained before
+        #: whether all hooks have started, and the epochs trained before
         self.started, self.epochs_before = False, 0.0
-        #: keep other runs out of the folders until they are closed
+        #: keeps other runs out of the folders until it is closed
         self.locks = ExitStack()
         self._ranks = ranks
         if args.checkpoint_folder and not has_scheme(self.checkpoints):
@@ -71,7 +71,7 @@ class Output(CheckedHook):
             ranks.of_primary(lambda: check_folder(checkpoints, "--checkpoint_folder"))
 
     def on_start(self, task: ClassyTask) -> None:
-        """Makes the folders on the primary rank, once it is sure that all of them can be."""
+        """Creates the folders on the primary rank, once all of them are known to be possible."""
         self._ranks.of_primary(lambda: self._make_folders(getattr(task, "test_only", False)))
 
     def _make_folders(self, test_only: bool) -> None:
@@ -84,7 +84,7 @@ class Output(CheckedHook):
             files = [*files, Path(self.checkpoints, CHECKPOINT_FILE)]
         for file in files:
             if file.is_dir():
-                raise ValueError(f"{file} is a folder, and a file is to be written there")
+                raise ValueError(f"{file} is a folder, but a file must be written there")
         for folder in folders:
             check_folder(folder, "folder")
         for folder in dict.fromkeys(folders):
@@ -99,14 +99,14 @@ class Output(CheckedHook):
 
 
 def absolute(path: str | Path) -> str:
-    """A path that means the same in every folder; one with a scheme does already."""
+    """An absolute path; one with a scheme already is."""
     return str(path) if has_scheme(path) else str(Path(path).absolute())
 
 
 def _tensorboard(
     args: argparse.Namespace, config: Mapping[str, Any], output: Output
 ) -> list[ClassyHook]:
-    """Classy Vision's hook with the options of the config; ``Output`` gives it its writer."""
+    """Classy Vision's hook with the config's options; ``Output`` gives it its writer."""
     own = next((h for h in config.get("hooks") or [] if h["name"] == TENSORBOARD), None)
     hook = own or {}
     check_known(hook, ["name", "log_period", "summary_writer"], f"hook {TENSORBOARD!r}")
@@ -130,11 +130,11 @@ def _tensorboard(
 def _checkpoint_hook(
     args: argparse.Namespace, config: Mapping[str, Any], task: ClassyTask, output: Output
 ) -> CheckpointHook:
-    """The hook of the config that saves checkpoints, else ours, with the folder of the run."""
+    """The config's hook that saves checkpoints, else ours, with the folder of the run."""
     own = [hook for hook in task.hooks if isinstance(hook, CheckpointHook)]
     if len(own) > 1:
         names = " and ".join(hook.name() for hook in own)
-        raise ValueError(f"hooks: one of them can save checkpoints, not {names}")
+        raise ValueError(f"hooks: only one of them can save checkpoints, not {names}")
     saved = {**vars(args), "config": dict(config), "checkpoint_folder": output.checkpoints}
     ours = RollingCheckpointHook(interval=args.checkpoint_period or 1, input_args=saved)
     hook = own[0] if own else ours
@@ -151,19 +151,19 @@ def _checkpoint_hook(
 def set_hooks(
     args: argparse.Namespace, config: Mapping[str, Any], task: ClassyTask, output: Output
 ) -> dict[str, ClassyHook]:
-    """Gives a task classy_train.py's hooks and ours; one of the config takes the place of its like.
+    """Gives a task classy_train.py's hooks and ours, unless the config has the same hook.
 
     Args:
         args: the flags of ``classy-gc train``.
         config: of the task.
         task: with the hooks of the config.
-        output: learns which folders they need.
+        output: learns which folders the hooks need.
 
     Returns:
         The hooks by name.
 
     Raises:
-        ValueError: two hooks for checkpoints, or a hook that cannot do what it is told to.
+        ValueError: two hooks for checkpoints, or a hook that cannot work as configured.
     """
     hooks: list[ClassyHook] = [FillingProgressBarHook()] if args.show_progress else []
     log_freq = args.log_freq or (None if args.show_progress else 5)
@@ -182,7 +182,7 @@ def set_hooks(
         for hook in own.values():
             if isinstance(hook, base) and getattr(args, flag):
                 logging.warning(f"--{flag} is not used: the config has {hook.name()}")
-    # What writes comes last: what starts before it may still be refused.
+    # Hooks that write come last, since those before may still refuse the run.
     log = own.pop(JSONLogHook.name(), None) or JSONLogHook(output.folder)
     merged = own | {hook.name(): hook for hook in hooks if hook.name() not in own}
     writers = (output, log, *_tensorboard(args, config, output))

@@ -1,4 +1,4 @@
-"""Makes Ctrl-C wait where it would do harm."""
+"""Delays Ctrl-C where it would do harm."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 def delay_interrupts(create: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes Ctrl-C wait while processes are started; these ignore it, and end quietly.
+    """Delays Ctrl-C while processes are started; these ignore it, and end quietly.
 
     Args:
         create: starts the processes, such as the workers of data loaders.
 
     Returns:
-        The same function; an interrupt that comes meanwhile is raised when it has returned.
+        The same function; an interrupt during a call is raised when it returns.
 
     Example:
         >>> delay_interrupts(print)("started")

@@ -1,4 +1,4 @@
-"""A warning of epochs that end with a batch that is too small for batch normalization."""
+"""Warns of epochs that end with a batch too small for batch normalization."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 
 def warn_of_last_batch(task: ClassyTask) -> None:
-    """Logs a line where each epoch ends with less than an eighth of a batch.
+    """Logs a line if each epoch ends with less than an eighth of a batch.
 
-    The mean and variance of so few samples are noise, and so are the loss and the gradient. Classy
-    Vision averages the loss of a phase over its batches, and this one counts as much as any.
+    The mean and variance of so few samples are noise, as are the loss and the gradient. Classy
+    Vision averages the loss of a phase over its batches, and this one counts as much as any other.
 
     Args:
         task: prepared; one without batch normalization is fine.

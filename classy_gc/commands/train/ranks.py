@@ -1,4 +1,4 @@
-"""The processes of one training, which agree on what they do before they train."""
+"""The processes of one training, which agree on everything before they train."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from classy_gc.configuration.errors import user_error
 
 Value = TypeVar("Value")
 
-# How long the primary rank may take to say first what went wrong on all ranks.
+# How long other ranks let the primary one report an error that all of them have.
 _PRIMARY_FIRST_SECONDS = 1.0
 
 
 class Ranks:
-    """All ranks of a training; they talk through the store where they also meet to train.
+    """All ranks of a training; they communicate through the store of the process group.
 
     Args:
-        distributed: whether there are others, as the environment of ``torchrun`` says.
+        distributed: whether there are other ranks, according to ``torchrun``'s environment.
 
     Source: https://pytorch.org/docs/stable/distributed.html#distributed-key-value-store
 
@@ -33,7 +33,7 @@ class Ranks:
 
     def __init__(self, distributed: bool) -> None:
         self.rank, self.size = 0, 1
-        #: what errors speak of, once it is read
+        #: the config that errors refer to, once it is read
         self.config: Mapping[str, Any] | None = None
         self._exchanged = 0
         if distributed:
@@ -43,16 +43,16 @@ class Ranks:
             self._store = PrefixStore("classy-gc", store)
 
     def agreed(self, function: Callable[[], Value]) -> Value:
-        """Calls a function on every rank; where it fails on one, it fails on all.
+        """Calls a function on every rank; if it fails on one, it fails on all.
 
         Args:
             function: without arguments; called by all ranks in the same order.
 
         Returns:
-            What it returns on this rank.
+            The function's value on this rank.
 
         Raises:
-            Exception: its own; on the other ranks, a ValueError with the rank and the reason.
+            Exception: the function's; on other ranks, a ValueError with the rank and the reason.
         """
         error = value = None
         try:
@@ -67,11 +67,11 @@ class Ranks:
         return value
 
     def of_primary(self, function: Callable[[], Value]) -> Value:
-        """What a function returns on the primary rank, on every rank.
+        """Returns a function's value on the primary rank to every rank.
 
         Args:
-            function: without arguments, called by the primary rank alone; it asks what other
-                ranks may see otherwise, as a local disk, and returns what JSON can hold.
+            function: without arguments, called only by the primary rank; it may read what differs
+                between ranks, such as a local disk, and must return a JSON value.
 
         Raises:
             Exception: of the function.
@@ -79,14 +79,14 @@ class Ranks:
         return self._exchange(self.agreed(lambda: None if self.rank else function()))[0]
 
     def is_first_to_fail(self) -> bool:
-        """Whether it is this rank that says why the training ends: the primary if it fails too."""
+        """Whether this rank reports why the training ends; the primary does if it fails too."""
         if self.size == 1:
             return True
         if self.rank:
             time.sleep(_PRIMARY_FIRST_SECONDS)
         try:
             return self._store.add("failed", 1) == 1
-        except RuntimeError:  # the primary rank, whose store it is, has ended
+        except RuntimeError:  # the primary rank, which owns the store, has ended
             return False
 
     def _exchange(self, value: Any) -> list[Any]:

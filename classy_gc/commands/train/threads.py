@@ -1,4 +1,4 @@
-"""One thread for small models: many threads would wait for each other longer than they compute."""
+"""One thread for small models, where several threads wait longer than they compute."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from torch import Tensor, nn
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-# Multiplications of a batch that take one core some milliseconds.
+# So many multiplications per batch take one core some milliseconds.
 _SMALL = 100_000_000
 
 
 def take_threads(task: ClassyTask, run: Callable[[], None]) -> None:
-    """Has a model that is small train with one thread on a CPU, unless ``OMP_NUM_THREADS`` is set.
+    """Trains a small model with one thread on a CPU, unless ``OMP_NUM_THREADS`` is set.
 
-    On a busy machine each of torch's parallel regions waits until all of its threads have had
-    their turn.
+    On a busy machine, each of torch's parallel regions waits until all of its threads have run.
 
     Args:
         task: prepared.
-        run: runs a batch through its model, or copies of it; a model that it does not run keeps
+        run: runs a batch through the model or its copies; a model that it does not run keeps
             torch's threads.
     """
     multiplications = 0

@@ -139,7 +139,7 @@ def test_interrupted_twice_and_resumed(here, capfd):
         os.close(ours)
         assert process.exitcode == code, shown
         assert re.search(rf"\d/6 runs, \d/{12 - 2 * before} epochs", shown), shown
-        assert ("the same command goes on from here" in shown) == (by == signal.SIGINT)
+        assert ("the same command continues from here" in shown) == (by == signal.SIGINT)
         time.sleep(0.3)
         written = {path: path.stat().st_size for path in Path("out").rglob("*")}
         time.sleep(0.5)  # in which a run would have trained on
@@ -339,7 +339,7 @@ def test_a_folder_with_the_plan_of_something_else(plan, here, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments(tiny(), *GC))
     error = capsys.readouterr().err
-    assert "--output_folder out: comparison.json is not of classy-gc compare\n" in error
+    assert "--output_folder out: comparison.json is not from compare\n" in error
     assert error.count("\n") == 1
     assert [path.name for path in Path("out").iterdir()] == ["comparison.json"]
 
@@ -408,11 +408,11 @@ SYNTHETIC = {
 @pytest.mark.parametrize(
     ("config", "flags", "message"),
     [
-        (tiny(), [], "there is one arm only; give --vary, --arm or another config"),
+        (tiny(), [], "there is only one arm; give --vary, --arm or another config"),
         (tiny(), ["--vary", "optimizer.use_gc"], "'optimizer.use_gc' must be KEY=VALUE"),
         (tiny(), ["--vary", "optimizer.lr="], "optimizer.lr: '' is neither JSON nor a word"),
         (tiny(), ["--vary", "optimizer.betas=[0.9,0.99"], r"betas: '\[0.9,0.99' is neither"),
-        (tiny(), [*GC, *GC], "--vary: a key is there twice"),
+        (tiny(), [*GC, *GC], "--vary: a key occurs twice"),
         (tiny(), ["--arm", "", "--arm", "a", GC[1]], "--arm must have a name"),
         (tiny(), ["--arm", "a", *GC[1:]], "--arm a: optimizer.use_gc must have one value, not 2"),
         (tiny(), ["--vary", "optimizer.lr=0.1,0.1"], "arms 'lr=0.1' and 'lr=0.1' are the same"),

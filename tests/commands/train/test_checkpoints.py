@@ -143,10 +143,10 @@ def test_more_samples_as_a_run_resumes_are_told(here, capsys):
     assert train(config, "--output_folder", "other", *half) == 0
     told = capsys.readouterr().err
     assert "192 samples in 2 epochs, which would be 384 with" in told
-    assert "its schedules go on from 33.3% of the training" in told
+    assert "its schedules continue at 33.3% of the training" in told
     # The same data and batches: nothing to tell.
     assert train(short(epochs=3), "--output_folder", "third", *half) == 0
-    assert "schedules go on" not in capsys.readouterr().err
+    assert "schedules continue" not in capsys.readouterr().err
 
 
 def test_fine_tuning_without_a_checkpoint_names_the_flag(here, capsys):
@@ -179,12 +179,12 @@ def flipped(position, bit=1):
     [
         (b"", "it is empty"),
         (b"epoch,loss\n1,2\n", "torch.save did not write it"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a Git LFS pointer"),
         (b"<!DOCTYPE html><html></html>", "it is a web page"),
         (WHOLE[:3], "it is cut off"),
         (WHOLE[: len(WHOLE) // 2], "it is cut off"),
         (WHOLE[:-1], "it is cut off"),
-        (flipped(WEIGHTS + 40), r"damaged: its record \S+/data/0 does not have its checksum"),
+        (flipped(WEIGHTS + 40), r"damaged: its record \S+/data/0 has a wrong checksum"),
         (flipped(RECORD + 38, 0x10), r"it is damaged: its record \S+ does not have"),
         (saved([1, 2]), "it has no classy_state_dict"),
         (saved({"state_dict": {}}), "it has no classy_state_dict"),
@@ -200,7 +200,7 @@ def test_a_file_that_is_no_checkpoint_is_one_line(here, capsys, content, problem
     with pytest.raises(SystemExit):
         train(short(), "--checkpoint_load_path", "file", "--output_folder", "run")
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
-    start = "_load_path: file is no checkpoint of Classy Vision: "
+    start = "_load_path: file is not a checkpoint of Classy Vision: "
     assert re.search(f"{start}.*{problem}", line), line
     assert not Path("run").exists()
 

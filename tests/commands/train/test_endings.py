@@ -105,7 +105,7 @@ def test_an_interrupt_is_one_line_that_says_how_to_go_on(here):
     result = forked(*flags, "--checkpoint_folder", "a b", cwd=here, interrupt_at=128)
     assert result.returncode == 130
     assert "Traceback" not in result.stderr
-    text, _, again = result.stderr.splitlines()[-1].partition("to go on: ")
+    text, _, again = result.stderr.splitlines()[-1].partition("to continue: ")
     assert text == "classy-gc train: interrupted; "
     name, *arguments = shlex.split(again)
     assert name == "classy-gc"

@@ -199,7 +199,7 @@ def test_a_folder_in_place_of_a_file_is_told_before_training(here, capsys, name)
     with pytest.raises(SystemExit):
         train(short(samples=32), "--output_folder", "run", "--skip_tensorboard")
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
-    assert f"{here / 'run' / name} is a folder, and a file is to be written there" in line
+    assert f"{here / 'run' / name} is a folder, but a file must be written there" in line
     assert "train phase" not in line
 
 
@@ -289,7 +289,7 @@ def changed(path, value):
     return config
 
 
-NO_TORCHRUN = r"RANK, WORLD_SIZE, LOCAL_RANK is not there; start it with: torchrun"
+NO_TORCHRUN = r"RANK, WORLD_SIZE, LOCAL_RANK is missing; start it with: torchrun"
 ROLLING = {"name": "rolling_checkpoint", "save_best": "top_1"}
 STOCK = {"name": "checkpoint", "checkpoint_folder": "stock"}
 TENSORBOARD = {"name": "tensorboard_plot"}
@@ -471,7 +471,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (
             (),
             ["--checkpoint_load_path", "config.json"],
-            "config.json is no checkpoint of Classy",
+            "config.json is not a checkpoint of Classy",
         ),
         ((), ["--pretrained_checkpoint_path", "config.json"], "needs a fine_tuning task, not"),
         ((), ["--checkpoint_folder", "config.json/sub"], "config.json/sub"),
