@@ -185,7 +185,7 @@ def flipped(position, bit=1):
         (WHOLE[: len(WHOLE) // 2], "it is cut off"),
         (WHOLE[:-1], "it is cut off"),
         (flipped(WEIGHTS + 40), r"damaged: its record \S+/data/0 has a wrong checksum"),
-        (flipped(RECORD + 38, 0x10), r"it is damaged: its record \S+ does not have"),
+        (flipped(RECORD + 38, 0x10), r"it is damaged: its record \S+ has a wrong checksum"),
         (saved([1, 2]), "it has no classy_state_dict"),
         (saved({"state_dict": {}}), "it has no classy_state_dict"),
         (saved({"classy_state_dict": None}), "it has no classy_state_dict"),

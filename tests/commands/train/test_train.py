@@ -525,7 +525,7 @@ def test_commands_are_listed(capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["--help"])
     assert exit_.value.code == 0
-    assert "train what a Classy Vision config describes" in capsys.readouterr().out
+    assert "train a Classy Vision config" in capsys.readouterr().out
     with pytest.raises(SystemExit) as exit_:
         main(["tran"])
     assert exit_.value.code == 2
