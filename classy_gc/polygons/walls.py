@@ -18,9 +18,12 @@ _FLAT = 0.3  # sine of the angle below which two walls have no corner between th
 _PARALLEL = 0.1
 _JOG = 6.0, 1.0  # px: longest wall that may join two that are one, and how far apart these may lie
 _ONE = 0.2, 2.5  # sine and px: angle and distance up to which walls in succession are one
-_LONG = 35.0  # px: longer walls know their direction better than the frame does
+_LONG = 44.0  # px: longer walls know their direction better than the frame does
 _TURN = 3.0  # px by which the frame may move the ends of a wall
 _SURE = 0.03  # of |c0|; below it the frame has no direction
+_SLANT = 0.35  # sine of the angle to the frame from which on a wall may be part of a round corner
+_SHORT = 9.0  # px: walls up to this length are no such part
+_SAME = 0.8  # cosine of the angle up to which two walls are parallel for that
 _STEP = 2.5  # px: parallel walls farther apart have a step between them
 
 
@@ -137,9 +140,16 @@ def turned(walls: Walls, frame: FrameField, tolerance: float) -> Walls:
     z = walls.direction[:, 0] + 1j * walls.direction[:, 1]
     u, v = (w / np.maximum(np.abs(w), 1e-9) for w in directions(at))
     w = np.where(np.abs((z * u.conj()).real) > np.abs((z * v.conj()).real), u, v)
-    moved = np.abs((z * w.conj()).imag) * walls.length / 2
+    sine = np.abs((z * w.conj()).imag)
+    moved = sine * walls.length / 2
     turns = (moved <= _TURN * max(tolerance, 1)) & (walls.length <= _LONG * max(tolerance, 1))
     turns &= np.abs(at.c0) > _SURE
+    # A long slanted wall stays, since it may be part of a round corner, unless it joins two
+    # parallel walls.
+    before, after = walls.neighbours()
+    parallel = np.abs((z[before] * z[after].conj()).real) > _SAME
+    joins = (before >= 0) & (after >= 0) & parallel
+    turns &= (sine <= _SLANT) | (walls.length <= _SHORT) | joins
     z = np.where(turns, w, z)
     return walls._replace(direction=np.stack([z.real, z.imag], axis=1))
 

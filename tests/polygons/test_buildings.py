@@ -269,6 +269,8 @@ def test_round_corners_are_no_saw(radius):
     assert corners(polygon)[0] <= min(12, *corners(plain))
     if radius < 15:
         assert corners(polygon) == [4]
+    truth = shapely.box(45, 45, 105, 95).buffer(radius)
+    assert polygon.intersection(truth).area > 0.98 * polygon.union(truth).area
 
 
 def contours_polygon(interior):
