@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from classy_vision.generic.distributed_util import is_distributed_training_run
 from classy_vision.heads import ClassyHead
 from classy_vision.meters import METER_REGISTRY
 from classy_vision.tasks import ClassificationTask, ClassyTask
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from classy_gc.configuration.errors import section, user_error
+from classy_gc.configuration.errors import section
 from classy_gc.options import OptionError, registered_name
 
 
@@ -40,25 +39,12 @@ def try_batches(task: ClassyTask) -> None:
             streamed data.
 
     Raises:
-        Exception: the error of the trial. If it occurs only in another process of a distributed
-            training, a ValueError with its rank and reason.
+        Exception: the error of the trial.
     """
     if getattr(type(task), "train_step", None) is not ClassificationTask.train_step:
         return
-    error = None
-    try:
-        with _restored(task):
-            _try_batches(task)
-    except Exception as failure:
-        error = failure
-    if is_distributed_training_run():
-        reasons = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(reasons, error and user_error(error))
-        for rank, reason in enumerate(reasons):
-            if reason and not error:
-                raise ValueError(f"rank {rank}: {reason}")
-    if error:
-        raise error
+    with _restored(task):
+        _try_batches(task)
 
 
 @contextmanager

@@ -112,7 +112,7 @@ def test_a_batch_that_fails_in_one_process_is_one_line(tmp_path):
         train(bad, tmp_path, 2, "--output_folder", "run")
     lines = [line for line in str(failure.value).splitlines() if "classy-gc train" in line]
     assert len(lines) == 1
-    assert "error: rank 1: loss" in lines[0]
+    assert "error: rank 1: config.json: loss" in lines[0]
     assert "IndexError: " in lines[0]
     assert {path.name for path in tmp_path.iterdir()} == {"config.json"}
 

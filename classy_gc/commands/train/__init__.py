@@ -91,9 +91,9 @@ def _check_args(args: argparse.Namespace) -> None:
     args.checkpoint_folder = folder
 
 
-def _start(task: ClassyTask, output: Output, start_hooks: Callable[[], None]) -> None:
+def _start(task: ClassyTask, ranks: Ranks, output: Output, start_hooks: Callable[[], None]) -> None:
     """Replaces a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
-    take_threads(task, lambda: try_batches(task))
+    take_threads(task, lambda: ranks.agreed(lambda: try_batches(task)))
     if not getattr(task, "test_only", False):
         if task.checkpoint_dict:
             check_progress(task)
@@ -206,7 +206,7 @@ def _build(
     label_hooks(task, config)
     set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
     task.prepare = loading(task, args.config_file)(task.prepare)
-    task.on_start = functools.partial(_start, task, output, task.on_start)
+    task.on_start = functools.partial(_start, task, ranks, output, task.on_start)
     if hasattr(task, "create_data_iterators"):
         task.create_data_iterators = delay_interrupts(task.create_data_iterators)
     return task, hooks

@@ -104,14 +104,15 @@ def check_scheduler(
 def _check_milestones(config: Mapping[str, Any], label: str, num_epochs: float) -> None:
     """Checks milestones: fvcore's own error names neither key nor value."""
     changes = len(config["values"]) - 1
-    milestones = config.get("milestones")
+    milestones, way_out = config.get("milestones"), ""
     if milestones is None:  # fvcore spaces them evenly
+        way_out = ", which is how they are spaced by default: give milestones, or fewer values"
         width = math.ceil(num_epochs / (changes + 1))
         milestones = [width * (i + 1) for i in range(changes)]
     if len(milestones) != changes or (milestones and milestones[-1] >= num_epochs):
         raise ValueError(
             f"{label}: milestones must be {changes} epochs < {num_epochs:g}, one for each change "
-            f"of value, not {milestones!r}"
+            f"of value, not {milestones!r}{way_out}"
         )
 
 
