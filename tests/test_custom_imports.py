@@ -63,6 +63,16 @@ class Builder(ParamGroupBuilder):
     assert task.optimizer.optimizer.param_groups[0]["lr"] == 0.05
 
 
+def test_those_of_set_are_imported(config):
+    modules = config.pop("custom_imports")
+    optimizer, config["optimizer"] = config["optimizer"], {"name": "sgd_gc", "lr": 0.1}
+    Path("config.json").write_text(json.dumps(config))
+    settings = [("custom_imports", modules), ("optimizer", optimizer)]
+    assert load_config("config.json", settings)["optimizer"] == optimizer
+    with pytest.raises(ValueError, match=r"--set custom_imports.*'jason' cannot be imported"):
+        load_config("config.json", [("custom_imports", ["jason"])])
+
+
 def test_every_command_imports(config):
     Path("config.json").write_text(json.dumps(config))
     for _ in range(2):

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from classy_gc.configuration.load import read_config
 from classy_gc.configuration.settings import parse_setting
-from classy_gc.files import check_folder, has_scheme
+from classy_gc.files import check_folder
 
 T = TypeVar("T")
 
@@ -86,8 +86,6 @@ def output_folder(text: str) -> str:
         Traceback (most recent call last):
         argparse.ArgumentTypeError: --output_folder /dev/null/results: /dev/null is no ...
     """
-    if has_scheme(text):
-        raise ValueError(f"must be a local folder, not {text!r}")
     if not _one_of_several():
         check_folder(Path(text), "--output_folder")
     return text

@@ -28,7 +28,12 @@ from classy_gc.param_groups.layer_weights import no_layer_weight_reason
 from classy_gc.plots import COLORS, GREY, new_figure, plain, tidy
 from classy_gc.table import aligned
 
-_COLORS = {"yes": COLORS[0], "would": COLORS[4], "no": GREY}
+# What GC does: the color of the bars, and their legend.
+_KINDS = {
+    "yes": (COLORS[0], "GC is on"),
+    "would": (COLORS[4], "GC is off, and would remove this"),
+    "no": (GREY, "gc_conv_only leaves it out"),
+}
 _HATCH = "////"
 _MOST_BARS = 150
 _LONGEST_NAME = 60
@@ -97,11 +102,8 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
         the parameter groups are those at the start of training.
     """
     parameters = dict(named_parameters(task))
-    with_rows = {
-        name: p
-        for name, p in parameters.items()
-        if p.requires_grad and ineligible_reason(p) is None
-    }
+    trained = {name: p for name, p in parameters.items() if p.requires_grad}
+    with_rows = {name: p for name, p in trained.items() if ineligible_reason(p) is None}
     norms = {name: torch.zeros(2) for name in with_rows}
     label_steps(task)
     task.run_optimizer = functools.partial(_backward, task)
@@ -118,16 +120,12 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
     finally:
         show_progress("")
         del task.run_optimizer
-    occurrences = (
-        *parameter_occurrences(task.base_model),
-        *parameter_occurrences(task.base_loss, "loss"),
-    )
-    marks = {p.full_name: no_layer_weight_reason(p) for p in occurrences}
-    groups = {
-        id(p): (i, group)
-        for i, group in enumerate(task.optimizer.param_groups)
-        for p in group["params"]
-    }
+    model, loss = task.base_model, task.base_loss
+    named = [*parameter_occurrences(model), *parameter_occurrences(loss, "loss")]
+    marks = {p.full_name: no_layer_weight_reason(p) for p in named}
+    groups: dict[int, tuple[int, dict[str, Any]]] = {}
+    for i, group in enumerate(task.optimizer.param_groups):
+        groups |= dict.fromkeys(map(id, group["params"]), (i, group))
     rows = []
     for name, p in parameters.items():
         i, group = groups.get(id(p), (None, {}))
@@ -191,7 +189,7 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     kinds = [row.gc.split(":")[0] for row in bars]
     shares = [row.removed or 0 for row in bars]
     names = [_shortened(row.name) for row in bars]
-    drawn = axes.barh(range(len(bars)), shares, color=[_COLORS[kind] for kind in kinds])
+    drawn = axes.barh(range(len(bars)), shares, color=[_KINDS[kind][0] for kind in kinds])
     for bar, row in zip(drawn, bars, strict=True):
         bar.set(hatch=_HATCH if row.mark else None, edgecolor="white", linewidth=0)
     axes.bar_label(drawn, [_percent(row.removed) for row in bars], padding=3, fontsize=7)
@@ -199,23 +197,16 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     axes.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
     axes.set_xlim(0, 1.12 * max([*shares, 1e-3]))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel(
-        f"share of the gradient's energy that GC removes\n({'; '.join(notes)})", fontsize="medium"
-    )
+    label = f"share of the gradient's energy that GC removes\n({'; '.join(notes)})"
+    axes.set_xlabel(label, fontsize="medium")
     tidy(axes, grid="x")
-    texts = {
-        "yes": "GC is on",
-        "would": "GC is off, and would remove this",
-        "no": "gc_conv_only leaves it out",
-    }
-    handles = [Patch(color=_COLORS[kind], label=texts[kind]) for kind in texts if kind in kinds]
+    handles = [Patch(color=c, label=text) for kind, (c, text) in _KINDS.items() if kind in kinds]
     if any(row.mark for row in bars):
         label = "of no layer, or a normalization"
         handles.append(Patch(facecolor="#666666", edgecolor="white", hatch=_HATCH, label=label))
     if handles:
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=len(handles), frameon=False
-        )
+        where = {"loc": "outside lower center", "ncols": len(handles)}
+        figure.legend(handles=handles, frameon=False, **where)
     return figure
 
 
@@ -245,9 +236,8 @@ def run(args: argparse.Namespace) -> int:
     task = _prepared_task(args)
     with section():
         rows, batches = inspect_task(task, args.batches)
-    of_batches = (
-        f"mean over {batches} batch{'es' * (batches != 1)} of {task.get_global_batchsize()}"
-    )
+    count = "1 batch" if batches == 1 else f"{batches} batches"
+    of_batches = f"mean over {count} of {task.get_global_batchsize()}"
     print(table(rows))
     print(f"removed: share of the gradient's energy, {of_batches}")
     if any(row.norms is not None and row.removed is None for row in rows):

@@ -162,10 +162,13 @@ def label_hooks(task: ClassyTask, config: Mapping[str, Any]) -> None:
 
     Args:
         task: with all of its hooks.
-        config: of the task. It may lack hooks that the command adds.
+        config: of the task. It may lack hooks that the command adds; the errors of a hook without
+            a registered name do not name a section.
     """
     names = [hook["name"] for hook in config.get("hooks") or []]
     for hook in task.hooks:
+        if type(hook) not in HOOK_REGISTRY.values():
+            continue
         name = registered_name(type(hook), HOOK_REGISTRY)
         path = ("hooks", names.index(name)) if name in names else (f"hook {name!r}",)
         hook.on_start = section(*path)(hook.on_start)

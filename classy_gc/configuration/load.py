@@ -98,6 +98,7 @@ def load_config(path: str | Path, settings: Sequence[Setting] = ()) -> Config:
             import_custom(config)
         config = with_settings(config, dict(settings), "--set")
         with section():
+            import_custom(config)  # also those of --set
             check_config(config)
     except ValueError as error:
         raise ValueError(user_error(error, config)) from error

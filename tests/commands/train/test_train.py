@@ -188,7 +188,7 @@ def test_a_folder_that_another_run_writes_into(here, capsys):
             train(short(samples=32), *flags)
         assert exit_.value.code == 2
         (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
-        assert line.endswith(f"{here / folder}: another run writes there now")
+        assert line == f"classy-gc train: error: {here / folder}: another run writes there now"
         assert Path("run/log.jsonl").read_text() == log
     assert train(short(samples=32), *flags) == 0
 
@@ -199,7 +199,7 @@ def test_a_folder_in_place_of_a_file_is_told_before_training(here, capsys, name)
     with pytest.raises(SystemExit):
         train(short(samples=32), "--output_folder", "run", "--skip_tensorboard")
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
-    assert f"{here / 'run' / name} is a folder, but a file must be written there" in line
+    assert f"error: {here / 'run' / name} is a folder, but a file must be written there" in line
     assert "train phase" not in line
 
 
