@@ -73,7 +73,7 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     add("--power", type=float, metavar="POINTS", help=help)
     _contrast(parser)
     help = (
-        "runs at a time, each with one torch thread if there are several (default: one a core; 1 "
+        "runs at a time, each with one torch thread if there are several (default: one per core; 1 "
         "where torch finds CUDA; on a cluster as many as it has room for)"
     )
     add("--jobs", type=integer(1), help=help)

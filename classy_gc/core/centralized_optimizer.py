@@ -235,7 +235,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             check_gradients(self, around)
         updates = [(plan, plan.update(self, group, pairs[0])) for group, plan, pairs in others]
         if around:
-            update_around(self, around)  # first: torch's own step may refuse what nobody foresaw
+            update_around(self, around)  # first: torch's own step may still raise an error
         launch([(plan, update) for plan, update in updates if update is not None])
         return True
 

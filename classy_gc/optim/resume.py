@@ -23,19 +23,19 @@ _SPEED = ("fused", "foreach")
 
 # Options that do not distinguish algorithms: other versions of torch lack some of them, and the
 # optimizers of this package have more.
-_TELLS_NOTHING = {
+_INDISTINCT = {
     *("params", "param_names", "capturable", "differentiable", "maximize", "initial_lr"),
     *(*GC_KEYS, *_SPEED, "decoupled_weight_decay"),
     *("degenerated_to_sgd", "initial_square_avg", "lr_in_momentum"),
 }
 _LARC = {"trust_coefficient", "clip", "eps"}
 # Options that only some optimizers of a kind have in their groups; the others would refuse them.
-_OF_OTHERS = {*_TELLS_NOTHING, *_LARC, "momentum"}
+_OPTIONAL = {*_INDISTINCT, *_LARC, "momentum"}
 
 
 def _telling(group: Mapping[str, Any]) -> frozenset[str]:
     """The options of a group that distinguish algorithms."""
-    names = frozenset(group) - _TELLS_NOTHING
+    names = frozenset(group) - _INDISTINCT
     if "trust_coefficient" in names:  # LARC has SGD's state, which has no eps
         names -= _LARC
     # Beside betas, momentum is only the schedule of the first.
@@ -251,7 +251,7 @@ def _resumed_group(
     theirs: dict[str, None],
 ) -> dict[str, Any]:
     driven = {k for k, v in schedule.items() if not isinstance(v, ConstantParamScheduler)}
-    group = {k: v for k, v in was.items() if k in current or k not in _OF_OTHERS}
+    group = {k: v for k, v in was.items() if k in current or k not in _OPTIONAL}
     for name, value in current.items():
         if name in ("params", "param_names", *_SPEED):
             group[name] = was["params"] if name == "params" else value

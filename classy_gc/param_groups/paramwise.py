@@ -124,7 +124,7 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
         options = self._multipliers(parameter)
         if (
             self.gc_layer_weights_only
-            and ineligible_reason(parameter.parameter) is None  # else it needs no group of its own
+            and ineligible_reason(parameter.parameter) is None  # else it needs no separate group
             and no_layer_weight_reason(parameter) is not None
         ):
             options.setdefault("use_gc", False)

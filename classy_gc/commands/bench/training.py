@@ -32,7 +32,7 @@ def measure_training(
     Raises:
         ValueError: the config is of another task, tests only, or its optimizer has no GC.
     """
-    # An epoch has at least one step, so so many epochs suffice for any dataset.
+    # An epoch has at least one step, so that many epochs suffice for any dataset.
     config = {**config, "hooks": [], "num_epochs": args.warmup + 2 * args.steps}
     task = _prepared(config)
     groups = task.optimizer.optimizer.param_groups
