@@ -15,7 +15,6 @@ import importlib.util
 import json
 import logging
 import os
-import platform
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,28 +24,12 @@ import torchvision
 from classy_vision.models import MODEL_REGISTRY
 
 from classy_gc.commands.bench.algorithms import ALGORITHMS, build_parameters, build_variants
-from classy_gc.commands.bench.measure import measure_steps, steps_table
-from classy_gc.commands.bench.plot import plot_steps
+from classy_gc.commands.bench.measure import measure_steps, plot_steps, steps_table
 from classy_gc.commands.bench.training import measure_training, training_table
 from classy_gc.commands.progress import show_progress
 from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
-
-
-def _machine(device: torch.device) -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text().splitlines()
-        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "torch": torch.__version__,
-    }
+from classy_gc.hooks.provenance import provenance
 
 
 def _check_args(args: argparse.Namespace) -> None:
@@ -100,11 +83,12 @@ def run(args: argparse.Namespace) -> int:
             table, what = training_table(report), args.config_file
     finally:
         show_progress("")
-    machine = _machine(torch.device(args.device))
+    machine = {**provenance(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
     report = {"steps": args.steps, "warmup": args.warmup, "machine": machine, **report}
     title = (
-        f"{what}\n{machine['gpu'] or machine['cpu']}, {machine['threads']} threads, "
-        f"torch {machine['torch']}, medians of {args.steps} rounds, load {machine['load']:.1f}"
+        f"{what}\n{machine['gpu' if args.device == 'cuda' else 'processor']}, "
+        f"{machine['threads']} threads, torch {machine['torch']}, medians of {args.steps} rounds, "
+        f"load {machine['load']:.1f}"
     )
     print(f"{title}\n{table}")
     args.output_folder.mkdir(parents=True, exist_ok=True)

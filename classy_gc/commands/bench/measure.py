@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from classy_gc import core
+from classy_gc.plots import new_figure, tidy
 from classy_gc.table import aligned
 
 
@@ -35,38 +36,20 @@ def _peak_memory(step: Callable[[], Any], device: torch.device) -> int:
     return peak
 
 
-def _stopwatch(device: torch.device) -> Callable[[Callable[[], Any]], float]:
-    """Returns a function that measures the milliseconds of a step."""
-    if device.type == "cpu":
-
-        def wall(step: Callable[[], Any]) -> float:
-            start = time.perf_counter()
-            step()
-            return 1e3 * (time.perf_counter() - start)
-
-        return wall
-
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    # Larger than any L2 cache: a forward and backward pass would also evict everything from the
-    # last step.
-    scratch = torch.empty(256 * 2**20, dtype=torch.uint8, device=device)
-
-    def events(step: Callable[[], Any]) -> float:
-        scratch.zero_()
-        torch.cuda.synchronize()
-        begin.record()
+def _milliseconds(step: Callable[[], Any], scratch: Tensor | None) -> float:
+    """Times a step; on a GPU, where ``scratch`` is, with nothing of the last step in its cache."""
+    if scratch is None:
+        start = time.perf_counter()
         step()
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end)
-
-    return events
-
-
-def _path(optimizer: torch.optim.Optimizer) -> str:
-    if not isinstance(optimizer, core.CentralizedOptimizer):
-        return ""
-    return ", ".join(dict.fromkeys(optimizer.step_paths()))
+        return 1e3 * (time.perf_counter() - start)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    scratch.zero_()
+    torch.cuda.synchronize()
+    begin.record()
+    step()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
 
 
 def measure_steps(
@@ -91,7 +74,10 @@ def measure_steps(
     baseline, first = next(iter(variants.items()))
     parameters = [p for group in first.param_groups for p in group["params"]]
     device = parameters[0].device
-    stopwatch = _stopwatch(device)
+    # Larger than any L2 cache.
+    scratch = (
+        torch.empty(2**28, dtype=torch.uint8, device=device) if device.type == "cuda" else None
+    )
     grads = [torch.empty_like(p) for p in parameters]
 
     def refill() -> None:
@@ -118,22 +104,18 @@ def measure_steps(
         shuffle(order)
         for label in order:
             refill()
-            times[label].append(stopwatch(variants[label].step))
+            times[label].append(_milliseconds(variants[label].step, scratch))
 
     medians = {label: statistics.median(ms) for label, ms in times.items()}
-    return [
-        {
-            "optimizer": name,
-            "variant": label,
-            "baseline": baseline,
-            "ms": medians[label],
-            "ms_min": min(times[label]),
-            "ratio": medians[label] / medians[baseline],
-            "extra_mb": memory[label] / 1e6,
-            "path": _path(variants[label]),
-        }
-        for label in variants
-    ]
+    rows = []
+    for label, optimizer in variants.items():
+        ours = isinstance(optimizer, core.CentralizedOptimizer)
+        row = {"optimizer": name, "variant": label, "baseline": baseline}
+        row |= {"ms": medians[label], "ms_min": min(times[label])}
+        row |= {"ratio": medians[label] / medians[baseline], "extra_mb": memory[label] / 1e6}
+        row["path"] = ", ".join(dict.fromkeys(optimizer.step_paths())) if ours else ""
+        rows.append(row)
+    return rows
 
 
 def steps_table(results: list[dict[str, Any]]) -> str:
@@ -142,16 +124,49 @@ def steps_table(results: list[dict[str, Any]]) -> str:
     Args:
         results: from :func:`measure_steps`, of all algorithms.
     """
-    header = ["", "", "       ms", "    least", " ratio", " extra MB", "path"]
-    lines, name = [header], None
+    lines = [["", "", "       ms", "    least", " ratio", " extra MB", "path"]]
+    name = None
     for row in results:
-        first, name = row["optimizer"] != name, row["optimizer"]
-        numbers = f"{row['ms']:9.3f}", f"{row['ms_min']:9.3f}", f"{row['ratio']:6.2f}"
-        memory = f"{row['extra_mb']:9.2f}"
-        lines.append([name if first else "", row["variant"], *numbers, memory, row["path"]])
+        cells = [row["variant"], f"{row['ms']:9.3f}", f"{row['ms_min']:9.3f}"]
+        cells += [f"{row['ratio']:6.2f}", f"{row['extra_mb']:9.2f}", row["path"]]
+        lines.append(["" if row["optimizer"] == name else row["optimizer"], *cells])
+        name = row["optimizer"]
     return (
         f"{aligned(lines)}\n"
         "ms: median, far above the least where the machine is busy; ratio: of the medians, to\n"
         "the first row of the optimizer; extra MB: what torch allocates in a step beyond weights,\n"
         "gradients and moments"
     )
+
+
+def plot_steps(results: list[dict[str, Any]], title: str) -> Any:
+    """A bar a variant: the time of a step, relative to the first of its algorithm.
+
+    Args:
+        results: of :func:`measure_steps`, of all algorithms.
+        title: of the picture.
+
+    Returns:
+        A ``matplotlib`` Figure.
+    """
+    # Slow loops of many small kernels would squeeze what is worth comparing into a corner.
+    limit = min(4.0, 1.25 * max(row["ratio"] for row in results))
+    figure = new_figure(9, 1.6 + 0.26 * len(results))
+    axes = figure.subplots()
+    tidy(axes, grid=None)
+    axes.set_title(title, fontsize=10, loc="left")
+    colors = {"torch": "#9a9a9a", "GC off": "#9ecae1", "GC": "#2171b5"}
+    for y, row in enumerate(results):
+        variant, ratio = row["variant"], row["ratio"]
+        color = next((c for kind, c in colors.items() if variant.startswith(kind)), "#74a57f")
+        axes.barh(y, min(ratio, limit), color=color)
+        text = " →" * (ratio > limit) + f" {ratio:.2f}  ({row['ms']:.3g} ms)"
+        axes.text(min(max(ratio, 1), limit), y, text, va="center", fontsize=7.5)
+    axes.axvline(1, color="black", linewidth=1)
+    names = [f"{row['optimizer']}: {row['variant']}" for row in results]
+    axes.set_yticks(range(len(results)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.set_xlim(0, 1.2 * max(limit, 1.25))
+    axes.set_xlabel("time of a step, relative to the first row of each optimizer")
+    return figure

@@ -133,8 +133,8 @@ def _check(arm: Arm, target: Target | None) -> None:
         if section in ("optimizer", "optimizer.base_optimizer") and option in schedules:
             root = f"optimizer.param_schedulers.{option}"
             raise ValueError(
-                f"{key} does nothing, because the schedule {root} drives {option}; vary "
-                + " or ".join(_numbers(schedules[option], root))
+                f"{key} does nothing, because the schedule {root} drives {option}; vary a key of "
+                f"it: {', '.join(schedules[option])}"
             )
     task = build_task(config)
     if not task.use_gpu:  # it would take GPU memory from the runs
@@ -147,14 +147,6 @@ def _check(arm: Arm, target: Target | None) -> None:
             raise ValueError(f"--target: {target.meter} is a share in [0, 1], not {target.value:g}")
         if "test" not in config["dataset"]:
             raise ValueError("--target needs dataset.test")
-
-
-def _numbers(value: Any, path: str) -> list[str]:
-    """The paths to the numbers in a section."""
-    if isinstance(value, (list, Mapping)):
-        items = value.items() if isinstance(value, Mapping) else enumerate(value)
-        return [found for key, x in items for found in _numbers(x, f"{path}.{key}")]
-    return [path] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
 
 
 def families(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
@@ -183,17 +175,18 @@ def folder_names(names: Sequence[str]) -> list[str]:
 
     Example:
         >>> folder_names(["use_gc=true", "..", "a/b", "a b", "A b"])
-        ['use_gc=true', '_', 'a_b_2', 'a_b_3', 'A_b_4']
+        ['use_gc=true', '_', 'a_b', 'a_b_2', 'A_b_3']
     """
     slugs = [re.sub(r"^\.+|[^\w.=+-]+", "_", name) for name in names]
     # Most file systems allow 255 bytes.
     slugs = [slug.encode()[:100].decode(errors="ignore") for slug in slugs]
-    folded = [slug.casefold() for slug in slugs]
     result: list[str] = []
-    for i, slug in enumerate(slugs):
-        if folded.count(folded[i]) > 1:
-            slug += f"_{i}"
-            while slug.casefold() in [*folded, *map(str.casefold, result)]:
-                slug += "_"
-        result.append(slug)
+    taken = set()
+    for slug in slugs:
+        name, n = slug, 1
+        while name.casefold() in taken:
+            n += 1
+            name = f"{slug}_{n}"
+        taken.add(name.casefold())
+        result.append(name)
     return result

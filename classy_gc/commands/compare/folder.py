@@ -28,18 +28,11 @@ def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]
     file = folder / "comparison.json"
     label = f"--output_folder {folder}"
     if file.exists():
-        old = read_json(file)
-        if old != plan:
-            try:
-                theirs, ours = ([arm["name"] for arm in p["arms"]] for p in (old, plan))
-                pairs = zip(old["arms"], plan["arms"], strict=False)
-                other = [a["name"] for a, b in pairs if a["config"] != b["config"]]
-            except (TypeError, KeyError):
-                raise ValueError(f"{label}: comparison.json is not from compare") from None
-            what = f"of the arms {theirs}, not {ours}"
-            if theirs == ours:
-                what = f"with another config of {other[0]!r}"
-            raise ValueError(f"{label} holds a comparison {what}; name another")
+        if read_json(file) != plan:
+            raise ValueError(
+                f"{label} holds another comparison: {file} has other arms, or other configs of "
+                "them; name another folder"
+            )
     elif folder.exists() and {path.name for path in folder.iterdir()} - {temporary(file).name}:
         raise ValueError(f"{label} holds something else than a comparison")
     for name, wanted in seeds.items():

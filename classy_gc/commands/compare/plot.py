@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,11 +15,6 @@ from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.plots import COLORS, GREY, new_figure, plain, tidy
 
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
-
-# Average width of a letter of the default size, and of a line with its gap in a legend.
-_INCHES_PER_LETTER = 0.087
-_INCHES_PER_HANDLE = 0.9
-_INCHES_PER_PANEL = 4.4
 
 Logs = Mapping[str, Mapping[int, Sequence[Phase]]]  #: arm: seed: the phases of its run
 Value = Callable[[Phase], float | None]
@@ -42,29 +36,23 @@ def picture(families: Mapping[str, Logs], headline: str, seeds: int) -> Any:
     """
     options = _options_that_change(families)
     columns = 3 + len(options)
-    longest, narrow = (
-        int((width - _INCHES_PER_HANDLE) / _INCHES_PER_LETTER)
-        for width in (columns * _INCHES_PER_PANEL, _INCHES_PER_PANEL)
-    )
-    rows = []
+    rows = {}
     for family, arms in families.items():
-        title = textwrap.fill(family, longest) * (len(families) > 1)
-        names = [textwrap.fill(_counted(arm, runs, seeds), longest) for arm, runs in arms.items()]
-        named = {plain(name): runs for name, runs in zip(names, arms.values(), strict=True)}
-        ncols = columns if max(map(len, names)) <= narrow else 1
-        lines = math.ceil(sum(len(name.splitlines()) for name in names) / ncols)
-        height = 3.4 + 0.27 * lines + 0.3 * len(title.splitlines())
-        rows.append((height, title, named, ncols))
-    heights = [height for height, *_ in rows]
-    figure = new_figure(columns * _INCHES_PER_PANEL, sum(heights) + 0.4)
+        counts = {arm: f" ({len(runs)} of {seeds} runs)" for arm, runs in arms.items()}
+        names = [arm + counts[arm] * (len(runs) < seeds) for arm, runs in arms.items()]
+        names = [plain(textwrap.fill(name, 45 * columns)) for name in names]
+        rows[family] = dict(zip(names, arms.values(), strict=True))
+    heights = [4 + 0.27 * "\n".join(arms).count("\n") for arms in rows.values()]
+    figure = new_figure(4.4 * columns, sum(heights) + 0.4)
     many = (
         f"mean over {seeds} seeds, with its standard deviation; of a difference, its 95% interval"
     )
     figure.suptitle(many if seeds > 1 else "one seed")
     subfigures = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for row, (_, title, arms, ncols) in zip(subfigures, rows, strict=True):
-        if title:
-            row.suptitle(plain(title), fontsize="medium", fontweight="bold")
+    for row, (family, arms) in zip(subfigures, rows.items(), strict=True):
+        if len(rows) > 1:
+            title = plain(textwrap.fill(family, 45 * columns))
+            row.suptitle(title, fontsize="medium", fontweight="bold")
         panels = row.subplots(1, columns)
         _draw_train_loss(panels[0], arms)
         _draw_test(panels[1], panels[2], arms, headline.removeprefix("final test "))
@@ -73,13 +61,8 @@ def picture(families: Mapping[str, Logs], headline: str, seeds: int) -> Any:
         for axes in panels:
             tidy(axes, epochs=True)
         legend = {"loc": "outside lower center", "frameon": False, "handlelength": 3}
-        row.legend(*panels[0].get_legend_handles_labels(), ncols=ncols, **legend)
+        row.legend(*panels[0].get_legend_handles_labels(), **legend)
     return figure
-
-
-def _counted(arm: str, runs: Mapping[int, Any], seeds: int) -> str:
-    """The name of an arm, with its number of runs if some are missing."""
-    return arm if len(runs) == seeds else f"{arm} ({len(runs)} of {seeds} runs)"
 
 
 def _draw_train_loss(axes: Any, arms: Logs) -> None:
@@ -151,10 +134,12 @@ def _by_epoch(runs: Mapping[int, Sequence[Phase]], value: Value) -> dict[float, 
     return dict(sorted(found.items()))
 
 
-def _style(i: int, epochs: int) -> dict[str, Any]:
-    dash = _DASHES[(i + i // 6) % 4]
-    marker = "o" if epochs == 1 else None
-    return {"color": COLORS[i % 6], "linestyle": dash, "linewidth": 1.8, "marker": marker}
+def _draw_line(axes: Any, i: int, epochs: list[float], *lines: Any, label: str = "") -> None:
+    """Draws the middle, low and high of the arm of an index."""
+    middle, low, high = lines
+    style = {"linestyle": _DASHES[(i + i // 6) % 4], "marker": "o" if len(epochs) == 1 else None}
+    axes.plot(epochs, middle, label=label, color=COLORS[i % 6], linewidth=1.8, **style)
+    axes.fill_between(epochs, low, high, color=COLORS[i % 6], alpha=0.18, linewidth=0)
 
 
 def _draw(axes: Any, arms: Logs, value: Value) -> tuple[list[float], list[float]]:
@@ -169,11 +154,7 @@ def _draw(axes: Any, arms: Logs, value: Value) -> tuple[list[float], list[float]
         epochs, values = list(found), [list(of_epoch.values()) for of_epoch in found.values()]
         mean = np.array([np.mean(v) for v in values])
         std = np.array([np.std(v, ddof=1) if len(v) > 1 else 0 for v in values])
-        style = _style(i, len(epochs))
-        axes.plot(epochs, mean, label=name, **style)
-        axes.fill_between(
-            epochs, mean - std, mean + std, color=style["color"], alpha=0.18, linewidth=0
-        )
+        _draw_line(axes, i, epochs, mean, mean - std, mean + std, label=name)
         late = slice(len(epochs) // 4, None)
         means += mean[np.isfinite(mean)].tolist()
         band += [x for x in [*(mean - std)[late], *(mean + std)[late]] if np.isfinite(x)]
@@ -187,10 +168,6 @@ def _draw_differences(axes: Any, arms: Logs, value: Value, factor: float) -> Non
     for i, other in enumerate(others, 1):
         epochs = [epoch for epoch in other if epoch in baseline]
         found = [paired_difference(baseline[epoch], other[epoch]) for epoch in epochs]
-        mean, low, high = (
-            factor * np.array([np.nan if x[k] is None else x[k] for x in found], dtype=float)
-            for k in (1, 2, 3)
-        )
-        style = _style(i, len(epochs))
-        axes.plot(epochs, mean, **style)
-        axes.fill_between(epochs, low, high, color=style["color"], alpha=0.18, linewidth=0)
+        lines = ([x.mean, x.low, x.high] for x in found)
+        lines = factor * np.array([*lines], dtype=float).reshape(-1, 3).T  # None is NaN
+        _draw_line(axes, i, epochs, *lines)

@@ -43,10 +43,8 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether this config was trained here to its end, or until it diverged."""
-        mark = self._mark()
         return (
-            mark is not None
-            and self._log_bytes == mark["log_bytes"]
+            self._mark().get("log_bytes") == self._log_bytes
             and read_json(self.folder / "config.json") == self.written_config
         )
 
@@ -58,7 +56,7 @@ class Run:
     @property
     def diverged(self) -> str | None:
         """How the training ended, if the loss was no longer finite."""
-        return (self._mark() or {}).get("diverged")
+        return self._mark().get("diverged")
 
     def mark_finished(self, diverged: str | None = None) -> None:
         """Marks the run, so that the same comparison does not train it again."""
@@ -72,9 +70,8 @@ class Run:
         log = self.folder / "log.jsonl"
         return log.stat().st_size if log.is_file() else 0
 
-    def _mark(self) -> dict[str, Any] | None:
-        mark = read_json(self.folder / "finished")
-        return mark if isinstance(mark, dict) and {"log_bytes", "diverged"} <= {*mark} else None
+    def _mark(self) -> dict[str, Any]:
+        return read_json(self.folder / "finished") or {}
 
     @property
     def written_config(self) -> dict[str, Any]:

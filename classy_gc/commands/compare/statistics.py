@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -227,14 +228,10 @@ def pairs_needed(difference: float, std: float, comparisons: int = 1) -> int | N
         >>> pairs_needed(difference=1.0, std=1.0)
         10
     """
-    from scipy.optimize import brentq
-
-    def missing(pairs: float) -> float:
-        return POWER - power(difference, std, pairs, comparisons)
-
-    if missing(1e6) > 0:
-        return None
-    return 2 if missing(2) <= 0 else math.ceil(brentq(missing, 2, 1e6))
+    n = bisect.bisect_left(
+        range(10**6 + 1), POWER, lo=2, key=lambda n: power(difference, std, n, comparisons)
+    )
+    return n if n <= 10**6 else None
 
 
 class Disagreement(NamedTuple):

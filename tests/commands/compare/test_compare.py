@@ -114,6 +114,58 @@ def read(terminal):
     return shown
 
 
+def stopped(command, by, here):
+    """Starts a command in a terminal, stops it once one more run has ended; what it has shown."""
+    before = marks()
+    Path("limit").write_text(str(before + 1))
+    ours, its = pty.openpty()
+    os.set_blocking(ours, False)
+    shown = b""
+    output = (os.devnull, os.ttyname(its))
+    process = forked.start(forked.command, *command, cwd=here, output=output)
+    deadline = time.monotonic() + 120
+    while marks() == before or b"/6" not in shown:
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.02)
+        shown += read(ours)
+    os.kill(process.pid, by)
+    process.join(60)
+    os.close(its)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", (shown + read(ours)).decode())  # without colours
+    os.close(ours)
+    return process.exitcode, shown
+
+
+def check_files_of_the_interrupted(printed):
+    """The tables, the logs and the picture agree with what was printed."""
+    results = json.loads(Path("out/results.json").read_text())
+    assert [arm["name"] for arm in results["arms"]] == ["use_gc=false", "use_gc=true"]
+    assert results["failed"] == []
+    table = list(csv.DictReader(Path("out/results.csv").read_text().splitlines()))
+    assert len(table) == 8 * 2 * 2
+    assert {row["optimizer.use_gc"] for row in table} == {"false", "true"}
+    shares = {run: float(x["correct"].count("1") / 64) for run, (*_, x) in logs().items()}
+    for arm in results["arms"]:
+        for run in arm["runs"]:
+            log = logs()[arm["name"], run["seed"]]
+            # Where it was killed, a line says with what it went on.
+            *_, train, test = [line for line in log if line["kind"] == "phase"]
+            accuracy = test["meters"]["accuracy"]["top_1"]
+            assert run["final test accuracy/top_1"] == accuracy
+            assert shares.pop((arm["name"], run["seed"])) == accuracy
+            assert run["final train loss"] == train["loss"]
+    assert not shares
+    assert not list(Path("out").rglob("*.torch"))
+    assert re.search(
+        r"right where the other is wrong: \d+ test samples, the baseline: \d+, of 4 seeds", printed
+    )
+    image = imread("out/comparison.png")
+    assert image.shape[0] > 400
+    assert image.shape[1] > 3 * 400
+    for color in ("#0072B2", "#D55E00"):
+        assert (np.abs(image[..., :3] - to_rgb(color)).max(axis=-1) < 0.02).sum() > 200
+
+
 def test_interrupted_twice_and_resumed(here, capfd):
     """Killed, then stopped as by Ctrl-C, then given to its end with one more seed."""
     command = arguments(hooked(0.02, "wait", epochs=2), "--vary", "optimizer.use_gc=false,true")
@@ -121,23 +173,8 @@ def test_interrupted_twice_and_resumed(here, capfd):
     seen = {}
     for by, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         before = marks()
-        Path("limit").write_text(str(before + 1))
-        ours, its = pty.openpty()
-        os.set_blocking(ours, False)
-        shown = b""
-        output = (os.devnull, os.ttyname(its))
-        process = forked.start(forked.command, *command, "3", cwd=here, output=output)
-        deadline = time.monotonic() + 120
-        while marks() == before or b"/6" not in shown:
-            assert time.monotonic() < deadline, shown
-            time.sleep(0.02)
-            shown += read(ours)
-        os.kill(process.pid, by)
-        process.join(60)
-        os.close(its)
-        shown = re.sub(r"\x1b\[[0-9;]*m", "", (shown + read(ours)).decode())  # without colours
-        os.close(ours)
-        assert process.exitcode == code, shown
+        exitcode, shown = stopped([*command, "3"], by, here)
+        assert exitcode == code, shown
         assert re.search(rf"\d/6 runs, \d/{12 - 2 * before} epochs", shown), shown
         assert ("the same command continues from here" in shown) == (by == signal.SIGINT)
         time.sleep(0.3)
@@ -151,42 +188,14 @@ def test_interrupted_twice_and_resumed(here, capfd):
     assert main([*command, "4", "--power", "0.5"]) == 0
     assert seen.items() <= finished().items()
     assert marks() == 8
-
     printed = capfd.readouterr().out
     assert re.search(r"\n  use_gc=true: .* over 4 seeds|in each of 4|in any of 4", printed)
     assert re.search(r"\nuse_gc=false +\d+\.\d\d ± \d+\.\d\d % .* 4 of 4\n", printed)
-    results = json.loads(Path("out/results.json").read_text())
-    assert [arm["name"] for arm in results["arms"]] == ["use_gc=false", "use_gc=true"]
-    assert results["failed"] == []
-    table = list(csv.DictReader(Path("out/results.csv").read_text().splitlines()))
-    assert len(table) == 8 * 2 * 2
-    assert {row["optimizer.use_gc"] for row in table} == {"false", "true"}
-    for arm in results["arms"]:
-        for run in arm["runs"]:
-            log = logs()[arm["name"], run["seed"]]
-            # Where it was killed, a line says with what it went on.
-            *_, train, test = [line for line in log if line["kind"] == "phase"]
-            assert run["final test accuracy/top_1"] == test["meters"]["accuracy"]["top_1"]
-            assert run["final train loss"] == train["loss"]
-    assert not list(Path("out").rglob("*.torch"))
-    shares = {run: float(x["correct"].count("1") / 64) for run, (*_, x) in logs().items()}
-    assert shares == {
-        (arm["name"], run["seed"]): run["final test accuracy/top_1"]
-        for arm in results["arms"]
-        for run in arm["runs"]
-    }
-    assert re.search(
-        r"right where the other is wrong: \d+ test samples, the baseline: \d+, of 4 seeds", printed
-    )
-    image = imread("out/comparison.png")
-    assert image.shape[0] > 400
-    assert image.shape[1] > 3 * 400
-    for color in ("#0072B2", "#D55E00"):
-        assert (np.abs(image[..., :3] - to_rgb(color)).max(axis=-1) < 0.02).sum() > 200
+    check_files_of_the_interrupted(printed)
 
     with pytest.raises(SystemExit):  # not the same command
         main([*arguments(tiny(), "--vary", "optimizer.use_gc=false,true")])
-    assert "out holds a comparison with another config of 'use_gc=false'" in capfd.readouterr().err
+    assert "out holds another comparison: out/comparison.json has" in capfd.readouterr().err
 
 
 def test_failing_runs_take_nobody_down(here, capfd):
@@ -320,7 +329,6 @@ def test_long_names_stay_in_the_picture():
             box = artist.get_window_extent()
             assert row.bbox.x0 <= box.x0 < box.x1 <= row.bbox.x1
             assert row.bbox.y0 <= box.y0 < box.y1 <= row.bbox.y1
-    assert [row.legends[0]._ncols for row in figure.subfigs] == [1, 4]
 
 
 def test_a_folder_in_which_nothing_was_planned_yet(here):
@@ -339,7 +347,7 @@ def test_a_folder_with_the_plan_of_something_else(plan, here, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments(tiny(), *GC))
     error = capsys.readouterr().err
-    assert "--output_folder out: comparison.json is not from compare\n" in error
+    assert "--output_folder out holds another comparison: out/comparison.json has other" in error
     assert error.count("\n") == 1
     assert [path.name for path in Path("out").iterdir()] == ["comparison.json"]
 
@@ -437,7 +445,7 @@ SYNTHETIC = {
         (
             SCHEDULED,
             ["--vary", "optimizer.lr=0.1,0.2"],
-            "optimizer.lr does nothing.*; vary optimizer.param_schedulers.lr.start_value or",
+            "optimizer.lr does nothing.*; vary a key of it: name, start_value, end_value",
         ),
         (tiny() | {"test_only": True}, GC, "test_only trains nothing"),
         (tiny() | {"hooks": [{"name": "json_log"}]}, GC, "hooks.0 'json_log' would write every"),

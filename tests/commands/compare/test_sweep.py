@@ -41,6 +41,25 @@ def final(pattern):
     return found
 
 
+def best_of_the_sweep(arms):
+    """The best value of each arm by its logs, which the results agree with."""
+    best, validation = {}, final("out/sweep/*/*/*/log.jsonl")
+    for arm in arms:
+        means = {
+            value: statistics.mean(runs.values())
+            for (name, value), runs in validation.items()
+            if name == arm["name"] and len(runs) == 2
+        }
+        best[arm["name"]] = max(sorted(means), key=means.get)
+        assert arm["best"] == best[arm["name"]]
+        *_, largest = points = arm["points"]
+        assert largest["value"] == 4e29
+        assert [x["seed"] for x in largest["failed"]] == [100, 101]
+        assert all("infinity or NaN" in x["reason"] for x in largest["failed"])
+        assert points[0]["value"] < arm["best"] or len(points) == 8  # of the last extension
+    return best
+
+
 def test_killed_and_resumed_to_its_end(here, capsys):
     """Beyond 1e20 every run diverges; the best is looked for below the smallest value too."""
     command = arguments(swept(), *GC, "--sweep", "optimizer.lr=0.4:4e29:2", "--jobs", 2)
@@ -58,21 +77,8 @@ def test_killed_and_resumed_to_its_end(here, capsys):
     assert before.items() <= {m: m.stat().st_mtime_ns for m in before}.items()
 
     results = json.loads(Path("out/results.json").read_text())
-    validation, test = final("out/sweep/*/*/*/log.jsonl"), final("out/runs/*/*/*/log.jsonl")
-    best = {}
-    for arm in results["sweep"]["arms"]:
-        means = {
-            value: statistics.mean(runs.values())
-            for (name, value), runs in validation.items()
-            if name == arm["name"] and len(runs) == 2
-        }
-        best[arm["name"]] = max(sorted(means), key=means.get)
-        assert arm["best"] == best[arm["name"]]
-        *_, largest = points = arm["points"]
-        assert largest["value"] == 4e29
-        assert [x["seed"] for x in largest["failed"]] == [100, 101]
-        assert all("infinity or NaN" in x["reason"] for x in largest["failed"])
-        assert points[0]["value"] < arm["best"] or len(points) == 8  # of the last extension
+    test = final("out/runs/*/*/*/log.jsonl")
+    best = best_of_the_sweep(results["sweep"]["arms"])
     off, on = best["use_gc=false"], best["use_gc=true"]
     assert set(test) == {("use_gc=false", off), ("use_gc=true", on), ("use_gc=true", off)}
     assert all(set(runs) == {200, 201, 202} for runs in test.values())
