@@ -232,8 +232,7 @@ def joined(walls: Walls, graph: Graph, positions: np.ndarray, tolerance: float) 
         place[which][:, ::-1], indices=np.unique(line, return_inverse=True)[1]
     )
     simpler = shapely.simplify(lines, tolerance / 4, preserve_topology=False)
-    ring = walls.ring[first]
-    return np.where(ring & (shapely.get_num_coordinates(simpler) < 4), lines, simpler)
+    return np.where(walls.ring[first] & (shapely.get_num_coordinates(simpler) < 4), lines, simpler)
 
 
 def ranges(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
