@@ -82,8 +82,9 @@ def build_variants(name: str, parameters: list[Tensor]) -> dict[str, torch.optim
     cls, first, options = ALGORITHMS[name]
     options = {"lr": 1e-3, **options}
     variants = {}
-    for theirs in dict.fromkeys((first, cls.__mro__[cls.__mro__.index(torch.optim.Optimizer) - 1])):
-        for switch in ("fused", "default", "foreach"):
+    own = next(base for base in cls.__mro__ if base.__module__.startswith("torch.optim."))
+    for theirs in dict.fromkeys((first, own)):
+        for switch in ("fused", "default", "foreach") if theirs is own else ("fused",):
             if switch == "default" or _accepts(theirs, switch):
                 switches = {} if switch == "default" else {switch: True}
                 label = f"torch {theirs.__name__} {switch}"

@@ -33,7 +33,8 @@ def measure_training(
         ValueError: the config is of another task, tests only, or its optimizer has no GC.
     """
     # An epoch has at least one step, so that many epochs suffice for any dataset.
-    config = {**config, "hooks": [], "num_epochs": args.warmup + 2 * args.steps}
+    rounds = args.warmup + 4 * args.steps
+    config = {**config, "hooks": [], "num_epochs": rounds}
     task = _prepared(config)
     groups = task.optimizer.optimizer.param_groups
     groups_on = [bool(group["use_gc"]) for group in groups]
@@ -57,14 +58,15 @@ def measure_training(
     steps: dict[bool, list[float]] = {False: [], True: []}
     rest = []
     task.on_phase_start()
-    for i in range(args.warmup + 2 * args.steps):
-        use_gc = i % 2 == 1
-        progress(f"training: step {i + 1}/{args.warmup + 2 * args.steps}")
+    for i in range(rounds):
+        # Two of a kind: the first after a switch prepares what all others use.
+        use_gc, first = i % 4 > 1, i % 2 == 0
+        progress(f"training: step {i + 1}/{rounds}")
         spent.clear()
         step_ms = 0.0
         while not spent:  # several if gradients are accumulated
             step_ms += _train_step(task)
-        if i >= args.warmup:
+        if i >= args.warmup and not first:
             steps[use_gc].append(spent[0])
             rest.append(step_ms - spent[0])
     others, off, on = map(statistics.median, (rest, steps[False], steps[True]))
