@@ -219,7 +219,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     def _update_groups(self) -> bool:
         """Steps all groups, or returns False if that takes only the parent's own step.
 
-        All errors come before any value is changed.
+        All checks come before any value is changed. Torch's own step may still refuse a group: then
+        those of the kernels have not moved.
         """
         plans = plans_of(self, self._check_options)
         if not any(plan.acts for plan in plans):

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from classy_gc.options import (
     BOOL,
     COUNT,
+    COUNT_OR_ZERO,
     Rule,
     check_known,
     check_options,
@@ -22,8 +23,6 @@ from classy_gc.options import (
 
 _SPLITS = ("train", "validation", "test")
 _DEFAULT_TRANSFORMS = ({"name": "generic_image_transform", "transforms": [{"name": "ToTensor"}]},)
-
-_NOT_NEGATIVE = Rule("an integer >= 0", lambda v: is_integer(v) and v >= 0)
 
 
 class ImageDataset(ClassyDataset):
@@ -58,9 +57,9 @@ class ImageDataset(ClassyDataset):
         "split": (None, Rule("'train', 'validation' or 'test'", lambda v: v in _SPLITS)),
         "batchsize_per_replica": (None, COUNT),
         "use_shuffle": (None, BOOL),
-        "num_validation": (0, _NOT_NEGATIVE),
+        "num_validation": (0, COUNT_OR_ZERO),
         "random_subset": (False, BOOL),
-        "num_workers": (0, _NOT_NEGATIVE),
+        "num_workers": (0, COUNT_OR_ZERO),
         "drop_last": (False, BOOL),
     }
 

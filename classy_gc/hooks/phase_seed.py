@@ -11,9 +11,7 @@ from classy_vision.generic.distributed_util import get_rank
 from classy_vision.hooks import register_hook
 
 from classy_gc.hooks.checked_hook import CheckedHook
-from classy_gc.options import Rule, is_integer
-
-_SEED = Rule("an integer >= 0", lambda v: is_integer(v) and v >= 0)
+from classy_gc.options import COUNT_OR_ZERO
 
 
 @register_hook("phase_seed")
@@ -39,7 +37,7 @@ class PhaseSeedHook(CheckedHook):
         1
     """
 
-    OPTIONS: ClassVar = {"seed": (0, _SEED)}
+    OPTIONS: ClassVar = {"seed": (0, COUNT_OR_ZERO)}
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__(seed=seed)

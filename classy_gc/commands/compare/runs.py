@@ -71,7 +71,8 @@ class Run:
         return log.stat().st_size if log.is_file() else 0
 
     def _mark(self) -> dict[str, Any]:
-        return read_json(self.folder / "finished") or {}
+        mark = read_json(self.folder / "finished")
+        return mark if isinstance(mark, dict) and {"log_bytes", "diverged"} <= mark.keys() else {}
 
     @property
     def written_config(self) -> dict[str, Any]:

@@ -56,7 +56,8 @@ def test_a_run_is_finished_where_mark_config_and_log_are_whole(tmp_path):
     assert not run.finished
     log.write_text(text)
     assert run.finished
-    for mark in ("", "null", "[]", "{}", '{"log_bytes"'):
+    half = json.dumps({"log_bytes": len(text)})
+    for mark in ("", "null", "[]", "[1]", "5", '"a"', "true", "{}", '{"log_bytes"', half):
         (run.folder / "finished").write_text(mark)
         assert not run.finished
 
