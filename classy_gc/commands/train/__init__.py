@@ -259,5 +259,8 @@ def run(args: argparse.Namespace) -> int:
     if is_primary():
         print(_summary(task, hooks, output, time.perf_counter() - start))
     if torch.distributed.is_initialized():
+        # The replicas hold the group too. Its threads may still free tensors, for which they wait
+        # for Python; if Python ends first, they abort the process.
+        task.distributed_model = None
         torch.distributed.destroy_process_group()
     return 0

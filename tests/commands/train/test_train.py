@@ -551,6 +551,25 @@ def test_torchrun_with_ddp(tmp_path):
     assert state["num_updates"] == 2 * 32  # of 96 samples a full batch for each of 2 replicas
 
 
+def test_no_thread_of_the_process_group_outlives_the_training(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(short()))
+    (tmp_path / "main.py").write_text("""
+import pathlib, sys
+from classy_gc.commands import main
+assert main(sys.argv[1:]) == 0
+print("threads", [x.read_text().strip() for x in pathlib.Path("/proc/self/task").glob("*/comm")])
+""")
+    result = run(
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2),
+        *("main.py", "train", "--config_file", "config.json", "--skip_tensorboard"),
+        *("--distributed_backend", "ddp"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("threads") == 2
+    assert "gloo" not in result.stdout
+
+
 def test_unmodified_classy_train_after_the_one_line_of_set_up(tmp_path):
     assert run(BIN / "classy-project", "project", cwd=tmp_path).returncode == 0
     project = tmp_path / "project"
