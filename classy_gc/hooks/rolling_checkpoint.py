@@ -6,9 +6,8 @@ import logging
 import math
 import re
 import shutil
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from classy_vision.generic.distributed_util import is_primary
@@ -22,11 +21,10 @@ from classy_gc.options import BOOL, COUNT, Rule, check_options, or_null
 
 BEST_FILE = "best.torch"
 
-_PHASES = COUNT._replace(allowed="an integer >= 1")
 OPTIONS = {
     "folder": (None, Rule("a path", lambda v: v is None or isinstance(v, (str, Path)))),
-    "interval": (1, _PHASES),
-    "max_keep": (None, or_null(_PHASES)),
+    "interval": (1, COUNT),
+    "max_keep": (None, or_null(COUNT)),
     "save_optimizer": (True, BOOL),
     "save_best": (None, or_null(Rule("a name", lambda v: isinstance(v, str)))),
 }
@@ -35,7 +33,7 @@ OPTIONS = {
 # Classy Vision runs hooks with this base class last, once the others are done with the state.
 @register_hook("rolling_checkpoint")
 class RollingCheckpointHook(CheckpointHook):
-    """``rolling_checkpoint``: saves at the end of train phases, and when training ends.
+    """``rolling_checkpoint``: saves at the end of train phases.
 
     ``checkpoint.torch`` is the newest state; ``model_phase-{phase}_end.torch``, a name of Classy
     Vision's, that of each saved train phase; ``best.torch`` that with the best test. All have the
@@ -91,8 +89,8 @@ class RollingCheckpointHook(CheckpointHook):
         self.max_keep = max_keep
         self.save_optimizer = save_optimizer
         self.save_best = save_best
-        self.state.best, self.state.best_of = None, save_best
-        self._older: set[int] = set()
+        #: the phases whose files are kept, and the best value by its name
+        self.state.saved, self.state.best = [], {}
         #: the last phase that this run has saved
         self.saved_phase: int | None = None
 
@@ -119,48 +117,19 @@ class RollingCheckpointHook(CheckpointHook):
             )
 
     def on_start(self, task: Any) -> None:
-        """Creates the folder, removes what a kill left half-written, and names files that will
-        stay.
-        """
+        """Creates the folder, and removes what a kill left half-written."""
         self.check(task)
         if getattr(task, "test_only", False):
             return
         if task.checkpoint_dict and hasattr(task.optimizer, "consolidate_state_dict"):
             # ZeRO does so only at the end of a train phase, and a test may come first.
             task.optimizer.consolidate_state_dict()
-        self.saved_phase = None
+        self.saved_phase, self._start = None, task.phase_idx
         if is_primary():
             PathManager.mkdirs(self.checkpoint_folder)
             if not has_scheme(self.checkpoint_folder):
-                folder = Path(self.checkpoint_folder)
-                for file in folder.glob(temporary(Path("*.torch")).name):
+                for file in Path(self.checkpoint_folder).glob(temporary(Path("*.torch")).name):
                     file.unlink()
-            self._find_older(task)
-
-    def _find_older(self, task: Any) -> None:
-        """Finds files of phases that this run has not saved and will not save."""
-        saved, trained = set(), task.train_phase_idx
-        for phase, options in enumerate(task.phases):
-            if phase > task.phase_idx and options["train"]:
-                trained += 1
-                if self._is_due(task, trained):
-                    saved.add(phase)
-        names = sorted(PathManager.ls(self.checkpoint_folder))
-        pattern = re.escape(self.get_checkpoint_name("N")).replace("N", r"(\d+)")
-        there = {int(m[1]) for name in names if (m := re.fullmatch(pattern, name))}
-        self._older = {phase for phase in there - saved if phase > task.phase_idx}
-        older = [self.get_checkpoint_name(phase) for phase in sorted(self._older)]
-        older += [BEST_FILE] * (BEST_FILE in names and not (self.save_best or task.checkpoint_dict))
-        if older:
-            logging.warning(
-                f"{self.checkpoint_folder}: {', '.join(older)}: of an older run, and this run "
-                "will not replace them"
-            )
-
-    def _is_due(self, task: Any, train_phase: int) -> bool:
-        """Whether a train phase, counted from 0, is saved: every ``interval``-th, and the last."""
-        number = train_phase + 1
-        return number % self.checkpoint_period == 0 or number == task.get_total_training_phases()
 
     def on_phase_end(self, task: Any) -> None:
         """Saves a train phase that is due, and the best state."""
@@ -168,56 +137,52 @@ class RollingCheckpointHook(CheckpointHook):
             return
         if task.train == task._train_only and self.is_best(task):
             self._write(task, BEST_FILE)
-        if task.train and self._is_due(task, task.train_phase_idx):
+        number = task.train_phase_idx + 1
+        is_last = number == task.get_total_training_phases()
+        if task.train and (number % self.checkpoint_period == 0 or is_last):
             self._save(task)
 
     def on_end(self, task: Any) -> None:
-        """Saves the last state, the last test included."""
-        if (
-            not is_primary()
-            or getattr(task, "test_only", False)
-            or self.saved_phase == task.phase_idx
-        ):
+        """Warns of files of an older run that this one has not replaced."""
+        if not is_primary() or getattr(task, "test_only", False):
             return
-        # A test may have put other weights into the model.
-        trained = task.checkpoint_dict
-        if self.saved_phase is not None:
-            trained = _loaded(self._path(CHECKPOINT_FILE))
-        self._save(task, trained and trained["classy_state_dict"]["base_model"])
+        names = PathManager.ls(self.checkpoint_folder)
+        pattern = re.escape(self.get_checkpoint_name("N")).replace("N", r"(\d+)")
+        phases = {int(match[1]) for name in names if (match := re.fullmatch(pattern, name))}
+        phases = {phase for phase in phases if phase > self._start} - set(self.state.saved)
+        older = [self.get_checkpoint_name(phase) for phase in sorted(phases)]
+        if BEST_FILE in names and not self.state.best:
+            older.append(BEST_FILE)
+        if older:
+            logging.warning(
+                f"{self.checkpoint_folder}: {', '.join(older)}: of an older run, and this run "
+                "has not replaced them"
+            )
 
     def _path(self, name: str) -> str:
         return f"{self.checkpoint_folder}/{name}"
 
-    def _save(self, task: Any, base_model: dict[str, Any] | None = None) -> None:
-        self._write(task, CHECKPOINT_FILE, base_model)
+    def _save(self, task: Any) -> None:
+        saved = self.state.saved
+        saved.append(task.phase_idx)
+        self._write(task, CHECKPOINT_FILE)
         self.saved_phase = task.phase_idx
-        # A test phase belongs to the train phase before it.
-        phase = task.phase_idx - (not task.train)
-        name = self.get_checkpoint_name(phase)
-        if has_scheme(self.checkpoint_folder):
-            source, target = self._path(CHECKPOINT_FILE), self._path(name)
-            if PathManager.copy(source, target, overwrite=True) is False:
-                raise OSError(f"{source} cannot be copied to {target}")
-        else:
-            _link(Path(self._path(CHECKPOINT_FILE)), Path(self._path(name)))
+        _copy(self._path(CHECKPOINT_FILE), self._path(self.get_checkpoint_name(task.phase_idx)))
         if self.max_keep is not None:
-            # Files of later phases belong to an older run that trained for longer.
-            paths = [
-                self._path(self.get_checkpoint_name(p))
-                for p in range(phase + 1)
-                if p not in self._older
-            ]
-            for path in list(filter(PathManager.exists, paths))[: -self.max_keep]:
-                PathManager.rm(path)
+            for path in map(self._path, map(self.get_checkpoint_name, saved[: -self.max_keep])):
+                if PathManager.exists(path):
+                    PathManager.rm(path)
+            del saved[: -self.max_keep]
 
-    def _write(self, task: Any, name: str, base_model: dict[str, Any] | None = None) -> None:
+    def _write(self, task: Any, name: str) -> None:
         checkpoint = get_checkpoint_dict(task, self.input_args)
-        if base_model is not None:
-            checkpoint["classy_state_dict"]["base_model"] = base_model
         if not self.save_optimizer:
             checkpoint["classy_state_dict"]["optimizer"] = {}
-        logging.debug(f"Saving checkpoint to {self._path(name)}")
-        with _opened(self._path(name)) as file:
+        path = self._path(name)
+        logging.debug(f"Saving checkpoint to {path}")
+        # On a local disk, the file appears once it is complete.
+        opened = PathManager.open(path, "wb") if has_scheme(path) else atomic_write(Path(path))
+        with opened as file:
             torch.save(checkpoint, file)
 
     def is_best(self, task: Any) -> bool:
@@ -234,35 +199,23 @@ class RollingCheckpointHook(CheckpointHook):
             value, sign = mean_loss(task), -1
         else:
             value, sign = flat_meters(meter_values(task))[self.save_best], 1
-        if self.state.best_of != self.save_best:  # from a checkpoint, of another meter
-            self.state.best, self.state.best_of = None, self.save_best
-        best = self.state.best
+        best = self.state.best.get(self.save_best)
         if math.isnan(value) or (best is not None and sign * value <= sign * best):
             return False
-        self.state.best = value
+        self.state.best = {self.save_best: value}
         return True
 
 
-def _opened(path: str) -> AbstractContextManager[BinaryIO]:
-    """Opens a file to write; on a local disk it appears once it is complete."""
-    return PathManager.open(path, "wb") if has_scheme(path) else atomic_write(Path(path))
-
-
-def _loaded(path: str) -> dict[str, Any]:
-    if not has_scheme(path):
-        return torch.load(path, map_location="cpu", mmap=True)
-    with PathManager.open(path, "rb") as file:
-        return torch.load(file, map_location="cpu")
-
-
-def _link(source: Path, target: Path) -> None:
-    """Gives a file a second name, and replaces any file of that name."""
-    link = temporary(target)
+def _copy(source: str, target: str) -> None:
+    """Replaces ``target`` by ``source``; on a local disk, which need not hold it twice."""
+    if has_scheme(source):
+        if PathManager.copy(source, target, overwrite=True) is False:
+            raise OSError(f"{source} cannot be copied to {target}")
+        return
+    new = temporary(Path(target))
     try:
-        link.unlink(missing_ok=True)
-        link.hardlink_to(source)
-        link.replace(target)
-        sync_folder(target.parent)
+        new.hardlink_to(source)
     except OSError:  # a file system without hard links
-        with atomic_write(target) as copy, source.open("rb") as file:
-            shutil.copyfileobj(file, copy)
+        shutil.copyfile(source, new)
+    new.replace(target)
+    sync_folder(new.parent)

@@ -88,11 +88,13 @@ def test_zero_trains_and_resumes(tmp_path):
     resumed, other = train(zero, folder, 2, *flags, str(half))  # goes on with a test
     same(resumed, other)
     same(resumed, straight[1:])
-    ended = torch.load(folder / "run/checkpoints/checkpoint.torch")["classy_state_dict"]
-    # It is over; what it saves again is the state of all processes.
+    best = folder / "run/checkpoints/best.torch"
+    best.unlink()
+    # Only the last test is left; what it saves is the state of all processes.
     finished, _ = train(zero, folder, 2, *flags, "run/checkpoints")
     same(finished, straight[2:])
-    again = torch.load(folder / "run/checkpoints/checkpoint.torch")["classy_state_dict"]
+    ended = torch.load(saved / "checkpoint.torch")["classy_state_dict"]
+    again = torch.load(best)["classy_state_dict"]
     states = [state["optimizer"]["optim"]["state"] for state in (ended, again)]
     assert len(states[0]) == len(straight[0])
     same(*states)
