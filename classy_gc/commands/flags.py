@@ -35,7 +35,6 @@ _STOCK_FLAGS = (
     ("ignore_checkpoint_config", False, "allow a checkpoint of another config"),
     ("image_backend", "PIL", "of torchvision: PIL or accimage (default PIL)"),
     ("video_backend", "pyav", "of torchvision: pyav or video_reader (default pyav)"),
-    ("distributed_backend", "none", "none, or ddp under torchrun (default none)"),
 )
 
 
@@ -124,6 +123,8 @@ def add_inspect_flags(parser: argparse.ArgumentParser) -> None:
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_config_flag(parser, "a Classy Vision config")
+    help = "ddp under torchrun (default none)"
+    add("--distributed_backend", choices=["none", "ddp"], default="none", help=help)
     for name, default, help in _STOCK_FLAGS:
         if default is False:
             add(f"--{name}", action="store_true", help=help)

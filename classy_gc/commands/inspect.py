@@ -34,9 +34,7 @@ _KINDS = {
     "would": (COLORS[4], "GC is off, and would remove this"),
     "no": (GREY, "gc_conv_only leaves it out"),
 }
-_HATCH = "////"
 _MOST_BARS = 150
-_LONGEST_NAME = 60
 
 
 class Row(NamedTuple):
@@ -168,7 +166,7 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     """Draws one bar per parameter with rows, in the order of the model.
 
     Args:
-        rows: from :func:`inspect_task`; of more than 150, those from which GC removes most.
+        rows: from :func:`inspect_task`; of more than 150, the first have a bar.
         title: of the picture.
 
     Returns:
@@ -177,42 +175,31 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     from matplotlib.patches import Patch
     from matplotlib.ticker import PercentFormatter
 
-    bars = [row for row in rows if row.norms is not None]
-    notes = [f"{len(rows) - len(bars)} tensors without rows, frozen or sparse have no bar"]
-    if len(bars) > _MOST_BARS:
-        least = sorted((row.removed or 0 for row in bars), reverse=True)[_MOST_BARS - 1]
-        notes.insert(0, f"the {_MOST_BARS} largest of {len(bars)}")
-        bars = [row for row in bars if (row.removed or 0) >= least][:_MOST_BARS]
+    with_rows = [row for row in rows if row.norms is not None]
+    bars = with_rows[:_MOST_BARS]
+    note = f"{len(rows) - len(with_rows)} tensors without rows, frozen or sparse have no bar"
+    if len(bars) < len(with_rows):
+        note = f"the first {_MOST_BARS} of {len(with_rows)}; {note}"
     figure = new_figure(9, 1.9 + 0.2 * max(len(bars), 3))
     figure.suptitle(plain(title), fontsize="medium")
     axes = figure.subplots()
     kinds = [row.gc.split(":")[0] for row in bars]
     shares = [row.removed or 0 for row in bars]
-    names = [_shortened(row.name) for row in bars]
     drawn = axes.barh(range(len(bars)), shares, color=[_KINDS[kind][0] for kind in kinds])
-    for bar, row in zip(drawn, bars, strict=True):
-        bar.set(hatch=_HATCH if row.mark else None, edgecolor="white", linewidth=0)
     axes.bar_label(drawn, [_percent(row.removed) for row in bars], padding=3, fontsize=7)
-    axes.set_yticks(range(len(bars)), names, fontsize=7)
+    axes.set_yticks(range(len(bars)), [row.name for row in bars], fontsize=7)
     axes.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
     axes.set_xlim(0, 1.12 * max([*shares, 1e-3]))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    label = f"share of the gradient's energy that GC removes\n({'; '.join(notes)})"
+    label = f"share of the gradient's energy that GC removes\n({note})"
     axes.set_xlabel(label, fontsize="medium")
     tidy(axes, grid="x")
     handles = [Patch(color=c, label=text) for kind, (c, text) in _KINDS.items() if kind in kinds]
-    if any(row.mark for row in bars):
-        label = "of no layer, or a normalization"
-        handles.append(Patch(facecolor="#666666", edgecolor="white", hatch=_HATCH, label=label))
     if handles:
-        where = {"loc": "outside lower center", "ncols": len(handles)}
-        figure.legend(handles=handles, frameon=False, **where)
+        figure.legend(
+            handles=handles, frameon=False, loc="outside lower center", ncols=len(handles)
+        )
     return figure
-
-
-def _shortened(name: str) -> str:
-    half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
 
 
 def _how_to_turn_on(task: ClassificationTask) -> str:

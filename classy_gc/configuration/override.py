@@ -32,13 +32,17 @@ def with_settings(
         {'optimizer': {'name': 'sgd_gc', 'lr': 0.2}}
         >>> with_settings(config, {"optimiser.lr": 0.2})
         Traceback (most recent call last):
-        classy_gc.options.OptionError: unknown key 'optimiser' in the config, did you mean ...
+        ValueError: optimiser.lr=0.2: unknown key 'optimiser' in the config, did you mean ...
     """
     config = copy.deepcopy(config)
     for key, value in settings.items():
-        path = _set(config, key, copy.deepcopy(value))
+        setting = f"{flag} {key}={value_text(value)}".strip()
+        try:
+            path = _set(config, key, copy.deepcopy(value))
+        except ValueError as error:
+            raise ValueError(f"{setting}: {error}") from error
         if isinstance(config, Config):
-            config.set_source(path, f"{flag} {key}={value_text(value)}".strip())
+            config.set_source(path, setting)
             config.settings.add(path)
     return config
 
@@ -67,5 +71,9 @@ def _key(section: Any, key: str, path: Sequence[str], new: bool = False) -> str 
     if not isinstance(section, Mapping):
         raise ValueError(f"{label} is {section!r}, so it has no key {key!r}")
     if not new:
-        check_known([key], section, label)
+        try:
+            check_known([key], section, label)
+        except ValueError as error:
+            whole = ".".join((*path, key))
+            raise ValueError(f"{error}; JSON sets a new section: {whole}={{…}}") from error
     return key

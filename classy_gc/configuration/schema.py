@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import inspect
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -33,7 +32,6 @@ from classy_gc.options import (
     Rule,
     check_known,
     dotted,
-    is_integer,
     or_null,
 )
 from classy_gc.tasks import ParamwiseClassificationTask, ParamwiseFineTuning
@@ -133,7 +131,10 @@ def check_config(config: Any) -> None:
     _check_datasets(config, trained)
     torch_losses = [name for name in dir(torch.nn.modules.loss) if name.endswith("Loss")]
     _check_name(config, ("loss",), [*LOSS_REGISTRY, *torch_losses])
-    heads = _checked_heads(config)
+    _check_name(config, ("model",), MODEL_REGISTRY)
+    _check_values(config["model"], ("model",), {"heads": _LIST})
+    for i in range(len(config["model"].get("heads", []))):
+        _check_name(config, ("model", "heads", i), HEAD_REGISTRY)
     if trained:
         _check_name(config, ("optimizer",), OPTIMIZER_REGISTRY)
         with section("optimizer"):
@@ -145,19 +146,10 @@ def check_config(config: Any) -> None:
                     "param_groups",
                 )
     with section("meters"):
-        _check_meters(config.get("meters", {}), heads)
+        _check_meters(config.get("meters", {}))
     for i, hook in enumerate(config.get("hooks") or []):
         _check_name(config, ("hooks", i), HOOK_REGISTRY)
         _check_values({"device": "gpu", **hook}, ("hooks", i), _HOOK_RULES.get(hook["name"], {}))
-
-
-def _checked_heads(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    _check_name(config, ("model",), MODEL_REGISTRY)
-    _check_values(config["model"], ("model",), {"heads": _LIST})
-    heads = config["model"].get("heads", [])
-    for i in range(len(heads)):
-        _check_name(config, ("model", "heads", i), HEAD_REGISTRY)
-    return heads
 
 
 def _check_datasets(config: Mapping[str, Any], trained: bool) -> None:
@@ -178,25 +170,15 @@ def _check_datasets(config: Mapping[str, Any], trained: bool) -> None:
         )
 
 
-def _check_meters(meters: Any, heads: Iterable[Mapping[str, Any]]) -> None:
+def _check_meters(meters: Any) -> None:
     check_keys(meters, "meters")
     check_known(meters, METER_REGISTRY, "meters", "meter")
-    classes = [head["num_classes"] for head in heads if is_integer(head.get("num_classes"))]
-    most = max(classes, default=math.inf)
-    allowed = f"integers from 1 to {most}, the num_classes" if classes else "integers > 0"
-    topk = Rule(
-        f"a list of {allowed}",
-        lambda v: (
-            isinstance(v, list) and v != [] and all(is_integer(k) and 0 < k <= most for k in v)
-        ),
-    )
     for name, meter in meters.items():
         with section("meters", name):
             check_keys(meter, f"meters.{name}")
             cls = METER_REGISTRY[name]
             if cls.__module__.startswith("classy_vision."):  # the keys of others are not known
                 check_known(meter, inspect.signature(cls).parameters, f"meter {name!r}")
-                _check_values(meter, ("meters", name), {"topk": topk})
 
 
 def check_keys(section: Any, label: str, required: Iterable[str] = ()) -> None:

@@ -31,7 +31,6 @@ from fvcore.common.file_io import PathManager
 from torchvision import get_video_backend, set_image_backend, set_video_backend
 
 from classy_gc.commands.cli import CommandError
-from classy_gc.commands.parser import command_parser
 from classy_gc.commands.seeded_task import build_seeded_task
 from classy_gc.commands.train.checkpoints import check_progress, loading, set_checkpoints
 from classy_gc.commands.train.hooks import Output, set_hooks
@@ -42,13 +41,11 @@ from classy_gc.commands.train.threads import take_threads
 from classy_gc.configuration.build import label_hooks
 from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config
-from classy_gc.configuration.settings import value_text
 from classy_gc.configuration.trial import try_batches
 from classy_gc.files import no_room
 from classy_gc.hooks import JSONLogHook, RollingCheckpointHook, TrainingCurvesHook
 from classy_gc.hooks.phase_record import scheduled_options, trained_epochs
 from classy_gc.hooks.rolling_checkpoint import BEST_FILE
-from classy_gc.options import check_known
 from classy_gc.tasks.catch_up import catch_up
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
@@ -58,30 +55,28 @@ class _LogFilter(logging.Filter):
     """Passes only those lines of Classy Vision's log that a person wants to read."""
 
     shown = ("loss_lr_meter_logging_hook", "model_complexity_hook")
-    told_otherwise = ("Unable to write checkpoint", "Checkpoint path", "Checkpoint file")
+    # Others say these; the last is the task's text, which is the whole config.
+    hidden = ("Unable to write checkpoint", "Checkpoint path", "Checkpoint file", "Starting")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.getMessage().startswith(self.told_otherwise):
-            return False
-        if record.levelno >= logging.WARNING or "classy_vision" not in record.pathname:
+        if "classy_vision" not in record.pathname:
             return True
-        # The task's text is the whole config.
-        return record.module in self.shown and not record.getMessage().startswith("Starting")
+        wanted = record.levelno >= logging.WARNING or record.module in self.shown
+        return wanted and not record.getMessage().startswith(self.hidden)
 
 
 def _check_args(args: argparse.Namespace) -> None:
-    check_known([args.distributed_backend], _TRAINERS, "--distributed_backend", "value")
     missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in os.environ]
     if args.distributed_backend == "ddp" and missing:
         raise ValueError(
-            f"--distributed_backend ddp needs the environment of torchrun, but "
-            f"{', '.join(missing)} is missing; start it with: torchrun --nproc_per_node N "
-            "-m classy_gc.commands.train … --distributed_backend ddp"
+            f"--distributed_backend ddp: {', '.join(missing)} is missing; start it with: torchrun "
+            "--nproc_per_node N -m classy_gc.commands.train … --distributed_backend ddp"
         )
-    if args.distributed_backend == "none" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if args.distributed_backend == "none" and int(processes) > 1:
         raise ValueError(
-            f"{os.environ['WORLD_SIZE']} processes were started (WORLD_SIZE), and with "
-            "--distributed_backend none each would train on its own; use ddp"
+            f"each of {processes} processes (WORLD_SIZE) would train on its own with "
+            "--distributed_backend none; use ddp"
         )
     if args.show_progress and not importlib.util.find_spec("progressbar"):
         raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
@@ -118,28 +113,23 @@ def _summary(
     task: ClassyTask, hooks: Mapping[str, ClassyHook], output: Output, seconds: float
 ) -> str:
     """The final loss and meters of each phase, the time, and the files that were written."""
-    tested = getattr(task, "test_only", False)
-    curves, log = hooks[TrainingCurvesHook.name()], hooks[JSONLogHook.name()]
-    epochs = trained_epochs(task)
+    tested, epochs = getattr(task, "test_only", False), trained_epochs(task)
+    curves = hooks[TrainingCurvesHook.name()]
     lines = [f"{'Tested' if tested else 'Trained'} in {seconds:.1f} s"]
     if not tested and epochs == output.epochs_before:
         lines = [f"Nothing was left to train: {epochs:g} of {task.num_epochs:g} epochs were done"]
-    for phase in ("train", "test"):
-        last = next((x for x in reversed(curves.state.history) if x["phase"] == phase), None)
-        if last:
-            values = [f"loss {last['loss']:.4f}"] + [
-                f"{meter} {name} {value:.4f}"
-                for meter, names in last["meters"].items()
-                for name, value in names.items()
-            ]
-            lines.append(f"  {phase:<5}  " + "  ".join(values))
+    last = {record["phase"]: record for record in curves.state.history}
+    for phase, record in last.items():
+        meters = record["meters"].items()
+        values = [f"{meter} {name} {v:.4f}" for meter, x in meters for name, v in x.items()]
+        lines.append("  ".join([f"  {phase:<5}", f"loss {record['loss']:.4f}", *values]))
     files = {}
     if not tested:
         files["checkpoint"] = f"{output.checkpoints}/{CHECKPOINT_FILE}"
         if getattr(hooks.get(RollingCheckpointHook.name()), "save_best", None):
             files["best"] = f"{output.checkpoints}/{BEST_FILE}"
         files["curves"] = str(curves.path)
-    files["log"] = str(log.path)
+    files["log"] = str(hooks[JSONLogHook.name()].path)
     lines += [f"  {name:<10}  {path}" for name, path in files.items() if PathManager.isfile(path)]
     return "\n".join(lines)
 
@@ -171,18 +161,12 @@ def _ending(error: BaseException, task: ClassyTask, output: Output) -> str | Non
     return text or None
 
 
-def _how_to_go_on(args: argparse.Namespace, task: ClassyTask, output: Output) -> str:
+def _how_to_go_on(task: ClassyTask, output: Output) -> str:
     checkpoint = _last_checkpoint(task, output)
     if checkpoint is None:
         return "interrupted before the first checkpoint"
-    parser = command_parser("train")
-    flags = vars(args) | {"output_folder": str(output.folder), "checkpoint_load_path": checkpoint}
-    words = [f"torchrun … -m {__name__}" if "RANK" in os.environ else "classy-gc train"]
-    words += [f"--set {shlex.quote(f'{key}={value_text(v)}')}" for key, v in flags.pop("set")]
-    for flag, value in flags.items():
-        if value != parser.get_default(flag):
-            words.append(f"--{flag}" if value is True else f"--{flag} {shlex.quote(str(value))}")
-    return f"interrupted; to continue: {' '.join(words)}"
+    flags = ("--output_folder", str(output.folder), "--checkpoint_load_path", checkpoint)
+    return f"interrupted; to continue, add to the command: {shlex.join(flags)}"
 
 
 def _build(
@@ -221,7 +205,6 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    given = argparse.Namespace(**vars(args))
     primary = args.distributed_backend != "ddp" or os.environ.get("RANK", "0") == "0"
     _log_to_stderr(logging.INFO if primary else logging.ERROR, args.debug)
     # Each worker of a data loader imports Classy Vision again, see classy_gc/__init__.py.
@@ -240,7 +223,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         if not primary:
             raise CommandError("", 130) from None
-        text = _how_to_go_on(given, task, output) if task else "interrupted"
+        text = _how_to_go_on(task, output) if task else "interrupted"
         raise KeyboardInterrupt(text) from None
     except Exception as error:
         started = task and output.started

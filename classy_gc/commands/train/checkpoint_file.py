@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from numbers import Real
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from classy_vision.generic.util import CHECKPOINT_FILE
 from fvcore.common.file_io import PathManager
 
-from classy_gc.files import check_scheme, has_scheme
+from classy_gc.files import check_scheme
 
 # The first bytes of files that are often mistaken for checkpoints, and what to do.
 _BEGINNINGS = {
@@ -71,7 +71,7 @@ def check_checkpoint(path: str, key: str, resume: bool = False) -> None:
 def _problem(file: str, resume: bool) -> str:
     """What is wrong with the checkpoint in a file; empty if nothing is."""
     with PathManager.open(file, "rb") as opened:
-        start = opened.read(max(map(len, _BEGINNINGS)))
+        start = opened.read(max(map(len, _BEGINNINGS))).lstrip()
         if zipfile.is_zipfile(opened):
             damaged = _damaged_record(opened)
             if damaged:
@@ -79,7 +79,8 @@ def _problem(file: str, resume: bool) -> str:
         elif not start.startswith(_LEGACY):
             kinds = (what for begin, what in _BEGINNINGS.items() if start.startswith(begin))
             return next(kinds, "torch.save did not write it") if start else "it is empty"
-    checkpoint = _loaded(file)
+        opened.seek(0)
+        checkpoint = torch.load(opened, map_location="cpu")
     state = checkpoint.get("classy_state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         return f"its classy_state_dict is {state!r}" if state else "it has no classy_state_dict"
@@ -107,11 +108,3 @@ def _reason(error: Exception) -> str:
     paragraphs = str(error).split("\n\n")
     text = paragraphs[1] if len(paragraphs) == 3 else paragraphs[0].split(". ")[0]
     return f"{type(error).__name__}: {text.strip()}"
-
-
-def _loaded(file: str) -> Any:
-    if has_scheme(file):
-        with PathManager.open(file, "rb") as opened:
-            return torch.load(opened, map_location="cpu")
-    # With mmap only the small index of a zip file is read.
-    return torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file))

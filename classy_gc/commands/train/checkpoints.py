@@ -51,7 +51,7 @@ def set_checkpoints(
     path = args.checkpoint_load_path
     if path and not tested and of_primary(lambda: _is_own_and_missing(path, folder)):
         logging.info(f"there is no checkpoint in {folder} yet: training starts at the beginning")
-        args.checkpoint_load_path = path = ""
+        path = ""
     if path:
         of_primary(lambda: check_checkpoint(path, "--checkpoint_load_path", resume=not tested))
         task.set_checkpoint(path)
@@ -197,22 +197,23 @@ def model_difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str
         >>> model_difference({"fc.weight": torch.ones(9, 4)}, {"fc.weight": torch.ones(5, 4)})
         "the checkpoint has fc.weight [9, 4]; the config's model has fc.weight [5, 4]"
     """
-    saved, wanted = dict(_shapes(saved)), dict(_shapes(wanted))
+    ours, theirs = list(_shapes(saved)), list(_shapes(wanted))
     texts = []
-    for owner, ours, theirs in (
-        ("the checkpoint", saved, wanted),
-        ("the config's model", wanted, saved),
+    for owner, shapes, others in (
+        ("the checkpoint", ours, theirs),
+        ("the config's model", theirs, ours),
     ):
-        names = [f"{name} {shape}" for name, shape in ours.items() if theirs.get(name) != shape]
-        more = f" (and {len(names) - 3} more)" if len(names) > 3 else ""
-        if names:
-            texts.append(f"{owner} has {', '.join(names[:3])}{more}")
+        different = [shape for shape in shapes if shape not in others]
+        if different:
+            more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""
+            texts.append(f"{owner} has {', '.join(different[:3])}{more}")
     return "; ".join(texts)
 
 
-def _shapes(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[int]]]:
+def _shapes(state: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The names of the tensors in a nested state, each with its shape."""
     for key, value in state.items():
         if isinstance(value, Mapping):
             yield from _shapes(value, f"{prefix}{key}.")
         elif isinstance(value, Tensor):
-            yield f"{prefix}{key}", list(value.shape)
+            yield f"{prefix}{key} {list(value.shape)}"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from classy_gc.commands import main
 from tests.commands.training import CONFIGS, checkpoint, flat, forked, short, train
 
 
@@ -105,11 +104,10 @@ def test_an_interrupt_is_one_line_that_says_how_to_go_on(here):
     result = forked(*flags, "--checkpoint_folder", "a b", cwd=here, interrupt_at=128)
     assert result.returncode == 130
     assert "Traceback" not in result.stderr
-    text, _, again = result.stderr.splitlines()[-1].partition("to continue: ")
-    assert text == "classy-gc train: interrupted; "
-    name, *arguments = shlex.split(again)
-    assert name == "classy-gc"
-    assert main(arguments) == 0
+    text, _, more = result.stderr.splitlines()[-1].partition("add to the command: ")
+    assert text == "classy-gc train: interrupted; to continue, "
+    flags = (*flags, "--checkpoint_folder", "a b", *shlex.split(more))
+    assert train(config, *flags) == 0
     assert len(list(here.glob("output_*"))) == 1
     assert flat(checkpoint("a b")["base_model"]) == flat(
         checkpoint("whole/checkpoints")["base_model"]
