@@ -12,7 +12,7 @@ from torch.optim.optimizer import required
 from classy_gc.core import CentralizedOptimizer, RMSprop
 from classy_gc.optim.fused import fused_supported
 from classy_gc.optim.groups import momentum_drives_betas, with_momentum
-from classy_gc.optim.scheduled_gc import ScheduledGC, check_no_param_groups, label_of
+from classy_gc.optim.scheduled_gc import ScheduledGC
 from classy_gc.optim.stock import CLASSY_KEYS
 from classy_gc.options import REQUIRED, Rule, check_known, check_options, rule_of, without_comments
 
@@ -20,15 +20,6 @@ from classy_gc.options import REQUIRED, Rule, check_known, check_options, rule_o
 LEFT_OUT = ("params", "capturable", "differentiable")
 _SPEED = ("fused", "foreach")
 _IN_JSON = (bool, int, float, str, type(None), list, tuple, Mapping)
-
-_GC_DOC = """use_gc (bool): centralize gradients row by row; a row is what the first index of a
-            tensor selects, whatever module holds it (default: False)
-        gc_conv_only (bool): leave tensors of up to three dimensions alone (default: False)"""
-_SPEED_DOC = """fused (bool, optional): torch's fused kernels (default: None, where all parameters
-            support them)
-        foreach (bool, optional): torch's multi-tensor kernels (default: None, which leaves
-            the choice to torch)"""
-_RAISES_DOC = """ValueError: an unknown key, or a value out of its range."""
 
 
 def constructor_options(constructor: type) -> dict[str, tuple[Any, Rule]]:
@@ -125,9 +116,6 @@ class ClassyGCOptimizer(ScheduledGC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__doc__:
-            for key, text in (("gc", _GC_DOC), ("speed", _SPEED_DOC), ("raises", _RAISES_DOC)):
-                cls.__doc__ = cls.__doc__.replace(f"{{{key}}}", text)
         if hasattr(cls, "core_class"):
             left_out = (*LEFT_OUT, "maximize")
             table = options_table(cls.core_class, cls.stands_for, left_out)
@@ -152,8 +140,7 @@ class ClassyGCOptimizer(ScheduledGC):
                 be scheduled.
         """
         config = without_comments(config)
-        check_no_param_groups(config, label_of(cls))
-        options = {k: v for k, v in config.items() if k not in CLASSY_KEYS}
+        options = {k: v for k, v in config.items() if k not in (*CLASSY_KEYS, "param_groups")}
         optimizer = cls(**{**cls.config_defaults, **options})
         optimizer.keep_schedules(config, optimizer.group_options()[1])
         return optimizer

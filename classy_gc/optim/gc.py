@@ -17,7 +17,7 @@ from classy_vision.optim.zero import ZeRO
 
 from classy_gc.core import centralize_optimizer
 from classy_gc.optim.groups import momentum_drives_betas, with_momentum
-from classy_gc.optim.scheduled_gc import ScheduledGC, check_no_param_groups, label_of
+from classy_gc.optim.scheduled_gc import ScheduledGC, label_of
 from classy_gc.optim.stock import (
     CLASSY_KEYS,
     base_config,
@@ -110,8 +110,7 @@ class GC(ScheduledGC):
         """
         label = label_of(cls)
         config = without_comments(config)
-        check_no_param_groups(config, label)
-        check_known(config, [*CLASSY_KEYS, "base_optimizer", *cls.OPTIONS], label)
+        check_known(config, [*CLASSY_KEYS, "param_groups", "base_optimizer", *cls.OPTIONS], label)
         base = base_config(config, label)
         check_stock_optimizer(base)
         options = {name: config[name] for name in cls.OPTIONS if name in config}

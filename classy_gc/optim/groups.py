@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from classy_vision.optim.param_scheduler import ConstantParamScheduler
+from classy_vision.optim.param_scheduler import ConstantParamScheduler, UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.param_scheduler.checks import with_intervals
 from classy_gc.options import FRACTION, Rule
 
 
@@ -45,21 +45,23 @@ def _as_group(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a group in the form that Classy Vision takes, whatever their values.
+    """The options of a group as the ParamSchedulers that Classy Vision takes.
 
     Args:
-        options: numbers, which are not changed, other values, or ParamSchedulers, also fvcore's
-            own, which are updated at every step.
+        options: values, or ParamSchedulers, also fvcore's own, which are updated at every step.
 
     Example:
         >>> as_schedulers({"lr": 0.1, "betas": [0.9, 0.99]})["betas"](where=0.5)
         (0.9, 0.99)
     """
-    result = with_intervals(options)
+    result = dict(options)
     for name, value in options.items():
-        if name != "params" and not isinstance(value, (int, float, ParamScheduler)):
-            constant = tuple(value) if isinstance(value, list) else value
-            result[name] = ConstantParamScheduler(constant)
+        if name != "params" and not isinstance(value, ParamScheduler):
+            value = ConstantParamScheduler(tuple(value) if isinstance(value, list) else value)
+            result[name] = value
+        elif name != "params" and not hasattr(value, "update_interval"):
+            result[name] = copy.copy(value)
+            result[name].update_interval = UpdateInterval.STEP
     return result
 
 

@@ -20,12 +20,17 @@ class RAdamGC(ClassyGCOptimizer):
         decoupled_weight_decay (bool): decay the weights, not the gradient (default: False)
         degenerated_to_sgd (bool): before rectification, step along the first moment; if
             False, do not step (default: True)
-        {gc}
+        use_gc (bool): centralize gradients row by row; a row is what the first index of a
+            tensor selects, whatever module holds it (default: False)
+        gc_conv_only (bool): leave tensors of up to three dimensions alone (default: False)
         gc_loc (bool): centralize the gradient, not the update (default: False)
-        {speed}
+        fused (bool, optional): torch's fused kernels (default: None, where all parameters
+            support them)
+        foreach (bool, optional): torch's multi-tensor kernels (default: None, which leaves
+            the choice to torch)
 
     Raises:
-        {raises}
+        ValueError: an unknown key, or a value out of its range.
 
     Source: https://arxiv.org/abs/1908.03265; https://arxiv.org/abs/2004.01461.
 

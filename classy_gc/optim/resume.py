@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from classy_vision.optim import ClassyOptimizer
-from classy_vision.optim.rmsprop_tf import RMSpropTFOptimizer
 from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
 
-from classy_gc import core
 from classy_gc.optim.stock import GC_KEYS, group_options
+from classy_gc.options import Rule
 
 _SPEED = ("fused", "foreach")
 
@@ -62,27 +61,27 @@ def first_steps(
 ) -> torch.optim.Optimizer:
     """Returns a torch optimizer like that of ``optimizer`` after its first steps on small weights.
 
-    Its state shows the names and shapes of the tensors that the optimizer keeps.
+    Its state shows the names and shapes of the tensors that the optimizer keeps. Torch's random
+    state changes only if the optimizer draws random numbers.
 
     Args:
-        optimizer: not changed, nor is torch's random state.
+        optimizer: not changed.
         options: of the only group, if they differ (default: None).
         which: of the small weights, which are always the same (default: all).
     """
     while hasattr(optimizer, "base_optimizer"):  # gc and zero have no state themselves
         optimizer = optimizer.base_optimizer
     probe = copy.copy(optimizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        shapes = ((7,), (5, 7), (3, 1), (4, 2, 3), (4, 3, 2, 2))
-        values, *grads = ([torch.rand(shape) for shape in shapes][which] for _ in range(4))
-        weights = [nn.Parameter(value) for value in values]
-        probe.prepare([{"params": weights}])
-        probe.optimizer.param_groups[0].update(options or {})
-        for step_grads in grads:
-            for weight, grad in zip(weights, step_grads, strict=True):
-                weight.grad = grad
-            probe.optimizer.step()
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((7,), (5, 7), (3, 1), (4, 2, 3), (4, 3, 2, 2))
+    values, *grads = ([torch.rand(x, generator=generator) for x in shapes][which] for _ in range(4))
+    weights = [nn.Parameter(value) for value in values]
+    probe.prepare([{"params": weights}])
+    probe.optimizer.param_groups[0].update(options or {})
+    for step_grads in grads:
+        for weight, grad in zip(weights, step_grads, strict=True):
+            weight.grad = grad
+        probe.optimizer.step()
     return probe.optimizer
 
 
@@ -99,43 +98,29 @@ def classes_of(module: ModuleType) -> dict[str, type[torch.optim.Optimizer]]:
 
 
 @functools.cache
-def _known_kinds() -> dict[str, tuple[set[str], frozenset[str]]]:
-    """For each torch class, the tensors of its state and the options that distinguish it."""
-    kinds = {}
+def _torchs_classes() -> dict[str, tuple[frozenset[str], set[str]]]:
+    """The options that distinguish each torch class, and the tensors of its state."""
+    result = {}
     for name, cls in classes_of(torch.optim).items():
-        weight = nn.Parameter(torch.ones(2, 2))
-        weight.grad = torch.ones(2, 2)
-        optimizer = cls([weight], lr=0.1)
         if name not in ("LBFGS", "SparseAdam"):  # they need a closure and sparse gradients
+            weight = nn.Parameter(torch.ones(2, 2))
+            weight.grad = torch.ones(2, 2)
+            optimizer = cls([weight], lr=0.1)
             optimizer.step()
-        kinds[name] = (_names(optimizer.state), _telling(optimizer.param_groups[0]))
-    return kinds
+            result[name] = _telling(optimizer.defaults), _names(optimizer.state)
+    return result
 
 
-def _kinds_of_checkpoint(group: Mapping[str, Any], names: set[str]) -> set[str]:
+def _kinds(group: Mapping[str, Any], names: set[str]) -> set[str]:
     """The algorithms of torch or this package that a state may belong to."""
-    found = {
-        kind
-        for kind, (own, options) in _known_kinds().items()
-        if options == _telling(group) and (own <= names or not names)
-    }
+    options = _telling(group)
+    found = {k for k, (own, x) in _torchs_classes().items() if own == options and x <= names}
     if "RMSprop" in found and ("lr_in_momentum" in group or "maximize" not in group):
         return {"RMSpropTF"}
     decoupled = group.get("decoupled_weight_decay")  # older versions of torch lack it
     if "AdamW" in found and decoupled is not None:
         return {"AdamW" if decoupled else "Adam"}
     return found
-
-
-def _kind_of_class(optimizer: torch.optim.Optimizer) -> str | None:
-    """The algorithm of the class; None if it is neither torch's nor this package's."""
-    for cls in type(optimizer).__mro__:
-        if cls in (core.RMSpropTF, RMSpropTFOptimizer):
-            return "RMSpropTF"
-        if cls.__module__.startswith("torch.optim.") and cls is not torch.optim.Optimizer:
-            decoupled = optimizer.param_groups[0].get("decoupled_weight_decay")
-            return "AdamW" if cls is torch.optim.Adam and decoupled else cls.__name__
-    return None
 
 
 def _malformed(saved: Any) -> str | None:
@@ -146,37 +131,36 @@ def _malformed(saved: Any) -> str | None:
     return "the optimizer's part of the checkpoint is not the state of an optimizer"
 
 
-def _forbidden_value(saved: Mapping[str, Any], optimizer: ClassyOptimizer) -> str | None:
-    rules = group_options(optimizer)[1]
+def _forbidden_value(saved: Mapping[str, Any], rules: Mapping[str, Rule]) -> str | None:
     for name, value in ((k, v) for group in saved["param_groups"] for k, v in group.items()):
         if name in rules and not torch.is_tensor(value) and not rules[name].accepts(value):
             return f"{name} of the checkpoint must be {rules[name].allowed}, not {value!r}"
     return None
 
 
+@torch.random.fork_rng(devices=[])
 def _other_kind(
-    saved: Mapping[str, Any], optimizer: ClassyOptimizer, torch_optimizer: torch.optim.Optimizer
+    saved: Mapping[str, Any], optimizer: ClassyOptimizer, rules: Mapping[str, Rule]
 ) -> str | None:
     """Why a state belongs to another algorithm or model; None if it fits."""
     if not saved["param_groups"]:
         return None
     was, names = saved["param_groups"][0], _names(saved["state"])
-    theirs, own = _telling(was), _telling(torch_optimizer.param_groups[0])
-    kind, kinds = _kind_of_class(torch_optimizer), _kinds_of_checkpoint(was, names)
-    rules = group_options(optimizer)[1]
     probe = first_steps(optimizer, {k: v for k, v in was.items() if k in rules})
-    fits = kind in kinds
-    if not kind or not kinds:  # some classes add tensors and options during training
-        same = names == _names(probe.state) or (own == theirs and _names(probe.state) <= names)
-        fits = own <= theirs and (same or not names)
+    own_names = _names(probe.state)
+    kinds, own_kinds = _kinds(was, names or own_names), _kinds(probe.defaults, own_names)
+    fits = kinds & own_kinds
+    if not kinds and (own_names <= names or not names):  # some classes add tensors later
+        # Some classes also add options as they train.
+        fits = _telling(was) in (_telling(probe.defaults), _telling(probe.param_groups[0]))
     if fits:
         return _other_shape(saved, optimizer, probe)
     whose = " or ".join(sorted(kinds)) or (
-        f"one with the options {', '.join(sorted(theirs))} and the tensors "
+        f"one with the options {', '.join(sorted(_telling(was)))} and the tensors "
         f"{', '.join(sorted(names)) or '(none)'}"
     )
-    class_name = type(torch_optimizer).__name__.removeprefix("Centralized")
-    return f"the state of the optimizer is that of {whose}, not of {kind or class_name}"
+    own = " or ".join(own_kinds) or type(probe).__name__.removeprefix("Centralized")
+    return f"the state of the optimizer is that of {whose}, not of {own}"
 
 
 def _other_shape(
@@ -196,12 +180,7 @@ def _other_shape(
     return None
 
 
-def resumed_state(
-    state: dict[str, Any],
-    optimizer: ClassyOptimizer,
-    torch_optimizer: torch.optim.Optimizer,
-    label: str,
-) -> dict[str, Any]:
+def resumed_state(state: dict[str, Any], optimizer: ClassyOptimizer, label: str) -> dict[str, Any]:
     """The state that an optimizer should load, with the options that it should continue with.
 
     The state may come from another optimizer of the same kind. Group options that only the other
@@ -212,31 +191,29 @@ def resumed_state(
     Args:
         state: from ``get_classy_state``; not changed.
         optimizer: the one that resumes, with its groups and schedules.
-        torch_optimizer: the one that makes the steps.
         label: names the optimizer in messages.
 
     Raises:
         ValueError: the state belongs to another kind of optimizer or another model, or an option
             has a value that is not allowed.
     """
-    saved = state["optim"]
-    reason = _malformed(saved) or _forbidden_value(saved, optimizer)
-    reason = reason or _other_kind(saved, optimizer, torch_optimizer)
+    saved, rules = state["optim"], group_options(optimizer)[1]
+    reason = _malformed(saved) or _forbidden_value(saved, rules)
+    reason = reason or _other_kind(saved, optimizer, rules)
     if reason:
         raise ValueError(f"{label} cannot resume: {reason}")
-    options = group_options(optimizer)[1]
+    groups, differences = [], {"config": {}, "checkpoint": {}}
     schedules = optimizer._param_group_schedulers or [{} for _ in optimizer.param_groups]
-    ours: dict[str, None] = {}  # each difference once
-    theirs: dict[str, None] = {}
-    groups = [
-        _resumed_group(current, schedule, was, options, ours, theirs)
-        for current, schedule, was in zip(
-            optimizer.param_groups, schedules, saved["param_groups"], strict=False
-        )
-    ]
+    for current, schedule, was in zip(
+        optimizer.param_groups, schedules, saved["param_groups"], strict=False
+    ):
+        groups.append(_resumed_group(current, schedule, was, rules, differences))
     groups += saved["param_groups"][len(groups) :]
-    wins = {"config wins over the checkpoint": ours, "checkpoint wins over the config": theirs}
-    parts = [f"the {who}: {', '.join(texts)}" for who, texts in wins.items() if texts]
+    parts = [
+        f"the {side} wins over the {other}: {', '.join(differences[side])}"
+        for side, other in (("config", "checkpoint"), ("checkpoint", "config"))
+        if differences[side]
+    ]
     if parts:
         logging.warning(f"{label}: {'; '.join(parts)}")
     return {**state, "optim": {**saved, "param_groups": groups}}
@@ -246,34 +223,33 @@ def _resumed_group(
     current: Mapping[str, Any],
     schedule: Mapping[str, Any],
     was: Mapping[str, Any],
-    options: Mapping[str, Any],
-    ours: dict[str, None],
-    theirs: dict[str, None],
+    rules: Mapping[str, Rule],
+    differences: Mapping[str, dict[str, None]],
 ) -> dict[str, Any]:
+    """The options to continue with; adds to ``differences`` what each side decides, once."""
     driven = {k for k, v in schedule.items() if not isinstance(v, ConstantParamScheduler)}
-    group = {k: v for k, v in was.items() if k in current or k not in _OPTIONAL}
+    configured = {k: current[k] for k in ("param_names", *_SPEED) if k in current}
+    theirs = {k: v for k, v in was.items() if k in current or k not in _OPTIONAL}
+    group = {**current, **theirs, **configured}
     for name, value in current.items():
-        if name in ("params", "param_names", *_SPEED):
-            group[name] = was["params"] if name == "params" else value
+        if name in driven or name in _SPEED or name not in rules:
             continue
         old = was.get(name, value)
-        if (name in GC_KEYS or name in schedule) and name not in driven:
-            # Classy Vision sets the constants of groups at the first step, like schedules.
-            group[name] = value if name in GC_KEYS else old
-            if bool(old) != bool(value) if name in GC_KEYS else not _equal(old, value):
-                ours[f"{name} is {value} (was {old})"] = None
-            continue
-        group.setdefault(name, value)
+        if name in GC_KEYS:
+            group[name] = value
+            old, value = bool(old), bool(value)
         if name == "betas" and "momentum" in schedule:
             old, value = old[1:], value[1:]
-        if name in options and name not in driven and not _equal(old, value):
-            theirs[f"{name} stays {old} (config: {value})"] = None
+        if _equal(old, value):
+            continue
+        if name in GC_KEYS or name in schedule:  # Classy Vision sets constants at the first step
+            differences["config"][f"{name} is {value} (was {old})"] = None
+        else:
+            differences["checkpoint"][f"{name} stays {old} (config: {value})"] = None
     if was.get("use_gc") and "use_gc" not in current:  # a stock optimizer
-        ours["use_gc is False (was True)"] = None
+        differences["config"]["use_gc is False (was True)"] = None
     return group
 
 
 def _equal(x: Any, y: Any) -> bool:
-    return bool(
-        (tuple(x) if isinstance(x, list) else x) == (tuple(y) if isinstance(y, list) else y)
-    )
+    return (tuple(x) if isinstance(x, list) else x) == (tuple(y) if isinstance(y, list) else y)

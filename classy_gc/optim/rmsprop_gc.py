@@ -19,12 +19,17 @@ class RMSPropGC(ClassyGCOptimizer):
         alpha (float): decay rate of the second moment, in [0, 1) (default: 0.99)
         eps (float): added to the denominator, >= 0 (default: 1e-8)
         centered (bool): divide by the deviation, not the second moment (default: False)
-        {gc}
+        use_gc (bool): centralize gradients row by row; a row is what the first index of a
+            tensor selects, whatever module holds it (default: False)
+        gc_conv_only (bool): leave tensors of up to three dimensions alone (default: False)
         gc_loc (bool): centralize the gradient, not the update (default: False)
-        {speed}
+        fused (bool, optional): torch's fused kernels (default: None, where all parameters
+            support them)
+        foreach (bool, optional): torch's multi-tensor kernels (default: None, which leaves
+            the choice to torch)
 
     Raises:
-        {raises}
+        ValueError: an unknown key, or a value out of its range.
 
     Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/rmsprop.py``.
 

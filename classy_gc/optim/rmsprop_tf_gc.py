@@ -30,12 +30,17 @@ class RMSPropTFGC(ClassyGCOptimizer):
         lr_in_momentum (bool): the momentum accumulates ``lr`` times the direction, not the
             direction alone, which differs only while ``lr`` changes (default: False, TensorFlow:
             True)
-        {gc}
+        use_gc (bool): centralize gradients row by row; a row is what the first index of a
+            tensor selects, whatever module holds it (default: False)
+        gc_conv_only (bool): leave tensors of up to three dimensions alone (default: False)
         gc_loc (bool): centralize the gradient, not the update (default: False)
-        {speed}
+        fused (bool, optional): torch's fused kernels (default: None, where all parameters
+            support them)
+        foreach (bool, optional): torch's multi-tensor kernels (default: None, which leaves
+            the choice to torch)
 
     Raises:
-        {raises}
+        ValueError: an unknown key, or a value out of its range.
 
     Source: https://arxiv.org/abs/2004.01461; Classy Vision's ``optim/rmsprop_tf.py``;
     TensorFlow's ``ApplyRMSProp``; timm's ``optim/rmsprop_tf.py``.

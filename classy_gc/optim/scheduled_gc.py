@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 import math
 import warnings
 from abc import abstractmethod
@@ -11,13 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
-from classy_vision.optim.param_scheduler import UpdateInterval, build_param_scheduler
+from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 
 from classy_gc.optim.groups import as_groups, as_schedulers
 from classy_gc.optim.param_scheduler.checks import (
+    build_scheduler,
     check_schedulable,
-    check_scheduler,
     check_schedulers,
 )
 from classy_gc.optim.resume import resumed_state
@@ -33,35 +31,6 @@ def label_of(cls: type) -> str:
         "optimizer 'sgd_gc'"
     """
     return f"optimizer {registered_name(cls, OPTIMIZER_REGISTRY)!r}"
-
-
-def check_no_param_groups(config: Mapping[str, Any], label: str) -> None:
-    """Refuses ``param_groups``: a task that reads them has removed them from the config.
-
-    Args:
-        config: of the optimizer.
-        label: names the optimizer in messages.
-
-    Raises:
-        ValueError: with the tasks that read them.
-    """
-    if "param_groups" in config:
-        raise ValueError(
-            f"{label}: param_groups needs the task 'paramwise_classification_task' or "
-            "'paramwise_fine_tuning', which read it beside the name of their optimizer"
-        )
-
-
-def log_baseline(label: str, optimizer: ClassyOptimizer) -> None:
-    """Logs that an optimizer runs without GC, unless a group or a schedule turns GC on.
-
-    Args:
-        label: of the optimizer.
-        optimizer: with its parameters; the ``zero`` around it, if there is one.
-    """
-    scheduled = any("use_gc" in group for group in optimizer._param_group_schedulers)
-    if not scheduled and not optimizer.param_groups[0]["use_gc"]:
-        logging.info(f"{label}: use_gc is off, a baseline without GC")
 
 
 class ScheduledGC(ClassyOptimizer):
@@ -102,21 +71,14 @@ class ScheduledGC(ClassyOptimizer):
         Raises:
             ValueError: a schedule that is not read, or that leaves the range of its option.
         """
-        if rules is not None:
-            rules = {name: rule for name, rule in rules.items() if rule.schedulable}
+        if "param_groups" in config:  # a task that reads them has removed them
+            raise ValueError(
+                f"{self.label()}: param_groups needs the task 'paramwise_classification_task' or "
+                "'paramwise_fine_tuning', which read it beside the name of their optimizer"
+            )
         check_schedulers(config, self.label(), rules)
         self.num_epochs = config.get("num_epochs")
         self._schedules = config.get("param_schedulers", {})
-
-    def _kept_schedule(self, name: str) -> ParamScheduler:
-        epochs = {} if self.num_epochs is None else {"num_epochs": self.num_epochs}
-        label = f"{self.label()}: param_schedulers.{name}"
-        check_scheduler(self._schedules[name], label, in_steps=False)
-        try:
-            return build_param_scheduler({**copy.deepcopy(self._schedules[name]), **epochs})
-        except Exception as error:  # a scheduler may raise anything
-            advice = "" if epochs else "; it may need num_epochs beside param_schedulers"
-            raise ValueError(f"{label}: {error or type(error).__name__}{advice}") from error
 
     def scheduled_groups(
         self, param_groups: Any, common: Mapping[str, Any]
@@ -141,7 +103,11 @@ class ScheduledGC(ClassyOptimizer):
             check_schedulable(group, rules, self.label())
         for name in self._schedules:
             missing = [group for group in groups if name not in group]
-            schedule = self._kept_schedule(name) if missing else None
+            if missing:
+                key = f"{self.label()}: param_schedulers.{name}"
+                schedule = build_scheduler(
+                    self._schedules[name], key, name, rules[name], self.num_epochs
+                )
             for group in missing:
                 group[name] = schedule
         return groups
@@ -161,7 +127,6 @@ class ScheduledGC(ClassyOptimizer):
         groups = self.scheduled_groups(param_groups, kwargs)
         names = [group.pop("param_names", None) for group in groups]
         super().set_param_groups(list(map(as_schedulers, groups)))
-        log_baseline(self.label(), self)
         for group, own in zip(self.optimizer.param_groups, names, strict=True):
             if own is not None:
                 group["param_names"] = own
@@ -228,4 +193,4 @@ class ScheduledGC(ClassyOptimizer):
             optimizer: the ``zero`` around this one (default: None, no ``zero``).
         """
         self._resumed = True
-        return resumed_state(state, optimizer or self, self.optimizer, self.label())
+        return resumed_state(state, optimizer or self, self.label())

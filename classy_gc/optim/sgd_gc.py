@@ -32,11 +32,16 @@ class SGDGC(ClassyGCOptimizer):
         nesterov (bool): Nesterov momentum (default: False)
         use_larc (bool): layer-wise adaptive rates, :class:`classy_gc.core.LARC`; unlike the
             stock ``sgd`` it needs no apex (default: False)
-        {gc}
-        {speed}
+        use_gc (bool): centralize gradients row by row; a row is what the first index of a
+            tensor selects, whatever module holds it (default: False)
+        gc_conv_only (bool): leave tensors of up to three dimensions alone (default: False)
+        fused (bool, optional): torch's fused kernels (default: None, where all parameters
+            support them)
+        foreach (bool, optional): torch's multi-tensor kernels (default: None, which leaves
+            the choice to torch)
 
     Raises:
-        {raises}
+        ValueError: an unknown key, or a value out of its range.
 
     Source: https://arxiv.org/abs/2004.01461; https://arxiv.org/abs/1708.03888;
     Classy Vision's ``optim/sgd.py``.

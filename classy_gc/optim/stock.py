@@ -59,6 +59,17 @@ def base_config(config: Mapping[str, Any], label: str) -> Mapping[str, Any]:
     return base
 
 
+def with_outer_schedules(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``base_optimizer`` of an optimizer config, with the schedules that stand beside it.
+
+    Example:
+        >>> with_outer_schedules({"base_optimizer": {"name": "sgd"}, "num_epochs": 2})
+        {'num_epochs': 2, 'name': 'sgd'}
+    """
+    outer = {key: config[key] for key in CLASSY_KEYS if key in config}
+    return {**outer, **config["base_optimizer"]}
+
+
 def stock_group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
     """The options of a parameter group: their values and the rules of these.
 
@@ -100,17 +111,20 @@ def group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str,
     return stock_group_options(optimizer)
 
 
-def check_no_gc_keys(config: Mapping[str, Any]) -> None:
-    """Refuses GC options that a stock optimizer would ignore.
+def check_stock_optimizer(config: Mapping[str, Any]) -> None:
+    """Refuses keys and schedules that a stock optimizer, or ``zero`` around one, would ignore.
+
+    The GC optimizers refuse such keys themselves, and the keys of your own optimizers are not
+    checked.
 
     Args:
         config: of an optimizer; its ``name`` need not be known.
 
     Raises:
-        ValueError: with the key, its value, and the optimizer to use.
+        ValueError: with the key, its value, and what is allowed or the optimizer to use.
 
     Example:
-        >>> check_no_gc_keys({"name": "sgd", "lr": 0.1, "use_gc": True})
+        >>> check_stock_optimizer({"name": "sgd", "lr": 0.1, "use_gc": True})
         Traceback (most recent call last):
         ValueError: optimizer 'sgd' would ignore use_gc (True); the one with gradient \
 centralization is 'sgd_gc'
@@ -119,55 +133,27 @@ centralization is 'sgd_gc'
     cls = OPTIMIZER_REGISTRY.get(name)
     if cls is None or not is_stock(cls):
         return
-    given = {key: config[key] for key in GC_KEYS if key in config}
-    schedules = config.get("param_schedulers")
-    schedules = schedules if isinstance(schedules, Mapping) else {}
-    scheduled = {f"param_schedulers.{k}": schedules[k] for k in GC_KEYS if k in schedules}
+    label = f"optimizer {name!r}"
+    wraps = issubclass(cls, ZeRO)
     advice = f"the one with gradient centralization is '{name}_gc'"
-    if issubclass(cls, ZeRO):
-        base = config.get("base_optimizer")
-        if isinstance(base, Mapping):
-            check_no_gc_keys({**base, **({"param_schedulers": schedules} if scheduled else {})})
-        scheduled = {}
+    if wraps:
         advice = "it belongs in base_optimizer"
     elif f"{name}_gc" not in OPTIMIZER_REGISTRY:
         advice = f"put 'gc' around it: its base_optimizer is {name!r}"
-    for key, value in {**given, **scheduled}.items():
-        raise ValueError(f"optimizer {name!r} would ignore {key} ({value!r}); {advice}")
-
-
-def check_stock_optimizer(config: Mapping[str, Any]) -> None:
-    """Refuses keys and schedules that a stock optimizer, or ``zero`` around one, would ignore.
-
-    The GC optimizers refuse such keys themselves, and the keys of your own optimizers are not
-    checked.
-
-    Args:
-        config: of an optimizer with a registered ``name``.
-
-    Raises:
-        ValueError: with the key, its value, and what is allowed.
-
-    Example:
-        >>> check_stock_optimizer({"name": "sgd", "momentun": 0.9})
-        Traceback (most recent call last):
-        classy_gc.options.OptionError: unknown key 'momentun' in optimizer 'sgd', did you ...
-    """
-    check_no_gc_keys(config)
-    cls = OPTIMIZER_REGISTRY[config["name"]]
-    if not is_stock(cls):
-        return
-    label = f"optimizer {config['name']!r}"
-    known = inspect.signature(cls).parameters
-    check_known(config, [*CLASSY_KEYS, "param_groups", *known], label)
+    schedules = config.get("param_schedulers")
+    ignored = {key: config[key] for key in GC_KEYS if key in config}
+    if isinstance(schedules, Mapping) and not wraps:
+        ignored |= {f"param_schedulers.{k}": schedules[k] for k in GC_KEYS if k in schedules}
+    for key, value in ignored.items():
+        raise ValueError(f"{label} would ignore {key} ({value!r}); {advice}")
+    check_known(config, [*CLASSY_KEYS, "param_groups", *inspect.signature(cls).parameters], label)
     if config.get("larc_config") and "use_larc" not in config:
         raise ValueError(f"{label}: larc_config needs use_larc beside it")
-    if issubclass(cls, ZeRO):
-        base = base_config(config, label)
+    if wraps:
+        base_config(config, label)
+        base = with_outer_schedules(config)
         check_stock_optimizer(base)
-    if "param_schedulers" in config:
-        # The stock from_config methods write into the config that they get.
-        wraps = issubclass(cls, ZeRO)
-        optimizer = build_optimizer(copy.deepcopy(dict(base))) if wraps else cls()
-        rules = group_options(optimizer)[1]
-        check_schedulers(config, label, {k: rule for k, rule in rules.items() if rule.schedulable})
+        if not is_stock(OPTIMIZER_REGISTRY[base["name"]]):  # it checks its schedules itself
+            build_optimizer(copy.deepcopy(base))
+    elif "param_schedulers" in config:
+        check_schedulers(config, label, group_options(cls())[1])

@@ -55,13 +55,18 @@ class TorchGC(ClassyGCOptimizer):
             dimensions (in Python, :func:`classy_gc.core.centralize_optimizer` takes it)
         **options: of that class, with its defaults, except ``capturable``, ``differentiable`` and
             those that JSON cannot express; lists stand for tuples
-        {gc}
+        use_gc (bool): centralize gradients row by row; a row is what the first index of a
+            tensor selects, whatever module holds it (default: False)
+        gc_conv_only (bool): leave tensors of up to three dimensions alone (default: False)
         gc_loc (bool): centralize the gradient, with its L2 decay, not the update (default:
             False; AdamW: True; SGD has no such option)
         decoupled_weight_decay (bool, optional): whether the ``weight_decay`` of a class that is
             not torch's acts on the weights and not through the gradient; only needed with
             ``gc_loc`` (default: None, what the groups of the class say)
-        {speed}
+        fused (bool, optional): torch's fused kernels (default: None, where all parameters
+            support them)
+        foreach (bool, optional): torch's multi-tensor kernels (default: None, which leaves
+            the choice to torch)
 
     Raises:
         ValueError: an unknown class or key, or a value that the class refuses.

@@ -7,15 +7,17 @@ optimizer it acts like Classy Vision's.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from classy_vision.optim import OPTIMIZER_REGISTRY, zero
+from classy_vision.optim import OPTIMIZER_REGISTRY, build_optimizer, zero
 
 from classy_gc.optim.groups import as_schedulers
 from classy_gc.optim.resume import first_steps
-from classy_gc.optim.scheduled_gc import ScheduledGC, log_baseline
+from classy_gc.optim.scheduled_gc import ScheduledGC
+from classy_gc.optim.stock import with_outer_schedules
 
 
 class ZeRO(zero.ZeRO):
@@ -31,7 +33,7 @@ class ZeRO(zero.ZeRO):
     """
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ZeRO:
+    def from_config(cls, config: Mapping[str, Any]) -> zero.ZeRO:
         """Instantiates the optimizer from a configuration, which is not changed.
 
         Args:
@@ -42,54 +44,43 @@ class ZeRO(zero.ZeRO):
             ValueError: a base optimizer that does not train or resume the same when its weights are
                 shared out, a value that it refuses, or schedules that it would not read.
         """
-        optimizer = super().from_config(config)
-        base = optimizer.base_optimizer
-        if isinstance(base, ScheduledGC):
-            reason = _unfit_reason(base)
-            if reason:
-                raise ValueError(
-                    f"{base.label()} cannot be the base_optimizer of 'zero': it {reason}"
-                )
-            if "param_schedulers" in config:
-                base.keep_schedules(config, base.group_options()[1])
-        return optimizer
+        base = build_optimizer(copy.deepcopy(with_outer_schedules(config)))
+        if not isinstance(base, ScheduledGC):
+            return zero.ZeRO(base)
+        reason = _unfit_reason(base)
+        if reason:
+            raise ValueError(f"{base.label()} cannot be the base_optimizer of 'zero': it {reason}")
+        return cls(base)
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
-        base = self.base_optimizer
-        if not isinstance(base, ScheduledGC):
-            super().set_param_groups(param_groups, **kwargs)
-            return
-        groups = base.scheduled_groups(param_groups, kwargs)
+        groups = self.base_optimizer.scheduled_groups(param_groups, kwargs)
         for group in groups:
             group.pop("param_names", None)
         super().set_param_groups(list(map(as_schedulers, groups)))
-        log_baseline(base.label(), self)
 
     def step(self, *args: Any, where: float | None = None, **kwargs: Any) -> None:
-        if isinstance(self.base_optimizer, ScheduledGC):
-            self.base_optimizer.catch_up(where, self)
+        self.base_optimizer.catch_up(where, self)
         super().step(*args, where=where, **kwargs)
 
     def set_classy_state(self, state: dict[str, Any]) -> None:
-        if isinstance(self.base_optimizer, ScheduledGC):
-            state = self.base_optimizer.resumed(state, self)
-        super().set_classy_state(state)
+        super().set_classy_state(self.base_optimizer.resumed(state, self))
 
 
+@torch.random.fork_rng(devices=[])
 def _unfit_reason(base: ScheduledGC) -> str | None:
     """Why each process cannot step and save its own share of the weights; None if it can."""
+    before = torch.get_rng_state()
     together = first_steps(base)
     saved = together.state_dict()
     others = [key for key in saved["state"] if not isinstance(key, int)]
     others += saved.keys() - {"state", "param_groups"}
     if others:
         return f"keeps {others[0]!r} beside the state of its weights, which 'zero' does not save"
+    if not torch.equal(torch.get_rng_state(), before):
+        return "draws random numbers, which differ between the processes"
     for which in (slice(2), slice(2, None)):
         if _text(first_steps(base, which=which), slice(None)) != _text(together, which):
-            return (
-                "steps each weight by all weights, or by random numbers, while each process "
-                "has only a share of the weights"
-            )
+            return "steps each weight by all weights, while each process has only a share of them"
     return None
 
 

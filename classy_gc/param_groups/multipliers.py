@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
-from classy_vision.optim.param_scheduler import ConstantParamScheduler, UpdateInterval
+from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.param_scheduler.checks import (
-    build_scheduler,
-    check_schedulable,
-    with_intervals,
-)
+from classy_gc.optim.groups import as_schedulers
+from classy_gc.optim.param_scheduler.checks import build_scheduler, check_schedulable
 from classy_gc.optim.stock import group_options
 from classy_gc.options import BOOL, NON_NEGATIVE, check_known, registered_name
 
@@ -70,7 +67,7 @@ class OptimizerOptions:
         num_epochs: float = 1,
     ) -> None:
         self.label = f"optimizer {registered_name(type(optimizer), OPTIMIZER_REGISTRY)!r}"
-        self.schedules = with_intervals(schedules or {})
+        self.schedules = schedules or {}
         self.num_epochs = num_epochs
         self.values, self.rules = group_options(optimizer)
         self._built: dict[str, ParamScheduler] = {}
@@ -148,7 +145,7 @@ class OptimizerOptions:
         base = dict(self.schedules)
         if without_decay and "weight_decay" in self.rules:
             base["weight_decay"] = 0.0
-        for name, value in with_intervals(options).items():
+        for name, value in options.items():
             if name in self.rules:
                 base[name] = self._scheduler_or_value(name, value, label)
         for multiplier, name in MULTIPLIERS.items():
@@ -158,7 +155,4 @@ class OptimizerOptions:
             value = base.get(name, self.values.get(name))
             scheduled = isinstance(value, ParamScheduler)
             base[name] = ScaledParamScheduler(value, factor) if scheduled else factor * value
-        return {
-            name: value if isinstance(value, ParamScheduler) else ConstantParamScheduler(value)
-            for name, value in base.items()
-        }
+        return as_schedulers(base)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from classy_vision.optim.param_scheduler import UpdateInterval
-from classy_vision.optim.zero import ZeRO
 from classy_vision.tasks import ClassificationTask
-
-from classy_gc.optim.scheduled_gc import ScheduledGC
 
 
 def catch_up(task: ClassificationTask) -> None:
@@ -23,10 +20,5 @@ def catch_up(task: ClassificationTask) -> None:
         return
     steps = len(task.build_dataloader_from_dataset(dataset)) * task.get_total_training_phases()
     where = task.num_updates / dataset.get_global_batchsize() / steps
-    if where >= 1:
-        return
-    wrapped = optimizer.base_optimizer if isinstance(optimizer, ZeRO) else optimizer
-    if isinstance(wrapped, ScheduledGC):
-        wrapped.catch_up(where, optimizer)
-    else:
+    if where < 1:
         optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.EPOCH))

@@ -11,7 +11,7 @@ from classy_vision.optim.classy_optimizer import OptionsView
 from torch import nn
 
 from classy_gc.custom_imports import import_custom
-from classy_gc.optim.stock import check_no_gc_keys
+from classy_gc.optim.stock import check_stock_optimizer
 from classy_gc.options import without_comments
 from classy_gc.param_groups.build import build_param_groups
 from classy_gc.param_groups.builder import ParamGroupBuilder
@@ -63,7 +63,7 @@ class ParamwiseMixin:
         check_values(config)
         if "optimizer" not in config or config.get("test_only", False):
             return super().from_config(config)
-        check_no_gc_keys(config["optimizer"])
+        check_stock_optimizer(config["optimizer"])
         given, config = config, preliminary(config)
         optimizer = dict(config["optimizer"])
         builder = None

@@ -45,13 +45,13 @@ REFUSED = {
     },
 }
 TOGETHER = "steps each weight by all weights"
+DRAWS = "draws random numbers"
 BESIDE = "beside the state of its weights"
 #: what each process cannot step and save for its share of the weights
 REFUSED_BY_ZERO = {
     "pytorch_optimizer": {
-        **dict.fromkeys(
-            ["ASGD", "AdaGC", "Adai", "AvaGrad", "Gravity", "Kron", "Prodigy"], TOGETHER
-        ),
+        **dict.fromkeys(["ASGD", "AdaGC", "Adai", "AvaGrad", "Prodigy"], TOGETHER),
+        **dict.fromkeys(["DASH", "Gravity", "Kron"], DRAWS),
         **dict.fromkeys(["DAdaptAdaGrad", "DAdaptAdam", "DAdaptAdan", "DAdaptLion"], TOGETHER),
         **dict.fromkeys(["DAdaptSGD", "LoRARite"], TOGETHER),
         **dict.fromkeys(["EmoFact", "EmoLynx", "EmoNavi", "MADGRAD", "SPAM", "StableSPAM"], BESIDE),

@@ -2,7 +2,6 @@
 
 import inspect
 import io
-import logging
 
 import pytest
 import torch
@@ -394,29 +393,3 @@ def test_wrong_state_is_refused(row):
             optimizer.set_classy_state(state)
         advance(optimizer, grads)  # and it is as good as new
         assert_same(own, train(config(row, use_gc=True), grads)[0])
-
-
-def logged(caplog):
-    return [r for r in caplog.records if "use_gc" in r.getMessage()]
-
-
-@every_row
-def test_a_baseline_is_logged_once(row, caplog):
-    caplog.set_level(logging.INFO)
-    params, grads = problem(4)
-    advance(build(config(row, use_gc=False), params), grads)
-    (record,) = logged(caplog)
-    assert record.levelno == logging.INFO
-    assert repr(CONFIGS[row]["name"]) in record.getMessage()
-
-
-@pytest.mark.parametrize("how", ["config", "group", "schedule"])
-@every_row
-def test_where_gc_is_on_nothing_is_logged(row, how, caplog):
-    caplog.set_level(logging.INFO)
-    params, grads = problem(4)
-    schedule = {"use_gc": {"name": "step", "values": [0, 1]}}
-    changes = {"config": {"use_gc": True}, "schedule": {"param_schedulers": schedule}}
-    groups = {"use_gc": True} if how == "group" else {}
-    advance(build(config(row, **changes.get(how, {})), params, **groups), grads)
-    assert not logged(caplog)

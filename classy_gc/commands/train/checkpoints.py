@@ -88,7 +88,7 @@ def _tell_options(optimizer: ClassyOptimizer, name: str) -> None:
     load = optimizer.set_classy_state
 
     def told(state: dict[str, Any]) -> None:
-        resumed_state(state, optimizer, optimizer.optimizer, f"optimizer {name!r}")
+        resumed_state(state, optimizer, f"optimizer {name!r}")
         load(state)
 
     optimizer.set_classy_state = told

@@ -134,16 +134,6 @@ class CheckedParamScheduler(ClassyParamScheduler):
         return cls(**given | {"update_interval": UpdateInterval.from_config(config)})
 
 
-def with_intervals(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives fvcore's own schedulers the update interval that Classy Vision reads."""
-    result = dict(options)
-    for name, value in options.items():
-        if isinstance(value, ParamScheduler) and not hasattr(value, "update_interval"):
-            result[name] = copy.copy(value)
-            result[name].update_interval = UpdateInterval.STEP
-    return result
-
-
 def check_schedulable(options: Mapping[str, Any], rules: Mapping[str, Rule], label: str) -> None:
     """Refuses ParamSchedulers of options that are read only once or are not numbers.
 
@@ -179,7 +169,7 @@ def check_schedulers(
         config: of the optimizer; its ``param_schedulers`` (option: ParamScheduler config) are
             built and tried if it has ``num_epochs``, which a task adds.
         label: names their owner in messages.
-        rules: of the options that can be scheduled (default: None, any).
+        rules: of the options (default: None, any option).
 
     Raises:
         ValueError: with the key, its value, and what is allowed.
@@ -189,18 +179,21 @@ def check_schedulers(
         raise ValueError(
             f"{label}: param_schedulers must map options to schedulers, not {schedulers!r}"
         )
-    if rules is not None:
-        check_known(schedulers, rules, f"param_schedulers of {label}")
+    if rules is None:
+        rules = dict.fromkeys(schedulers, NUMBER)
+    known = [name for name, rule in rules.items() if rule.schedulable]
+    check_known(schedulers, known, f"param_schedulers of {label}")
     for name, scheduler in schedulers.items():
         key = f"{label}: param_schedulers.{name}"
-        build_scheduler(
-            scheduler, key, name, (rules or {}).get(name, NUMBER), config.get("num_epochs")
-        )
+        if config.get("num_epochs") is None:
+            check_scheduler(scheduler, key)
+        else:
+            build_scheduler(scheduler, key, name, rules[name], config["num_epochs"])
 
 
 def build_scheduler(
     config: Any, label: str, option: str, rule: Rule, num_epochs: float | None
-) -> ParamScheduler | None:
+) -> ParamScheduler:
     """Builds a ParamScheduler and checks that it stays in the range of its option.
 
     Args:
@@ -208,23 +201,22 @@ def build_scheduler(
         label: names the scheduler in messages.
         option: the one it drives.
         rule: of the option.
-        num_epochs: of the training; if None, it is not known, and nothing is built.
+        num_epochs: of the training; None if it is not known.
 
     Raises:
         ValueError: with the key, its value, and what is allowed.
     """
     if num_epochs is not None and isinstance(config, Mapping):
         config = {**config, "num_epochs": num_epochs}
-    check_scheduler(config, label, in_steps=num_epochs is None)
-    if num_epochs is None:
-        return None
+    check_scheduler(config, label, in_steps=False)
     try:
         built = build_param_scheduler(copy.deepcopy(config))
         values = {at: built(at) for at in (*(i / 100 for i in range(100)), 0.999)}
-    except Exception as error:
-        raise ValueError(f"{label}: {error or type(error).__name__}") from error
+    except Exception as error:  # a scheduler may raise anything
+        advice = "; it may need num_epochs beside param_schedulers" if num_epochs is None else ""
+        raise ValueError(f"{label}: {error or type(error).__name__}{advice}") from error
     in_epochs = getattr(built, "update_interval", None) == UpdateInterval.EPOCH
-    if config["name"] == "step" and in_epochs and len(config["values"]) > num_epochs:
+    if config["name"] == "step" and in_epochs and len(config["values"]) > (num_epochs or math.inf):
         _warn_once(
             f"{label} has {len(config['values'])} values, of which {num_epochs:g} epochs take one "
             'each: train longer, or set its update_interval to "step"'
