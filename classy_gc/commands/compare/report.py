@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classy_gc.commands.compare.results import EPOCHS, Phase
-from classy_gc.commands.compare.statistics import CONFIDENCE, POWER, Spread
+from classy_gc.commands.compare.statistics import CONFIDENCE, POWER, spread
 from classy_gc.commands.compare.words import Scale, scale
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.table import aligned
@@ -50,17 +50,16 @@ def _table(results: Mapping[str, Any]) -> list[str]:
         cells = [cell(arm, metric, form) for metric, form in forms.items()]
         cells += [epochs_text(arm)] if target else []
         table.append([arm["name"], *cells, f"{len(arm['runs'])} of {results['seeds']}"])
-    lower = "/" not in headline or bool(target and target.get("lower"))
+    best, sign = ("lowest", "≤") if results["lower_is_better"] else ("highest", "≥")
     lines = [
         aligned(table, numbers=True),
-        f"mean ± standard deviation over seeds; best: the {'lowest' if lower else 'highest'} of "
-        "all epochs; (… of …): so many runs have a number",
+        f"mean ± standard deviation over seeds; best: the {best} of all epochs; (… of …): so many "
+        "runs have a number",
     ]
     if target:
         lines.append(
-            f"epochs to target: median until {target['meter']} {'≤' if lower else '≥'} "
-            f"{target['value']:g} (how many runs get there); those that never do count as later "
-            "than all others"
+            f"epochs to target: median until {target['meter']} {sign} {target['value']:g} (how "
+            "many runs get there); those that never do count as later than all others"
         )
     return lines
 
@@ -93,8 +92,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
 
 def cell(arm: Mapping[str, Any], metric: str, form: Scale) -> str:
     """A metric of an arm in ``results.json``, as text for a table."""
-    found = arm["spread"].get(metric, {"n": 0, "mean": None, "std": None})
-    return form.spread(Spread(**found), len(arm["runs"]))
+    return form.spread(spread(run.get(metric) for run in arm["runs"]), len(arm["runs"]))
 
 
 def epochs_text(arm: Mapping[str, Any]) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 
 from classy_gc.commands.compare.statistics import (
     disagreement,
-    finite,
     holm,
     paired_difference,
     sign_flip,
@@ -92,7 +91,6 @@ def evaluate(
     correct: Mapping[str, Mapping[int, str]] = MappingProxyType({}),
     wanted: float | None = None,
     contrasts: Sequence[Sequence[str]] = (),
-    form: Scale | None = None,
 ) -> dict[str, Any]:
     """Statistics of every metric, and one sentence per arm on the headline.
 
@@ -111,40 +109,39 @@ def evaluate(
         wanted: size of a difference, to report how many seeds it needs (default: None)
         contrasts: of two arms, the second against the first; of four, the gain of the fourth over
             the third minus that of the second over the first (default: none)
-        form: of the headline (default: from the runs)
 
     Returns:
-        What ``results.json`` holds: ``seeds``, ``headline``, ``target``, ``comparisons`` (the
-        number of p-values in Holm's correction), ``arms`` and ``contrasts``. Numbers that are not
-        finite become None.
+        What ``results.json`` holds: ``seeds``, ``headline``, ``lower_is_better``, ``target``,
+        ``comparisons`` (the number of p-values in Holm's correction), ``arms`` and ``contrasts``.
+        Numbers that are not finite become None.
     """
-    every = [run for of_arm in runs.values() for run in of_arm.values()]
-    metrics = list(dict.fromkeys(metric for run in every for metric in run))
-    headline = headline_of(metrics, target)
-    form = form or scale(headline, [run.get(headline) for run in every])
+    metrics = dict.fromkeys(
+        metric for own in runs.values() for run in own.values() for metric in run
+    )
+    metrics.pop(EPOCHS, None)
+    headline = headline_of(list(metrics), target)
     compared = [(baseline, arm) for arm, baseline in baselines.items() if arm != baseline]
     contrasts = list(map(tuple, contrasts))
     results = {arm: values(runs[arm], headline) for arm in baselines}
+    form = scale(headline, [x for found in results.values() for x in found.values()])
     told = tell(results, [*compared, *contrasts], seeds, form, wanted)
     arms = []
     for arm, baseline in baselines.items():
-        of_arm = {m: values(runs[arm], m) for m in metrics}
-        epochs = of_arm.pop(EPOCHS, {})
         entry = {
             "name": arm,
             "baseline": None if arm == baseline else baseline,
             "runs": [{"seed": seed, **run} for seed, run in runs[arm].items()],
-            "spread": {m: spread(list(finite(x).values()))._asdict() for m, x in of_arm.items()},
+            "spread": {m: spread(values(runs[arm], m).values())._asdict() for m in metrics},
         }
         if target:
-            reached = sum(map(math.isfinite, epochs.values()))
-            middle = median(epochs.values()) if epochs else None
-            entry[EPOCHS] = {"reached": reached, "median": middle}
+            epochs = values(runs[arm], EPOCHS).values()
+            reached = sum(map(math.isfinite, epochs))
+            entry[EPOCHS] = {"reached": reached, "median": median(epochs) if epochs else None}
         if arm != baseline:
             entry |= told[baseline, arm]
             entry["difference"] = {
-                m: paired_difference(values(runs[baseline], m), x)._asdict()
-                for m, x in of_arm.items()
+                m: paired_difference(values(runs[baseline], m), values(runs[arm], m))._asdict()
+                for m in metrics
             } | {headline: entry["difference"]}
             both = disagreement(correct.get(baseline, {}), correct.get(arm, {}))
             entry["mcnemar"] = both and both._asdict()
@@ -153,6 +150,7 @@ def evaluate(
         {
             "seeds": seeds,
             "headline": headline,
+            "lower_is_better": lower_is_better(headline, target),
             "target": target and target._asdict(),
             "comparisons": len({sides(x) for x, one in told.items() if one["holm_p"] is not None}),
             "arms": arms,
@@ -190,7 +188,7 @@ def sides(names: Sequence[str]) -> frozenset[frozenset[str]]:
 
 
 def tell(
-    results: Mapping[str, Mapping[int, float]],
+    results: Mapping[str, Mapping[int, float | None]],
     compared: Iterable[tuple[str, ...]],
     seeds: int,
     form: Scale,
@@ -213,12 +211,11 @@ def tell(
     for names in compared:
         first, other, *rest = (results[name] for name in names)
         pairs[names] = (_minus(other, first), _minus(rest[1], rest[0])) if rest else (first, other)
-    p = {sides(names): paired_difference(*pair).p for names, pair in pairs.items()}
-    tested = [key for key, value in p.items() if value is not None]
-    adjusted = dict(zip(tested, holm([p[key] for key in tested]), strict=True))
+    adjusted = holm({sides(names): paired_difference(*pair).p for names, pair in pairs.items()})
+    comparisons = max(1, len(adjusted))
     told = {}
     for names, pair in pairs.items():
-        difference = paired_difference(*pair, comparisons=max(1, len(tested)))
+        difference = paired_difference(*pair, comparisons)
         holm_p = adjusted.get(sides(names))
         told[names] = {
             "difference": difference._asdict(),
@@ -227,7 +224,7 @@ def tell(
             "verdict": sentence(difference, holm_p, seeds, form),
         }
         if wanted is not None:
-            told[names]["power"] = power_sentence(difference, wanted, form, max(1, len(tested)))
+            told[names]["power"] = power_sentence(difference, wanted, form, comparisons)
     return told
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+
+K = TypeVar("K", bound=Hashable)
 
 #: of the intervals; a difference is more than noise if its p, after Holm, is below 1 - this
 CONFIDENCE = 0.95
@@ -36,43 +38,34 @@ class Difference(NamedTuple):
     high: float | None = None
     p: float | None = None  #: of the paired t-test, two-sided
     std: float | None = None  #: of the differences; None if there is no interval
+    std_high: float | None = None  #: the upper end of its confidence interval
     detectable: float | None = None  #: see :func:`detectable`
-    detectable_high: float | None = None  #: the same, for the largest plausible spread
+    detectable_high: float | None = None  #: the same, for ``std_high``
     correlation: float | None = None  #: of the pairs; None if one of the two is constant
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread(values: Iterable[float | None]) -> Spread:
     """Mean and standard deviation.
 
     Args:
-        values: one per seed.
+        values: one per seed; those that are None or not finite do not count.
 
     Example:
         >>> spread([1.0, 3.0])
         Spread(n=2, mean=2.0, std=1.4142135623730951)
-        >>> spread([1.0])
+        >>> spread([1.0, None])
         Spread(n=1, mean=1.0, std=None)
     """
-    n = len(values)
-    mean = float(np.mean(values)) if n else None
-    return Spread(n, mean, float(np.std(values, ddof=1)) if n > 1 else None)
-
-
-def finite(values: Mapping[int, float | None]) -> dict[int, float]:
-    """The values by seed, without those that are not finite.
-
-    Example:
-        >>> finite({0: 1.0, 1: float("nan"), 2: None})
-        {0: 1.0}
-    """
-    return {k: x for k, x in values.items() if x is not None and math.isfinite(x)}
+    x = [value for value in values if value is not None and math.isfinite(value)]
+    std = float(np.std(x, ddof=1)) if len(x) > 1 else None
+    return Spread(len(x), float(np.mean(x)) if x else None, std)
 
 
 def _pairs(first: Mapping[int, float], other: Mapping[int, float]) -> np.ndarray:
     """The values of the seeds that have a number in both, one row each."""
-    first, other = finite(first), finite(other)
     seeds = sorted({*first} & {*other})
-    return np.array([[values[seed] for seed in seeds] for values in (first, other)])
+    pairs = np.array([[values[seed] for seed in seeds] for values in (first, other)], dtype=float)
+    return pairs[:, np.isfinite(pairs).all(axis=0)]
 
 
 def paired_difference(
@@ -95,12 +88,12 @@ def paired_difference(
     Example:
         >>> difference = paired_difference({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 4.0, 2: 6.0})
         >>> [round(x, 3) for x in difference]
-        [3, 2.0, -0.484, 4.484, 0.074, 1.0, 3.264, 20.514, 1.0]
+        [3, 2.0, -0.484, 4.484, 0.074, 1.0, 6.285, 3.264, 20.514, 1.0]
         >>> paired_difference({0: 1.0, 1: 2.0}, {1: 2.5, 2: 7.0})[:3]
         (1, 0.5, None)
     """
     a, b = _pairs(first, other)
-    if not len(a):
+    if not a.size:
         return Difference(0)
     n, differences = len(a), b - a
     mean = float(np.mean(differences))
@@ -112,11 +105,11 @@ def paired_difference(
     test = ttest_rel(b, a)
     low, high = map(float, test.confidence_interval(CONFIDENCE))
     std = float(np.std(differences, ddof=1))
-    largest = std * math.sqrt((n - 1) / chi2.ppf((1 - CONFIDENCE) / 2, n - 1))
-    least, most = (detectable(x, n, comparisons) for x in (std, largest))
+    std_high = std * math.sqrt((n - 1) / chi2.ppf((1 - CONFIDENCE) / 2, n - 1))
+    found = [detectable(x, n, comparisons) for x in (std, std_high)]
     constant = min(np.ptp(a), np.ptp(b)) <= rounding
     correlation = None if constant else float(np.corrcoef(a, b)[0, 1])
-    return Difference(n, mean, low, high, float(test.pvalue), std, least, most, correlation)
+    return Difference(n, mean, low, high, float(test.pvalue), std, std_high, *found, correlation)
 
 
 def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float | None:
@@ -139,31 +132,35 @@ def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float |
     from scipy.stats import permutation_test
 
     a, b = _pairs(first, other)
-    if not len(a):
+    if not a.size:
         return None
     signs = {"permutation_type": "samples", "n_resamples": 99_999, "rng": 0}
     return float(permutation_test((b - a,), np.mean, **signs).pvalue)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Mapping[K, float | None]) -> dict[K, float]:
     """Corrects p-values for several comparisons at once.
 
     Args:
-        p_values: one per comparison.
+        p_values: one per comparison; a comparison without one does not count.
 
     Returns:
-        The p-values after Holm's correction, in the same order.
+        The p-values after Holm's correction.
 
     Source: Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, Scandinavian
     Journal of Statistics 6 (1979); ``statsmodels.stats.multitest``.
 
     Example:
-        >>> holm([0.04, 0.01])
-        [0.04, 0.02]
+        >>> holm({"a": 0.04, "b": 0.01, "c": None})
+        {'a': 0.04, 'b': 0.02}
     """
     from statsmodels.stats.multitest import multipletests
 
-    return multipletests(p_values, method="holm")[1].tolist() if p_values else []
+    tested = {key: p for key, p in p_values.items() if p is not None}
+    if not tested:
+        return {}
+    adjusted = multipletests([*tested.values()], method="holm")[1]
+    return dict(zip(tested, adjusted.tolist(), strict=True))
 
 
 def power(difference: float, std: float, pairs: int, comparisons: int = 1) -> float:

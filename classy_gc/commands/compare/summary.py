@@ -5,24 +5,15 @@ from __future__ import annotations
 import argparse
 import collections
 import json
-import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from classy_gc.commands.compare.report import cell, contrast_name, details, epochs_text
-from classy_gc.commands.compare.results import (
-    EPOCHS,
-    Runs,
-    check_contrasts,
-    evaluate,
-    sides,
-    tell,
-    values,
-)
-from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, holm
+from classy_gc.commands.compare.results import check_contrasts, sides, tell
+from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, holm, spread
 from classy_gc.commands.compare.words import Scale, scale
-from classy_gc.commands.flag_types import Target
 from classy_gc.plots import COLORS, new_figure, plain, tidy
 from classy_gc.table import aligned
 
@@ -50,7 +41,7 @@ class Summary(NamedTuple):
 
 
 def read(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Reads their ``results.json``, by distinct names.
+    """Reads their ``results.json``, by distinct names, and adds the gap of each run.
 
     Args:
         folders: of ``classy-gc compare``, any folder with its ``results.json``, or that file.
@@ -68,28 +59,24 @@ def read(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
             results = json.loads(file.read_text(encoding="utf-8"))
             own = [(arm["name"], arm["runs"], arm["baseline"]) for arm in results["arms"]]
             results["headline"], results["seeds"]
+            for run in (run for arm in results["arms"] for run in arm["runs"]):
+                losses = [run.get(f"final {kind} loss") for kind in ("test", "train")]
+                run["gap"] = None if None in losses else losses[0] - losses[1]
         except FileNotFoundError:
             raise ValueError(f"{folder} has no results.json of classy-gc compare") from None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise ValueError(f"{file} is not from classy-gc compare: {error!r}") from error
         for other, theirs in found.items():
             if [(arm["name"], arm["runs"], arm["baseline"]) for arm in theirs["arms"]] == own:
                 raise ValueError(f"{other} and {name} hold the same results, and count twice")
         found[name] = results
-    return found
-
-
-def _runs(results: Mapping[str, Any]) -> Runs:
-    """The metrics of the runs, and the gap; a null means NaN, or that no epoch reached the
-    target.
-    """
-    found: dict[str, dict[int, dict[str, float]]] = {arm["name"]: {} for arm in results["arms"]}
-    for arm in results["arms"]:
-        for run in arm["runs"]:
-            null = {metric: math.inf if metric == EPOCHS else math.nan for metric in run}
-            reached = {m: null[m] if x is None else x for m, x in run.items() if m != "seed"}
-            losses = [reached.get(f"final {kind} loss", math.nan) for kind in ("test", "train")]
-            found[arm["name"]][run["seed"]] = {**reached, "gap": losses[0] - losses[1]}
     return found
 
 
@@ -127,38 +114,37 @@ def _summary(
     comparisons: Mapping[str, Mapping[str, Any]],
     contrasts: Sequence[tuple[str, ...]],
 ) -> Summary:
-    runs = {name: _runs(results) for name, results in comparisons.items()}
+    def runs(arm: Mapping[str, Any]) -> dict[int, float | None]:
+        return {run["seed"]: run.get(headline) for run in arm["runs"]}
+
     every = {
-        f"{name}: {arm}": values(of_arm, headline)
-        for name, arms in runs.items()
-        for arm, of_arm in arms.items()
+        f"{name}: {arm['name']}": runs(arm) for name, x in comparisons.items() for arm in x["arms"]
     }
-    form = scale(headline, [x for found in every.values() for x in found.values()])
+    form = scale(headline, [x for of_arm in every.values() for x in of_arm.values()])
     table: list[tuple[str, ...]] = [("comparison", "arm", headline, *_COLUMNS)]
     found: dict[frozenset[frozenset[str]], tuple[str, Difference]] = {}
     for name, results in comparisons.items():
-        target, seeds = results.get("target"), results["seeds"]
-        baselines = {arm["name"]: arm["baseline"] or arm["name"] for arm in results["arms"]}
-        again = evaluate(baselines, runs[name], seeds, target and Target(**target), form=form)
-        for arm in again["arms"]:
-            n = arm["spread"].get(headline, {"n": 0})["n"]
-            cells = [cell(arm, headline, form)]
-            cells += [cell(arm, metric, _PLAIN) for metric in (_LOSS, "gap")]
-            counts = (epochs_text(arm), f"{n} of {seeds}", arm.get("verdict", "the baseline"))
-            table.append((name, arm["name"], *cells, *counts))
+        seeds = results["seeds"]
+        own = {arm["name"]: runs(arm) for arm in results["arms"]}
+        pairs = [(arm["baseline"], arm["name"]) for arm in results["arms"] if arm["baseline"]]
+        told = tell(own, pairs, seeds, form)
+        for arm in results["arms"]:
+            pair, n = (arm["baseline"], arm["name"]), spread(own[arm["name"]].values()).n
+            verdict = told[pair]["verdict"] if arm["baseline"] else "the baseline"
+            cells = [cell(arm, headline, form), cell(arm, _LOSS, _PLAIN), cell(arm, "gap", _PLAIN)]
+            table.append((name, arm["name"], *cells, epochs_text(arm), f"{n} of {seeds}", verdict))
             if arm["baseline"]:
-                names = [f"{name}: {x}" for x in (arm["baseline"], arm["name"])]
-                label = f"{names[1]} against {arm['baseline']}"
+                label = f"{name}: {arm['name']} against {arm['baseline']}"
                 label += f" ({n} of {seeds} runs)" * (n < seeds)
-                found[sides(names)] = label, Difference(**arm["difference"][headline])
+                names = sides([f"{name}: {x}" for x in pair])
+                found[names] = label, Difference(**told[pair]["difference"])
     lines, seeds = [], max(results["seeds"] for results in comparisons.values())
     for names, entry in tell(every, contrasts, seeds, form).items():
         label = contrast_name(names)
         lines += [f"{label}: {entry['verdict']}", *details(entry)]
         found.setdefault(sides(names), (label, Difference(**entry["difference"])))
-    tested = [key for key, (_, difference) in found.items() if difference.p is not None]
-    p = dict(zip(tested, holm([found[key][1].p for key in tested]), strict=True))
-    rows = [Row(label, difference, p.get(key)) for key, (label, difference) in found.items()]
+    p = holm({names: difference.p for names, (_, difference) in found.items()})
+    rows = [Row(*labelled, p.get(names)) for names, labelled in found.items()]
     return Summary(headline, form, table, lines, rows)
 
 
@@ -187,7 +173,8 @@ def picture(summaries: Sequence[Summary]) -> Any:
                 axes.plot([form.factor * low, form.factor * high], [y, y], **style)
             fill = "none" if low is None else "full"
             axes.plot(form.factor * mean, y, "o" if told else "D", fillstyle=fill, **style)
-        axes.set_yticks(range(len(rows)), [plain(row.label) for row in rows])
+        labels = [plain(textwrap.fill(row.label, 70)) for row in rows]
+        axes.set_yticks(range(len(rows)), labels)
         axes.invert_yaxis()
         unit = f" in{form.difference_unit}" if form.difference_unit else ""
         lines = [f"{headline}: difference{unit}"]

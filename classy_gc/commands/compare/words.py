@@ -6,12 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from classy_gc.commands.compare.statistics import (
-    CONFIDENCE,
-    Difference,
-    Spread,
-    pairs_needed,
-)
+from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, Spread, pairs_needed
 
 
 class Scale(NamedTuple):
@@ -64,11 +59,12 @@ def sentence(difference: Difference, adjusted_p: float | None, seeds: int, form:
 
     Example:
         >>> form = scale("final test accuracy/top_1", [0.9])
-        >>> difference = Difference(5, 0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0024, 0.0071)
+        >>> found = [0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0041, 0.0024, 0.0071]
+        >>> difference = Difference(5, *found)
         >>> sentence(difference, 0.12, 5, form)
         '+0.12 points [−0.05, +0.29] (0.24 to 0.71) over 5 seeds: cannot be told from noise'
     """
-    n, mean, low, high, p, _, least, most, _ = difference
+    n, mean, low, high, p, _, _, least, most, _ = difference
     if mean is None:
         return "no seed has a value in both arms, so there is nothing to compare"
     pairs = f"{n} seed" + "s" * (n > 1)
@@ -104,17 +100,15 @@ def power_sentence(
 
     Example:
         >>> form = scale("final test accuracy/top_1", [0.9])
-        >>> found = Difference(5, 0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0024, 0.0071)
+        >>> found = Difference(5, 0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0041)
         >>> power_sentence(found, 0.1, form)
-        'a difference of 0.1 points needs 18 seeds, or 137 if they spread as much as they may'
+        'a difference of 0.1 points needs 18 seeds, or 134 if they spread as much as they may'
     """
     if difference.std is None:
         return None
-    largest = difference.std * difference.detectable_high / difference.detectable
-    few, many = (
-        pairs_needed(wanted / form.factor, std, comparisons) for std in (difference.std, largest)
-    )
-    few, many = (f"{n:,}" if n else "more than a million" for n in (few, many))
+    stds = difference.std, difference.std_high
+    needed = [pairs_needed(wanted / form.factor, std, comparisons) for std in stds]
+    few, many = (f"{n:,}" if n else "more than a million" for n in needed)
     return (
         f"a difference of {wanted:g}{form.difference_unit} needs {few} seeds, or {many} if they "
         "spread as much as they may"

@@ -69,9 +69,10 @@ def test_spread_as_numpy():
 
 def test_holm_by_hand():
     # Sorted 0.01, 0.02, 0.03 times 3, 2, 1; none may be smaller than the one before.
-    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
+    p = {"a": 0.03, "b": 0.01, "c": None, "d": 0.02}
+    assert holm(p) == pytest.approx({"a": 0.04, "b": 0.03, "d": 0.04})
+    assert holm(by_seed([0.5, 0.9])) == {0: 1.0, 1: 1.0}
+    assert holm({"a": None}) == {}
 
 
 @pytest.mark.parametrize(("size", "n"), [(0.5, 5), (1.0, 10), (2.0, 4), (0.0, 6)])
