@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels.update import Update, state_of
 from classy_gc.core.options import given
-
-
-def _kernel_update(
-    optimizer: CentralizedOptimizer, group: dict[str, Any], params: list[Tensor]
-) -> Update:
-    """The update of a group, for :mod:`classy_gc.core.kernels`."""
-    names = ["step", "exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * bool(group["amsgrad"])
-    steps, *moments = state_of(optimizer, group, params, **dict.fromkeys(names, 0.0))
-    beta1, beta2 = map(float, group["betas"])
-    numbers = {"beta1": beta1, "beta2": beta2, "eps_outside": group["eps"]}
-    flags = {"amsgrad"} if group["amsgrad"] else set()
-    return Update("adam", params, moments, steps, flags, numbers)
 
 
 class Adam(CentralizedOptimizer, torch.optim.Adam):
@@ -69,8 +56,6 @@ class Adam(CentralizedOptimizer, torch.optim.Adam):
         >>> weight.tolist()
         [[1.5, 0.5]]
     """
-
-    kernel_update = _kernel_update
 
     def __init__(
         self,
@@ -139,7 +124,6 @@ class AdamW(CentralizedOptimizer, torch.optim.AdamW):
     """
 
     added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False, "gc_loc": True}
-    kernel_update = _kernel_update
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from classy_gc.core._torch import check_fused, is_flattened, is_uninitialized, u
 from classy_gc.core.around_update import check_gradients, keeping_row_means, update_around
 from classy_gc.core.kernels.pick import pick
 from classy_gc.core.kernels.plan import launch, plans_of
+from classy_gc.core.kernels.update import UPDATES
 from classy_gc.core.memory import check_dense, lay_out_state
 from classy_gc.core.options import (
     check_closure,
@@ -73,7 +74,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     #: weights, False if it is L2, through the gradient. Known for torch's own classes.
     decoupled_weight_decay: ClassVar[bool | None] = None
 
-    #: ``(optimizer, group, params) → Update`` if :mod:`classy_gc.core.kernels` knows the class
+    #: ``(optimizer, group, params) → Update`` if :mod:`classy_gc.core.kernels` knows the class, as
+    #: it does torch's SGD, Adams, RAdam and RMSprop
     kernel_update: ClassVar[Callable[..., Any] | None] = None
     #: whether ``fused`` means those kernels also with GC off: torch has none for the class
     kernel_without_gc: ClassVar[bool] = False
@@ -86,6 +88,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         cls._parent = next(c for c in cls.__mro__ if not issubclass(c, CentralizedOptimizer))
         if cls.decoupled_weight_decay is None:
             cls.decoupled_weight_decay = decay_is_decoupled(cls._parent)
+        if cls.kernel_update is None:
+            cls.kernel_update = UPDATES.get(cls._parent)
         for name in ("train", "eval"):
             if hasattr(cls._parent, name):
                 setattr(cls, name, keeping_row_means(getattr(cls._parent, name)))

@@ -11,7 +11,6 @@ from torch.optim.optimizer import ParamsT
 
 from classy_gc.core._torch import uncompiled
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels.update import Update, state_of
 from classy_gc.core.options import given
 
 
@@ -110,20 +109,6 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
                 "capturable=True cannot be combined with degenerated_to_sgd=False: a captured "
                 "graph cannot leave the update out"
             )
-
-    def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
-        """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        names = ("step", "exp_avg", "exp_avg_sq")
-        steps, *moments = state_of(self, group, params, **dict.fromkeys(names, 0.0))
-        beta1, beta2 = map(float, group["betas"])
-        numbers = {
-            "beta1": beta1,
-            "beta2": beta2,
-            "eps_outside": group["eps"],
-            "radam": True,
-            "waits": not group["degenerated_to_sgd"],
-        }
-        return Update("adam", params, moments, steps, set(), numbers)
 
     @uncompiled
     def _update_groups(self) -> bool:

@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from classy_gc.core._torch import foreach
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels.update import Update, state_of
+from classy_gc.core.kernels.update import Update, rmsprop_update
 from classy_gc.core.options import given
 
 
@@ -87,24 +87,9 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
     ) -> None:
         super().__init__(**given(locals()))
 
-    def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
-        """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        for p in params:
-            if p.grad.is_sparse:
-                raise RuntimeError("RMSprop does not support sparse gradients")
-        initial = {"step": 0.0, "square_avg": group.get("initial_square_avg", 0.0)}
-        optional = {"momentum": "momentum_buffer", "centered": "grad_avg"}
-        flags = {option for option in optional if group[option]}
-        initial |= {optional[option]: 0.0 for option in flags}
-        state = dict(zip(initial, state_of(self, group, params, **initial), strict=True))
-        numbers = {"beta2": group["alpha"], "momentum": group["momentum"], "buffer_gain": 1.0}
-        numbers["eps_outside"] = group["eps"]
-        lists = [state.get(x, []) for x in ("square_avg", "momentum_buffer", "grad_avg")]
-        return Update("rmsprop", params, lists, state["step"], flags, numbers)
-
     def _parts(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
         # Creates missing state; torch's own step does so only the first time.
-        self.kernel_update(group, [p for p in group["params"] if p.grad is not None])
+        rmsprop_update(self, group, [p for p in group["params"] if p.grad is not None])
         return [group]
 
 
@@ -203,7 +188,10 @@ class RMSpropTF(RMSprop):
 
     def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
         """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        update = super().kernel_update(group, params)
+        for p in params:
+            if p.grad.is_sparse:
+                raise RuntimeError("RMSprop does not support sparse gradients")
+        update = rmsprop_update(self, group, params)
         update.numbers.update(eps_outside=0.0, eps_inside=group["eps"])
         if group["lr_in_momentum"] and group["momentum"]:
             update.numbers.update(lr=1.0, buffer_gain=float(group["lr"]))

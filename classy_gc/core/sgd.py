@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.kernels.update import Update, state_of
 from classy_gc.core.options import given
 
 
@@ -70,15 +69,3 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
         gc_conv_only: bool | float = False,
     ) -> None:
         super().__init__(**given(locals()))
-
-    def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
-        """The update of a group, for :mod:`classy_gc.core.kernels`."""
-        numbers = {"momentum": group["momentum"], "dampening": group["dampening"]}
-        if not group["momentum"]:
-            return Update("sgd", params, [], [], set(), numbers)
-        flags = {"momentum", "nesterov"} if group["nesterov"] else {"momentum"}
-        new: list[bool] = []
-        if group["dampening"]:  # which does not act on the first value of a buffer
-            new = [self.state[p].get("momentum_buffer") is None for p in params]
-        buffers = state_of(self, group, params, momentum_buffer=0.0)
-        return Update("sgd", params, buffers, [], flags, numbers, new)

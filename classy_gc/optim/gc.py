@@ -36,8 +36,9 @@ class GC(ScheduledGC):
 
         {"name": "gc", "use_gc": true, "base_optimizer": {"name": "sgd", "lr": 0.1}}
 
-    Schedules go beside ``base_optimizer`` and drive its options and the GC options. If the
-    optimizer has its own GC version (``adam_gc`` for ``adam``), that one is faster.
+    Schedules go beside ``base_optimizer`` and drive its options and the GC options. Torch's
+    SGD, Adam, AdamW and RMSprop take the same kernels as the GC versions of their own (``adam_gc``
+    for ``adam``).
 
     Args:
         base_optimizer (ClassyOptimizer): the one to centralize, before it gets its parameters.

@@ -8,15 +8,17 @@ import warnings
 from abc import ABC
 from typing import Generic, TypeVar
 
+import numpy as np
 import pytest
 import pytorch_optimizer
 import torch
 from torch.nn import Parameter
 from torch.optim.lr_scheduler import StepLR
 
+from classy_gc import core
 from classy_gc.core import SGD, CentralizedOptimizer, centralize_optimizer
 
-from .cases import assert_close, assert_same, problem, train
+from .cases import advance, assert_close, assert_same, problem, train
 from .reference import centralizer
 
 SHAPES = [(5, 6), (5,), (3, 5), (3,)]
@@ -68,6 +70,7 @@ def build(name, weights):
 
 def steps(params, optimizer, seed, count=2):
     torch.manual_seed(seed)
+    np.random.seed(seed)  # Kron's
     for _ in range(count):
         for p in params:
             p.grad = torch.randn_like(p)
@@ -299,3 +302,34 @@ def test_a_users_own_subclass(gc_loc):
 
     without, _ = train(NAdam, weights, grads, **options)
     assert_same(without, plain)
+
+
+TORCHS = [
+    (torch.optim.SGD, {"momentum": 0.9, "dampening": 0.4, "weight_decay": 0.3}),
+    (torch.optim.SGD, {"weight_decay": 0.3, "decoupled_weight_decay": True}),  # which it is not
+    (torch.optim.Adam, {"weight_decay": 0.3, "amsgrad": True}),
+    (torch.optim.AdamW, {"weight_decay": 0.3}),
+    (torch.optim.RAdam, {"weight_decay": 0.3, "decoupled_weight_decay": True}),
+    (torch.optim.RMSprop, {"weight_decay": 0.3, "momentum": 0.9, "centered": True}),
+]
+
+
+@pytest.mark.parametrize("gc_loc", [False, True])
+@pytest.mark.parametrize(("cls", "options"), TORCHS)
+def test_the_kernel_of_torchs_own_classes(cls, options, gc_loc):
+    weights, grads = problem(dtype=torch.float64)
+    own = getattr(core, cls.__name__)
+    same = {k: x for k, x in options.items() if k in inspect.signature(own).parameters}
+    gc = {"gc_loc": gc_loc} if "gc_loc" in own.added_defaults else {}
+    wanted, _ = train(own, weights, grads, **same, use_gc=True, **gc)
+
+    params = [Parameter(w.clone()) for w in weights]
+    known = {k: x for k, x in options.items() if k in inspect.signature(cls).parameters}
+    added = {k: x for k, x in options.items() if k not in known}
+    optimizer = centralize_optimizer(cls(params, **known, lr=0.1), gc_loc=gc_loc, **added)
+    assert optimizer.step_paths() == ["one pass"]
+    advance(optimizer, grads)
+    if gc or gc_loc:
+        assert_same(params, wanted)
+    else:  # SGD is linear: its update is the same, and its momentum is not
+        assert_close(params, wanted, 1e-12)

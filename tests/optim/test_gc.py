@@ -411,8 +411,8 @@ def test_it_agrees_with_the_optimizer_of_its_own(name, gc_loc, options):
     around = {"gc_loc": True} if name == "sgd" else loc  # where SGD's GC always is
     assert_close(
         train(config(f"gc-{name}", use_gc=True, **around, **options), grads)[0],
-        train(config(f"{name}_gc", use_gc=True, **loc, fused=False, **options), grads)[0],
-        1e-6 if name == "rmsprop" else 0,  # which has kernels of its own for GC
+        train(config(f"{name}_gc", use_gc=True, **loc, **options), grads)[0],
+        0,
     )
 
 

@@ -29,11 +29,12 @@ def pick(optimizer: AnyOptimizer, group: dict[str, Any]) -> tuple[Any, str | Non
         return None, "CLASSY_GC_KERNELS is 0"
     if optimizer.kernel_update is None:
         return None, f"there is no kernel for {type(optimizer).__name__}"
-    if not group["use_gc"] and not (group["fused"] and optimizer.kernel_without_gc):
+    if not group["use_gc"] and not (group.get("fused") and optimizer.kernel_without_gc):
         return None, "use_gc is off"
-    if group["fused"] is None and group["foreach"] is not None:
+    fused = group.get("fused")  # which torch's RAdam and RMSprop lack
+    if fused is None and group["foreach"] is not None:
         return None, "foreach is set"
-    if group["fused"] is not None and not group["fused"]:
+    if fused is not None and not fused:
         return None, "fused is off"
     for name in ("differentiable", "capturable"):
         if group.get(name):

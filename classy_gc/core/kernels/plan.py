@@ -146,8 +146,6 @@ class Plan:
         numbers = update.numbers
         numbers["sign"] = sign
         numbers.setdefault("lr", float(group["lr"]))
-        decoupled = group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay)
-        numbers["decoupled" if decoupled else "l2"] = float(group["weight_decay"])
         update.flags.add("before" if group.get("gc_loc", True) else "after")
         return update
 

@@ -40,7 +40,7 @@
 #define TASK (1 << 15) /* elements that a thread takes at once, if a row is not longer */
 #define LANES 32
 #define LONG (1 << 18) /* elements of the longest row that one thread takes alone */
-#define AHEAD 8192     /* bytes that memory is asked for before they are read */
+#define AHEAD 16384    /* bytes that memory is asked for before they are read */
 
 enum { SGD, ADAM, RMSPROP };
 enum { F32, F64, BF16, F16 };

@@ -149,7 +149,10 @@ INLINE double NAME(mean)(const T *restrict x, int64_t n) {
         SIMD() for (int k = 0; k < LANES; k++) sums[k] += (double)LOAD(x[i + k]) - origin;
     }
     for (; i < n; i++) sum += (double)LOAD(x[i]) - origin;
-    for (int k = 0; k < LANES; k++) sum += sums[k];
+    for (int half = LANES / 2; half; half /= 2) {
+        SIMD() for (int k = 0; k < half; k++) sums[k] += sums[k + half];
+    }
+    sum += sums[0];
     return origin + sum / (double)n;
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -75,3 +75,74 @@ def _initial(name: str, value: float, p: Tensor, group: Mapping[str, Any]) -> Te
     default = torch.float32 if fused else torch.get_default_dtype()
     device = p.device if fused or group.get("capturable") else "cpu"
     return torch.tensor(value, dtype=torch.promote_types(default, torch.float32), device=device)
+
+
+def sgd_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
+    """The update of :class:`torch.optim.SGD`."""
+    numbers = {
+        "momentum": group["momentum"],
+        "dampening": group["dampening"],
+        "l2": float(group["weight_decay"]),
+    }
+    if not group["momentum"]:
+        return Update("sgd", params, [], [], set(), numbers)
+    flags = {"momentum", "nesterov"} if group["nesterov"] else {"momentum"}
+    new: list[bool] = []
+    if group["dampening"]:  # which does not act on the first value of a buffer
+        new = [optimizer.state[p].get("momentum_buffer") is None for p in params]
+    buffers = state_of(optimizer, group, params, momentum_buffer=0.0)
+    return Update("sgd", params, buffers, [], flags, numbers, new)
+
+
+def adam_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
+    """The update of :class:`torch.optim.Adam` and :class:`torch.optim.AdamW`."""
+    names = ["step", "exp_avg", "exp_avg_sq"]
+    flags = set()
+    if group.get("amsgrad"):
+        names.append("max_exp_avg_sq")
+        flags.add("amsgrad")
+    steps, *moments = state_of(optimizer, group, params, **dict.fromkeys(names, 0.0))
+    beta1, beta2 = map(float, group["betas"])
+    decay = "decoupled" if group["decoupled_weight_decay"] else "l2"
+    numbers = {
+        "beta1": beta1,
+        "beta2": beta2,
+        "eps_outside": group["eps"],
+        decay: float(group["weight_decay"]),
+    }
+    return Update("adam", params, moments, steps, flags, numbers)
+
+
+def radam_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
+    """The update of :class:`torch.optim.RAdam`."""
+    update = adam_update(optimizer, group, params)
+    update.numbers.update(radam=True, waits=not group.get("degenerated_to_sgd", True))
+    return update
+
+
+def rmsprop_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
+    """The update of :class:`torch.optim.RMSprop`."""
+    initial = {"step": 0.0, "square_avg": group.get("initial_square_avg", 0.0)}
+    optional = {"momentum": "momentum_buffer", "centered": "grad_avg"}
+    flags = {option for option in optional if group[option]}
+    initial |= {optional[option]: 0.0 for option in flags}
+    state = dict(zip(initial, state_of(optimizer, group, params, **initial), strict=True))
+    numbers = {
+        "beta2": group["alpha"],
+        "momentum": group["momentum"],
+        "buffer_gain": 1.0,
+        "eps_outside": group["eps"],
+        "l2": float(group["weight_decay"]),
+    }
+    lists = [state.get(x, []) for x in ("square_avg", "momentum_buffer", "grad_avg")]
+    return Update("rmsprop", params, lists, state["step"], flags, numbers)
+
+
+#: what kernels know of torch's classes
+UPDATES: dict[type, Callable[..., Update]] = {
+    torch.optim.SGD: sgd_update,
+    torch.optim.Adam: adam_update,
+    torch.optim.AdamW: adam_update,
+    torch.optim.RAdam: radam_update,
+    torch.optim.RMSprop: rmsprop_update,
+}
