@@ -38,10 +38,11 @@ def faces(
     if not len(found):
         return found, np.empty(0)
     numbered = zip(found, range(1, len(found) + 1), strict=True)
-    face = rasterio.features.rasterize(numbered, interior.shape, dtype="int32").ravel()
-    count = np.bincount(face, minlength=len(found) + 1)[1:]
-    total = np.bincount(face, np.ravel(interior), len(found) + 1)[1:]
-    mean = total / np.maximum(count, 1)
+    face = rasterio.features.rasterize(numbered, interior.shape, dtype="int32")
+    inside = face > 0
+    face = face[inside] - 1
+    total = np.bincount(face, interior[inside], len(found))
+    mean = total / np.maximum(np.bincount(face, minlength=len(found)), 1)
     kept = mean > threshold
     return _without_small_holes(found[kept], min_area), mean[kept]
 

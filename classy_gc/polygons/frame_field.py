@@ -93,16 +93,18 @@ def from_map(interior: np.ndarray) -> FrameField:
         >>> from_map(wall).c0[32, 32].round(3) + 0
         np.complex64(-1+0j)
     """
-    smooth = ndimage.gaussian_filter(np.float32(interior), _GRADIENT_SIGMA, mode="nearest")
-    rows, columns = np.gradient(np.pad(smooth, 1, mode="edge"))
-    z2 = (rows + 1j * columns)[1:-1, 1:-1] ** 2
+    rows, columns = (
+        ndimage.gaussian_filter(np.float32(interior), _GRADIENT_SIGMA, order, mode="nearest")
+        for order in ((1, 0), (0, 1))
+    )
+    z2 = (rows + 1j * columns) ** 2
     size = np.abs(z2)
     z4 = z2**2 / np.maximum(size, np.finfo(np.float32).tiny)
     real, imaginary, size = map(_averaged, (z4.real, z4.imag, size))
     average = (real + 1j * imaginary) / np.maximum(size, 1e-12)
     height, width = z4.shape
     c0 = (-average * np.abs(average)).repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)
-    c0 = c0[:height, :width].astype(np.complex64)
+    c0 = np.ascontiguousarray(c0[:height, :width])
     return FrameField(c0, np.zeros_like(c0))
 
 
@@ -152,7 +154,7 @@ def nearest(frame: FrameField, points: Any) -> FrameField:
     index = points.round()
     row, column = (index.long() if torch.is_tensor(index) else index.astype(int)).T
     pixel = row.clip(0, height - 1) * width + column.clip(0, width - 1)
-    return FrameField(frame.c0.reshape(-1)[pixel], frame.c2.reshape(-1)[pixel])
+    return FrameField(frame.c0.take(pixel), frame.c2.take(pixel))
 
 
 def polynomial(z: Any, frame: FrameField) -> Any:

@@ -89,7 +89,7 @@ class _VertexOptimizer:
 
     @property
     def positions(self) -> Tensor:
-        return self._buffer[self._place]
+        return self._buffer.index_select(0, self._place.flatten()).view(-1, 2)
 
     def _optimizer(self, params: list[Tensor], use_gc: bool) -> torch.optim.Optimizer:
         raise NotImplementedError
