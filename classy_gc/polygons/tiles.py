@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import rasterio.features
 import shapely
+import shapely.geometry
+from rasterio.transform import Affine
 from scipy import ndimage
 
 from classy_gc.polygons.arrays import Buildings
 from classy_gc.polygons.buildings import check_ranges, polygonize
 from classy_gc.polygons.frame_field import FrameField, from_map
-from classy_gc.polygons.graph import connected
 from classy_gc.polygons.ground import in_pixels, square_frame, square_map
 from classy_gc.polygons.maps import InputError, Map
 from classy_gc.polygons.outlines import EDGE_THRESHOLD
 from classy_gc.polygons.progress import shown
 
-# px around a building that its frame field depends on (four standard deviations of its Gaussian,
-# and a little), and px by which a tile is larger than its core.
+# px around buildings that their frame field depends on: four standard deviations of its Gaussian,
+# and a little.
 _CONTEXT = 144
-_OVERLAP = 256
 _ALIGN = 4  # px; the frame field is averaged in blocks that must be the same in every window
 _SQUARE = np.ones((3, 3), bool)
 
 Box = tuple[int, int, int, int]  #: first row, first column, last row + 1, last column + 1
-
-
-class _Component(NamedTuple):
-    """Connected buildings.
-
-    Attributes:
-        key: row and column of its first pixel, which identify it.
-        box: around it.
-    """
-
-    key: tuple[int, int]
-    box: Box
 
 
 def polygonize_map(
@@ -53,9 +42,9 @@ def polygonize_map(
     """Polygons of the buildings in a map of any size.
 
     A map larger than a tile is read twice. The first pass finds connected buildings, also across
-    tiles. The second takes each tile with its surroundings, and yields the buildings that are whole
-    in it; one that is whole in no tile gets its own window. So every building is refined once and
-    as a whole, and memory grows with the tile, or with the largest group of buildings that touch.
+    tiles. The second takes those whose middle lies in a tile, with their surroundings. So every
+    building is refined once and as a whole, and memory grows with the tile, or with the largest
+    group of buildings that touch.
 
     Args:
         interior: from ``open_map``.
@@ -83,7 +72,7 @@ def polygonize_map(
     check_ranges(*ranges)
     options |= dict(zip(("threshold", "tolerance", "min_area"), ranges, strict=True))
 
-    def worked(box: Box, keys: list[tuple[int, int]] | None, show: bool) -> Buildings:
+    def worked(box: Box, ours: list | None, show: bool) -> Buildings:
         rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
         values = interior.read(rows, columns)
         walls = None if edges is None else edges.read(rows, columns)
@@ -91,10 +80,11 @@ def polygonize_map(
             part = from_map(square_map(values, ratio))
         else:
             part = square_frame(FrameField(*(c[rows, columns] for c in frame)), ratio)
-        if keys is not None:
-            ours = _ours(_mask(values, walls, threshold), keys, box)
-            values = np.where(ours, values, 0)
-            walls = None if walls is None else np.where(ours, walls, 0)
+        if ours is not None:
+            place = Affine.translation(box[1], box[0])
+            mask = rasterio.features.rasterize(ours, values.shape, transform=place)
+            values = values * mask
+            walls = None if walls is None else walls * mask
         walls = None if walls is None else square_map(walls, ratio)
         found = polygonize(square_map(values, ratio), walls, part, progress=show, **options)
         scale = np.array(values.shape[::-1]) / part.c0.shape[::-1]
@@ -105,7 +95,7 @@ def polygonize_map(
         before = None if found.before is None else moved(found.before)
         return Buildings(moved(found.polygons), found.probability, before)
 
-    if max(height, width) <= tile + 2 * _OVERLAP:
+    if max(height, width) <= tile + 2 * _CONTEXT:
         found = worked((0, 0, height, width), None, progress)
         if not len(found.polygons):
             highest = float(interior.read(slice(0, height), slice(0, width)).max())
@@ -113,23 +103,18 @@ def polygonize_map(
         return found
 
     parts, highest = components(interior, edges, threshold, tile, progress)
-    windows: dict[Box, list[tuple[int, int]]] = {}
-    for component in parts:
-        windows.setdefault(_window(component.box, interior.shape, tile), []).append(component.key)
-    results = [worked(*window, False) for window in shown(windows.items(), "tiles", progress)]
+    x0, y0, x1, y1 = shapely.bounds(parts).T
+    middles = np.stack([y0 + y1, x0 + x1], axis=1) // (2 * tile)
+    tiles: dict[tuple, list] = {}
+    for middle, part in zip(middles.tolist(), parts, strict=True):
+        tiles.setdefault(tuple(middle), []).append(part)
+    results = [
+        worked(_window(ours, interior.shape), ours, False)
+        for ours in shown(tiles.values(), "tiles", progress)
+    ]
     if not any(len(found.polygons) for found in results):
         raise _nothing(interior, highest, threshold, min_area)
     return _joined(results)
-
-
-def _ours(mask: np.ndarray, keys: list[tuple[int, int]], box: Box) -> np.ndarray:
-    """The pixels of the components that a window is responsible for."""
-    labels, count = ndimage.label(mask, _SQUARE, output=np.int32)
-    ours = np.zeros(count + 1, bool)
-    rows, columns = (np.array(keys) - box[:2]).T
-    ours[labels[rows, columns]] = True
-    ours[0] = False
-    return ours[labels]
 
 
 def _joined(results: list[Buildings]) -> Buildings:
@@ -148,17 +133,12 @@ def _nothing(interior: Map, highest: float, threshold: float, min_area: float | 
     )
 
 
-def _window(box: Box, shape: tuple[int, int], tile: int) -> Box:
-    """The tile, with its overlap, that holds a box and its context; else a window for it alone."""
-    core = [
-        (first + last) // 2 // tile * tile for first, last in zip(box[:2], box[2:], strict=True)
-    ]
-    first = [max(c - _OVERLAP, 0) for c in core]
-    last = [min(c + tile + _OVERLAP, n) for c, n in zip(core, shape, strict=True)]
-    need = [max(b - _CONTEXT, 0) // _ALIGN * _ALIGN for b in box[:2]]
-    until = [min(b + _CONTEXT, n) for b, n in zip(box[2:], shape, strict=True)]
-    fits = all(map(int.__le__, first, need)) and all(map(int.__ge__, last, until))
-    return (*first, *last) if fits else (*need, *until)
+def _window(parts: list, shape: tuple[int, int]) -> Box:
+    """The box around buildings and what their frame field depends on."""
+    left, top, right, bottom = shapely.total_bounds(parts).astype(int).tolist()
+    first = (max(x - _CONTEXT, 0) // _ALIGN * _ALIGN for x in (top, left))
+    last = (min(x + _CONTEXT, n) for x, n in zip((bottom, right), shape, strict=True))
+    return (*first, *last)
 
 
 def _mask(values: np.ndarray, walls: np.ndarray | None, threshold: float) -> np.ndarray:
@@ -169,62 +149,23 @@ def _mask(values: np.ndarray, walls: np.ndarray | None, threshold: float) -> np.
     return ndimage.binary_dilation(mask, _SQUARE)
 
 
-def _first_pixels(labels: np.ndarray, box: Box) -> list[tuple[int, int]]:
-    numbers, index = np.unique(labels, return_index=True)
-    rows, columns = np.unravel_index(index[numbers > 0], labels.shape)
-    return list(zip((rows + box[0]).tolist(), (columns + box[1]).tolist(), strict=True))
-
-
 def components(
     interior: Map, edges: Map | None, threshold: float, tile: int, progress: bool
-) -> tuple[list[_Component], float]:
-    """The connected buildings of the map, found tile by tile, and its highest value."""
+) -> tuple[np.ndarray, float]:
+    """The connected buildings of the map, as polygons along its pixels, and its highest value."""
     height, width = interior.shape
-    keys: list[tuple[int, int]] = []
-    boxes: list[Box] = []
-    links: list[np.ndarray] = []
-    below = np.zeros(width, int)  # labels, from 1, of the last row of pixels
-    highest = 0.0
-    cores = [(r, c) for r in range(0, height, tile) for c in range(0, width, tile)]
-    for row, column in shown(cores, "find buildings", progress):
-        if column == 0:
-            above, below, left = below, np.zeros(width, int), np.zeros(0, int)
-        # Neighbouring tiles share a line of pixels. One more on each side is read, so that they
-        # are dilated as in the whole map.
-        top, start = max(row - 1, 0), max(column - 1, 0)
-        rows = slice(max(top - 1, 0), min(row + tile + 1, height))
-        columns = slice(max(start - 1, 0), min(column + tile + 1, width))
+    found, highest = [], 0.0
+    corners = [(r, c) for r in range(0, height, tile) for c in range(0, width, tile)]
+    for row, column in shown(corners, "find buildings", progress):
+        # One pixel more on each side is read, so that tiles are dilated as in the whole map.
+        rows = slice(max(row - 1, 0), min(row + tile + 1, height))
+        columns = slice(max(column - 1, 0), min(column + tile + 1, width))
         values = interior.read(rows, columns)
         walls = None if edges is None else edges.read(rows, columns)
         highest = max(highest, float(values.max()))
-        mask = _mask(values, walls, threshold)
-        mask = mask[top - rows.start : row + tile - rows.start]
-        mask = mask[:, start - columns.start : column + tile - columns.start]
-        labels, count = ndimage.label(mask, _SQUARE, output=np.int32)
-        keys += _first_pixels(labels, (top, start, 0, 0))
-        boxes += [
-            (top + r.start, start + c.start, top + r.stop, start + c.stop)
-            for r, c in ndimage.find_objects(labels)
-        ]
-        labels = np.where(labels > 0, labels + (len(keys) - count), 0)
-        across = slice(start, start + labels.shape[1])
-        links.append(_common(labels[0], above[across]))
-        if column:
-            links.append(_common(labels[:, 0], left))
-        below[across] = labels[-1]
-        left = labels[:, -1]
-    part = connected(np.concatenate(links) - 1, len(keys))
-    merged: dict[int, _Component] = {}
-    for k, key, box in zip(part.tolist(), keys, boxes, strict=True):
-        old = merged.get(k)
-        if old:
-            key = min(key, old.key)
-            box = (*map(min, box[:2], old.box[:2]), *map(max, box[2:], old.box[2:]))
-        merged[k] = _Component(key, box)
-    return list(merged.values()), highest
-
-
-def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pairs of labels of the same pixels."""
-    pairs = np.stack([a, b], axis=1)[(a > 0) & (b > 0)]
-    return np.unique(pairs, axis=0)
+        mask = _mask(values, walls, threshold)[row - rows.start :, column - columns.start :]
+        mask = np.uint8(mask[:tile, :tile])
+        place = Affine.translation(column, row)
+        parts = rasterio.features.shapes(mask, mask, transform=place)
+        found += [shapely.geometry.shape(part) for part, _ in parts]
+    return shapely.get_parts(shapely.union_all(found)), highest
