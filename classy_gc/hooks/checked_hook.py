@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from classy_vision.hooks import HOOK_REGISTRY, ClassyHook
-from typing_extensions import Self
 
 from classy_gc.options import Rule, check_options, registered_name
 
 
 class CheckedHook(ClassyHook):
-    """Base of hooks; a subclass has its ``OPTIONS`` and overrides the events that it acts on.
+    """Base of hooks; a subclass has a table of options and overrides the events that it acts on.
 
     Args:
-        **options: of the hook, which become its attributes.
+        **options: those in ``OPTIONS``; they become attributes.
 
     Raises:
         ValueError: an unknown or a missing key, or a value that is not allowed.
@@ -36,15 +35,6 @@ class CheckedHook(ClassyHook):
     on_end = ClassyHook._noop
 
     def __init__(self, **options: Any) -> None:
-        super().__init__()
-        vars(self).update(self._checked(options))
-
-    @classmethod
-    def _checked(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        name = registered_name(cls, HOOK_REGISTRY)
-        return check_options(options, cls.OPTIONS, f"hook {name!r}")
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """Instantiates the hook from a configuration: its arguments, by name."""
-        return cls(**cls._checked(config))
+        ClassyHook.__init__(self)
+        label = f"hook {registered_name(type(self), HOOK_REGISTRY)!r}"
+        vars(self).update(check_options(options, self.OPTIONS, label))

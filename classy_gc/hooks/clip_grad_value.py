@@ -34,10 +34,7 @@ class ClipGradValueHook(CheckedHook):
     """
 
     OPTIONS: ClassVar = {"value": (REQUIRED, POSITIVE)}
-
-    def __init__(self, value: float) -> None:
-        super().__init__(value=value)
-        self._handle: Any = None
+    _handle: Any = None
 
     def on_start(self, task: Any) -> None:
         """Starts clipping; a test-only task has no optimizer to clip for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -56,8 +55,7 @@ class GCMonitorHook(CheckedHook):
     where ``epoch`` is how much has been trained, and ``step`` the number of updates, resumed ones
     included. They go to TensorBoard, if ``tensorboard_plot`` has a writer, as ``GC Removed/total``,
     ``GC Removed/<name>`` and ``GC Drift/…``, and likewise to ``wandb_log`` and ``mlflow_log``.
-    Without any of these hooks, the two totals are logged. Training stays the same bit for bit. The
-    row means at the start are part of every checkpoint.
+    Training stays the same bit for bit. The row means at the start are part of every checkpoint.
 
     A measurement reads each gradient and each weight twice, and waits for the device once; any
     other step only costs a counter. A hook on the optimizer's ``step`` reads the gradients as they
@@ -81,8 +79,8 @@ class GCMonitorHook(CheckedHook):
 
     OPTIONS: ClassVar = {"interval": (50, COUNT)}
 
-    def __init__(self, interval: int = 50) -> None:
-        super().__init__(interval=interval)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.state.step = 0
         self.state.row_sums = {}
         self._parameters: dict[str, nn.Parameter] = {}
@@ -137,7 +135,7 @@ class GCMonitorHook(CheckedHook):
         total: Mapping[str, float | None],
         parameters: Mapping[str, Mapping[str, float | None]],
     ) -> None:
-        step, written = self.state.step, False
+        step = self.state.step
         epoch = task.where * task.get_total_training_phases() / (task.train_phases_per_epoch or 1)
         scalars = {
             f"GC {kind.capitalize()}/{name}": value
@@ -153,12 +151,6 @@ class GCMonitorHook(CheckedHook):
             elif isinstance(hook, TensorboardPlotHook) and hook.tb_writer is not None:
                 for tag, value in scalars.items():
                     hook.tb_writer.add_scalar(tag, value, global_step=step)
-            else:
-                continue
-            written = True
-        if not written:
-            texts = (f"{k} {'-' if v is None else format(v, '.4g')}" for k, v in total.items())
-            logging.info(f"gc_monitor: step {step}, {', '.join(texts)}")
 
     def on_phase_end(self, task: Any) -> None:
         """Leaves the optimizer as it was."""

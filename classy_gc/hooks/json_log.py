@@ -49,9 +49,9 @@ class JSONLogHook(PhaseRecordHook):
 
     OPTIONS: ClassVar = {"folder": (".", FOLDER)}
 
-    def __init__(self, folder: str | Path = ".") -> None:
-        super().__init__(folder=folder)
-        self.path = Path(folder) / "log.jsonl"
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.path = Path(self.folder) / "log.jsonl"
         self.state.lines = 0
         self._early: list[str] | None = []  # lines from hooks that start before this one
 

@@ -37,18 +37,10 @@ class MlflowLogHook(RunLogHook):
         'digits'
     """
 
+    LIBRARY = "mlflow"
     OPTIONS: ClassVar = dict.fromkeys(
         ["tracking_uri", "experiment", "run_name"], (None, or_null(TEXT))
     )
-
-    def __init__(
-        self,
-        tracking_uri: str | None = None,
-        experiment: str | None = None,
-        run_name: str | None = None,
-    ) -> None:
-        options = {"tracking_uri": tracking_uri, "experiment": experiment, "run_name": run_name}
-        super().__init__("mlflow", **options)
 
     def start(self, config: Mapping[str, Any], run_id: str | None) -> str:
         if self.tracking_uri:
@@ -64,5 +56,5 @@ class MlflowLogHook(RunLogHook):
 
     def finish(self, curves: Any) -> None:
         if curves is not None:
-            self.library.log_image(curves, "curves.png")
+            self.library.log_figure(curves, "curves.png")
         self.library.end_run()

@@ -39,9 +39,6 @@ class PhaseSeedHook(CheckedHook):
 
     OPTIONS: ClassVar = {"seed": (0, COUNT_OR_ZERO)}
 
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__(seed=seed)
-
     def on_start(self, task: Any) -> None:
         """Seeds the first phase, or the one that a resumed run starts with."""
         self._seed_next_phase(task)

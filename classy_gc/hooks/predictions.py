@@ -40,8 +40,8 @@ class PredictionsHook(CheckedHook):
         'PredictionsHook'
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self._correct: list[torch.Tensor] = []
         self._by_index: dict[int, int] = {}
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from classy_vision.generic.distributed_util import is_primary
@@ -16,23 +15,16 @@ from classy_vision.hooks import CheckpointHook, register_hook
 from fvcore.common.file_io import PathManager
 
 from classy_gc.files import atomic_write, check_scheme, has_scheme, sync_folder, temporary
+from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.phase_record import flat_meters, mean_loss, meter_values
-from classy_gc.options import BOOL, COUNT, Rule, check_options, or_null
+from classy_gc.options import BOOL, COUNT, Rule, or_null
 
 BEST_FILE = "best.torch"
-
-OPTIONS = {
-    "folder": (None, Rule("a path", lambda v: v is None or isinstance(v, (str, Path)))),
-    "interval": (1, COUNT),
-    "max_keep": (None, or_null(COUNT)),
-    "save_optimizer": (True, BOOL),
-    "save_best": (None, or_null(Rule("a name", lambda v: isinstance(v, str)))),
-}
 
 
 # Classy Vision runs hooks with this base class last, once the others are done with the state.
 @register_hook("rolling_checkpoint")
-class RollingCheckpointHook(CheckpointHook):
+class RollingCheckpointHook(CheckedHook, CheckpointHook):
     """``rolling_checkpoint``: saves at the end of train phases.
 
     ``checkpoint.torch`` is the newest state; ``model_phase-{phase}_end.torch``, a name of Classy
@@ -41,7 +33,7 @@ class RollingCheckpointHook(CheckpointHook):
     at any moment leaves a complete file under each name, the old one or the new one. If a hook
     tests other weights than those that are trained, as ``ema_model_weights`` does, ``best.torch``
     has the tested weights, and all others have the trained ones. Files of an older run in the same
-    folder are replaced when their phase is saved; a warning names those that will stay.
+    folder are replaced when their phase is saved; a warning says so if others may stay.
 
     Args:
         folder (str or Path, optional): for the files; created if necessary (default: None, which is
@@ -58,8 +50,6 @@ class RollingCheckpointHook(CheckpointHook):
             or a meter such as ``accuracy/top_1``, where higher is better; in test phases, or in
             train phases without a test dataset (default: None, no ``best.torch``). The best value
             is part of the checkpoints; one saved with another ``save_best`` does not count.
-        input_args (dict, optional): more to save, see Classy Vision; not a key of a config
-            (default: None)
 
     Raises:
         ValueError: an unknown key or a value that is not allowed; at the start of training, a
@@ -73,31 +63,22 @@ class RollingCheckpointHook(CheckpointHook):
         3
     """
 
-    def __init__(
-        self,
-        folder: str | Path | None = None,
-        interval: int = 1,
-        max_keep: int | None = None,
-        save_optimizer: bool = True,
-        save_best: str | None = None,
-        input_args: dict[str, Any] | None = None,
-    ) -> None:
-        given = {name: value for name, value in locals().items() if name in OPTIONS}
-        check_options(given, OPTIONS, "hook 'rolling_checkpoint'")
-        super().__init__(str(folder or "checkpoints"), input_args, checkpoint_period=interval)
-        self.has_default_folder = folder is None
-        self.max_keep = max_keep
-        self.save_optimizer = save_optimizer
-        self.save_best = save_best
+    OPTIONS: ClassVar = {
+        "folder": (None, or_null(Rule("a path", lambda v: isinstance(v, (str, Path))))),
+        "interval": (1, COUNT),
+        "max_keep": (None, or_null(COUNT)),
+        "save_optimizer": (True, BOOL),
+        "save_best": (None, or_null(Rule("a name", lambda v: isinstance(v, str)))),
+    }
+
+    def __init__(self, **options: Any) -> None:
+        CheckedHook.__init__(self, **options)
+        folder = str(self.folder or "checkpoints")
+        CheckpointHook.__init__(self, folder, checkpoint_period=self.interval)
         #: the phases whose files are kept, and the best value by its name
         self.state.saved, self.state.best = [], {}
         #: the last phase that this run has saved
         self.saved_phase: int | None = None
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> RollingCheckpointHook:
-        """Instantiates the hook from a configuration: its arguments, by name."""
-        return cls(**check_options(config, OPTIONS, "hook 'rolling_checkpoint'"))
 
     def check(self, task: Any) -> None:
         """Refuses a ``save_best`` that is not measured, and a folder whose scheme has no handler.
@@ -117,19 +98,24 @@ class RollingCheckpointHook(CheckpointHook):
             )
 
     def on_start(self, task: Any) -> None:
-        """Creates the folder, and removes what a kill left half-written."""
+        """Creates the folder, warns of an older run's files, and removes half-written ones."""
         self.check(task)
         if getattr(task, "test_only", False):
             return
         if task.checkpoint_dict and hasattr(task.optimizer, "consolidate_state_dict"):
             # ZeRO does so only at the end of a train phase, and a test may come first.
             task.optimizer.consolidate_state_dict()
-        self.saved_phase, self._start = None, task.phase_idx
+        self.saved_phase = None
         if is_primary():
             PathManager.mkdirs(self.checkpoint_folder)
             if not has_scheme(self.checkpoint_folder):
                 for file in Path(self.checkpoint_folder).glob(temporary(Path("*.torch")).name):
                     file.unlink()
+            if not task.checkpoint_dict and PathManager.ls(self.checkpoint_folder):
+                logging.warning(
+                    f"{self.checkpoint_folder} has files of an older run; those that this run does "
+                    "not replace will stay"
+                )
 
     def on_phase_end(self, task: Any) -> None:
         """Saves a train phase that is due, and the best state."""
@@ -141,23 +127,6 @@ class RollingCheckpointHook(CheckpointHook):
         is_last = number == task.get_total_training_phases()
         if task.train and (number % self.checkpoint_period == 0 or is_last):
             self._save(task)
-
-    def on_end(self, task: Any) -> None:
-        """Warns of files of an older run that this one has not replaced."""
-        if not is_primary() or getattr(task, "test_only", False):
-            return
-        names = PathManager.ls(self.checkpoint_folder)
-        pattern = re.escape(self.get_checkpoint_name("N")).replace("N", r"(\d+)")
-        phases = {int(match[1]) for name in names if (match := re.fullmatch(pattern, name))}
-        phases = {phase for phase in phases if phase > self._start} - set(self.state.saved)
-        older = [self.get_checkpoint_name(phase) for phase in sorted(phases)]
-        if BEST_FILE in names and not self.state.best:
-            older.append(BEST_FILE)
-        if older:
-            logging.warning(
-                f"{self.checkpoint_folder}: {', '.join(older)}: of an older run, and this run "
-                "has not replaced them"
-            )
 
     def _path(self, name: str) -> str:
         return f"{self.checkpoint_folder}/{name}"

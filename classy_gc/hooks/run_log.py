@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import io
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from classy_vision.generic.distributed_util import is_primary
-from PIL import Image
 
 from classy_gc.hooks.phase_record import PhaseRecordHook, flat_meters
 from classy_gc.hooks.training_curves import TrainingCurvesHook
@@ -20,23 +17,26 @@ from classy_gc.hooks.training_curves import TrainingCurvesHook
 class RunLogHook(PhaseRecordHook):
     """Base of hooks that send a run to an experiment tracker: config, phases, measures, a picture.
 
-    A resumed training continues the tracked run of its checkpoint. Only the primary rank logs.
+    A resumed training continues the tracked run of its checkpoint. Only the primary rank logs. The
+    ``LIBRARY`` of the tracker is imported by the constructor and not before.
 
     Args:
-        library: of the tracker; imported here and not before.
         **options: of the hook.
 
     Raises:
         ValueError: the library is not installed.
     """
 
-    def __init__(self, library: str, **options: Any) -> None:
+    LIBRARY: ClassVar[str]
+
+    def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        name = self.LIBRARY
         try:
-            self.library: ModuleType = importlib.import_module(library)
+            self.library: ModuleType = importlib.import_module(name)
         except ImportError as error:
             raise ValueError(
-                f"hook '{library}_log' needs {library}: pip install 'classy-gc[{library}]'"
+                f"hook '{name}_log' needs {name}: pip install 'classy-gc[{name}]'"
             ) from error
         self.state.run_id = None
 
@@ -60,11 +60,11 @@ class RunLogHook(PhaseRecordHook):
         """
 
     @abstractmethod
-    def finish(self, curves: Image.Image | None) -> None:
+    def finish(self, curves: Any) -> None:
         """Ends the run.
 
         Args:
-            curves: the picture of the curves, or None.
+            curves: a ``matplotlib`` Figure, or None.
         """
 
     def on_start(self, task: Any) -> None:
@@ -82,15 +82,6 @@ class RunLogHook(PhaseRecordHook):
 
     def on_end(self, task: Any) -> None:
         """Logs the picture of the run's ``training_curves``, if it has them, and ends the run."""
-        if not is_primary():
-            return
-        curves = next((hook for hook in task.hooks if isinstance(hook, TrainingCurvesHook)), None)
-        picture = None
-        try:
-            if curves and curves.state.history:
-                file = io.BytesIO()
-                curves.figure().savefig(file, format="png", dpi=150)
-                picture = Image.open(file)
-        except ImportError:
-            logging.info("no picture without matplotlib: pip install 'classy-gc[examples]'")
-        self.finish(picture)
+        if is_primary():
+            hook = next((hook for hook in task.hooks if isinstance(hook, TrainingCurvesHook)), None)
+            self.finish(hook.figure() if hook else None)

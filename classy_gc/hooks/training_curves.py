@@ -10,12 +10,11 @@ from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import register_hook
 
 from classy_gc.files import atomic_write
-from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook
+from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook, flat_meters
 from classy_gc.options import TEXT
 from classy_gc.plots import new_figure, plain, tidy
 
 _COLORS = {"train": "#1f77b4", "test": "#d95f02"}
-_DASHES = ("-", "--", ":", "-.")
 
 
 @register_hook("training_curves")
@@ -43,9 +42,9 @@ class TrainingCurvesHook(PhaseRecordHook):
 
     OPTIONS: ClassVar = {"folder": (".", FOLDER), "title": ("", TEXT)}
 
-    def __init__(self, folder: str | Path = ".", title: str = "") -> None:
-        super().__init__(folder=folder, title=title)
-        self.path = Path(folder) / "curves.png"
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.path = Path(self.folder) / "curves.png"
         self.state.history = []
 
     def on_phase_end(self, task: Any) -> None:
@@ -56,90 +55,48 @@ class TrainingCurvesHook(PhaseRecordHook):
 
     def on_end(self, task: Any) -> None:
         """Writes the picture, on the primary rank."""
-        tested = getattr(task, "test_only", False)
-        if tested or not is_primary() or not self.state.history:
+        if getattr(task, "test_only", False) or not is_primary():
             return
-        try:
-            figure = self.figure()
-        except ImportError:
-            logging.info("no curves.png without matplotlib: pip install 'classy-gc[examples]'")
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.path) as file:
-            figure.savefig(file, format="png", dpi=150)
-
-    def series(self, phase: str, *keys: str) -> tuple[list[float], list[float]]:
-        """Epochs and values at ``keys`` in the history of ``phase``.
-
-        Example:
-            >>> hook = TrainingCurvesHook()
-            >>> hook.state.history.append({"phase": "train", "epoch": 1.0, "loss": 0.5})
-            >>> hook.series("train", "loss")
-            ([1.0], [0.5])
-        """
-        epochs, values = [], []
-        for entry in self.state.history:
-            value: Any = entry if entry["phase"] == phase else {}
-            for key in keys:
-                value = (value or {}).get(key)
-            if value is not None:
-                epochs.append(entry["epoch"])
-                values.append(value)
-        return epochs, values
+        figure = self.figure()
+        if figure:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self.path) as file:
+                figure.savefig(file, format="png", dpi=150)
 
     def figure(self) -> Any:
-        """Draws the history.
+        """Draws the history: a panel for the loss, each meter and the learning rate.
 
         Returns:
-            A ``matplotlib`` Figure.
-
-        Raises:
-            ImportError: matplotlib is not installed.
+            A ``matplotlib`` Figure; None without a history or without matplotlib, which is logged.
         """
-        history = self.state.history
-        meters = {m: list(names) for entry in history for m, names in entry["meters"].items()}
-        lr = self.series("train", "options", "lr")
-        columns = 1 + len(meters) + bool(lr[0])
-        figure = new_figure(4.4 * columns, 3.6)
-        all_axes = figure.subplots(1, columns, squeeze=False)[0]
-        self._panel(all_axes[0], "loss", [("loss",)], ".4f")
-        for axes, (meter, names) in zip(all_axes[1:], meters.items(), strict=False):
-            lines = [("meters", meter, name) for name in names]
-            values = [
-                v for keys in lines for phase in _COLORS for v in self.series(phase, *keys)[1]
-            ]
-            title = f"{meter} ({names[0]})" if len(names) == 1 else meter
-            self._panel(axes, title, lines, ".2%" if all(0 <= v <= 1 for v in values) else ".4g")
-        if lr[0]:
-            all_axes[-1].plot(*lr, color="#4d4d4d", **self._style())
-            all_axes[-1].set_title("learning rate")
-            all_axes[-1].set_ylim(bottom=0)
-        for axes in all_axes:
+        panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+        for entry in self.state.history:
+            values = {"loss": entry["loss"], **flat_meters(entry["meters"])}
+            if "lr" in entry["options"]:
+                values["learning rate"] = entry["options"]["lr"]
+            for name, value in values.items():
+                curve = panels.setdefault(name, {}).setdefault(entry["phase"], ([], []))
+                curve[0].append(entry["epoch"])
+                curve[1].append(value)
+        if not panels:
+            return None
+        try:
+            figure = new_figure(4.4 * len(panels), 3.6)
+        except ImportError:
+            logging.info("no curves.png without matplotlib: pip install 'classy-gc[examples]'")
+            return None
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (name, curves) in zip(all_axes, panels.items(), strict=True):
+            # A learning rate is that of the last step of an epoch.
+            style = {"drawstyle": "steps-pre"} if name == "learning rate" else {}
+            for phase, (epochs, values) in curves.items():
+                label = f"{phase}  {values[-1]:.4g}"
+                axes.plot(epochs, values, ".-", color=_COLORS[phase], label=label, **style)
+            losses = [value for _, values in curves.values() for value in values]
+            if name == "loss" and min(losses) > 0 and max(losses) > 20 * min(losses):
+                axes.set_yscale("log")
+            axes.set_title(plain(name))
+            axes.legend(frameon=False)
             tidy(axes, epochs=True)
         figure.suptitle(plain(self.title))
         return figure
-
-    def _style(self) -> dict[str, Any]:
-        few = len(self.state.history) <= 60
-        return {"linewidth": 1.8, "marker": "o" if few else None, "markersize": 3.5}
-
-    def _panel(self, axes: Any, title: str, lines: list[tuple[str, ...]], final: str) -> None:
-        from matplotlib.ticker import PercentFormatter
-
-        style = self._style()
-        values = []
-        for i, keys in enumerate(lines):
-            for phase, color in _COLORS.items():
-                x, y = self.series(phase, *keys)
-                if not x:
-                    continue
-                label = phase if len(lines) == 1 else f"{phase} {keys[-1]}"
-                label += f"  {format(y[-1], final)}"
-                axes.plot(x, y, _DASHES[i % 4], color=color, label=label, **style)
-                values += y
-        axes.set_title(title)
-        axes.legend(frameon=False)
-        if title == "loss" and min(values) > 0 and max(values) > 20 * min(values):
-            axes.set_yscale("log")
-        if final.endswith("%"):
-            axes.yaxis.set_major_formatter(PercentFormatter(1))

@@ -36,10 +36,11 @@ class WandbLogHook(RunLogHook):
         {'mode': 'offline'}
     """
 
+    LIBRARY = "wandb"
     OPTIONS: ClassVar = {"init": ({}, MAPPING)}
 
-    def __init__(self, init: Mapping[str, Any] | None = None) -> None:
-        super().__init__("wandb", init={} if init is None else init)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         known = inspect.signature(self.library.init).parameters
         check_known(self.init, known, "init of hook 'wandb_log'")
         self._run: Any = None
@@ -55,5 +56,7 @@ class WandbLogHook(RunLogHook):
 
     def finish(self, curves: Any) -> None:
         if curves is not None:
+            import matplotlib.pyplot  # noqa: F401  wandb looks it up, imported or not
+
             self._run.log({"curves": self.library.Image(curves)})
         self._run.finish()

@@ -50,7 +50,7 @@ def test_history_is_part_of_the_state(tmp_path):
     assert restored.state.history == hook.state.history
 
 
-@pytest.mark.parametrize(("topk", "panels"), [([1], 3), ([1, 3], 3), (None, 2)])
+@pytest.mark.parametrize(("topk", "panels"), [([1], 3), ([1, 3], 4), (None, 2)])
 def test_picture(tmp_path, topk, panels):
     meters = {"accuracy": {"topk": topk}} if topk else {}
     pyplot = "matplotlib.pyplot" in sys.modules

@@ -136,9 +136,10 @@ def _checkpoint_hook(
         names = " and ".join(hook.name() for hook in own)
         raise ValueError(f"hooks: only one of them can save checkpoints, not {names}")
     saved = {**vars(args), "config": dict(config), "checkpoint_folder": output.checkpoints}
-    ours = RollingCheckpointHook(interval=args.checkpoint_period or 1, input_args=saved)
+    ours = RollingCheckpointHook(interval=args.checkpoint_period or 1)
+    ours.input_args = saved
     hook = own[0] if own else ours
-    if args.checkpoint_folder or getattr(hook, "has_default_folder", False):
+    if args.checkpoint_folder or getattr(hook, "folder", "") is None:
         hook.checkpoint_folder = output.checkpoints
         check_scheme(output.checkpoints, "--checkpoint_folder")
     check_scheme(hook.checkpoint_folder, f"folder of {hook.name()}")
@@ -175,15 +176,15 @@ def set_hooks(
         hooks.append(ProfilerHook())
     if args.visdom_server:
         hooks.append(VisdomHook(args.visdom_server, args.visdom_port))
-    hooks.append(TrainingCurvesHook(output.folder, title=Path(args.config_file).stem))
-    hooks.append(PhaseSeedHook(args.seed))
+    hooks.append(TrainingCurvesHook(folder=output.folder, title=Path(args.config_file).stem))
+    hooks.append(PhaseSeedHook(seed=args.seed))
     own = {hook.name(): hook for hook in task.hooks}
     for flag, base in (("checkpoint_period", CheckpointHook), ("log_freq", LossLrMeterLoggingHook)):
         for hook in own.values():
             if isinstance(hook, base) and getattr(args, flag):
                 logging.warning(f"--{flag} is not used: the config has {hook.name()}")
     # Hooks that write come last, since those before may still refuse the run.
-    log = own.pop(JSONLogHook.name(), None) or JSONLogHook(output.folder)
+    log = own.pop(JSONLogHook.name(), None) or JSONLogHook(folder=output.folder)
     merged = own | {hook.name(): hook for hook in hooks if hook.name() not in own}
     writers = (output, log, *_tensorboard(args, config, output))
     merged |= {hook.name(): hook for hook in writers}
