@@ -153,11 +153,8 @@ def without_comments(config: Any) -> Any:
                 if isinstance(options, Mapping) or not _is_comment(name)
             }
         elif key in ("_base_", "_delete_"):
-            raise OptionError(
-                f"{key} is resolved at the top of a file that classy-gc reads, and nowhere else; "
-                "classy-gc configs --flatten FILE prints the merged config",
-                key,
-            )
+            text = f"{key} is resolved only at the top of a file that classy-gc reads"
+            raise OptionError(f"{text}; classy-gc configs --flatten FILE prints it merged", key)
         elif not _is_comment(key):
             result[key] = without_comments(value)
     return result

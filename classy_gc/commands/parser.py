@@ -41,24 +41,14 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "configs": Command(
-        "list the configs that the package ships, and copy them",
-        flags.add_configs_flags,
-    ),
-    "train": Command(
-        "train a Classy Vision config, as classy_train.py does",
-        flags.add_train_flags,
-    ),
-    "param-groups": Command(
-        "print which parameter of a config gets which options",
-        flags.add_param_groups_flags,
-    ),
+    "configs": Command("list, copy or print the shipped configs", flags.add_configs_flags),
+    "train": Command("train a Classy Vision config", flags.add_train_flags),
+    "param-groups": Command("print the options of each parameter", flags.add_param_groups_flags),
     "inspect": Command(
         "print what GC does, or would do, to each gradient of a config",
         flags.add_inspect_flags,
-        "It runs a few training batches forward and backward, and prints which gradients GC "
-        "centralizes, or would, and which share of their energy it removes. It trains and saves "
-        "nothing; with a checkpoint it uses trained weights.",
+        "It runs a few training batches, and prints which gradients GC centralizes, and which "
+        "share of their energy it removes. It trains and saves nothing.",
     ),
     "compare": Command(
         "train a config several ways and tell differences from noise",
@@ -73,10 +63,7 @@ COMMANDS = {
         compare_flags.add_compare_summary_flags,
         module="compare.summary",
     ),
-    "schedules": Command(
-        "draw the schedules of configs side by side, and print their values",
-        flags.add_schedules_flags,
-    ),
+    "schedules": Command("draw schedules, and print their values", flags.add_schedules_flags),
     "bench": Command(
         "time the optimizers beside torch's own",
         flags.add_bench_flags,
@@ -84,9 +71,7 @@ COMMANDS = {
         "--config_file, it times whole training steps.",
     ),
     "polygonize": Command(
-        "turn a map of buildings into polygons, refined with the GC optimizers",
-        flags.add_polygonize_flags,
-        "The outlines have straight walls and few vertices.",
+        "turn a map of buildings into polygons with straight walls", flags.add_polygonize_flags
     ),
 }
 

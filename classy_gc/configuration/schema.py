@@ -140,11 +140,8 @@ def check_config(config: Any) -> None:
         with section("optimizer"):
             check_stock_optimizer(config["optimizer"])
             if task in _PARAMWISE and "param_groups" in config["optimizer"]:
-                raise OptionError(
-                    f"unknown key 'param_groups' in optimizer of task {config['name']!r}; the "
-                    f"task that reads it is {_PARAMWISE[task]!r}",
-                    "param_groups",
-                )
+                text = f"unknown key 'param_groups' in optimizer: task {_PARAMWISE[task]!r} has it"
+                raise OptionError(text, "param_groups")
     with section("meters"):
         _check_meters(config.get("meters", {}))
     for i, hook in enumerate(config.get("hooks") or []):
@@ -163,11 +160,8 @@ def _check_datasets(config: Mapping[str, Any], trained: bool) -> None:
     per_epoch = config["dataset"].get("train", {}).get("phases_per_epoch") or 1
     if trained and isinstance(per_epoch, int) and config["num_epochs"] * per_epoch % 1:
         # Classy Vision would also train the rest of the last phase.
-        raise OptionError(
-            f"num_epochs must be whole phases, of which phases_per_epoch gives {per_epoch} an "
-            f"epoch, not {config['num_epochs']}",
-            "num_epochs",
-        )
+        text = f"num_epochs must be whole phases, {per_epoch} an epoch, not {config['num_epochs']}"
+        raise OptionError(text, "num_epochs")
 
 
 def _check_meters(meters: Any) -> None:

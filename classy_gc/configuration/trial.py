@@ -140,11 +140,8 @@ def _check_mixup(task: ClassificationTask, batch: Any) -> None:
     missing = getattr(task.mixup_transform, "num_classes", 1) is None
     if task.train and missing and getattr(target, "ndim", 2) == 1:
         with section("mixup"):
-            raise OptionError(
-                "missing key 'num_classes' in mixup, which it needs here, because the targets "
-                "are class numbers",
-                "num_classes",
-            )
+            text = "missing key 'num_classes' in mixup, which targets that are class numbers need"
+            raise OptionError(text, "num_classes")
 
 
 def _first_batch(task: ClassificationTask, dataset: Any, phase: str) -> Any:

@@ -75,8 +75,7 @@ def _check_args(args: argparse.Namespace) -> None:
     processes = os.environ.get("WORLD_SIZE", "1")
     if args.distributed_backend == "none" and int(processes) > 1:
         raise ValueError(
-            f"each of {processes} processes (WORLD_SIZE) would train on its own with "
-            "--distributed_backend none; use ddp"
+            f"each of {processes} processes would train on its own: use --distributed_backend ddp"
         )
     if args.show_progress and not importlib.util.find_spec("progressbar"):
         raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
@@ -178,11 +177,9 @@ def _build(
     config.update(ranks.of_primary(lambda: config))
     set_image_backend(args.image_backend)
     set_video_backend(args.video_backend)
-    if args.video_backend != get_video_backend():  # newer versions of torchvision do not complain
-        raise ValueError(
-            f"--video_backend must be {get_video_backend()}, which is what torchvision has here, "
-            f"not {args.video_backend!r}"
-        )
+    backend = get_video_backend()
+    if args.video_backend != backend:  # newer versions of torchvision do not complain
+        raise ValueError(f"--video_backend must be {backend}, not {args.video_backend!r}")
     if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
         args.show_progress = True
     task = ranks.agreed(lambda: build_seeded_task(args, config))

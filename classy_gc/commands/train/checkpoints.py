@@ -65,14 +65,10 @@ def set_checkpoints(
             task.set_pretrained_checkpoint(pretrained)
     elif tuned and not (path or tested):
         raise ValueError(
-            f"{config['name']} needs a checkpoint to start from: --pretrained_checkpoint_path, or "
-            "pretrained_checkpoint in the config"
+            f"{config['name']} needs a checkpoint to start from: --pretrained_checkpoint_path"
         )
     elif tested and not path:
-        logging.warning(
-            "test_only without --checkpoint_load_path: this tests the weights that the model "
-            "starts with"
-        )
+        logging.warning("test_only without --checkpoint_load_path tests the weights of the start")
 
 
 def _is_own_and_missing(path: str, folder: str) -> bool:
@@ -164,9 +160,8 @@ def _misfit(error: BaseException, task: ClassyTask, config_file: str) -> str:
     path = task.checkpoint_path if resumed else task.pretrained_checkpoint_path
     if repr(error) == "KeyError('optim')":
         return (
-            f"checkpoint {path} was saved without the state of the optimizer, so training "
-            "cannot resume; it can be tested (test_only), or fine-tuned from "
-            "(--pretrained_checkpoint_path)"
+            f"checkpoint {path} was saved without the state of the optimizer, so training cannot "
+            "resume; test it, or fine-tune from it (--pretrained_checkpoint_path)"
         )
     checkpoint = task.checkpoint_dict if resumed else task.pretrained_checkpoint_dict
     states = [checkpoint["classy_state_dict"]["base_model"], task.base_model.get_classy_state()]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -28,12 +29,7 @@ from classy_gc.commands.seeded_task import TENSORBOARD
 from classy_gc.commands.train.ranks import Ranks
 from classy_gc.configuration.load import write_config
 from classy_gc.files import check_folder, check_scheme, has_scheme, locked
-from classy_gc.hooks import (
-    JSONLogHook,
-    PhaseSeedHook,
-    RollingCheckpointHook,
-    TrainingCurvesHook,
-)
+from classy_gc.hooks import JSONLogHook, PhaseSeedHook, RollingCheckpointHook, TrainingCurvesHook
 from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.progress_bar import FillingProgressBarHook
 from classy_gc.options import check_known
@@ -59,8 +55,8 @@ class Output(CheckedHook):
         self.folder = folder.absolute()
         self.checkpoints = absolute(args.checkpoint_folder or self.folder / "checkpoints")
         self.files: list[Path] = []
-        self.tensorboard: TensorboardPlotHook | None = None
-        self.summary_writer: dict[str, Any] = {"log_dir": self.folder / "tensorboard"}
+        #: Classy Vision's hook, and what creates its writer, which creates a folder at once
+        self.tensorboard: tuple[TensorboardPlotHook, Callable[[], Any]] | None = None
         #: whether all hooks have started, and the epochs trained before
         self.started, self.epochs_before = False, 0.0
         #: keeps other runs out of the folders until it is closed
@@ -75,26 +71,24 @@ class Output(CheckedHook):
         self._ranks.of_primary(lambda: self._make_folders(getattr(task, "test_only", False)))
 
     def _make_folders(self, test_only: bool) -> None:
-        files = self.files
-        folders = [self.folder, *(file.parent for file in files)]
-        if has_scheme(self.checkpoints) and not test_only:
+        files = list(self.files)
+        if not test_only and has_scheme(self.checkpoints):
             PathManager.mkdirs(self.checkpoints)
         elif not test_only:
-            folders.append(Path(self.checkpoints))
-            files = [*files, Path(self.checkpoints, CHECKPOINT_FILE)]
+            files.append(Path(self.checkpoints, CHECKPOINT_FILE))
         for file in files:
             if file.is_dir():
                 raise ValueError(f"{file} is a folder, but a file must be written there")
+        folders = dict.fromkeys([self.folder, *(file.parent for file in files)])
         for folder in folders:
             check_folder(folder, "folder")
-        for folder in dict.fromkeys(folders):
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
             self.locks.enter_context(locked(folder))
         write_config(self._ranks.config, self.folder)
         if self.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.tensorboard.tb_writer = SummaryWriter(**self.summary_writer)
+            hook, create_writer = self.tensorboard
+            hook.tb_writer = create_writer()
         logging.info(f"writes to {self.folder}")
 
 
@@ -106,9 +100,8 @@ def absolute(path: str | Path) -> str:
 def _tensorboard(
     args: argparse.Namespace, config: Mapping[str, Any], output: Output
 ) -> list[ClassyHook]:
-    """Classy Vision's hook with the config's options; ``Output`` gives it its writer."""
-    own = next((h for h in config.get("hooks") or [] if h["name"] == TENSORBOARD), None)
-    hook = own or {}
+    """Classy Vision's hook with the config's options, which gets its writer at the start."""
+    hook = next((h for h in config.get("hooks") or [] if h["name"] == TENSORBOARD), {})
     check_known(hook, ["name", "log_period", "summary_writer"], f"hook {TENSORBOARD!r}")
     if args.skip_tensorboard:
         return []
@@ -116,15 +109,16 @@ def _tensorboard(
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         missing = "tensorboard: pip install 'classy-gc[tensorboard]'"
-        if own:
+        if hook:
             raise ValueError(f"hook {TENSORBOARD!r} needs {missing}") from error
         logging.info(f"no tensorboard logs without {missing}")
         return []
+    options = {"log_dir": output.folder / "tensorboard", **hook.get("summary_writer", {})}
     known = inspect.signature(SummaryWriter).parameters
-    check_known(hook.get("summary_writer", {}), known, f"summary_writer of hook {TENSORBOARD!r}")
-    output.summary_writer |= hook.get("summary_writer", {})
-    output.tensorboard = TensorboardPlotHook(None, hook.get("log_period", 10))
-    return [output.tensorboard]
+    check_known(options, known, f"summary_writer of hook {TENSORBOARD!r}")
+    plot = TensorboardPlotHook(None, hook.get("log_period", 10))
+    output.tensorboard = plot, functools.partial(SummaryWriter, **options)
+    return [plot]
 
 
 def _checkpoint_hook(

@@ -28,7 +28,6 @@ def warn_of_last_batch(task: ClassyTask) -> None:
     normalized = any(isinstance(module, _BATCH_NORMS) for module in task.base_model.modules())
     if normalized and 0 < 8 * last < batch:
         logging.warning(
-            f"each epoch ends with a batch of {last}, not {batch}: too few for batch "
-            'normalization; set "drop_last": true in dataset.train, or another '
-            "batchsize_per_replica"
+            f"each epoch ends with a batch of {last}, not {batch}: too few for batch normalization;"
+            ' set "drop_last": true in dataset.train, or another batchsize_per_replica'
         )

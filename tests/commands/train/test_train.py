@@ -319,7 +319,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("name", "clasification_task"), [], "'clasification_task'.*'classification_task'"),
         (("num_epoch", 3), [], "unknown key 'num_epoch' in the config.*'num_epochs'"),
         (("num_epochs", None), [], "missing key 'num_epochs' in the config"),
-        (("num_epochs", 1.5), [], "num_epochs must be whole phases, .* gives 1 an epoch, not 1.5"),
+        (("num_epochs", 1.5), [], "num_epochs must be whole phases, 1 an epoch, not 1.5"),
         (("num_epochs", "ten"), [], "num_epochs must be a number > 0, not 'ten'"),
         (("test_phase_period", 2.5), [], "test_phase_period must be an integer > 0, not 2.5"),
         (("clip_grad_norm", -1), [], "clip_grad_norm must be a number > 0 or null, not -1"),
