@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import collections
 import csv
-import functools
 import importlib.util
 import json
 import math
@@ -25,26 +24,22 @@ from typing import Any
 
 import torch
 
-from classy_gc.commands.compare.arms import Arm, build_arms, families
-from classy_gc.commands.compare.axes import parse_axes, value_text
-from classy_gc.commands.compare.engines import Local, Slurm
-from classy_gc.commands.compare.folder import opened, runs_in
+from classy_gc.commands.compare.arms import Arm, build_arms, families, parse_axes
+from classy_gc.commands.compare.engines import Local, Slurm, train_runs
 from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.report import rows, text
 from classy_gc.commands.compare.results import check_contrasts, evaluate, run_metrics
-from classy_gc.commands.compare.runs import Run, Train, read_json, train_runs
+from classy_gc.commands.compare.runs import Run, opened, read_json, runs_in
 from classy_gc.commands.compare.sweep import (
     Sweep,
+    advice,
     check_sweep,
     confirmed_arms,
     parse_sweep,
-    train_sweep,
-)
-from classy_gc.commands.compare.sweep_report import (
-    advice,
     response_picture,
     sweep_entry,
     sweep_text,
+    train_sweep,
 )
 from classy_gc.files import atomic_write
 from classy_gc.options import check_known
@@ -88,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             engine = Local(args.jobs or cores)
         try:
-            return _compare(args, arms, sweep, functools.partial(train_runs, engine=engine))
+            return _compare(args, arms, sweep, engine)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; the same command continues from here") from None
 
@@ -114,13 +109,17 @@ def _checked(args: argparse.Namespace) -> tuple[list[Arm], Sweep | None, int]:
     return arms, sweep, 1 if torch.cuda.is_available() else len(cores(0))
 
 
-def _compare(args: argparse.Namespace, arms: list[Arm], sweep: Sweep | None, train: Train) -> int:
+def _compare(
+    args: argparse.Namespace, arms: list[Arm], sweep: Sweep | None, engine: Local | Slurm
+) -> int:
     """Sweeps if asked to, trains, and reports; returns the exit code."""
     folder, seeds, extra = args.output_folder, args.seeds, {}
     if sweep:
-        response, crashed = train_sweep(arms, sweep, seeds, folder / "sweep", train, args.target)
-        extra = {"sweep": sweep_entry(response)}
+        runs_folder = folder / "sweep"
+        response, failed = train_sweep(arms, sweep, seeds, runs_folder, engine, args.target)
+        extra = {"sweep": {**sweep_entry(response), "failed": _failures(failed)}}
         response_picture(response).savefig(folder / "sweep.png", dpi=150)
+        crashed = {run: reason for run, reason in failed.items() if not run.diverged}
         lines = [f"failed: {run.arm}, seed {run.seed}: {why}" for run, why in crashed.items()]
         lines += [f"{a.name}: failed at every value" for a in arms if response.best(a.name) is None]
         confirm = args.confirm and not lines
@@ -133,7 +132,7 @@ def _compare(args: argparse.Namespace, arms: list[Arm], sweep: Sweep | None, tra
             return 1 if args.confirm or crashed else 0
         arms, seeds = confirmed_arms(arms, response), args.confirm
     runs = runs_in(folder / "runs", arms, seeds)
-    failed = train(runs)
+    failed = train_runs(runs, engine)
     _report(args, arms, runs, failed, extra)
     return 1 if failed else 0
 
@@ -160,14 +159,10 @@ def _report(
     results = evaluate(names, metrics, seeds, target, correct, args.power, args.contrast)
     for arm, entry in zip(arms, results["arms"], strict=True):
         entry |= {"config_file": arm.file, "settings": arm.settings}
-    results["failed"] = [
-        {"arm": run.arm, "seed": run.seed, "reason": reason, "folder": str(run.folder)}
-        for run, reason in failed.items()
-    ]
+    results["failed"] = _failures(failed)
     results |= {"provenance": _machines(runs), "looks": _looks(folder, seeds), **extra}
     _write_json(folder, results)
-    settings = {arm.name: {k: value_text(v) for k, v in arm.settings.items()} for arm in arms}
-    table = rows(settings, logs)
+    table = rows({arm.name: arm.settings for arm in arms}, logs)
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in table for key in row)))
         writer.writeheader()
@@ -179,6 +174,14 @@ def _report(
         print(advice(results, arms))
     pictures = "comparison.png, sweep.png" if extra else "comparison.png"
     print(f"written to {folder}: results.json, results.csv, {pictures}")
+
+
+def _failures(failed: Mapping[Run, str]) -> list[dict[str, Any]]:
+    """The entries of ``results.json``."""
+    return [
+        {"arm": run.arm, "seed": run.seed, "reason": reason, "folder": str(run.folder)}
+        for run, reason in failed.items()
+    ]
 
 
 def _tested_on(arm: Arm) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from classy_gc.commands.compare.axes import Choice
 from classy_gc.commands.flag_types import Target
 from classy_gc.commands.train.checkpoints import loading
 from classy_gc.configuration.build import build_task
@@ -16,7 +15,12 @@ from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config
 from classy_gc.configuration.override import with_settings
 from classy_gc.configuration.schema import check_config
-from classy_gc.configuration.settings import Setting
+from classy_gc.configuration.settings import (
+    Setting,
+    parse_setting,
+    parse_settings,
+    value_text,
+)
 from classy_gc.configuration.trial import try_batches
 from classy_gc.hooks.phase_record import flat_meters, meter_values
 from classy_gc.options import check_known
@@ -38,6 +42,68 @@ class Arm(NamedTuple):
     settings: dict[str, Any]  #: dotted key: value
     config: dict[str, Any]
     folder: str = ""  #: of its runs
+
+
+class Choice(NamedTuple):
+    """One value of --vary, or one --arm."""
+
+    label: str
+    settings: dict[str, Any]
+
+
+def parse_axes(
+    named_arms: Sequence[Sequence[str]], varied_keys: Sequence[str]
+) -> list[list[Choice]]:
+    """The axes of a comparison: the named arms, then a list of choices for each --vary.
+
+    Args:
+        named_arms: for each --arm, its name and then ``KEY=VALUE`` settings.
+        varied_keys: ``KEY=VALUE,…`` of each --vary.
+
+    Raises:
+        ValueError: with the flag and its fault.
+
+    Example:
+        >>> axes = parse_axes([], ["optimizer.use_gc=false,true"])
+        >>> [choice.label for choice in axes[0]]
+        ['use_gc=false', 'use_gc=true']
+    """
+    axes, keys = [], []
+    if named_arms:
+        axes.append([])
+    for name, *texts in named_arms:
+        if not name:
+            raise ValueError("--arm must have a name, not ''")
+        settings = dict(map(parse_setting, texts))
+        if len(settings) < len(texts):
+            raise ValueError(f"--arm {name}: a key occurs twice")
+        axes[0].append(Choice(name, settings))
+        keys += settings.keys() - set(keys)
+    varied = list(map(parse_settings, varied_keys))
+    keys += [key for key, _ in varied]
+    if len(set(keys)) < len(keys):
+        raise ValueError("--vary: a key occurs twice")
+    for key, values in varied:
+        short, labels = short_name(key, keys), [value_text(value) for value in values]
+        # Objects, such as schedules, are called by their names if these differ.
+        names = [value_text(x.get("name", x) if isinstance(x, Mapping) else x) for x in values]
+        if len(set(names)) == len(names):
+            labels = names
+        axes.append(
+            [Choice(f"{short}={label}", {key: v}) for label, v in zip(labels, values, strict=True)]
+        )
+    return axes
+
+
+def short_name(key: str, keys: Sequence[str]) -> str:
+    """The shortest end of a dotted key that no other key has, and that begins with a word."""
+    parts = key.split(".")
+    for n in range(1, len(parts)):
+        short = ".".join(parts[-n:])
+        others = [other for other in keys if f".{other}".endswith(f".{short}")]
+        if len(others) == 1 and not short[:1].isdigit():
+            return short
+    return key
 
 
 def build_arms(
@@ -68,9 +134,18 @@ def build_arms(
     for file, config in configs.items():
         stem = Path(file).stem if stems.count(Path(file).stem) == 1 else file
         for choices in itertools.product(*axes):
-            arm = _arm(stem, config, choices, effect_of)
-            if len(files) > 1 or not axes:
-                arm = arm._replace(name=", ".join([stem, *(c.label for c in choices)]))
+            settings = {key: value for choice in choices for key, value in choice.settings.items()}
+            shared = [x.label for x in choices if effect_of and effect_of not in x.settings]
+            own = [x.label for x in choices if not effect_of or effect_of in x.settings]
+            names = [choice.label for choice in choices]
+            arm = Arm(
+                name=", ".join([stem, *names] if len(files) > 1 or not axes else names),
+                family=", ".join([stem, *shared]),
+                label=", ".join(own) or stem,
+                file=stem,
+                settings=settings,
+                config=with_settings(config, settings),
+            )
             for other in arms:
                 if arm.name == other.name or arm.config == other.config:
                     raise ValueError(f"arms {other.name!r} and {arm.name!r} are the same")
@@ -84,23 +159,6 @@ def build_arms(
     for arm in arms:
         check_arm(arm, target)
     return arms
-
-
-def _arm(
-    file: str, config: Mapping[str, Any], choices: Sequence[Choice], effect_of: str | None
-) -> Arm:
-    """A config with some settings; choices other than ``effect_of`` name the family."""
-    settings = {key: value for choice in choices for key, value in choice.settings.items()}
-    shared = [c.label for c in choices if effect_of and effect_of not in c.settings]
-    own = [c.label for c in choices if not effect_of or effect_of in c.settings]
-    return Arm(
-        name=", ".join(choice.label for choice in choices),
-        family=", ".join([file, *shared]),
-        label=", ".join(own) or file,
-        file=file,
-        settings=settings,
-        config=with_settings(config, settings),
-    )
 
 
 def check_arm(arm: Arm, target: Target | None) -> None:
@@ -180,13 +238,11 @@ def folder_names(names: Sequence[str]) -> list[str]:
     slugs = [re.sub(r"^\.+|[^\w.=+-]+", "_", name) for name in names]
     # Most file systems allow 255 bytes.
     slugs = [slug.encode()[:100].decode(errors="ignore") for slug in slugs]
-    result: list[str] = []
-    taken = set()
+    result: dict[str, str] = {}
     for slug in slugs:
         name, n = slug, 1
-        while name.casefold() in taken:
+        while name.casefold() in result:
             n += 1
             name = f"{slug}_{n}"
-        taken.add(name.casefold())
-        result.append(name)
-    return result
+        result[name.casefold()] = name
+    return [*result.values()]

@@ -1,11 +1,14 @@
-"""Where runs are trained: in processes on this machine, or as jobs of a Slurm cluster."""
+"""Trains the runs: in processes on this machine, or as jobs of a Slurm cluster."""
 
 from __future__ import annotations
 
+import collections
 import importlib.util
+import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +19,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from classy_gc.commands.compare.runs import Run, train_run
+from classy_gc.commands.compare.runs import Run, read_json, train_run
+from classy_gc.commands.progress import show_progress
 from classy_gc.commands.train.interrupts import delay_interrupts
+from classy_gc.hooks.phase_record import flat_meters
 
 _POLL_SECONDS = 0.5
 _FORK = multiprocessing.get_context("fork")
@@ -159,3 +164,75 @@ class Slurm:
         for job in self._jobs.values():
             job.cancel(check=False)
         self._jobs = {}
+
+
+def _outcome(phases: Sequence[Mapping[str, Any]]) -> str:
+    """The result of a run, and how long it took."""
+    meters = next((flat_meters(p["meters"]) for p in phases[::-1] if p["phase"] == "test"), {})
+    reached = [f"{meter} {value:.4g}" for meter, value in meters.items()][:1]
+    return ", ".join([*reached, f"{sum(p['seconds'] for p in phases):.1f} s"])
+
+
+def train_runs(runs: Sequence[Run], engine: Local | Slurm) -> dict[Run, str]:
+    """Trains every unfinished run; returns once all of them have ended.
+
+    An interrupted run continues from its last checkpoint. Each run that ends prints a line on
+    stderr, and a terminal shows the progress of all.
+
+    Args:
+        runs: of the comparison.
+        engine: where to train.
+
+    Returns:
+        The reason of each run that failed or diverged.
+    """
+    waiting = collections.deque(run for run in runs if not run.finished)
+    ended, trained, everything = len(runs) - len(waiting), 0.0, sum(run.epochs for run in waiting)
+    training: dict[Run, Any] = {}
+    failed = {run: run.diverged for run in runs if run.finished and run.diverged}
+    try:
+        while waiting or training:
+            free = min(len(waiting), engine.limit - len(training))
+            new = [waiting.popleft() for _ in range(int(free))]
+            for run in new:
+                _prepare(run)
+            training |= zip(new, engine.start(new) if new else (), strict=True)
+            engine.wait()
+            for run, process in list(training.items()):
+                how = engine.ending(process)
+                if how is None:
+                    continue
+                del training[run]
+                ended, trained = ended + 1, trained + run.epochs
+                reason = run.diverged if run.finished else _failure(run, how)
+                if reason:
+                    failed[run] = reason
+                show_progress("")
+                line = f"{time.strftime('%X')} run {ended}/{len(runs)}  {run.arm}  seed {run.seed}"
+                outcome = reason or _outcome(run.phases())
+                print(f"{line}: {outcome}", file=sys.stderr, flush=True)
+            latest = [phase["epoch"] for run in training for phase in run.phases()[-1:]]
+            epochs = f"{trained + sum(latest):g}/{everything:g} epochs"
+            show_progress(f"{ended}/{len(runs)} runs, {epochs}" if training else "")
+    finally:
+        show_progress("")
+        engine.stop()
+    return failed
+
+
+def _prepare(run: Run) -> None:
+    """Keeps the files of the same run if it was interrupted, and removes all others."""
+    marked = (run.folder / "finished").exists()  # yet the log is not what it was
+    if marked or read_json(run.folder / "config.json") != run.written_config:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.mkdir(parents=True, exist_ok=True)  # NFS may keep a .nfs… in it
+    for name in ("finished", "output.log"):
+        (run.folder / name).unlink(missing_ok=True)
+    config = json.dumps(run.written_config, indent=2)
+    (run.folder / "config.json").write_text(config, encoding="utf-8")
+
+
+def _failure(run: Run, how: str) -> str:
+    if how == "exit code 0":
+        return "has trained nothing"
+    return f"{how}: {run.last_line()}" if how.startswith("exit code") else how

@@ -8,6 +8,7 @@ from typing import Any
 from classy_gc.commands.compare.results import EPOCHS, Phase
 from classy_gc.commands.compare.statistics import CONFIDENCE, POWER, spread
 from classy_gc.commands.compare.words import Scale, scale
+from classy_gc.configuration.settings import value_text
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.table import aligned
 
@@ -151,7 +152,10 @@ def rows(
     return [
         {
             "arm": arm,
-            **{f"config.{k}" if k in phase else k: v for k, v in settings[arm].items()},
+            **{
+                f"config.{key}" if key in phase else key: value_text(value)
+                for key, value in settings[arm].items()
+            },
             "seed": seed,
             **{key: phase[key] for key in ("phase", "epoch", "loss", "seconds")},
             **flat_meters(phase["meters"]),

@@ -1,8 +1,7 @@
-"""The runs of ``classy-gc compare``: each is a ``classy-gc train`` in its own process."""
+"""The output folder of ``classy-gc compare``, and its runs: each is a ``classy-gc train``."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import json
@@ -11,18 +10,16 @@ import os
 import shutil
 import sys
 import textwrap
-import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from classy_gc.commands.cli import main
-from classy_gc.commands.progress import show_progress
-from classy_gc.files import atomic_write
-from classy_gc.hooks.phase_record import flat_meters
+from classy_gc.commands.compare.arms import Arm
+from classy_gc.files import atomic_write, locked, temporary
 
 # Classy Vision's message for a loss that is not finite, which train repeats.
 _DIVERGED = "Loss is infinity or NaN"
@@ -95,6 +92,12 @@ class Run:
         """What it was computed with: more than one entry if it was interrupted and resumed."""
         return [{k: x[k] for k in x if k != "kind"} for x in self._log("provenance")]
 
+    def last_line(self) -> str:
+        """The last line of what it printed."""
+        log = self.folder / "output.log"
+        text = log.read_text(encoding="utf-8", errors="replace").strip() if log.is_file() else ""
+        return text.splitlines()[-1] if text else "no output"
+
     def _log(self, kind: str) -> list[dict[str, Any]]:
         try:
             lines = (self.folder / "log.jsonl").read_text(encoding="utf-8", errors="replace")
@@ -107,8 +110,64 @@ class Run:
         return [x for x in records if isinstance(x, dict) and x.get("kind") == kind]
 
 
-#: trains unfinished runs, and returns which ones failed or diverged, and why
-Train = Callable[[Sequence[Run]], Mapping[Run, str]]
+@contextlib.contextmanager
+def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]) -> Iterator[None]:
+    """Opens the output folder if it is empty or holds the same comparison.
+
+    Args:
+        folder: created if necessary; no other process can open it until the context ends.
+        arms: all of them.
+        seeds: the seeds of each folder of runs in it.
+
+    Raises:
+        ValueError: the folder holds something else, or cannot be written to.
+    """
+    plan = {"arms": [{"name": arm.name, "config": arm.config} for arm in arms]}
+    file = folder / "comparison.json"
+    label = f"--output_folder {folder}"
+    if file.exists():
+        there = read_json(file)
+        if not isinstance(there, dict) or there.keys() != plan.keys():
+            raise ValueError(
+                f"{label}: {file} is damaged, or not of classy-gc compare; name another folder"
+            )
+        if there != plan:
+            raise ValueError(
+                f"{label} holds another comparison: {file} has other arms, or other configs of "
+                "them; name another folder"
+            )
+    elif folder.exists() and {path.name for path in folder.iterdir()} - {temporary(file).name}:
+        raise ValueError(f"{label} holds something else than a comparison")
+    for name, wanted in seeds.items():
+        marks = [*folder.glob(f"{name}/*/seed_*/finished")]
+        marks += folder.glob(f"{name}/*/*/seed_*/finished")
+        found = {int(mark.parent.name.removeprefix("seed_")) for mark in marks}
+        if missing := sorted(found - {*wanted}):
+            raise ValueError(
+                f"{label} has results of the seeds {', '.join(map(str, missing))} too, which would "
+                "be lost: give those as well, or name another folder"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if not file.is_file():
+            with atomic_write(file) as new:
+                new.write(json.dumps(plan, indent=2).encode())
+        yield
+
+
+def runs_in(folder: Path, arms: Sequence[Arm], seeds: Sequence[int]) -> list[Run]:
+    """Every arm with every seed, in an order that completes each pair early.
+
+    Args:
+        folder: the parent of the arms' folders.
+        arms: all of them.
+        seeds: of each arm.
+    """
+    return [
+        Run(arm.name, seed, folder / arm.folder / f"seed_{seed}", arm.config)
+        for seed in seeds
+        for arm in arms
+    ]
 
 
 def read_json(path: Path) -> Any:
@@ -123,13 +182,6 @@ def _with_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_nan(x) for key, x in value.items()}
     return math.nan if value is None else value
-
-
-def _outcome(phases: Sequence[Mapping[str, Any]]) -> str:
-    """The result of a run, and how long it took."""
-    meters = next((flat_meters(p["meters"]) for p in phases[::-1] if p["phase"] == "test"), {})
-    reached = [f"{meter} {value:.4g}" for meter, value in meters.items()][:1]
-    return ", ".join([*reached, f"{sum(p['seconds'] for p in phases):.1f} s"])
 
 
 def train_run(run: Run, threads: int | None = None) -> int:
@@ -159,7 +211,7 @@ def train_run(run: Run, threads: int | None = None) -> int:
         "checkpoint_period": max(1, int(run.epochs) // 10),
         "seed": run.seed,
     }
-    argv = [text for flag, value in flags.items() for text in (f"--{flag}", str(value))]
+    argv = [f"--{flag}={value}" for flag, value in flags.items()]
     try:
         code = main(["train", *argv, "--skip_tensorboard"])
     except SystemExit as error:
@@ -172,98 +224,10 @@ def train_run(run: Run, threads: int | None = None) -> int:
         print(textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …"))
         code = 1
     log.flush()
-    diverged = _last_line(run) if code and _DIVERGED in _last_line(run) else None
+    diverged = run.last_line() if code and _DIVERGED in run.last_line() else None
     if diverged or (code == 0 and run.phases()):
         hooks = run.config.get("hooks") or []
         if not any(hook["name"].endswith("checkpoint") for hook in hooks):
             shutil.rmtree(checkpoints, ignore_errors=True)
         run.mark_finished(diverged)
     return code
-
-
-def _last_line(run: Run) -> str:
-    log = run.folder / "output.log"
-    text = log.read_text(encoding="utf-8", errors="replace").strip() if log.is_file() else ""
-    return text.splitlines()[-1] if text else "no output"
-
-
-class Engine(Protocol):
-    """Where processes run: on this machine, or on a cluster."""
-
-    limit: float  #: how many runs it takes at once
-
-    def start(self, runs: Sequence[Run]) -> Sequence[Any]:
-        """Starts a process for each run, and returns them."""
-
-    def wait(self) -> None:
-        """Waits a moment, or until a process may have ended."""
-
-    def ending(self, process: Any) -> str | None:
-        """How a process ended, such as ``exit code 1``; None while it runs."""
-
-    def stop(self) -> None:
-        """Ends all processes."""
-
-
-def train_runs(runs: Sequence[Run], engine: Engine) -> dict[Run, str]:
-    """Trains every unfinished run; returns once all of them have ended.
-
-    An interrupted run continues from its last checkpoint. Each run that ends prints a line on
-    stderr, and a terminal shows the progress of all.
-
-    Args:
-        runs: of the comparison.
-        engine: where to train.
-
-    Returns:
-        The reason of each run that failed or diverged.
-    """
-    waiting = collections.deque(run for run in runs if not run.finished)
-    ended, trained, everything = len(runs) - len(waiting), 0.0, sum(run.epochs for run in waiting)
-    training: dict[Run, Any] = {}
-    failed = {run: run.diverged for run in runs if run.finished and run.diverged}
-    try:
-        while waiting or training:
-            free = min(len(waiting), engine.limit - len(training))
-            new = [waiting.popleft() for _ in range(int(free))]
-            for run in new:
-                _prepare(run)
-            training |= zip(new, engine.start(new) if new else (), strict=True)
-            engine.wait()
-            for run, process in list(training.items()):
-                how = engine.ending(process)
-                if how is None:
-                    continue
-                del training[run]
-                ended, trained = ended + 1, trained + run.epochs
-                reason = run.diverged if run.finished else _failure(run, how)
-                if reason:
-                    failed[run] = reason
-                show_progress("")
-                line = f"run {ended}/{len(runs)}  {run.arm}  seed {run.seed}: "
-                line = f"{time.strftime('%X')} {line}{reason or _outcome(run.phases())}"
-                print(line, file=sys.stderr, flush=True)
-            latest = [phase["epoch"] for run in training for phase in run.phases()[-1:]]
-            epochs = f"{trained + sum(latest):g}/{everything:g} epochs"
-            show_progress(f"{ended}/{len(runs)} runs, {epochs}" if training else "")
-    finally:
-        show_progress("")
-        engine.stop()
-    return failed
-
-
-def _prepare(run: Run) -> None:
-    """Keeps the files of the same run if it was interrupted, and removes all others."""
-    if read_json(run.folder / "config.json") != run.written_config or run.finished:
-        shutil.rmtree(run.folder, ignore_errors=True)
-    run.folder.mkdir(parents=True, exist_ok=True)  # NFS may keep a .nfs… in it
-    for name in ("finished", "output.log"):
-        (run.folder / name).unlink(missing_ok=True)
-    config = json.dumps(run.written_config, indent=2)
-    (run.folder / "config.json").write_text(config, encoding="utf-8")
-
-
-def _failure(run: Run, how: str) -> str:
-    if how == "exit code 0":
-        return "has trained nothing"
-    return f"{how}: {_last_line(run)}" if how.startswith("exit code") else how

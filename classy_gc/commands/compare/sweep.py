@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from classy_gc.commands.compare.arms import Arm, check_arm, families
-from classy_gc.commands.compare.axes import short_name
-from classy_gc.commands.compare.folder import runs_in
+from classy_gc.commands.compare.arms import Arm, check_arm, families, short_name
+from classy_gc.commands.compare.engines import Local, Slurm, train_runs
 from classy_gc.commands.compare.results import headline_of, lower_is_better, run_metrics
-from classy_gc.commands.compare.runs import Run, Train
-from classy_gc.commands.compare.statistics import Spread, spread
+from classy_gc.commands.compare.runs import Run, runs_in
+from classy_gc.commands.compare.statistics import CONFIDENCE, spread
 from classy_gc.commands.compare.words import Scale, scale
 from classy_gc.commands.flag_types import Target
 from classy_gc.configuration.override import with_settings
+from classy_gc.hooks.json_log import as_json
+from classy_gc.plots import COLORS, new_figure, plain, tidy
+from classy_gc.table import aligned
 
 _MAX_EXTENSIONS = 6
 
@@ -33,31 +35,14 @@ class Sweep(NamedTuple):
     values: list[float]
 
 
-class Point(NamedTuple):
-    """One arm at one value."""
-
-    results: dict[int, float]  #: result on the validation data, by seed
-    failed: dict[int, str]  #: reason of a failure, by seed
-
-    @property
-    def spread(self) -> Spread:
-        """Mean and spread of the seeds that have a result."""
-        return spread(list(self.results.values()))
-
-    def text(self, form: Scale) -> str:
-        """Mean and standard deviation, and how many runs diverged or failed."""
-        count = f"{len(self.failed)} of {len(self.results) + len(self.failed)} failed"
-        cells = [form.spread(self.spread)] * bool(self.results) + [count] * bool(self.failed)
-        return ", ".join(cells)
-
-
 class Response(NamedTuple):
     """The results of a sweep."""
 
     sweep: Sweep
     headline: str
     lower: bool  #: whether lower is better
-    curves: dict[str, dict[float, Point]]  #: results by arm and value
+    #: result on the validation data by arm, value and seed; NaN if the run diverged or failed
+    curves: dict[str, dict[float, dict[int, float]]]
 
     @property
     def metric(self) -> str:
@@ -68,7 +53,12 @@ class Response(NamedTuple):
     def form(self) -> Scale:
         """How results are printed."""
         points = [point for curve in self.curves.values() for point in curve.values()]
-        return scale(self.headline, [x for point in points for x in point.results.values()])
+        return scale(self.headline, [x for point in points for x in point.values()])
+
+    @property
+    def values(self) -> list[float]:
+        """All values of the key."""
+        return sorted({value for curve in self.curves.values() for value in curve})
 
     def best(self, arm: str) -> float | None:
         """The value with the best mean; None if a run failed at every value.
@@ -76,14 +66,19 @@ class Response(NamedTuple):
         A value at which any run failed is not chosen: its mean would be over survivors.
 
         Example:
-            >>> curve = {0.1: Point({0: 0.8, 1: 0.9}, {}), 0.2: Point({0: 0.99}, {1: "diverged"})}
+            >>> curve = {0.1: {0: 0.8, 1: 0.9}, 0.2: {0: 0.99, 1: math.nan}}
             >>> response = Response(Sweep("lr", "lr", []), "final test loss", False, {"on": curve})
             >>> response.best("on")
             0.1
         """
-        whole = {v: p.spread.mean for v, p in sorted(self.curves[arm].items()) if not p.failed}
-        choose = min if self.lower else max
-        return choose(whole, key=whole.__getitem__) if whole else None
+        means = {v: np.mean(list(x.values())) for v, x in sorted(self.curves[arm].items())}
+        whole = [value for value, mean in means.items() if math.isfinite(mean)]
+        return (min if self.lower else max)(whole, key=means.__getitem__, default=None)
+
+    def best_text(self, arm: str) -> str:
+        """The best value, as text."""
+        best = self.best(arm)
+        return "none" if best is None else f"{best:g}"
 
     def beyond(self, arm: str) -> float | None:
         """The value to try next, if the best one is the smallest or the largest of all."""
@@ -189,9 +184,9 @@ def check_sweep(arms: Sequence[Arm], sweep: Sweep, target: Target | None) -> Non
     Raises:
         ValueError: naming the arm and what is wrong with it.
     """
-    for arm in arms:  # its own settings are already checked
-        first = at(arm._replace(settings={}), sweep, sweep.values[0])
-        check_arm(on_validation(first)._replace(settings={}), target)
+    for arm in arms:
+        first = on_validation(at(arm, sweep, sweep.values[0]))
+        check_arm(first._replace(settings={}), target)  # those of the arm are already checked
 
 
 def train_sweep(
@@ -199,7 +194,7 @@ def train_sweep(
     sweep: Sweep,
     seeds: Sequence[int],
     folder: Path,
-    train: Train,
+    engine: Local | Slurm,
     target: Target | None,
 ) -> tuple[Response, dict[Run, str]]:
     """Trains each arm at each value, and beyond if the best is the smallest or largest.
@@ -209,35 +204,34 @@ def train_sweep(
         sweep: the key and its values.
         seeds: of each.
         folder: of the runs.
-        train: see :data:`Train`.
+        engine: where to train.
         target: (default: None)
 
     Returns:
-        The results, and the runs that failed for other reasons than divergence.
+        The results, and the runs that diverged or failed, with the reason.
     """
-    tried = {(arm.name, v): at(arm, sweep, v) for arm in arms for v in sweep.values}
+    values = {arm.name: [*sweep.values] for arm in arms}
     for _ in range(_MAX_EXTENSIONS + 1):
-        runs = runs_in(folder, [on_validation(arm) for arm in tried.values()], seeds)
-        failed = train(runs)
-        crashed = {run: why for run, why in failed.items() if not run.diverged}
+        swept = {
+            (arm.name, value): runs_in(folder, [on_validation(at(arm, sweep, value))], seeds)
+            for arm in arms
+            for value in values[arm.name]
+        }
+        runs = [run for of_value in swept.values() for run in of_value]
+        failed = train_runs(runs, engine)
         metrics = {run: run_metrics(run.phases(), target) for run in runs if run not in failed}
         headline = headline_of([m for found in metrics.values() for m in found], target)
-        lower = lower_is_better(headline, target)
-        response = Response(sweep, headline, lower, {arm.name: {} for arm in arms})
-        by_name = {arm.name: key for key, arm in tried.items()}
-        for run in runs:
-            name, value = by_name[run.arm]
-            point = response.curves[name].setdefault(value, Point({}, {}))
-            result = metrics.get(run, {}).get(headline, math.nan)
-            if math.isfinite(result):
-                point.results[run.seed] = result
-            else:
-                point.failed[run.seed] = failed.get(run, f"{headline} is no number")
-        more = [(arm, v) for arm in arms if (v := response.beyond(arm.name)) is not None]
-        if not more or crashed:
+        curves: dict[str, dict[float, dict[int, float]]] = {arm.name: {} for arm in arms}
+        for (name, value), of_value in swept.items():
+            results = {run.seed: metrics.get(run, {}).get(headline, math.nan) for run in of_value}
+            curves[name][value] = results
+        response = Response(sweep, headline, lower_is_better(headline, target), curves)
+        more = {name: v for name in curves if (v := response.beyond(name)) is not None}
+        if not more or any(not run.diverged for run in failed):
             break
-        tried |= {(arm.name, value): at(arm, sweep, value) for arm, value in more}
-    return response, crashed
+        for name, value in more.items():
+            values[name].append(value)
+    return response, failed
 
 
 def confirmed_arms(arms: Sequence[Arm], response: Response) -> list[Arm]:
@@ -254,3 +248,102 @@ def confirmed_arms(arms: Sequence[Arm], response: Response) -> list[Arm]:
             values = dict.fromkeys((response.best(arm.name), base))
             confirmed += [at(arm, response.sweep, value) for value in values]
     return confirmed
+
+
+def sweep_entry(response: Response) -> dict[str, Any]:
+    """The entry of ``results.json``."""
+    arms = [
+        {
+            "name": name,
+            "best": response.best(name),
+            "at_edge": response.beyond(name) is not None,
+            "points": [
+                {
+                    "value": value,
+                    "spread": spread(results.values())._asdict(),
+                    "runs": [{"seed": seed, "result": x} for seed, x in results.items()],
+                }
+                for value, results in sorted(curve.items())
+            ],
+        }
+        for name, curve in response.curves.items()
+    ]
+    metric = response.headline.replace("final test", "final validation")
+    return as_json({"key": response.sweep.key, "metric": metric, "arms": arms})
+
+
+def sweep_text(response: Response) -> str:
+    """A table with one line per value and one column per arm, and the best of each."""
+    form, curves = response.form, response.curves
+    lines = [[response.metric, *curves]]
+    for value in response.values:
+        found = [curve.get(value, {}) for curve in curves.values()]
+        cells = [form.spread(spread(x.values()), len(x)) if x else "" for x in found]
+        lines.append([f"{response.sweep.short}={value:g}", *cells])
+    lines.append(["best", *map(response.best_text, curves)])
+    return (
+        f"{aligned(lines, numbers=True)}\nmean ± standard deviation over seeds; (… of …): so many "
+        "runs have a number, and all others diverged or failed"
+    )
+
+
+def response_picture(response: Response) -> Any:
+    """Draws one line per arm over the values: mean and standard deviation; the best is filled.
+
+    Values at which runs failed have the number of failures at the lower edge.
+
+    Returns:
+        A ``matplotlib`` Figure.
+    """
+    figure, form = new_figure(8, 5), response.form
+    axes = figure.subplots()
+    axes.set_xscale("log", base=2)
+    for i, (name, curve) in enumerate(response.curves.items()):
+        shown = {value: spread(results.values()) for value, results in sorted(curve.items())}
+        means = {v: form.factor * x.mean for v, x in shown.items() if x.n}
+        stds = [form.factor * (x.std or 0) for x in shown.values() if x.n]
+        color, best = COLORS[i % len(COLORS)], response.best(name)
+        label = plain(f"{name}: best at {response.best_text(name)}")
+        style = {"color": color, "marker": "o", "fillstyle": "none", "capsize": 3}
+        axes.errorbar([*means], [*means.values()], stds, label=label, **style)
+        if best is not None:
+            axes.plot(best, means[best], "o", color=color)
+        for value, x in shown.items():
+            if failed := len(curve[value]) - x.n:
+                at_edge = {"transform": axes.get_xaxis_transform(), "color": color}
+                axes.text(value, 0.03 + 0.06 * i, f" {failed} failed", **at_edge)
+    axes.set_xticks(response.values, [f"{x:g}" for x in response.values], rotation=45)
+    axes.minorticks_off()
+    axes.set_xlabel(plain(response.sweep.key))
+    axes.set_ylabel(plain(response.metric + form.unit))
+    tidy(axes)
+    figure.legend(loc="outside lower center", frameon=False)
+    return figure
+
+
+def advice(results: Mapping[str, Any], arms: Sequence[Arm]) -> str:
+    """What to do, one sentence per family.
+
+    Args:
+        results: of the confirmation.
+        arms: at the confirmed values.
+    """
+    headline, sign = results["headline"], -1 if results["lower_is_better"] else 1
+    entries = {arm["name"]: arm for arm in results["arms"]}
+    sentences = []
+    for baseline, *others in families(arms).values():
+        found = [entries[arm.name] for arm in others]
+        told = [x for x in found if x["holm_p"] is not None and x["holm_p"] < 1 - CONFIDENCE]
+        gains = {x["name"]: sign * x["difference"][headline]["mean"] for x in told}
+        name = max(gains, key=gains.__getitem__, default="")
+        if gains.get(name, 0) > 0:
+            chosen = f"Take {name}: it is better than {baseline.name}, the best value of that arm."
+        elif gains and len(gains) == len(others):
+            chosen = f"Stay with {baseline.name}: the others are worse."
+        else:
+            chosen = (
+                f"Stay with {baseline.name}: with its best value no other arm can be told to be "
+                "better."
+            )
+        sentences.append(chosen)
+    return "\n".join(sentences)

@@ -24,10 +24,10 @@ class Scale(NamedTuple):
 
     def spread(self, x: Spread, runs: int | None = None) -> str:
         """Mean ± standard deviation with the unit, and the number of runs if some are missing."""
-        if x.mean is None:
-            return self.value(None)
-        std = "" if x.std is None else f" ± {self.value(x.std)}"
         lack = f" ({x.n} of {runs})" if runs is not None and x.n < runs else ""
+        if x.mean is None:
+            return f"{self.value(None)}{lack}"
+        std = "" if x.std is None else f" ± {self.value(x.std)}"
         return f"{self.value(x.mean)}{std}{self.unit}{lack}"
 
 

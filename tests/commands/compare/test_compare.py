@@ -19,8 +19,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from classy_gc.commands import main
-from classy_gc.commands.compare.arms import build_arms, families, folder_names
-from classy_gc.commands.compare.axes import Choice, parse_axes
+from classy_gc.commands.compare.arms import (
+    Choice,
+    build_arms,
+    families,
+    folder_names,
+    parse_axes,
+)
 from classy_gc.commands.compare.plot import picture
 from classy_gc.configuration.settings import parse_values
 from tests import forked
@@ -340,15 +345,21 @@ def test_a_folder_in_which_nothing_was_planned_yet(here):
 
 
 @pytest.mark.parametrize(
-    "plan", [b"[]", b"{}", b"null", b'{"arms": [1]}', b'{"arms": [{"na', b"\xff\xfe\x00", b""]
+    ("plan", "message"),
+    [
+        *((plan, "is damaged") for plan in (b"[]", b"{}", b"null", b"\xff\xfe\x00", b"")),
+        (b'{"arms": [{"na', "is damaged"),
+        (b'{"arms": [1]}', "has other arms"),
+    ],
 )
-def test_a_folder_with_the_plan_of_something_else(plan, here, capsys):
+def test_a_folder_with_the_plan_of_something_else(plan, message, here, capsys):
     Path("out").mkdir()
     Path("out/comparison.json").write_bytes(plan)
     with pytest.raises(SystemExit, match="2"):
         main(arguments(tiny(), *GC))
     error = capsys.readouterr().err
-    assert "--output_folder out holds another comparison: out/comparison.json has other" in error
+    assert error.startswith("classy-gc compare: error: --output_folder out")
+    assert f"out/comparison.json {message}" in error
     assert error.count("\n") == 1
     assert [path.name for path in Path("out").iterdir()] == ["comparison.json"]
 
@@ -423,7 +434,7 @@ SYNTHETIC = {
         (tiny(), ["--vary", "optimizer.betas=[0.9,0.99"], r"betas: '\[0.9,0.99' is neither"),
         (tiny(), [*GC, *GC], "--vary: a key occurs twice"),
         (tiny(), ["--arm", "", "--arm", "a", GC[1]], "--arm must have a name"),
-        (tiny(), ["--arm", "a", *GC[1:]], "--arm a: optimizer.use_gc must have one value, not 2"),
+        (tiny(), ["--arm", "a", *GC[1:]], "optimizer.use_gc must have one value, not 2"),
         (tiny(), ["--vary", "optimizer.lr=0.1,0.1"], "arms 'lr=0.1' and 'lr=0.1' are the same"),
         (tiny(), ["--vary", "optimiser.lr=1,2"], "'optimiser' in the config.* mean 'optimizer'"),
         (tiny(), ["--vary", "num_epoch=1,2"], "arm 'num_epoch=1': .*'num_epochs'"),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from classy_gc.commands.compare.engines import Local
-from classy_gc.commands.compare.runs import Run, train_runs
+from classy_gc.commands.compare.engines import Local, train_runs
+from classy_gc.commands.compare.runs import Run
 
 CONFIG = json.loads((Path(__file__).parents[3] / "configs" / "digits_sgd_gc.json").read_text())
 

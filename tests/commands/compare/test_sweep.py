@@ -1,6 +1,7 @@
 """``--sweep`` and ``--confirm``: on small trainings, and on curves written by hand."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -13,8 +14,14 @@ from matplotlib.image import imread
 
 from classy_gc.commands import main
 from classy_gc.commands.compare.arms import Arm
-from classy_gc.commands.compare.sweep import Point, Response, Sweep, at, parse_sweep
-from classy_gc.commands.compare.sweep_report import advice, response_picture
+from classy_gc.commands.compare.sweep import (
+    Response,
+    Sweep,
+    advice,
+    at,
+    parse_sweep,
+    response_picture,
+)
 from tests import forked
 from tests.commands.compare.test_compare import arguments, tiny
 from tests.commands.compare.test_results import by_seed, evaluated_logs, log
@@ -54,8 +61,7 @@ def best_of_the_sweep(arms):
         assert arm["best"] == best[arm["name"]]
         *_, largest = points = arm["points"]
         assert largest["value"] == 4e29
-        assert [x["seed"] for x in largest["failed"]] == [100, 101]
-        assert all("infinity or NaN" in x["reason"] for x in largest["failed"])
+        assert largest["runs"] == [{"seed": seed, "result": None} for seed in (100, 101)]
         assert points[0]["value"] < arm["best"] or len(points) == 8  # of the last extension
     return best
 
@@ -87,7 +93,10 @@ def test_killed_and_resumed_to_its_end(here, capsys):
     assert {arm["baseline"] for arm in others} == {first["name"]}
     printed = capsys.readouterr().out
     assert "\nlr=4e+29 " in printed
-    assert "2 of 2 failed" in printed
+    assert "– (0 of 2)" in printed
+    failed = results["sweep"]["failed"]
+    assert {x["seed"] for x in failed if x["arm"] == "use_gc=true, lr=4e+29"} == {100, 101}
+    assert all("infinity or NaN" in x["reason"] for x in failed)
     assert re.search(r"\n(Take|Stay with) use_gc=.*\nwritten to out: .*, sweep.png\n$", printed)
     assert imread("out/sweep.png").shape[0] > 400
 
@@ -171,19 +180,13 @@ def test_values_are_a_factor_apart():
         ({1: [0.5, 0.7], 2: [0.6, 0.7]}, False, 2, 4),
         ({1: [0.5, 0.7], 2: [0.6, 0.7]}, True, 1, 0.5),
         ({1: [0.5, 0.5], 2: [0.6, 0.7], 4: [0.5, 0.5]}, False, 2, None),
-        ({1: [0.5, 0.7], 2: [0.99, None]}, False, 1, 0.5),  # not the mean of survivors
+        ({1: [0.5, 0.7], 2: [0.99, math.nan]}, False, 1, 0.5),  # not the mean of survivors
         ({2: [0.5, 0.5], 1: [0.5, 0.5]}, False, 1, 0.5),
-        ({1: [None], 2: [None]}, False, None, 0.5),
+        ({1: [math.nan], 2: [math.nan]}, False, None, 0.5),
     ],
 )
 def test_the_best_has_the_best_mean_of_all_its_seeds(curve, lower, best, beyond):
-    points = {
-        value: Point(
-            {k: x for k, x in enumerate(results) if x is not None},
-            {k: "diverged" for k, x in enumerate(results) if x is None},
-        )
-        for value, results in curve.items()
-    }
+    points = {value: by_seed(results) for value, results in curve.items()}
     response = Response(Sweep("lr", "lr", []), ACCURACY, lower, {"on": points})
     assert (response.best("on"), response.beyond("on")) == (best, beyond)
 
@@ -240,8 +243,8 @@ def test_the_last_sentence_is_what_to_do(on, words):
 
 def test_the_picture_shows_failures_and_the_best():
     curves = {
-        "off": {0.1: Point({0: 0.5, 1: 0.6}, {}), 0.2: Point({0: 0.9}, {1: "diverged"})},
-        "on$": {0.1: Point({0: 0.5, 1: 0.7}, {}), 0.2: Point({0: 0.8, 1: 0.9}, {})},
+        "off": {0.1: by_seed([0.5, 0.6]), 0.2: by_seed([0.9, math.nan])},
+        "on$": {0.1: by_seed([0.5, 0.7]), 0.2: by_seed([0.8, 0.9])},
     }
     sweep = Sweep("optimizer.lr", "lr", [0.1, 0.2])
     figure = response_picture(Response(sweep, ACCURACY, False, curves))
