@@ -129,12 +129,7 @@ class GCMonitorHook(CheckedHook):
             }
             self._write(task, total, parameters)
 
-    def _write(
-        self,
-        task: Any,
-        total: Mapping[str, float | None],
-        parameters: Mapping[str, Mapping[str, float | None]],
-    ) -> None:
+    def _write(self, task: Any, total: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
         step = self.state.step
         epoch = task.where * task.get_total_training_phases() / (task.train_phases_per_epoch or 1)
         scalars = {

@@ -184,7 +184,8 @@ def _copy(source: str, target: str) -> None:
     new = temporary(Path(target))
     try:
         new.hardlink_to(source)
+        new.replace(target)
+        sync_folder(new.parent)
     except OSError:  # a file system without hard links
-        shutil.copyfile(source, new)
-    new.replace(target)
-    sync_folder(new.parent)
+        with atomic_write(Path(target)) as copy, Path(source).open("rb") as file:
+            shutil.copyfileobj(file, copy)
