@@ -145,7 +145,7 @@ def test_stock_tasks_refuse_param_groups(task, optimizer):
     given = config(task, optimizer={"name": optimizer})
     if optimizer == "sgd":
         del given["optimizer"]["use_gc"]
-    with pytest.raises(ValueError, match=f"'param_groups'.*{task}.*'paramwise_{task}'"):
+    with pytest.raises(ValueError, match=f"'param_groups' .* 'paramwise_{task}'"):
         check_config(given)
     if optimizer == "sgd_gc":  # a stock optimizer under a stock task ignores what it does not know
         with pytest.raises(ValueError, match=r"param_groups needs the task 'paramwise_class"):
