@@ -15,7 +15,7 @@ EXTRAS = {
     "zero": ["fairscale"],
     "polygons": [
         *("shapely>=2.1", "scikit-image", "scipy", "Pillow", "tqdm"),
-        *("rasterio", "pyogrio", "matplotlib"),  # files and pictures
+        *("rasterio", "geopandas", "matplotlib"),  # files and pictures
     ],
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})

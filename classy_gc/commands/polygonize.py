@@ -9,7 +9,7 @@ from pathlib import Path
 
 from classy_gc.files import atomic_write
 
-_NEEDED = ("shapely", "skimage", "scipy", "PIL", "rasterio", "pyogrio")
+_NEEDED = ("shapely", "skimage", "scipy", "PIL", "rasterio", "geopandas")
 
 
 def _check_flags(args: argparse.Namespace) -> None:

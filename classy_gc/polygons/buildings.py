@@ -62,8 +62,7 @@ def polygonize(
 
     Returns:
         ``Buildings``. For a map from ``open_map``, the polygons in its CRS: a GeoDataFrame with
-        ``id``, ``mean_prob``, ``area`` and ``perimeter``, or, without geopandas, ``Buildings``
-        without ``before``.
+        ``id``, ``mean_prob``, ``area`` and ``perimeter``.
 
     Raises:
         ValueError: an unknown method or layout, edges for contours, shapes that differ, or values

@@ -7,18 +7,14 @@ import tempfile
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+import geopandas
 import numpy as np
 import pyogrio
-import pyogrio.raw
-import rasterio.warp
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
-from rasterio.crs import CRS
-from rasterio.transform import Affine
 
-from classy_gc.polygons.arrays import Buildings, InputError
+from classy_gc.polygons.arrays import InputError
 from classy_gc.polygons.maps import Map
 
 #: GDAL's name of the format of each suffix.
@@ -48,8 +44,8 @@ def check_output(path: str | Path, interior: Map) -> None:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--output must end in one of {', '.join(FORMATS)}, not {str(path)!r}")
-    if path.suffix.lower() == ".parquet" and not all(map(find_spec, ("geopandas", "pyarrow"))):
-        raise InputError(f"--output {path} needs more packages: pip install geopandas pyarrow")
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise InputError(f"--output {path} needs one more package: pip install pyarrow")
     if path.is_dir():
         raise InputError(f"--output {path} is a folder")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
@@ -71,9 +67,7 @@ def check_output(path: str | Path, interior: Map) -> None:
         )
 
 
-def attributes(
-    polygons: np.ndarray, probability: np.ndarray, interior: Map
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def placed(polygons: np.ndarray, probability: np.ndarray, interior: Map) -> geopandas.GeoDataFrame:
     """Polygons in the CRS of a map, and the attributes of each.
 
     Args:
@@ -87,27 +81,19 @@ def attributes(
         metres on the ground, or in pixels without a CRS.
     """
     height, width = interior.pixel_size or (1.0, 1.0)
-    there = shapely.transform(polygons, lambda xy: _apply(interior.transform, xy))
-    there, index = shapely.get_parts(shapely.make_valid(there), return_index=True)
-    kept = (shapely.get_type_id(there) == 3) & (shapely.area(there) > 0)
-    there, index = shapely.orient_polygons(there[kept]), index[kept]
-    ground = shapely.transform(np.asarray(polygons)[index], lambda xy: xy * [width, height])
-    return there, {
-        "id": np.arange(1, len(index) + 1),
-        "mean_prob": np.float64(probability)[index].round(4),
-        "area": shapely.area(ground).round(3),
-        "perimeter": shapely.length(ground).round(3),
+    pixels = geopandas.GeoSeries(polygons)
+    there = pixels.affine_transform(interior.transform.to_shapely()).make_valid().explode()
+    there = there[(there.geom_type == "Polygon") & (there.area > 0)]
+    ground = pixels[there.index].scale(width, height)
+    columns = {
+        "id": np.arange(1, len(there) + 1),
+        "mean_prob": np.float64(probability)[there.index].round(4),
+        "area": ground.area.to_numpy().round(3),
+        "perimeter": ground.length.to_numpy().round(3),
     }
-
-
-def placed(polygons: np.ndarray, probability: np.ndarray, interior: Map) -> Any:
-    """What :func:`attributes` returns, as a GeoDataFrame, or as ``Buildings`` without geopandas."""
-    found, columns = attributes(polygons, probability, interior)
-    if find_spec("geopandas") is None:
-        return Buildings(found, columns["mean_prob"], None)
-    import geopandas
-
-    return geopandas.GeoDataFrame(columns, geometry=found, crs=interior.crs)
+    there = shapely.orient_polygons(there.to_numpy())
+    crs = None if interior.crs is None else interior.crs.to_wkt()
+    return geopandas.GeoDataFrame(columns, geometry=there, crs=crs)
 
 
 def write_polygons(
@@ -129,10 +115,10 @@ def write_polygons(
     Raises:
         InputError: the file cannot be written; the message says why.
     """
-    path = Path(path)
+    path, found = Path(path), placed(polygons, probability, interior)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            count = _write(Path(folder) / path.name, polygons, probability, interior)
+            _write(Path(folder) / path.name, found)
             parts = list(Path(folder).iterdir())
             for part in parts:
                 part.replace(path.parent / part.name)
@@ -144,35 +130,18 @@ def write_polygons(
             beside = path.with_suffix(suffix)
             if beside.name not in written:
                 beside.unlink(missing_ok=True)
-    return count
+    return len(found)
 
 
-def _write(path: Path, polygons: np.ndarray, probability: np.ndarray, interior: Map) -> int:
+def _write(path: Path, found: geopandas.GeoDataFrame) -> None:
     if path.suffix.lower() == ".parquet":
-        frame = placed(polygons, probability, interior)
-        frame.to_parquet(path)
-        return len(frame)
-    there, columns = attributes(polygons, probability, interior)
+        found.to_parquet(path)
+        return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        pyogrio.raw.write(
-            path,
-            geometry=shapely.to_wkb(there),
-            field_data=list(columns.values()),
-            fields=list(columns),
-            geometry_type="Polygon",
-            crs=None if interior.crs is None else interior.crs.to_wkt(),
-            driver=FORMATS[path.suffix.lower()],
-        )
-    if pyogrio.read_info(path, force_feature_count=True)["features"] != len(there):
+        found.to_file(path, driver=FORMATS[path.suffix.lower()], geometry_type="Polygon")
+    if pyogrio.read_info(path, force_feature_count=True)["features"] != len(found):
         raise OSError("the file is incomplete; the disk may be full")
-    return len(there)
-
-
-def _apply(transform: Affine, xy: np.ndarray) -> np.ndarray:
-    a, b, c, d, e, f = transform[:6]
-    x, y = xy.T
-    return np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)
 
 
 def read_polygons(path: str | Path, interior: Map) -> np.ndarray:
@@ -189,37 +158,27 @@ def read_polygons(path: str | Path, interior: Map) -> np.ndarray:
     Raises:
         InputError: no such file, no polygons on the map, or only one of the two has a CRS.
     """
+    path = Path(path)
     try:
-        if Path(path).suffix.lower() == ".parquet":
-            import geopandas
-
-            frame = geopandas.read_parquet(path)
-            polygons, crs = shapely.force_2d(frame.geometry.to_numpy()), frame.crs
+        if path.suffix.lower() == ".parquet":
+            found = geopandas.read_parquet(path).geometry
         else:
-            meta, _, geometry, _ = pyogrio.raw.read(path, columns=[], force_2d=True)
-            polygons, crs = shapely.from_wkb(geometry), meta["crs"]
-    except (RuntimeError, OSError, ValueError, ImportError) as error:
+            found = geopandas.read_file(path, columns=[]).geometry
+    except (RuntimeError, OSError, ValueError, ImportError, AttributeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    if interior.crs is None:
-        # GeoJSON has no way to say that its coordinates are pixels.
-        if crs and Path(path).suffix.lower() not in (".geojson", ".json"):
-            raise InputError(f"{path} is in {_short(crs)}, but {interior.path} has no CRS")
-    elif not crs:
-        raise InputError(f"{path} has no CRS, but {interior.path} is in {_short(interior.crs)}")
-    elif CRS.from_user_input(crs) != interior.crs:
-        polygons = shapely.transform(
-            polygons, lambda xy: np.stack(rasterio.warp.transform(crs, interior.crs, *xy.T), axis=1)
-        )
-    polygons = shapely.transform(polygons, lambda xy: _apply(~interior.transform, xy))
+    # GeoJSON has no way to say that its coordinates are pixels.
+    if path.suffix.lower() in (".geojson", ".json") and interior.crs is None:
+        found = found.set_crs(None, allow_override=True)
+    if (found.crs is None) != (interior.crs is None):
+        which = (interior.path, path) if found.crs is None else (path, interior.path)
+        raise InputError("{} has a CRS, but {} has none".format(*which))
+    if interior.crs is not None:
+        found = found.to_crs(interior.crs.to_wkt())
     height, width = interior.shape
-    polygons = shapely.intersection(shapely.make_valid(polygons), shapely.box(0, 0, width, height))
-    polygons = shapely.get_parts(polygons)
-    polygons = polygons[(shapely.get_type_id(polygons) == 3) & (shapely.area(polygons) > 0)]
-    if not len(polygons):
+    found = found.set_crs(None, allow_override=True).force_2d().make_valid()
+    found = found.affine_transform((~interior.transform).to_shapely())
+    found = found.intersection(shapely.box(0, 0, width, height)).explode()
+    found = found[(found.geom_type == "Polygon") & (found.area > 0)].to_numpy()
+    if not len(found):
         raise InputError(f"{path} has no polygons on {interior.path}")
-    return polygons
-
-
-def _short(crs: Any) -> str:
-    authority = CRS.from_user_input(crs).to_authority()
-    return ":".join(authority) if authority else "a custom CRS"
+    return found

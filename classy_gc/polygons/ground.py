@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import rasterio.warp
+from pyproj import Geod, Transformer
+from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from scipy import ndimage
@@ -12,7 +13,6 @@ from classy_gc.polygons.arrays import InputError
 from classy_gc.polygons.frame_field import FrameField, directions, from_directions
 
 _SQUARE = 0.01  # relative difference allowed between the edges of a square pixel
-_AXIS, _FLATTENING = 6378137.0, 1 / 298.257223563  # of the ellipsoid WGS 84, in metres
 
 
 def pixel_size(shape: tuple[int, int], transform: Affine, crs: CRS | None) -> tuple | None:
@@ -26,8 +26,6 @@ def pixel_size(shape: tuple[int, int], transform: Affine, crs: CRS | None) -> tu
     Returns:
         Metres on the ground; None without a CRS, or where the CRS is not defined.
 
-    Source: radii of curvature of the ellipsoid, Snyder, *Map Projections*, 1987, p. 24.
-
     Example:
         >>> at_60_degrees = Affine(1e-5, 0, 25, 0, -1e-5, 60)
         >>> [round(x, 3) for x in pixel_size((2, 2), at_60_degrees, CRS.from_epsg(4326))]
@@ -36,16 +34,16 @@ def pixel_size(shape: tuple[int, int], transform: Affine, crs: CRS | None) -> tu
     if crs is None:
         return None
     x, y = shape[1] / 2, shape[0] / 2
-    xs, ys = zip(*(transform * xy for xy in ((x, y), (x, y + 1), (x + 1, y))), strict=True)
+    xs, ys = np.transpose([transform * xy for xy in ((x, y), (x, y + 1), (x + 1, y))])
     try:
-        east, north = np.radians(rasterio.warp.transform(crs, "EPSG:4326", xs, ys))
-    except Exception:  # GDAL's errors, which rasterio keeps private
+        to_degrees = Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
+    except ProjError:
         return None
-    e2 = _FLATTENING * (2 - _FLATTENING)
-    w = 1 - e2 * np.sin(north[0]) ** 2
-    metres_east = _AXIS / np.sqrt(w) * np.cos(north[0]) * (east[1:] - east[0])
-    metres_north = _AXIS * (1 - e2) / w**1.5 * (north[1:] - north[0])
-    height, width = np.hypot(metres_east, metres_north).tolist()
+    east, north = to_degrees.transform(xs, ys)
+    if not np.isfinite([east, north]).all():
+        return None
+    middle = [east[0]] * 2, [north[0]] * 2
+    height, width = Geod(ellps="WGS84").inv(*middle, east[1:], north[1:])[2].tolist()
     return (height, width) if 0 < height < np.inf and 0 < width < np.inf else None
 
 
