@@ -108,7 +108,7 @@ def test_checkpoints(here, capsys):
     assert "\n  best  " in capsys.readouterr().out
     best = torch.load("run/checkpoints/best.torch")["classy_state_dict"]
     tests = [line for line in lines if line["phase"] == "test"]
-    value = best["hooks"]["RollingCheckpointHook"]["best"]
+    value = best["hooks"]["RollingCheckpointHook"]["best"]["accuracy/top_1"]
     assert value == max(line["meters"]["accuracy"]["top_1"] for line in tests)
     first = next(x for x in tests if x["meters"]["accuracy"]["top_1"] == value)
     assert best["train_phase_idx"] + 1 == first["epoch"]
