@@ -29,7 +29,6 @@ _STOCK_FLAGS = (
     ("show_progress", False, "show a progress bar"),
     ("skip_tensorboard", False, "write no TensorBoard logs"),
     ("visdom_server", "", "server of Visdom (default: none)"),
-    ("visdom_port", 8097, "port of that server (default 8097)"),
     ("profiler", False, "profile training"),
     ("debug", False, "show tracebacks, and stop in the debugger"),
     ("ignore_checkpoint_config", False, "allow a checkpoint of another config"),
@@ -125,11 +124,12 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     add_config_flag(parser, "a Classy Vision config")
     help = "ddp under torchrun (default none)"
     add("--distributed_backend", choices=["none", "ddp"], default="none", help=help)
+    add("--visdom_port", type=integer(1), default=8097, help="of that server (default 8097)")
     for name, default, help in _STOCK_FLAGS:
         if default is False:
             add(f"--{name}", action="store_true", help=help)
         else:
-            add(f"--{name}", type=type(default), default=default, help=help)
+            add(f"--{name}", default=default, help=help)
     # classy_train.py's 5 and 1 are set later: with a progress bar nothing is logged, and a hook of
     # the config wins.
     add("--log_freq", type=integer(1), help="steps between two lines of the log (default 5)")

@@ -77,8 +77,6 @@ def _check_args(args: argparse.Namespace) -> None:
         raise ValueError(
             f"each of {processes} processes would train on its own: use --distributed_backend ddp"
         )
-    if args.show_progress and not importlib.util.find_spec("progressbar"):
-        raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
     # Classy Vision would create the checkpoint folder at once, before the rest is checked.
     folder, args.checkpoint_folder = args.checkpoint_folder, ""
     check_generic_args(args)
@@ -180,8 +178,10 @@ def _build(
     backend = get_video_backend()
     if args.video_backend != backend:  # newer versions of torchvision do not complain
         raise ValueError(f"--video_backend must be {backend}, not {args.video_backend!r}")
-    if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
-        args.show_progress = True
+    can_show_progress = importlib.util.find_spec("progressbar") is not None
+    if args.show_progress and not can_show_progress:
+        raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
+    args.show_progress |= sys.stderr.isatty() and can_show_progress
     task = ranks.agreed(lambda: build_seeded_task(args, config))
     hooks = ranks.agreed(lambda: set_hooks(args, config, task, output))
     label_hooks(task, config)
@@ -202,36 +202,32 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    primary = args.distributed_backend != "ddp" or os.environ.get("RANK", "0") == "0"
-    _log_to_stderr(logging.INFO if primary else logging.ERROR, args.debug)
+    _check_args(args)
+    ranks = Ranks(args.distributed_backend == "ddp")
+    _log_to_stderr(logging.ERROR if ranks.rank else logging.INFO, args.debug)
     # Each worker of a data loader imports Classy Vision again, see classy_gc/__init__.py.
     os.environ.setdefault(
         "PYTHONWARNINGS",
         "ignore:`torch.jit.script` is deprecated,ignore:The 'torchvision.transforms._",
     )
-    ranks = task = output = None
+    task = output = None
     try:
-        _check_args(args)
-        ranks = Ranks(args.distributed_backend == "ddp")
         output = Output(args, ranks)
         task, hooks = _build(args, ranks, output)
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:
-        if not primary:
+        if ranks.rank:
             raise CommandError("", 130) from None
         text = _how_to_go_on(task, output) if task else "interrupted"
         raise KeyboardInterrupt(text) from None
     except Exception as error:
         started = task and output.started
-        reason = (
-            _ending(error, task, output) if started else user_error(error, ranks and ranks.config)
-        )
+        reason = _ending(error, task, output) if started else user_error(error, ranks.config)
         if args.debug or reason is None:
             raise
-        tells = ranks.is_first_to_fail() if ranks else primary
-        rank = f"rank {ranks.rank}: " if ranks and ranks.rank else ""
-        text = f"{rank}{' '.join(reason.split())}" if tells else ""
+        rank = f"rank {ranks.rank}: " if ranks.rank else ""
+        text = f"{rank}{' '.join(reason.split())}" if ranks.is_first_to_fail() else ""
         raise CommandError(text, 1 if started else 2) from error
     finally:
         if output:
