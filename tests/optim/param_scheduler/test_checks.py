@@ -160,7 +160,7 @@ def test_momentum_drives_the_first_beta_of_what_gc_is_around(row):
     changes = {"use_gc": True, "gc_loc": False, "param_schedulers": schedule}
     around, optimizer = train(config(row, **changes), grads)
     assert optimizer.options_view.betas[0] == pytest.approx(0.5 + 0.4 * 7 / 8)
-    assert_same(around, train(config(own, fused=False, **changes), grads)[0])
+    assert_same(around, train(config(own, **changes), grads)[0])
     constant = {"momentum": {"name": "constant", "value": 0.5}}
     still = train(config(row, **{**changes, "param_schedulers": constant}), grads)[0]
     assert not torch.allclose(still[0], around[0], atol=1e-4)
