@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -49,6 +50,30 @@ def import_project() -> None:
             )
 
 
+def import_named(module: str, label: str) -> ModuleType:
+    """Imports a module that a config names, and returns it.
+
+    Args:
+        module: its name. It may lie in the current folder, or beside the config that a command
+            reads.
+        label: of the key that names it, for messages.
+
+    Raises:
+        ValueError: it cannot be imported, with the reason.
+
+    Example:
+        >>> import_named("json", "custom_imports").__name__
+        'json'
+    """
+    import_from_current_folder()
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # a module may raise anything
+        raise ValueError(
+            f"{label}: {module!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
 def import_custom(config: Mapping[str, Any]) -> None:
     """Imports the modules of ``custom_imports``, which registers their names.
 
@@ -69,12 +94,5 @@ def import_custom(config: Mapping[str, Any]) -> None:
     modules = config.get("custom_imports", [])
     if not isinstance(modules, list) or not all(isinstance(m, str) and m for m in modules):
         raise ValueError(f"custom_imports must be a list of module names, not {modules!r}")
-    if modules:
-        import_from_current_folder()
     for module in modules:
-        try:
-            importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # a module may raise anything
-            raise ValueError(
-                f"custom_imports: {module!r} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
+        import_named(module, "custom_imports")

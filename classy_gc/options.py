@@ -72,7 +72,7 @@ ANYTHING = Rule("anything", lambda v: True, schedulable=False)
 
 # Options with the same meaning in every optimizer.
 _BY_NAME = {
-    **dict.fromkeys(("lr", "weight_decay", "eps"), NON_NEGATIVE),
+    **dict.fromkeys(("lr", "weight_decay", "eps", "lr_decay", "momentum_decay"), NON_NEGATIVE),
     **dict.fromkeys(("momentum", "alpha"), FRACTION),
     **dict.fromkeys(("use_gc", "gc_conv_only", "gc_loc"), GC_FLAG),
     **dict.fromkeys(("fused", "foreach"), SWITCH),

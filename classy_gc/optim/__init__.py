@@ -12,15 +12,6 @@ from classy_gc.optim.adam_gc import AdamGC as AdamGC
 from classy_gc.optim.adamw_gc import AdamWGC as AdamWGC
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer as ClassyGCOptimizer
 from classy_gc.optim.gc import GC as GC
-from classy_gc.optim.param_scheduler import (
-    CyclicParamScheduler as CyclicParamScheduler,
-)
-from classy_gc.optim.param_scheduler import (
-    OneCycleParamScheduler as OneCycleParamScheduler,
-)
-from classy_gc.optim.param_scheduler import (
-    PolynomialFloorParamScheduler as PolynomialFloorParamScheduler,
-)
 from classy_gc.optim.plain_radam_gc import PlainRAdamGC as PlainRAdamGC
 from classy_gc.optim.radam_gc import RAdamGC as RAdamGC
 from classy_gc.optim.rmsprop_gc import RMSPropGC as RMSPropGC

@@ -12,12 +12,13 @@ from torch.optim.optimizer import required
 from classy_gc.core import CentralizedOptimizer, RMSprop
 from classy_gc.optim.fused import fused_supported
 from classy_gc.optim.groups import momentum_drives_betas, with_momentum
+from classy_gc.optim.resume import first_steps
 from classy_gc.optim.scheduled_gc import ScheduledGC
 from classy_gc.optim.stock import CLASSY_KEYS
 from classy_gc.options import REQUIRED, Rule, check_known, check_options, rule_of, without_comments
 
 # Useless in Classy Vision's training: CUDA graphs, and autograd through the step.
-LEFT_OUT = ("params", "capturable", "differentiable")
+_LEFT_OUT = ("params", "capturable", "differentiable")
 _SPEED = ("fused", "foreach")
 _IN_JSON = (bool, int, float, str, type(None), list, tuple, Mapping)
 
@@ -31,42 +32,37 @@ def constructor_options(constructor: type) -> dict[str, tuple[Any, Rule]]:
     Example:
         >>> default, rule = constructor_options(torch.optim.Adagrad)["lr_decay"]
         >>> default, rule.allowed
-        (0, 'a number')
+        (0, 'a number >= 0')
     """
-    if constructor.__init__ is CentralizedOptimizer.__init__:  # the parent has them
-        constructor = next(
-            c for c in constructor.__mro__ if not issubclass(c, CentralizedOptimizer)
-        )
+    # A class may leave its constructor to the optimizer that it centralizes.
+    constructor = next(
+        c for c in constructor.__mro__ if "__init__" in vars(c) and c is not CentralizedOptimizer
+    )
     options = {}
     for option in inspect.signature(constructor).parameters.values():
-        default = option.default
-        if default is required:  # as some packages still say it
-            default = REQUIRED
+        # Some packages still mark an option without a default by an object of torch.
+        default = REQUIRED if option.default is required else option.default
         plain = option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)
         if plain and (default is REQUIRED or isinstance(default, _IN_JSON)):
             options[option.name] = (default, rule_of(option.name, default))
     return options
 
 
-def options_table(
-    core_class: type, constructor: type | None = None, left_out: tuple[str, ...] = LEFT_OUT
-) -> dict[str, tuple[Any, Rule]]:
+def options_table(core_class: type, stands_for: type | None = None) -> dict[str, tuple[Any, Rule]]:
     """The options of an optimizer, in the order of its positional arguments.
 
     Args:
-        core_class: the torch optimizer; its GC options and speed switches come last.
-        constructor: the class that the other options are read from (default: None,
-            ``core_class``).
-        left_out: options that are not offered.
+        core_class: the torch optimizer.
+        stands_for: another class, whose options it has apart from the GC options and speed
+            switches (default: None, the options of ``core_class``).
     """
     of_class = constructor_options(core_class)
-    others = of_class if constructor is None else constructor_options(constructor)
+    options = constructor_options(stands_for) if stands_for else of_class
     # One of torch's own classes is centralized after it is built.
     added = getattr(core_class, "added_defaults", CentralizedOptimizer.added_defaults)
     gc = {name: (default, rule_of(name, default)) for name, default in added.items()}
     speed = {name: of_class[name] for name in _SPEED if name in of_class}
-    left_out = {*left_out, *CentralizedOptimizer.added_defaults, *speed}
-    return {**{k: v for k, v in others.items() if k not in left_out}, **gc, **speed}
+    return {**{k: v for k, v in options.items() if k not in _LEFT_OUT}, **gc, **speed}
 
 
 def _signature(options: Mapping[str, tuple[Any, Rule]]) -> inspect.Signature:
@@ -117,15 +113,19 @@ class ClassyGCOptimizer(ScheduledGC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if hasattr(cls, "core_class"):
-            left_out = (*LEFT_OUT, "maximize")
-            table = options_table(cls.core_class, cls.stands_for, left_out)
-            cls.OPTIONS = {**table, **cls.more_options}
+            cls.OPTIONS = {**options_table(cls.core_class, cls.stands_for), **cls.more_options}
+            cls.OPTIONS.pop("maximize", None)  # as in the stock optimizers
             cls.__signature__ = _signature(cls.OPTIONS)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
         given = _signature(self.OPTIONS).bind_partial(*args).arguments
         self._options = self._checked(dict(**given, **options))
+        try:  # a class may refuse options that do not go together, or what a task gives it
+            with torch.random.fork_rng(devices=[]):
+                self._in_groups = first_steps(self).defaults.keys() - {*_SPEED}
+        except Exception as error:  # of any kind
+            raise ValueError(f"{self.label()}: {error or type(error).__name__}") from error
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ClassyGCOptimizer:
@@ -148,7 +148,7 @@ class ClassyGCOptimizer(ScheduledGC):
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
         """Checks the options, alone and together, and returns the values of all."""
         label = self.label()
-        theirs = constructor_options(self.core_class).keys() - {*self.OPTIONS, *LEFT_OUT}
+        theirs = constructor_options(self.core_class).keys() - {*self.OPTIONS, *_LEFT_OUT}
         for name in options:
             if name in theirs:
                 raise ValueError(
@@ -160,11 +160,6 @@ class ClassyGCOptimizer(ScheduledGC):
         for name, value in options.items():
             if isinstance(value, (list, tuple)):
                 options[name] = tuple(map(float, value)) if name == "betas" else tuple(value)
-        try:  # torch refuses options that do not go together, before anything is built
-            built = self._built([{"params": [torch.zeros(1, 1)]}], options)
-        except Exception as error:  # a class may raise anything
-            raise ValueError(f"{label}: {error or type(error).__name__}") from error
-        self._in_groups = built.param_groups[0].keys() - {"params", *_SPEED}
         return options
 
     def _built(self, params: list[Any], options: dict[str, Any]) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ from classy_vision.optim.zero import ZeRO
 
 from classy_gc.core import centralize_optimizer
 from classy_gc.optim.groups import momentum_drives_betas, with_momentum
-from classy_gc.optim.scheduled_gc import ScheduledGC, label_of
+from classy_gc.optim.scheduled_gc import ScheduledGC
 from classy_gc.optim.stock import (
     CLASSY_KEYS,
     base_config,
@@ -25,7 +25,14 @@ from classy_gc.optim.stock import (
     is_stock,
     stock_group_options,
 )
-from classy_gc.options import GC_FLAG, SWITCH, Rule, check_known, check_options, without_comments
+from classy_gc.options import (
+    GC_FLAG,
+    SWITCH,
+    Rule,
+    check_known,
+    check_options,
+    without_comments,
+)
 
 
 @register_optimizer("gc")
@@ -86,14 +93,10 @@ class GC(ScheduledGC):
         super().__init__()
         if isinstance(base_optimizer, ScheduledGC):
             raise ValueError(
-                f"{self.label()}: base_optimizer {base_optimizer.label()} already centralizes; "
-                "set its own use_gc"
+                f"{self.label()}: {base_optimizer.label()} already centralizes; set its own use_gc"
             )
         if isinstance(base_optimizer, ZeRO):
-            raise ValueError(
-                f"{self.label()}: base_optimizer 'zero' holds only a share of the weights; put "
-                "gc into the base_optimizer of zero"
-            )
+            raise ValueError(f"{self.label()}: put 'gc' into the base_optimizer of 'zero'")
         self.base_optimizer = base_optimizer
         options = {name: value for name, value in locals().items() if name in self.OPTIONS}
         self._options = check_options(options, self.OPTIONS, self.label())
@@ -109,8 +112,7 @@ class GC(ScheduledGC):
         Raises:
             ValueError: an unknown key or optimizer, or a value out of range.
         """
-        label = label_of(cls)
-        config = without_comments(config)
+        config, label = without_comments(config), f"optimizer {config['name']!r}"
         check_known(config, [*CLASSY_KEYS, "param_groups", "base_optimizer", *cls.OPTIONS], label)
         base = base_config(config, label)
         check_stock_optimizer(base)
@@ -160,7 +162,7 @@ class GC(ScheduledGC):
         return self.base_optimizer.get_classy_state()
 
     def set_classy_state(self, state: dict[str, Any]) -> None:
-        self._load(self.base_optimizer.set_classy_state, state)
+        self.base_optimizer.set_classy_state(self.resumed(state))
 
     def zero_grad(self) -> None:
         self.base_optimizer.zero_grad()

@@ -57,8 +57,8 @@ def as_schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(options)
     for name, value in options.items():
         if name != "params" and not isinstance(value, ParamScheduler):
-            value = ConstantParamScheduler(tuple(value) if isinstance(value, list) else value)
-            result[name] = value
+            as_in_torch = tuple(value) if name == "betas" else value
+            result[name] = ConstantParamScheduler(as_in_torch)
         elif name != "params" and not hasattr(value, "update_interval"):
             result[name] = copy.copy(value)
             result[name].update_interval = UpdateInterval.STEP

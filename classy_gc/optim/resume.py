@@ -228,7 +228,7 @@ def _resumed_group(
 ) -> dict[str, Any]:
     """The options to continue with; adds to ``differences`` what each side decides, once."""
     driven = {k for k, v in schedule.items() if not isinstance(v, ConstantParamScheduler)}
-    configured = {k: current[k] for k in ("param_names", *_SPEED) if k in current}
+    configured = {k: current[k] for k in ("param_names", *_SPEED, *GC_KEYS) if k in current}
     theirs = {k: v for k, v in was.items() if k in current or k not in _OPTIONAL}
     group = {**current, **theirs, **configured}
     for name, value in current.items():
@@ -236,7 +236,6 @@ def _resumed_group(
             continue
         old = was.get(name, value)
         if name in GC_KEYS:
-            group[name] = value
             old, value = bool(old), bool(value)
         if name == "betas" and "momentum" in schedule:
             old, value = old[1:], value[1:]

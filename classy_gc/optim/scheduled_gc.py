@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,17 +21,6 @@ from classy_gc.optim.resume import resumed_state
 from classy_gc.options import Rule, check_known, registered_name
 
 
-def label_of(cls: type) -> str:
-    """The name of an optimizer in messages.
-
-    Example:
-        >>> from classy_gc.optim import SGDGC
-        >>> label_of(SGDGC)
-        "optimizer 'sgd_gc'"
-    """
-    return f"optimizer {registered_name(cls, OPTIMIZER_REGISTRY)!r}"
-
-
 class ScheduledGC(ClassyOptimizer):
     """Base of every GC optimizer: schedules and checkpoints, whatever it wraps."""
 
@@ -44,7 +32,7 @@ class ScheduledGC(ClassyOptimizer):
 
     def label(self) -> str:
         """The name in messages."""
-        return label_of(type(self))
+        return f"optimizer {registered_name(type(self), OPTIMIZER_REGISTRY)!r}"
 
     @abstractmethod
     def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
@@ -125,11 +113,7 @@ class ScheduledGC(ClassyOptimizer):
             ValueError: an option that the optimizer does not have or cannot schedule.
         """
         groups = self.scheduled_groups(param_groups, kwargs)
-        names = [group.pop("param_names", None) for group in groups]
         super().set_param_groups(list(map(as_schedulers, groups)))
-        for group, own in zip(self.optimizer.param_groups, names, strict=True):
-            if own is not None:
-                group["param_names"] = own
 
     def catch_up(self, where: float | None, optimizer: ClassyOptimizer | None = None) -> None:
         """Sets the options whose schedules change once per epoch to their current values.
@@ -174,14 +158,7 @@ class ScheduledGC(ClassyOptimizer):
         Raises:
             ValueError: the state belongs to another kind of optimizer.
         """
-        self._load(super().set_classy_state, state)
-
-    def _load(self, load: Callable[[dict[str, Any]], None], state: dict[str, Any]) -> None:
-        resumed = self.resumed(state)
-        with warnings.catch_warnings():
-            # The core warns about a GC option that was scheduled; its schedule continues.
-            warnings.filterwarnings("ignore", r"\w+\.load_state_dict: the state says")
-            load(resumed)
+        super().set_classy_state(self.resumed(state))
 
     def resumed(
         self, state: dict[str, Any], optimizer: ClassyOptimizer | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import Any
 
@@ -11,10 +10,10 @@ from classy_vision.optim import register_optimizer
 
 from classy_gc import core
 from classy_gc.core import CentralizedOptimizer, centralize_optimizer
-from classy_gc.custom_imports import import_from_current_folder
+from classy_gc.custom_imports import import_named
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer, options_table
-from classy_gc.optim.resume import classes_of, first_steps
-from classy_gc.options import NUMBER, REQUIRED, SWITCH, Rule, check_known
+from classy_gc.optim.resume import classes_of
+from classy_gc.options import REQUIRED, SWITCH, check_known
 
 _UNFIT = {
     "LBFGS": "takes several gradients in a step, from a closure",
@@ -95,14 +94,6 @@ class TorchGC(ClassyGCOptimizer):
             default, rule = self.OPTIONS["lr"]
             self.OPTIONS["lr"] = (default, rule._replace(schedulable=False))
         super().__init__(*args, **options)
-        if not torchs:
-            try:
-                first_steps(self)
-            except Exception as error:  # a class may raise anything
-                raise ValueError(
-                    f"{self.label()} cannot step in Classy Vision's tasks: "
-                    f"{error or type(error).__name__}"
-                ) from error
 
     def label(self) -> str:
         return f"optimizer 'torch_gc' ({self.core_class.__name__})"
@@ -122,27 +113,6 @@ class TorchGC(ClassyGCOptimizer):
             decoupled = next((group[name] for name in _DECOUPLED if name in group), None)
         return centralize_optimizer(optimizer, **gc, decoupled_weight_decay=decoupled)
 
-    def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
-        values, rules = super().group_options()
-        return values, {
-            name: self._rule_of_class(name, rule) if rule is NUMBER else rule
-            for name, rule in rules.items()
-        }
-
-    def _rule_of_class(self, name: str, rule: Rule) -> Rule:
-        """The rule of a number whose range only the class itself knows."""
-
-        def accepts(value: Any) -> bool:
-            if not rule.accepts(value):
-                return False
-            try:
-                self._built([{"params": [torch.zeros(1, 1)]}], {**self._options, name: value})
-            except Exception:  # whatever a class raises
-                return False
-            return True
-
-        return Rule(f"{rule.allowed} that {self.core_class.__name__} accepts", accepts)
-
 
 def _named(name: Any) -> type[torch.optim.Optimizer]:
     """Returns the class of a name or path if a config can use it."""
@@ -158,13 +128,7 @@ def _named(name: Any) -> type[torch.optim.Optimizer]:
         check_known([name], _CLASSES, label, "optimizer")
         return getattr(core, name, _CLASSES[name])
     module, _, class_name = name.rpartition(".")
-    import_from_current_folder()
-    try:
-        classes = classes_of(importlib.import_module(module))
-    except Exception as error:  # a module may raise anything
-        raise ValueError(
-            f"{label}: optimizer {name!r} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+    classes = classes_of(import_named(module, label))
     check_known([class_name], classes, f"{label}, module {module!r}", "optimizer")
     reason = _unfit_reason(classes[class_name])
     if reason:
@@ -179,9 +143,6 @@ def _unfit_reason(cls: type[torch.optim.Optimizer]) -> str | None:
         return f"is built from {first.name!r}, not from parameters"
     if hasattr(cls, "train") and hasattr(cls, "eval"):
         return "wants train() and eval() called between phases, which Classy Vision's tasks do not"
-    closure = inspect.signature(cls.step).parameters.get("closure")
-    if closure is not None and closure.default is REQUIRED:
-        return _UNFIT["LBFGS"]
     for option in options:
         named = option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)
         wanted = any(kind in str(option.annotation) for kind in ("float", "int", "bool"))

@@ -9,7 +9,6 @@ import classy_vision  # noqa: F401  which registers the names in these folders
 
 from classy_gc.param_groups.build import build_param_groups as build_param_groups
 from classy_gc.param_groups.build import parameter_occurrences as parameter_occurrences
-from classy_gc.param_groups.builder import GroupOptions as GroupOptions
 from classy_gc.param_groups.builder import NamedParameter as NamedParameter
 from classy_gc.param_groups.builder import ParamGroupBuilder as ParamGroupBuilder
 from classy_gc.param_groups.layer_decay import LayerDecay as LayerDecay

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from classy_vision.optim import ClassyOptimizer
-from classy_vision.optim.param_scheduler import ConstantParamScheduler
-from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from classy_gc.optim.groups import as_schedulers
 from classy_gc.param_groups.builder import NamedParameter, ParamGroupBuilder
-from classy_gc.param_groups.multipliers import OptimizerOptions, ScaledParamScheduler
+from classy_gc.param_groups.multipliers import OptimizerOptions
 
 
 def parameter_occurrences(root: nn.Module, prefix: str = "") -> Iterator[NamedParameter]:
@@ -89,8 +87,7 @@ def build_param_groups(
         raise ValueError(
             f"{builder.label()} must return options for {len(named)} parameters, not {len(wanted)}"
         )
-    groups: dict[str, dict[str, Any]] = {}
-    resolved: dict[str, dict[str, ParamScheduler]] = {}
+    groups: dict[frozenset[Any], dict[str, Any]] = {}
     seen: dict[int, str] = {}
     for parameter, own in zip(named, wanted, strict=True):
         if not parameter.parameter.requires_grad:
@@ -105,32 +102,16 @@ def build_param_groups(
                 )
             logging.warning(f"{builder.label()}: {name} is {first}, and is left out")
             continue
-        own = dict(own)
+        label = f"options of {name!r} from {builder.label()}"
+        options.check(own, label)
         decays = own.get("bn_weight_decay", bn_weight_decay)
         without_decay = not decays and isinstance(parameter.module, _BatchNorm)
-        asked = json.dumps([own, without_decay], sort_keys=True, default=id)
-        if asked not in resolved:
-            label = f"options of {name!r} from {builder.label()}"
-            options.check(own, label)
-            resolved[asked] = options.resolve(own, without_decay, label)
-        effective = {**options.values, **resolved[asked]}
-        effective = {k: _identity(v) for k, v in effective.items()}
-        key = json.dumps(effective, sort_keys=True, default=str)
-        group = groups.setdefault(key, {"params": [], "param_names": [], **resolved[asked]})
+        resolved = options.resolve(own, without_decay, label)
+        key = frozenset((k, v) for k, v in resolved.items() if v != options.values.get(k))
+        empty = {"params": [], "param_names": [], **as_schedulers(resolved)}
+        group = groups.setdefault(key, empty)
         group["params"].append(parameter.parameter)
         group["param_names"].append(name)
     if not groups:
         raise ValueError("there is nothing to train: every parameter is frozen")
     return list(groups.values())
-
-
-def _identity(value: Any) -> Any:
-    """A key that is equal if two options are."""
-    if isinstance(value, ConstantParamScheduler):
-        return _identity(value(0))
-    if isinstance(value, ScaledParamScheduler):
-        return ["scaled", value.multiplier, _identity(value.scheduler)]
-    if isinstance(value, ParamScheduler):
-        return ["scheduler", id(value)]
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if number else value

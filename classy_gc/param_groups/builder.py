@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
 
 from classy_gc.options import BOOL, Rule, check_options
+from classy_gc.param_groups.multipliers import OptimizerOptions
 
 
 class NamedParameter(NamedTuple):
@@ -24,19 +25,6 @@ class NamedParameter(NamedTuple):
     def full_name(self) -> str:
         """As in ``model.named_parameters()``; parameters of the loss start with ``loss.``."""
         return f"{self.prefix}.{self.name}" if self.prefix else self.name
-
-
-class GroupOptions(Protocol):
-    """What a builder can ask about an optimizer; :class:`OptimizerOptions` implements it."""
-
-    values: dict[str, Any]  #: of each option that a group does not set
-    rules: dict[str, Rule]  #: what each option accepts
-
-    def require(self, multiplier: str, label: str) -> None:
-        """Refuses a multiplier of an option that the optimizer does not have."""
-
-    def check(self, options: Mapping[str, Any], label: str) -> None:
-        """Refuses options that the optimizer does not have, and values that they do not accept."""
 
 
 class ParamGroupBuilder(ABC):
@@ -79,7 +67,7 @@ class ParamGroupBuilder(ABC):
         self,
         model: nn.Module,
         parameters: Sequence[NamedParameter],
-        optimizer: GroupOptions,
+        optimizer: OptimizerOptions,
     ) -> list[dict[str, Any]]:
         """Returns the options that differ for each parameter.
 

@@ -10,7 +10,8 @@ from classy_vision.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from classy_gc.options import NON_NEGATIVE, Rule
-from classy_gc.param_groups.builder import GroupOptions, NamedParameter
+from classy_gc.param_groups.builder import NamedParameter
+from classy_gc.param_groups.multipliers import OptimizerOptions
 from classy_gc.param_groups.paramwise import Paramwise
 from classy_gc.param_groups.registry import register_param_group_builder
 
@@ -53,7 +54,7 @@ class LayerDecay(Paramwise):
         self,
         model: nn.Module,
         parameters: Sequence[NamedParameter],
-        optimizer: GroupOptions,
+        optimizer: OptimizerOptions,
     ) -> list[dict[str, Any]]:
         optimizer.require("lr_mult", f"decay of {self.label()}")
         stem, layers = self._layers(model)

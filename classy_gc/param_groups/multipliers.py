@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
 from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.groups import as_schedulers
 from classy_gc.optim.param_scheduler.checks import build_scheduler, check_schedulable
 from classy_gc.optim.stock import group_options
 from classy_gc.options import BOOL, NON_NEGATIVE, check_known, registered_name
@@ -19,6 +19,7 @@ from classy_gc.options import BOOL, NON_NEGATIVE, check_known, registered_name
 MULTIPLIERS = {"lr_mult": "lr", "decay_mult": "weight_decay"}
 
 
+@dataclass(frozen=True)
 class ScaledParamScheduler(ParamScheduler):
     """``multiplier × scheduler(where)``, updated as often as the scheduler.
 
@@ -32,10 +33,12 @@ class ScaledParamScheduler(ParamScheduler):
         0.25
     """
 
-    def __init__(self, scheduler: ParamScheduler, multiplier: float) -> None:
-        self.scheduler = scheduler
-        self.multiplier = multiplier
-        self.update_interval = getattr(scheduler, "update_interval", UpdateInterval.STEP)
+    scheduler: ParamScheduler
+    multiplier: float
+
+    @property
+    def update_interval(self) -> UpdateInterval:
+        return getattr(self.scheduler, "update_interval", UpdateInterval.STEP)
 
     def __call__(self, where: float) -> float:
         return self.multiplier * self.scheduler(where)
@@ -134,25 +137,26 @@ class OptimizerOptions:
             raise ValueError(f"{label}: {name} must be {rule.allowed}, not {value!r}")
         return tuple(value) if isinstance(value, list) else value
 
-    def resolve(self, options: Mapping[str, Any], without_decay: bool, label: str) -> dict:
-        """The options of a group as ParamSchedulers, in the form of ``set_param_groups``.
+    def resolve(
+        self, options: Mapping[str, Any], without_decay: bool, label: str
+    ) -> dict[str, Any]:
+        """The values and ParamSchedulers of a group, with the task's schedules, multiplied.
 
         Args:
             options: as a builder returns them.
             without_decay: whether the weight decay is 0 if they do not set it.
             label: names their owner in messages.
         """
-        base = dict(self.schedules)
+        result = dict(self.schedules)
         if without_decay and "weight_decay" in self.rules:
-            base["weight_decay"] = 0.0
+            result["weight_decay"] = 0.0
         for name, value in options.items():
             if name in self.rules:
-                base[name] = self._scheduler_or_value(name, value, label)
+                result[name] = self._scheduler_or_value(name, value, label)
         for multiplier, name in MULTIPLIERS.items():
             factor = options.get(multiplier, 1)
-            if factor == 1:
-                continue
-            value = base.get(name, self.values.get(name))
-            scheduled = isinstance(value, ParamScheduler)
-            base[name] = ScaledParamScheduler(value, factor) if scheduled else factor * value
-        return as_schedulers(base)
+            if factor != 1:
+                value = result.get(name, self.values.get(name))
+                scheduled = isinstance(value, ParamScheduler)
+                result[name] = ScaledParamScheduler(value, factor) if scheduled else factor * value
+        return result

@@ -11,14 +11,15 @@ from torch import nn
 from torchvision.ops import DeformConv2d
 
 from classy_gc.core import ineligible_reason
-from classy_gc.options import BOOL, MAPPING, NON_NEGATIVE, Rule
-from classy_gc.param_groups.builder import GroupOptions, NamedParameter, ParamGroupBuilder
+from classy_gc.options import BOOL, MAPPING, NON_NEGATIVE, or_null
+from classy_gc.param_groups.builder import NamedParameter, ParamGroupBuilder
 from classy_gc.param_groups.kinds import is_depthwise, is_norm
 from classy_gc.param_groups.layer_weights import no_layer_weight_reason
-from classy_gc.param_groups.multipliers import MULTIPLIERS
+from classy_gc.param_groups.multipliers import MULTIPLIERS, OptimizerOptions
 from classy_gc.param_groups.registry import register_param_group_builder
 
-_MULTIPLIER = Rule("a number >= 0 or null", lambda v: v is None or NON_NEGATIVE.accepts(v))
+_OF_LR = ("bias_lr_mult", "dcn_offset_lr_mult")
+_OF_DECAY = ("bias_decay_mult", "norm_decay_mult", "flat_decay_mult", "dwconv_decay_mult")
 
 
 @register_param_group_builder("paramwise")
@@ -72,12 +73,7 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
     OPTIONS: ClassVar = {
         **ParamGroupBuilder.OPTIONS,
         "custom_keys": ({}, MAPPING),
-        "bias_lr_mult": (None, _MULTIPLIER),
-        "bias_decay_mult": (None, _MULTIPLIER),
-        "norm_decay_mult": (None, _MULTIPLIER),
-        "flat_decay_mult": (None, _MULTIPLIER),
-        "dwconv_decay_mult": (None, _MULTIPLIER),
-        "dcn_offset_lr_mult": (None, _MULTIPLIER),
+        **dict.fromkeys((*_OF_LR, *_OF_DECAY), (None, or_null(NON_NEGATIVE))),
         "gc_layer_weights_only": (False, BOOL),
     }
 
@@ -92,7 +88,7 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
     def _key_label(self, key: str) -> str:
         return f"custom_keys {key!r} of {self.label()}"
 
-    def _check(self, parameters: Sequence[NamedParameter], optimizer: GroupOptions) -> None:
+    def _check(self, parameters: Sequence[NamedParameter], optimizer: OptimizerOptions) -> None:
         for option in self.OPTIONS:
             for multiplier in MULTIPLIERS:
                 if option.endswith(multiplier) and getattr(self, option) is not None:
@@ -171,7 +167,7 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
         self,
         model: nn.Module,
         parameters: Sequence[NamedParameter],
-        optimizer: GroupOptions,
+        optimizer: OptimizerOptions,
     ) -> list[dict[str, Any]]:
         self._check(parameters, optimizer)
         return [self._options(parameter) for parameter in parameters]

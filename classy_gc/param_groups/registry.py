@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from classy_gc.custom_imports import import_named
 from classy_gc.options import check_known, without_comments
 from classy_gc.param_groups.builder import ParamGroupBuilder
 
@@ -35,15 +35,9 @@ def register_param_group_builder(name: str) -> Callable[[_Builder], _Builder]:
 
     def register(cls: _Builder) -> _Builder:
         if name in PARAM_GROUP_BUILDER_REGISTRY:
-            taken = PARAM_GROUP_BUILDER_REGISTRY[name]
-            raise ValueError(
-                f"cannot register param group builder {name!r} twice: it is "
-                f"already {taken.__module__}.{taken.__qualname__}"
-            )
+            raise ValueError(f"param_groups {name!r} is {PARAM_GROUP_BUILDER_REGISTRY[name]}")
         if not issubclass(cls, ParamGroupBuilder):
-            raise ValueError(
-                f"param group builder {name!r} ({cls.__qualname__}) must extend ParamGroupBuilder"
-            )
+            raise ValueError(f"param_groups {name!r} must extend ParamGroupBuilder, not be {cls}")
         PARAM_GROUP_BUILDER_REGISTRY[name] = cls
         cls.name = name
         return cls
@@ -59,8 +53,8 @@ def build_param_group_builder(config: Mapping[str, Any]) -> ParamGroupBuilder:
             imported first, so that a builder of your own registers itself.
 
     Raises:
-        ValueError: no name, an unknown name, or an option that the builder refuses.
-        ImportError: there is no such module.
+        ValueError: no name, an unknown name, a module that cannot be imported, or an option that
+            the builder refuses.
 
     Example:
         >>> build_param_group_builder({"name": "layer_decay", "decay": 0.75}).decay
@@ -74,13 +68,6 @@ def build_param_group_builder(config: Mapping[str, Any]) -> ParamGroupBuilder:
     config = without_comments(config)
     module = config.pop("module", None)
     if module is not None:
-        if not isinstance(module, str) or not module:
-            raise ValueError(f"module of param_groups must be a module's name, not {module!r}")
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise
-            raise ImportError(f"module {module!r} of param_groups: {error}") from error
+        import_named(module, "module of param_groups")
     check_known([config["name"]], sorted(PARAM_GROUP_BUILDER_REGISTRY), "param_groups", "name")
     return PARAM_GROUP_BUILDER_REGISTRY[config["name"]].from_config(config)

@@ -105,7 +105,11 @@ def test_neither_data_nor_gpu_need_be_there(tmp_path, capsys):
     [
         ("name", "classification_task", "'param_groups' .* 'paramwise_classification_task'"),
         ("param_groups", {"name": "paramwize"}, "'paramwize' in param_groups.* 'paramwise'"),
-        ("param_groups", {"name": "paramwise", "module": "nowhere"}, "module 'nowhere' of param_"),
+        (
+            "param_groups",
+            {"name": "paramwise", "module": "nowhere"},
+            "groups: 'nowhere' cannot",
+        ),
         (
             "param_groups",
             {"name": "paramwise", "custom_keys": {"blokcs": {}}},

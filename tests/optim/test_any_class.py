@@ -159,7 +159,7 @@ def test_schedules_and_groups(name):
 
 WRONG = [
     (config("timm.optim", "Loin"), ["'Loin'", "did you mean 'Lion'?"]),
-    (config("timm.optimm", "Lion"), ["'timm.optimm.Lion' cannot be imported: ModuleNotFound"]),
+    (config("timm.optimm", "Lion"), ["'timm.optimm' cannot be imported: ModuleNotFound"]),
     (config("timm.optim", "Lion", bets=[0.9, 0.99]), ["'bets'", "did you mean 'betas'?"]),
     (config("timm.optim", "Lion", lr="1"), ["lr must be a number >= 0, not '1'"]),
     (config("timm.optim", "Lion", caution=1), ["caution must be true or false, not 1"]),

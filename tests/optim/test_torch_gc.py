@@ -179,11 +179,11 @@ REFUSED = [
     (config("NAdam", use_gc="yes"), ["use_gc must be true or false, or a number", "not 'yes'"]),
     (config("NAdam", lr=-1), ["lr must be a number >= 0, not -1"]),
     # in torch's words
-    (config("NAdam", momentum_decay=-1), ["Invalid momentum_decay value: -1"]),
+    (config("NAdam", momentum_decay=-1), ["momentum_decay must be a number >= 0, not -1"]),
     (config("Rprop", etas=[2, 3]), ["Invalid eta values: 2, 3"]),
     (config("SGD", nesterov=True), ["Nesterov momentum requires a momentum"]),
     (config("Adam", fused=True, foreach=True), ["`fused` and `foreach` cannot be `True`"]),
-    (scheduled("NAdam", "momentum_decay", -1), ["momentum_decay is -0.0", "that NAdam accepts"]),
+    (scheduled("NAdam", "momentum_decay", -1), ["momentum_decay is -0.0", "must be a number >= 0"]),
     (scheduled("NAdam", "lr", "x"), ["param_schedulers.lr"]),
     (
         config("NAdam", num_epochs=2, param_schedulers={"lr": {"name": "constant", "value": "x"}}),

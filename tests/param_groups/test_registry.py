@@ -70,9 +70,9 @@ def test_too_few_options_are_refused(monkeypatch):
 
 
 def test_a_name_is_taken_once_and_by_a_builder():
-    with pytest.raises(ValueError, match=r"'paramwise' twice: it is already classy_gc.*Paramwise"):
+    with pytest.raises(ValueError, match=r"'paramwise' is <class 'classy_gc.*Paramwise'>"):
         register_param_group_builder("paramwise")(Paramwise)
-    with pytest.raises(ValueError, match=r"'other' .* must extend ParamGroupBuilder"):
+    with pytest.raises(ValueError, match=r"'other' must extend ParamGroupBuilder"):
         register_param_group_builder("other")(dict)
 
 
@@ -86,8 +86,8 @@ def test_a_name_is_taken_once_and_by_a_builder():
             ValueError,
             "'paramwize' in param_groups, did you mean 'paramwise'",
         ),
-        ({"name": "paramwise", "module": ""}, ValueError, "module of param_groups must be"),
-        ({"name": "paramwise", "module": "no_such_module"}, ImportError, "no_such_module"),
+        ({"name": "paramwise", "module": ""}, ValueError, "module of param_groups: '' cannot be"),
+        ({"name": "paramwise", "module": "no_such_module"}, ValueError, "no_such_module"),
     ],
 )
 def test_refused_configs(config, error, message):
