@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from pathlib import Path
 from typing import Any
 
-from classy_gc.commands.flag_types import integer, output_path, seeds, target
+from classy_gc.commands.flag_types import integer, output_path, seeds, setting, target
 from classy_gc.commands.flags import add_config_flag, add_picture_flag
-
-
-def _slurm(name: str, value: str) -> tuple[str, int | str]:
-    return name, int(value) if value.isdigit() else value
-
-
-def _slurm_setting(flag: str) -> tuple[str, int | str]:
-    name, equals, value = flag.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{flag!r} must be KEY=VALUE")
-    return _slurm(name, value)
 
 
 def _contrast(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +68,7 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     help = "where runs are trained: on this machine, or as jobs of Slurm (default local)"
     add("--cluster", choices=["local", "slurm"], default="local", help=help)
     for name, help in (("partition", "of each job"), ("time", "of each job, in minutes")):
-        own: dict[str, Any] = {"type": functools.partial(_slurm, name), "metavar": name.upper()}
-        add(f"--slurm_{name}", dest="slurm", help=help, **repeatable, **own)
+        own: dict[str, Any] = {"type": lambda text, name=name: setting(f"{name}={text}")}
+        add(f"--slurm_{name}", dest="slurm", metavar=name.upper(), help=help, **repeatable, **own)
     help = "of submitit's SlurmExecutor, such as gpus_per_node=1; repeatable"
-    add("--slurm", type=_slurm_setting, metavar="KEY=VALUE", help=help, **repeatable)
+    add("--slurm", type=setting, metavar="KEY=VALUE", help=help, **repeatable)

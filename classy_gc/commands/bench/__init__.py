@@ -10,10 +10,8 @@ decay into subnormal numbers, which slow a CPU down many times.
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib.util
 import json
-import logging
 import os
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +28,7 @@ from classy_gc.commands.progress import show_progress
 from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
 from classy_gc.hooks.provenance import provenance
+from classy_gc.options import check_known
 
 
 def _check_args(args: argparse.Namespace) -> None:
@@ -43,18 +42,11 @@ def _check_args(args: argparse.Namespace) -> None:
         elif args.config_file is not None:
             raise ValueError(f"--{flag} cannot be combined with --config_file, which sets it")
     models = ["tiny", *torchvision.models.list_models(), *MODEL_REGISTRY]
-    if args.model not in models:
-        close = difflib.get_close_matches(args.model, models, n=3, cutoff=0.4)
-        raise ValueError(
-            f"unknown --model {args.model!r}, it is neither in torchvision.models nor in Classy "
-            f"Vision; nearest: {', '.join(dict.fromkeys(close)) or 'none'}"
-        )
+    check_known([args.model], models, "--model", "model")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no CUDA device")
     for name in args.optimizers:
         build_variants(name, [torch.nn.Parameter(torch.ones(2, 2))])
-    if args.output_folder is None:
-        args.output_folder = Path(f"output_bench_{datetime.now().isoformat()}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,7 +58,6 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # Otherwise Kineto's log lines would mix with the progress.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     torch.manual_seed(0)
@@ -91,11 +82,12 @@ def run(args: argparse.Namespace) -> int:
         f"load {machine['load']:.1f}"
     )
     print(f"{title}\n{table}")
-    args.output_folder.mkdir(parents=True, exist_ok=True)
-    (args.output_folder / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
+    folder = args.output_folder or Path(f"output_bench_{datetime.now().isoformat()}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
     if "results" in report:
-        plot_steps(report["results"], title).savefig(args.output_folder / "bench.png", dpi=150)
-    print(f"written to {args.output_folder}")
+        plot_steps(report["results"], title).savefig(folder / "bench.png", dpi=150)
+    print(f"written to {folder}")
     return 0
 
 

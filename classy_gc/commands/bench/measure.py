@@ -74,10 +74,9 @@ def measure_steps(
     baseline, first = next(iter(variants.items()))
     parameters = [p for group in first.param_groups for p in group["params"]]
     device = parameters[0].device
-    # Larger than any L2 cache.
-    scratch = (
-        torch.empty(2**28, dtype=torch.uint8, device=device) if device.type == "cuda" else None
-    )
+    scratch = None
+    if device.type == "cuda":
+        scratch = torch.empty(2**28, dtype=torch.uint8, device=device)  # larger than any L2 cache
     grads = [torch.empty_like(p) for p in parameters]
 
     def refill() -> None:
@@ -85,34 +84,25 @@ def measure_steps(
         for p, grad in zip(parameters, grads, strict=True):
             p.grad = grad
 
-    for i in range(args.warmup):
-        progress(f"{name}: warm-up {i + 1}/{args.warmup}")
-        for optimizer in variants.values():
-            refill()
-            optimizer.step()
-
-    memory = {}
-    for label, optimizer in variants.items():
-        progress(f"{name}: memory of {label}")
-        refill()
-        memory[label] = _peak_memory(optimizer.step, device)
-
     times: dict[str, list[float]] = {label: [] for label in variants}
     order, shuffle = list(variants), random.Random(0).shuffle
-    for i in range(args.steps):
-        progress(f"{name}: round {i + 1}/{args.steps}")
+    for i in range(-args.warmup, args.steps):
+        progress(f"{name}: {f'round {i + 1}/{args.steps}' if i >= 0 else 'warm-up'}")
         shuffle(order)
         for label in order:
             refill()
             times[label].append(_milliseconds(variants[label].step, scratch))
 
-    medians = {label: statistics.median(ms) for label, ms in times.items()}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for label, optimizer in variants.items():
+        progress(f"{name}: memory of {label}")
+        refill()
         ours = isinstance(optimizer, core.CentralizedOptimizer)
+        ms = times[label][args.warmup :]
         row = {"optimizer": name, "variant": label, "baseline": baseline}
-        row |= {"ms": medians[label], "ms_min": min(times[label])}
-        row |= {"ratio": medians[label] / medians[baseline], "extra_mb": memory[label] / 1e6}
+        row |= {"ms": statistics.median(ms), "ms_min": min(ms)}
+        row["ratio"] = row["ms"] / (rows[0]["ms"] if rows else row["ms"])
+        row["extra_mb"] = _peak_memory(optimizer.step, device) / 1e6
         row["path"] = ", ".join(dict.fromkeys(optimizer.step_paths())) if ours else ""
         rows.append(row)
     return rows
