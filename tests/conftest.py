@@ -13,19 +13,19 @@ from tests.devices import DEVICES
 DRAW = TrainingCurvesHook.on_end
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As a shell starts what it runs in the background; here some tests press Ctrl-C.
+    # A shell starts background jobs with SIGINT ignored, but some tests press Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Threads that wait for each other cost more than tensors as small as these do, above all on a busy
-# machine. Set here, so that it holds for doctests too, and for the processes that tests start.
+# Threads that wait for each other take longer than the work on such small tensors, above all on a
+# busy machine. Set here so that it holds for doctests and for the processes that tests start.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(params=DEVICES, scope="module")
 def device(request):
-    """Where a test that is marked ``on_every_device`` makes its tensors."""
-    if request.param == "cpu":  # to say so would slow every call down
+    """The device on which a test marked ``on_every_device`` makes its tensors."""
+    if request.param == "cpu":  # setting it would slow every call down
         yield request.param
         return
     torch.set_default_device(request.param)
@@ -35,15 +35,15 @@ def device(request):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty current folder; what the command sets for its process is undone.
+    """An empty current folder; undoes what the command sets for its process.
 
-    Trainings draw no curves there, which would take longer than they do.
+    Trainings draw no curves there: drawing would take longer than the training.
     """
     monkeypatch.setattr(TrainingCurvesHook, "on_end", TrainingCurvesHook._noop)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
     for name in ("PYTHONWARNINGS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.setenv(name, "")  # so that it is restored, also where it was absent
+        monkeypatch.setenv(name, "")  # so that it is restored even where it was absent
         monkeypatch.delenv(name)
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
@@ -60,7 +60,7 @@ def here_with_curves(here, monkeypatch):
 
 
 class Box(PathHandler):
-    """``box://``: a local folder, behind the scheme of somebody's storage."""
+    """``box://``: a local folder behind a scheme, as of remote storage."""
 
     def __init__(self, folder):
         super().__init__()
@@ -89,7 +89,7 @@ for name in ("_open", "_exists", "_isfile", "_isdir", "_ls", "_mkdirs", "_rm"):
 
 @pytest.fixture
 def box(tmp_path_factory):
-    """The folder of what is written to ``box://``."""
+    """The folder behind ``box://``."""
     folder = tmp_path_factory.mktemp("box")
     PathManager.register_handler(Box(folder), allow_override=True)
     return folder

@@ -61,6 +61,6 @@ def test_a_shipped_config_is_found_by_its_name(name, here, capsys):
     own["model"]["init_planes"] = 8
     own["model"]["heads"][0]["in_plane"] = 16
     Path(name).parent.mkdir(exist_ok=True)
-    Path(name).write_text(json.dumps(own))  # one's own comes first
+    Path(name).write_text(json.dumps(own))  # a file of one's own comes first
     assert main(["param-groups", "--config_file", name]) == 0
     assert capsys.readouterr().out != shipped

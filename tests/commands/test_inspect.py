@@ -305,7 +305,7 @@ def test_a_checkpoint_of_another_model_is_one_line(here, capsys):
 
 
 def test_the_command_itself(tmp_path):
-    """In a process of its own; a module named as the standard library's disturbs nobody."""
+    """In its own process; a module with a name of the standard library's does no harm."""
     code = "import sys; from classy_gc.commands import main; sys.exit(main())"
     result = subprocess.run(
         [sys.executable, "-c", code, "inspect", "--config_file", CONFIGS / "digits_adam_gc.json"],

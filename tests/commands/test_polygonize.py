@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("here")
 
 @pytest.fixture
 def files(here):
-    """A map in each form, walls, a frame field and the truth, in the current folder."""
+    """In the current folder: a map in each format, walls, a frame field and the truth."""
     interior = rendered(TRUTH)
     np.save("map.npy", interior)
     np.savez("map.npz", interior)

@@ -21,7 +21,7 @@ DIGITS = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
 
 
 def short(epochs=1, samples=96, optimizer="sgd_gc"):
-    """The digits config, shortened, and with augmentation for which random numbers are drawn."""
+    """The digits config, shortened, with augmentation, which draws random numbers."""
     config = copy.deepcopy(DIGITS)
     config |= {"num_epochs": epochs, "use_gpu": False}
     config["optimizer"]["name"] = optimizer
@@ -74,7 +74,7 @@ def _main(argv, file_size, interrupt_at):
 def forked(*flags, cwd, command="train", stdout=None, file_size=None, interrupt_at=None):
     """``classy-gc`` in a process of its own, see ``tests/forked.py``.
 
-    Optionally with a limit of the size of files, or a Ctrl-C once so many samples are trained.
+    Optionally with a limit on file sizes, or a Ctrl-C after a number of trained samples.
     """
     argv = [command, "--config_file", "config.json", *map(str, flags)]
     return run_forked(_main, argv, file_size, interrupt_at, cwd=cwd, stdout=stdout)

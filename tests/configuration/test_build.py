@@ -35,9 +35,9 @@ EFFICIENTNET = {
 CLIP = {"input_planes": 3, "clip_crop_size": 8, "frames_per_clip": 2, "num_blocks": [1]}
 KINDS = {"skip_transformation_type": "preactivated_shortcut"}
 KINDS["residual_transformation_type"] = "preactivated_bottleneck_transformation"
-# Whose constructor gets the whole section.
+# Classes whose constructor gets the whole section.
 CONSTRUCTED = ("resnet18", "efficientnet", "regnet_x_400mf", "vision_transformer")
-# Each with all that is required, and something that is not.
+# Each with all required keys, and an optional one.
 MODELS = [
     RESNET,
     {"name": "resnext", "num_blocks": [1], "base_width_and_cardinality": [4, 32], "use_se": True},
@@ -67,7 +67,7 @@ def warnings_alone(caplog):
 
 
 def test_every_kind_of_model_is_here():
-    """All ways to read a section, but that of efficientnet_b0 to b7, which take any key."""
+    """All ways to read a section, except efficientnet_b0 to b7, which take any key."""
     classes = [c for c in MODEL_REGISTRY.values() if c.__module__.startswith("classy_vision.")]
     here = {MODEL_REGISTRY[model["name"]].from_config.__func__ for model in MODELS}
     others = {c.__name__[:-2] for c in classes if c.from_config.__func__ not in here}
@@ -112,7 +112,7 @@ def test_a_key_that_nobody_reads(sections, message, caplog):
 
 @pytest.mark.parametrize("path", CLASSY_CONFIGS, ids=lambda path: path.stem)
 def test_classy_visions_own_configs(path, caplog):
-    """Which have a key that nobody reads in places; nothing that is read is told."""
+    """Some have keys that nobody reads; keys that are read cause no warning."""
     given = json.loads(path.read_text()) | {"hooks": []}
     for dataset in given["dataset"].values():  # which are not on this machine
         if not dataset["name"].startswith("synthetic"):

@@ -1,4 +1,4 @@
-"""What a config file may hold besides keys that somebody reads."""
+"""What a config file may hold besides the keys that are read."""
 
 import json
 from pathlib import Path
@@ -241,7 +241,7 @@ def test_the_folder_of_a_run_has_the_whole_config(here):
     assert merged["dataset"]["train"]["num_samples"] == 64
     assert "_base_" not in merged
     log = Path("run/log.jsonl").read_text()
-    # It trains what was trained, and is replaced by what is trained into its folder next.
+    # It repeats the training, and the next run into its folder replaces it.
     again = ["--config_file", "run/config.json", "--skip_tensorboard", "--output_folder"]
     assert main(["train", *again, "again"]) == 0
     assert [json.loads(line)["loss"] for line in log.splitlines()] == [

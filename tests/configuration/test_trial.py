@@ -22,7 +22,7 @@ CONFIG = json.loads((Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json
 
 
 def config(epochs=2, **changes):
-    """The digits with all that is random: BatchNorm's statistics, crops, mixup, dropout."""
+    """The digits with whatever is random or stateful: BatchNorm, crops, mixup, dropout."""
     result = copy.deepcopy(CONFIG) | {"num_epochs": epochs, "use_gpu": False}
     result["mixup"] = {"alpha": 0.4, "num_classes": 10}
     for dataset in result["dataset"].values():
@@ -43,7 +43,7 @@ def prepared(**changes):
 
 
 def snapshot(task):
-    """All that a batch could have changed, and the attributes themselves."""
+    """Everything that a batch could change, and the attributes themselves."""
     python, numpy = random.getstate(), np.random.get_state()
     state = copy.deepcopy(task.get_classy_state())
     leaves = {k: v.numpy().tobytes() for k, v in tensors(state)}
@@ -98,11 +98,11 @@ def test_what_is_tried():
     try_batches(task)
     assert seen == [(32, True, True), (128, False, False)]
     seen.clear()
-    task.phase_idx = 2  # what is left is a test
+    task.phase_idx = 2  # only a test is left
     try_batches(task)
     assert seen == [(128, False, False)]
     seen.clear()
-    task.phase_idx = 3  # it is done
+    task.phase_idx = 3  # nothing is left
     try_batches(task)
     assert not seen
 
@@ -156,7 +156,7 @@ def test_a_dataset_without_samples_is_named():
 
 
 class File:
-    """Samples of a file that is opened as the first is read, as those of LMDB and HDF5 are."""
+    """Samples of a file that is opened with the first read, as LMDB and HDF5 files are."""
 
     def __init__(self, samples):
         self.samples, self.file = samples, None

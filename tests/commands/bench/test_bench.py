@@ -71,7 +71,7 @@ def test_extra_memory_is_what_the_step_allocates(tmp_path):
     extra = {row["variant"]: row["extra_mb"] for row in results}
     weights = 1_235_496 * 4 / 1e6
     assert extra["torch AdamW fused"] < 0.02 * weights
-    # The denominators of all weights at a time.
+    # The denominators of all weights at once.
     assert extra["torch AdamW foreach"] == pytest.approx(weights, rel=0.02)
     # A few thousand row sums.
     assert max(extra[f"GC {loc}"] for loc in ("off", "before", "after")) < 0.1 * weights

@@ -12,9 +12,9 @@ CONFIG = Path(__file__).parents[3] / "configs" / "digits_sgd_gc.json"
 def test_training(tmp_path, capsys):
     config = json.loads(CONFIG.read_text())
     for dataset in config["dataset"].values():
-        dataset["num_samples"] = 96  # three steps an epoch, so that epochs end meanwhile
+        dataset["num_samples"] = 96  # three steps an epoch, so that epochs end in between
     config["use_gpu"] = False
-    # A schedule of its own must not decide which steps run with GC.
+    # The config's own schedule must not decide which steps run with GC.
     config["optimizer"]["param_schedulers"]["use_gc"] = {"name": "constant", "value": 0}
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config))

@@ -32,7 +32,7 @@ from tests import forked
 
 DIGITS = json.loads((Path(__file__).parents[3] / "configs/digits_sgd_gc.json").read_text())
 
-# What a run does beyond training: nothing, raise, crash, wait or hold; and how long a step takes.
+# What a run does besides training (nothing, raise, crash, wait or hold), and how long a step takes.
 HOOKS = """
 import os
 import time
@@ -67,7 +67,7 @@ class TestCompare(ClassyHook):
 
 
 def tiny(epochs=1, samples=64, **optimizer):
-    """A small network on digits, with augmentation for which random numbers are drawn."""
+    """A small network on digits, with augmentation, which draws random numbers."""
     config = copy.deepcopy(DIGITS)
     config |= {"num_epochs": epochs, "use_gpu": False}
     config["model"] = {"name": "mlp", "input_dim": 192, "output_dim": 10, "hidden_dims": [32]}
@@ -101,7 +101,7 @@ def logs(folder="out"):
 
 
 def finished():
-    """Each file of a finished run with the time when it was written."""
+    """Each file of a finished run, and when it was written."""
     folders = [mark.parent for mark in Path("out").glob("runs/*/*/finished")]
     return {file: file.stat().st_mtime_ns for folder in folders for file in folder.iterdir()}
 
@@ -111,7 +111,7 @@ def marks():
 
 
 def read(terminal):
-    """What it shows by now."""
+    """What the terminal shows so far."""
     shown = b""
     with contextlib.suppress(OSError):
         while chunk := os.read(terminal, 4096):
@@ -154,7 +154,7 @@ def check_files_of_the_interrupted(printed):
     for arm in results["arms"]:
         for run in arm["runs"]:
             log = logs()[arm["name"], run["seed"]]
-            # Where it was killed, a line says with what it went on.
+            # A run that was killed has a line on what it was resumed with.
             *_, train, test = [line for line in log if line["kind"] == "phase"]
             accuracy = test["meters"]["accuracy"]["top_1"]
             assert run["final test accuracy/top_1"] == accuracy
@@ -173,7 +173,7 @@ def check_files_of_the_interrupted(printed):
 
 
 def test_interrupted_twice_and_resumed(here, capfd):
-    """Killed, then stopped as by Ctrl-C, then given to its end with one more seed."""
+    """Killed, then stopped by Ctrl-C, then run to its end with one more seed."""
     command = arguments(hooked(0.02, "wait", epochs=2), "--vary", "optimizer.use_gc=false,true")
     command += ["--jobs", "2", "--target", "accuracy/top_1=0.99", "--seeds"]
     seen = {}
@@ -185,7 +185,7 @@ def test_interrupted_twice_and_resumed(here, capfd):
         assert ("the same command continues from here" in shown) == (by == signal.SIGINT)
         time.sleep(0.3)
         written = {path: path.stat().st_size for path in Path("out").rglob("*")}
-        time.sleep(0.5)  # in which a run would have trained on
+        time.sleep(0.5)  # long enough for a run to train on
         assert written == {path: path.stat().st_size for path in Path("out").rglob("*")}
         assert seen.items() <= finished().items()
         seen = finished()
@@ -220,7 +220,7 @@ def test_failing_runs_take_nobody_down(here, capfd):
 
 
 def test_arms_start_with_the_same_weights_and_data(here, capfd):
-    """The only batch of the first epoch is seen before any step."""
+    """The loss of the first epoch is that of its only batch, before any step."""
     config = tiny(epochs=2, samples=32)
     flags = ["--arm", "off", "optimizer.use_gc=false", "--seeds", "2"]
     flags += ["--arm", "on", "optimizer.use_gc=true", "optimizer.momentum=0.5"]
@@ -338,7 +338,7 @@ def test_long_names_stay_in_the_picture():
 
 
 def test_a_folder_in_which_nothing_was_planned_yet(here):
-    """Killed at once, it has left half a plan."""
+    """A comparison that is killed at once leaves half a plan."""
     Path("out").mkdir()
     Path("out", ".comparison.json.tmp").touch()
     assert main(arguments(tiny(), *GC, "--seeds", 1)) == 0

@@ -17,7 +17,7 @@ def by_seed(values):
 
 
 def log(*accuracies, losses=None):
-    """Of a run with these test accuracies, an epoch each."""
+    """The log of a run with these test accuracies, one an epoch."""
     losses = losses or [1 / (epoch + 1) for epoch in range(len(accuracies))]
     return [
         {"phase": phase, "epoch": epoch + 1.0, "loss": loss, "seconds": 0.5, "meters": meters}
@@ -151,7 +151,7 @@ def test_power_and_disagreement_are_printed():
     for arm in old["arms"]:
         arm.pop("mcnemar", None)
         arm.pop("power", None)
-    assert "McNemar" not in text(old)  # of a folder of before
+    assert "McNemar" not in text(old)  # of a folder from an earlier version
 
 
 def evaluated(target=None, seeds=3, **accuracies):
@@ -160,7 +160,7 @@ def evaluated(target=None, seeds=3, **accuracies):
 
 
 def test_what_float32_rounds_is_no_difference():
-    """One image more of 10,000 in each seed, as the meter's float32 has it."""
+    """One more image of 10,000 in each seed, in the meter's float32."""
     counts = [8573, 8600, 8411]
     off, on = ([float(np.float32(n + k) / np.float32(1e4)) for n in counts] for k in (0, 1))
     (_, arm) = evaluated(off=off, on=on)["arms"]

@@ -63,7 +63,7 @@ def test_a_run_is_finished_where_mark_config_and_log_are_whole(tmp_path):
 
 
 class Ended:
-    """An engine on which each run has ended as it was to."""
+    """An engine on which each run has already ended as the test says."""
 
     limit = 1
 

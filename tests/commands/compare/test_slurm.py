@@ -54,7 +54,7 @@ def free_port():
 
 
 def of_process(pid, name):
-    """What the kernel says of a process, which may have ended meanwhile."""
+    """What the kernel says of a process, which may have ended by now."""
     try:
         return Path(f"/proc/{pid}/{name}").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -121,7 +121,7 @@ def wait_for(what, condition, process=None):
 
 
 def epochs(arm):
-    """Those that a run has tested, in the order of its log."""
+    """The epochs that a run has tested, in the order of its log."""
     return [x["epoch"] for x in logs()[arm, 0] if x.get("phase") == "test"]
 
 

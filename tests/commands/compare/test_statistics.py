@@ -49,7 +49,7 @@ def test_difference_as_scipy(n):
         ({0: 1.0}, {1: 2.0}, 0, None),
         ({0: 1.0, 1: 2.0}, {1: 3.0, 5: 9.0}, 1, 1.0),
         ({0: 1.0, 1: math.nan}, {0: 2.0, 1: 2.0}, 1, 1.0),
-        # The first differences are 0.02 and 0.02 and not equal in floating point.
+        # The first two differences are both 0.02, but not equal in floating point.
         ({0: 0.95, 1: 0.94}, {0: 0.97, 1: 0.96}, 2, 0.02),
         ({0: 0.1 + 0.2, 1: 0.3}, {0: 0.3, 1: 0.3}, 2, 0.0),
     ],

@@ -16,7 +16,7 @@ from tests.commands.compare.test_results import evaluated_logs
 
 
 def write(name, differences, meter="top_1", folder=Path(), target=None):
-    """The results of a comparison whose arms differ so, seed by seed."""
+    """The results of a comparison whose arms differ by these values, seed by seed."""
 
     def log(accuracy):
         meters = {"accuracy": {meter: accuracy}}
@@ -74,7 +74,7 @@ def test_what_has_no_interval_is_open_and_what_has_no_results_is_named(here):
 
 
 def test_color_is_what_stands_after_holm_among_all(here):
-    """Each alone has p = 0.04; together neither stands."""
+    """Each has p = 0.04 alone; corrected for two, neither is significant."""
     differences = [0.01, 0.013, 0.019]
     for name in "ab":
         write(name, differences)
@@ -83,7 +83,7 @@ def test_color_is_what_stands_after_holm_among_all(here):
     assert 0.025 < scaled["holm_p"] < 0.05
     assert alone.axes[0].lines[-1].get_color() == COLORS[1]
     results = json.loads(Path("b/results.json").read_text())
-    for run in results["arms"][0]["runs"]:  # or it would hold the same results
+    for run in results["arms"][0]["runs"]:  # otherwise it would hold the same results
         run["seconds"] += 1
     Path("b/results.json").write_text(json.dumps(results))
     together = picture(summarize(read([Path("a"), Path("b")]), []))

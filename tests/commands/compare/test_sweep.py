@@ -37,7 +37,7 @@ def swept(**options):
 
 
 def final(pattern):
-    """(arm, value): seed: the last test accuracy of the runs there."""
+    """``{(arm, value): {seed: the run's last test accuracy}}``."""
     found = {}
     for file in Path().glob(pattern):
         arm, value, seed = file.parts[-4:-1]
@@ -67,7 +67,7 @@ def best_of_the_sweep(arms):
 
 
 def test_killed_and_resumed_to_its_end(here, capsys):
-    """Beyond 1e20 every run diverges; the best is looked for below the smallest value too."""
+    """Every run above 1e20 diverges, and the search goes below the smallest value too."""
     command = arguments(swept(), *GC, "--sweep", "optimizer.lr=0.4:4e29:2", "--jobs", 2)
     command += ["--seeds", "100-101", "--confirm", "200-202"]
     process = forked.start(forked.command, *command, cwd=here, output=(os.devnull, os.devnull))

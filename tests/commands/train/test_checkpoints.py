@@ -59,7 +59,7 @@ def test_heads_that_are_reset_need_not_fit(here, capsys):
 
 
 def test_a_job_that_always_names_its_own_checkpoints(here, capsys):
-    """As jobs do that are put back into a queue: the first time there is nothing yet."""
+    """Like a job that is requeued: the first time there is no checkpoint yet."""
     for flags, folder in (
         (("--output_folder", "run"), "run/checkpoints"),
         (("--checkpoint_folder", "saved", "--output_folder", "other"), "./saved/"),
@@ -72,7 +72,8 @@ def test_a_job_that_always_names_its_own_checkpoints(here, capsys):
             assert checkpoint(folder)["train_phase_idx"] == epochs - 1
             log = Path(flags[-1], "log.jsonl").read_text()
             assert len(log.splitlines()) == 2 * epochs
-    for test_only in (True, False):  # which has nothing to begin with; a folder that is not its own
+    # A test has nothing to start from, and the other folder is not the run's own.
+    for test_only in (True, False):
         folder = "new/checkpoints" if test_only else "run/checkpoints/old"
         flags = ("--output_folder", "new", "--checkpoint_load_path", folder)
         with pytest.raises(SystemExit):
@@ -119,7 +120,7 @@ def test_a_stock_optimizer_says_what_it_ignores_as_it_resumes(here, capsys):
 
 
 def test_fewer_samples_as_a_run_resumes_are_one_line(here, capsys):
-    """Classy Vision would stop in the middle, with a log that lacks what it had."""
+    """Classy Vision would stop in the middle, and the log would have lost lines."""
     lr = {"name": "linear", "start_value": 0.4, "end_value": 0.0}
     config = short(epochs=3, samples=96)
     config["optimizer"]["param_schedulers"] = {"lr": lr}
@@ -144,7 +145,7 @@ def test_more_samples_as_a_run_resumes_are_told(here, capsys):
     told = capsys.readouterr().err
     assert "192 samples in 2 epochs, which would be 384 with" in told
     assert "its schedules continue at 33.3% of the training" in told
-    # The same data and batches: nothing to tell.
+    # The same data and batches: no warning.
     assert train(short(epochs=3), "--output_folder", "third", *half) == 0
     assert "schedules continue" not in capsys.readouterr().err
 
@@ -164,7 +165,7 @@ def saved(content, **options):
 
 WHOLE = saved({"classy_state_dict": {"base_model": {"weight": torch.ones(64)}}})
 WEIGHTS = WHOLE.index(torch.ones(64).numpy().tobytes())
-# Its attributes, which call it a directory then; torch.load returns memory as it is.
+# The attributes, which then call it a directory; torch.load returns the memory unchecked.
 RECORD = WHOLE.index(b"PK\1\2", WHOLE.index(b"PK\1\2") + 1)
 
 

@@ -1,4 +1,4 @@
-"""What a run says that cannot go on: one line, and of a bug its traceback."""
+"""What a run says when it cannot go on: one line, or the traceback of a bug."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_a_loss_that_is_no_longer_finite_is_one_line(here, capsys):
 
 @pytest.mark.parametrize("file", ["checkpoint.torch", "log.jsonl"])
 def test_a_full_disk_is_one_line_and_old_checkpoints_stay_whole(here, file):
-    """The limit of a file's size stands for the disk's: both are an OSError of a write."""
+    """A limit on file sizes stands for a full disk: a write raises OSError for both."""
     assert train(short(epochs=9), "--output_folder", "run", "--skip_tensorboard") == 0
     saved = Path("run/checkpoints")
     size = Path("run/log.jsonl").stat().st_size + 100 if file == "log.jsonl" else 50_000
@@ -95,7 +95,7 @@ def test_an_interrupt_is_one_line_that_says_how_to_go_on(here):
     config = short(epochs=3)
     assert train(config, "--output_folder", "whole", "--skip_tensorboard") == 0
     flags = ("--seed", 0, "--skip_tensorboard")
-    # Also where an older run has left one, which is not of this one.
+    # Also where an older run has left a checkpoint, which is not this run's.
     result = forked(*flags, "--output_folder", "whole", cwd=here, interrupt_at=32)
     assert result.returncode == 130
     assert result.stderr.splitlines()[-1] == (

@@ -72,7 +72,7 @@ def test_same_seed_same_weights_bit_for_bit(here):
 
 
 def test_seed_orders_the_data(here):
-    """With equal weights at the start and no augmentation, only the order is left to differ."""
+    """With equal weights at the start and no augmentation, only the order can differ."""
     from classy_gc.commands.parser import command_parser
     from classy_gc.commands.train import build_seeded_task
 
@@ -140,7 +140,7 @@ def test_flags_that_give_way_to_hooks_of_the_config_say_so(here, capsys):
 
 @pytest.mark.parametrize("folder", ["flag", None])
 def test_checkpoints_of_the_config_take_the_place_of_the_default(here, folder):
-    """Classy Vision's own hook, into its own folder unless the flag names another."""
+    """Classy Vision's own hook writes into its own folder unless the flag names another."""
     config = short() | {"hooks": [{"name": "checkpoint", "checkpoint_folder": "own"}]}
     flags = ("--checkpoint_folder", folder) if folder else ()
     assert train(config, "--skip_tensorboard", *flags) == 0
@@ -149,7 +149,7 @@ def test_checkpoints_of_the_config_take_the_place_of_the_default(here, folder):
     assert "RollingCheckpointHook" not in state["hooks"]
     assert Path("own").exists() == (folder is None)
     assert not list(here.glob("output_*/checkpoints"))
-    # What it wrote resumes, folder or file.
+    # A run resumes from what it wrote, be it the folder or a file.
     for path in (folder or "own", Path(folder or "own", "model_phase-0_end.torch")):
         flags = ("--checkpoint_load_path", path, "--output_folder", "resumed")
         assert train(short(epochs=2), "--skip_tensorboard", *flags) == 0
@@ -559,7 +559,7 @@ finally:
     (log,) = tmp_path.glob("output_*/log.jsonl")
     assert len(log.read_text().splitlines()) == 2
     state = checkpoint(tmp_path / "saved")
-    assert state["num_updates"] == 2 * 32  # of 96 samples a full batch for each of 2 replicas
+    assert state["num_updates"] == 2 * 32  # 96 samples, a full batch for each of 2 replicas
 
 
 def test_unmodified_classy_train_after_the_one_line_of_set_up(tmp_path):
@@ -567,7 +567,7 @@ def test_unmodified_classy_train_after_the_one_line_of_set_up(tmp_path):
     project = tmp_path / "project"
     stock = Path(sys.prefix) / "classy_vision" / "classy_train.py"
     assert (project / "classy_train.py").read_bytes() == stock.read_bytes()
-    (project / "hydra.py").write_text("raise ImportError")  # with Hydra it takes other flags
+    (project / "hydra.py").write_text("raise ImportError")  # Hydra would give it other flags
     (project / "optimizers").mkdir()
     (project / "optimizers" / "__init__.py").write_text("import classy_gc\n")
     path = project / "configs" / "template_config.json"
@@ -588,7 +588,7 @@ def test_unmodified_classy_train_after_the_one_line_of_set_up(tmp_path):
 
 
 def test_packages_beside_classy_train_are_imported(tmp_path):
-    """Those of the project that classy-project makes; one that fails is told, the others go on."""
+    """Packages of the project that classy-project makes; one that fails is told, others work."""
     assert run(BIN / "classy-project", "project", cwd=tmp_path).returncode == 0
     project = tmp_path / "project"
     for name, code in (("broken", "import no_such_module"), ("optim_", "print('imported')")):
