@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import os
 import random
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def _seed(seed: int) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def build_seeded_task(args: argparse.Namespace, config: Mapping[str, Any]) -> ClassyTask:
+def build_seeded_task(args: argparse.Namespace, config: dict[str, Any]) -> ClassyTask:
     """Seeds the process and the order of the data, and builds the task.
 
     Args:
@@ -48,8 +48,9 @@ def build_seeded_task(args: argparse.Namespace, config: Mapping[str, Any]) -> Cl
         )
     _seed(args.seed)
     # Classy Vision would create the folder of this hook at once, on every rank.
-    hooks = [h for h in config.get("hooks") or [] if h["name"] != TENSORBOARD]
-    task = build_task({**config, "hooks": hooks})
+    config = copy.copy(config)
+    config["hooks"] = [h for h in config.get("hooks") or [] if h["name"] != TENSORBOARD]
+    task = build_task(config)
     if getattr(task, "test_only", False):
         # Classy Vision would test num_epochs times, and compare the test's batch size with the one
         # that training simulates.

@@ -40,7 +40,8 @@ def with_settings(
         try:
             path = _set(config, key, copy.deepcopy(value))
         except ValueError as error:
-            raise ValueError(f"{setting}: {error}") from error
+            whole = key.rpartition(".")[0]
+            raise ValueError(f"{setting}: {error}; JSON sets all of it: {whole}={{…}}") from error
         if isinstance(config, Config):
             config.set_source(path, setting)
             config.settings.add(path)
@@ -71,9 +72,5 @@ def _key(section: Any, key: str, path: Sequence[str], new: bool = False) -> str 
     if not isinstance(section, Mapping):
         raise ValueError(f"{label} is {section!r}, so it has no key {key!r}")
     if not new:
-        try:
-            check_known([key], section, label)
-        except ValueError as error:
-            whole = ".".join((*path, key))
-            raise ValueError(f"{error}; JSON sets a new section: {whole}={{…}}") from error
+        check_known([key], section, label)
     return key

@@ -71,7 +71,7 @@ class Output(CheckedHook):
         self._ranks.of_primary(lambda: self._make_folders(getattr(task, "test_only", False)))
 
     def _make_folders(self, test_only: bool) -> None:
-        files = list(self.files)
+        files = [self.folder / "config.json", *self.files]
         if not test_only and has_scheme(self.checkpoints):
             PathManager.mkdirs(self.checkpoints)
         elif not test_only:
@@ -79,7 +79,7 @@ class Output(CheckedHook):
         for file in files:
             if file.is_dir():
                 raise ValueError(f"{file} is a folder, but a file must be written there")
-        folders = dict.fromkeys([self.folder, *(file.parent for file in files)])
+        folders = dict.fromkeys(file.parent for file in files)
         for folder in folders:
             check_folder(folder, "folder")
         for folder in folders:

@@ -193,7 +193,9 @@ def test_a_folder_that_another_run_writes_into(here, capsys):
     assert train(short(samples=32), *flags) == 0
 
 
-@pytest.mark.parametrize("name", ["log.jsonl", "curves.png", "checkpoints/checkpoint.torch"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "log.jsonl", "curves.png", "checkpoints/checkpoint.torch"]
+)
 def test_a_folder_in_place_of_a_file_is_told_before_training(here, capsys, name):
     Path("run", name).mkdir(parents=True)
     with pytest.raises(SystemExit):
@@ -449,6 +451,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("dataset.train.transforms.0.transforms.0.size", 99), [], "dataset.train: Required crop"),
         (("dataset.train.transforms.0.transforms.0.size", "x"), [], "dataset.train: TypeError"),
         (("dataset.test.transforms.0.transforms.1.mean", [0, 1]), [], "dataset.test: The size of"),
+        ((), ["--set", "model.dropuot=1"], "--set model.dropuot=1: unknown key 'dropuot' in model"),
         ((), ["--profiler"], "hook 'profiler': TypeError: .*'use_cuda'"),
         (("custom_imports", ["no_such_module"]), [], "'no_such_module' cannot be imported"),
         (("optimizer", None), [], "missing key 'optimizer'"),
