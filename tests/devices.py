@@ -1,4 +1,4 @@
-"""Where the tests of the core run: a GPU, where there is one, costs no test of its own."""
+"""The devices that the tests of the core run on: the CPU, and a GPU if there is one."""
 
 import pytest
 import torch

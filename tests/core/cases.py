@@ -1,7 +1,7 @@
 """The table of optimizers and options that the tests run over, and how they train.
 
-A new optimizer costs a row in ``ROWS``. Without an entry in ``REFERENCE`` its reference is the
-class that it centralizes, in float64, with GC put around each step as the definition has it.
+A new optimizer takes a row in ``ROWS``. Without an entry in ``REFERENCE``, its reference is the
+class that it centralizes, in float64, with GC put around each step by the definition.
 """
 
 import inspect
@@ -19,11 +19,11 @@ from . import reference
 
 RADAMS = (core.RAdam, core.PlainRAdam)
 RMSPROPS = (core.RMSprop, core.RMSpropTF)
-# torch's classes of these names know no fused.
+# torch's classes of these names have no fused option.
 FUSED_HERE = (*RADAMS, *RMSPROPS)
 
 
-# One row an optimizer and options of its algorithm.
+# Each row: an optimizer and options of its algorithm.
 ROWS = [
     (core.SGD, {}),
     (core.SGD, {"weight_decay": 0.3}),
@@ -79,7 +79,7 @@ OF_TORCH = [
     if reference.centralized(param.values[0]).__module__.startswith("torch.optim.")
 ]
 
-# What torch's class of the same name can be told, over and above foreach and fused.
+# What torch's class of the same name accepts besides foreach and fused.
 _LR = {"lr": [0.1, torch.tensor(0.1)]}
 _COMMON = _LR | {
     "weight_decay": [0, 0.3],
@@ -106,13 +106,13 @@ TORCH_GRID = {
 }
 for _cls in (param.values[0] for param in OF_TORCH):
     _known = inspect.signature(reference.centralized(_cls)).parameters
-    if _cls is not core.RMSpropTF:  # which does not compute what torch's class does
+    if _cls is not core.RMSpropTF:  # it does not compute what torch's class does
         TORCH_GRID.setdefault(_cls, {name: _COMMON[name] for name in _COMMON if name in _known})
 
 IMPLEMENTATIONS = [{}, {"fused": True}, {"fused": False}, {"foreach": True}, {"foreach": False}]
 KERNELS = [{"fused": True}, {"foreach": True}, {"foreach": False}]
 
-# What GC acts on, one shape a number of dimensions …
+# What GC acts on, one shape for each number of dimensions …
 ELIGIBLE = [(5, 3), (4, 3, 2), (4, 3, 2, 2), (3, 2, 2, 2, 2)]
 # … and what it must leave alone.
 INELIGIBLE = [(), (7,), (1,), (5, 1), (1, 1), (4, 1, 1, 1), (0,), (0, 3), (3, 0)]
@@ -120,7 +120,7 @@ SHAPES = [*ELIGIBLE, *INELIGIBLE]
 
 
 def row_id(row):
-    """A test id that says all of a row."""
+    """A test id with everything in a row."""
     cls, options = row
     return "-".join([cls.__name__, *(f"{k}={v}" for k, v in options.items())])
 
@@ -136,9 +136,9 @@ def accepts(cls, *names):
 
 
 def rows(gc_loc=(False, True), implementations=({},), table=ROWS):
-    """``ROWS`` as parameters ``cls, options``: times ``gc_loc`` and ``implementations``.
+    """``ROWS`` as parameters ``cls, options``, by each ``gc_loc`` and implementation.
 
-    What an optimizer has no option for is left out.
+    Options that an optimizer does not have are left out.
     """
     combined = [
         (cls, options | gc | implementation)
@@ -151,7 +151,7 @@ def rows(gc_loc=(False, True), implementations=({},), table=ROWS):
 
 
 def one_row_each(*args, **combinations):
-    """As :func:`rows`, but of every optimizer only the last row with the most options."""
+    """As :func:`rows`, but for each optimizer only the last of its rows with the most options."""
     most = {}
     for cls, options in ROWS:
         if len(options) >= len(most.get(cls, {})):
@@ -184,7 +184,7 @@ def pairs(table, implementations, *axes):
 
 
 def for_torch(cls, options):
-    """Those of the options which the torch class has as well."""
+    """The options that the torch class has too."""
     return {k: v for k, v in options.items() if accepts(parent(cls), k)}
 
 
@@ -247,7 +247,7 @@ def expected(cls, weights, grads, **options):
 
     def final(w, gs):
         gs = [g for g in gs if g is not None]
-        if w.is_complex():  # a pair of reals, each of which goes its own way
+        if w.is_complex():  # two reals, which are stepped independently
             parts = [
                 function(x(w), [x(g) for g in gs], **options) for x in (torch.real, torch.imag)
             ]
@@ -258,7 +258,7 @@ def expected(cls, weights, grads, **options):
 
 
 def assert_close(actual, wanted, tolerance):
-    """Every tensor is within ``tolerance`` of the largest element of what it should be."""
+    """Every tensor is right within ``tolerance`` times the largest element that it should have."""
     for i, (x, y) in enumerate(zip(actual, wanted, strict=True)):
         if y.numel():
             error = (x.detach().to(y.dtype) - y).abs().max() / y.abs().max()
@@ -266,7 +266,7 @@ def assert_close(actual, wanted, tolerance):
 
 
 def bits(tensors):
-    """Something that compares equal only if every bit of every tensor does."""
+    """A value that compares equal only if every bit of every tensor is equal."""
     return [
         (x.shape, x.dtype, x.detach().contiguous().view(-1).view(torch.uint8).tolist())
         for x in (x if x.dim() else x[None] for x in tensors)

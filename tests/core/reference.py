@@ -1,10 +1,10 @@
-"""Every optimizer once more, straight from its formula: one tensor, in float64.
+"""Every optimizer again, straight from its formula: one tensor, in float64.
 
-Only ``around`` knows of torch.optim: it is for the classes without a formula here.
+Only ``around`` uses torch.optim; it is for the classes without a formula here.
 
 Each function takes the initial weight and the gradients of steps 1, 2, …, and returns the
 final weight. Keyword defaults are those the optimizers promise. ``C`` is written out where
-the formula has it; nothing here knows of row sums, fused kernels or putting means back.
+the formula has it, without row sums, fused kernels or restored means.
 """
 
 from math import sqrt

@@ -1,4 +1,4 @@
-"""GC for an optimizer that exists, whatever its class is."""
+"""GC for an existing optimizer of any class."""
 
 import copy
 import inspect
@@ -28,7 +28,7 @@ CLOSURE = {"AdaHessian", "AliG", "BSAM", "LBFGS", "SophiaH", "LOMO", "AdaLOMO"}
 CLOSURE |= {"SAM", "GSAM", "WSAM", "LookSAM", "FriendlySAM"}
 WRAPPERS = ["Lookahead", "Magma", "OrthoGrad", "PCGrad", "SafeFP16Optimizer"]
 WRAPPERS += ["ScheduleFreeWrapper", "TRAC"]
-# More processes than one, or packages that it does not require.
+# These need several processes, or packages that pytorch_optimizer does not require.
 ELSEWHERE = {"DistributedMuon", "DeMo"}
 CLASSES = {
     name: cls
@@ -145,7 +145,7 @@ def test_averages_of_schedule_free_optimizers_keep_row_means(name, dtype):
         x.train()
     steps(params, optimizer, 0, 12)
     steps(plain_params, plain, 0, 12)
-    assert_projected()  # C changes no gradient here, so it can come at the end
+    assert_projected()  # C does not change any gradient here, so it may come last
     for phase in ("eval", "train", "eval"):
         before = [p.detach().clone() for p in params]
         for x in (optimizer, plain):
@@ -203,7 +203,7 @@ T = TypeVar("T")
 
 
 class Overriding(ABC, torch.optim.SGD, Generic[T]):
-    """Bases that change the layout of objects; what torch lets a class override goes to super()."""
+    """Bases that change the layout of objects, and overrides that torch allows."""
 
     def __init__(self, params):
         self.added = self.restored = 0
@@ -292,7 +292,7 @@ def test_a_users_own_subclass(gc_loc):
     if gc_loc:
         grads = [[c(g) for c, g in zip(cs, gs, strict=True)] for gs in grads]
     plain, _ = train(torch.optim.NAdam, weights, grads, **options)
-    # Without decay the update does not depend on the weights, so C can come at the end.
+    # Without decay the update does not depend on the weights, so C may come last.
     wanted = [
         p.detach() if gc_loc else w + c(p.detach() - w)
         for c, p, w in zip(cs, plain, weights, strict=True)
@@ -331,5 +331,5 @@ def test_the_kernel_of_torchs_own_classes(cls, options, gc_loc):
     advance(optimizer, grads)
     if gc or gc_loc:
         assert_same(params, wanted)
-    else:  # SGD is linear: its update is the same, and its momentum is not
+    else:  # SGD is linear: the update is the same, the momentum is not
         assert_close(params, wanted, 1e-12)

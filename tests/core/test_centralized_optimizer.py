@@ -1,4 +1,4 @@
-"""What every optimizer gets from its common base: options, state, hooks, scaling, memory."""
+"""What every optimizer inherits: options, state, hooks, scaling, memory."""
 
 import copy
 import inspect
@@ -259,7 +259,7 @@ def test_a_weight_that_is_transposed_where_it_lies(implementation):
     p = Parameter(w.clone())
     optimizer = core.SGD([p], lr=0.1, use_gc=True, **implementation)
     advance(optimizer, grads[:1])
-    p.data = p.data.t()  # and the next gradient lies as those before
+    p.data = p.data.t()  # and the next gradient has the old layout again
     (before,) = expected(core.SGD, [w], grads[:1], use_gc=True)
     advance(optimizer, grads[1:])
     assert_close([p], expected(core.SGD, [before.t()], grads[1:], use_gc=True), 1e-6)
@@ -340,7 +340,7 @@ def test_sparse_gradients(cls, options, use_gc, gc_conv_only):
         assert_same([params[0].grad], grads[0][:1])
         assert not optimizer.state
         return
-    # Nothing for GC to do: as torch does, be it a step or an error.
+    # Nothing for GC to do: the same as torch, be it a step or an error.
     if options.get("fused") and cls in FUSED_HERE:  # torch has no such keyword
         with pytest.raises(RuntimeError, match="sparse"):
             optimizer.step()
@@ -392,7 +392,7 @@ def test_closure(cls, options):
 def test_every_hook_runs_once_a_step(cls, use_gc):
     p = one()
     optimizer = cls([p], use_gc=use_gc)
-    parent(cls)([one()])  # its constructor may wrap the step which ours calls
+    parent(cls)([one()])  # its constructor may wrap the step that ours calls
     calls = []
 
     def hook(name):
@@ -440,7 +440,7 @@ for cls in (core.SGD, core.AdamW, core.Adam, core.PlainRAdam, core.RAdam):
 
 @pytest.mark.parametrize("first", ["ours", "torchs"])
 def test_hooks_run_once_whichever_class_is_instantiated_first(first, tmp_path):
-    # torch wraps the step of a class when that is first instantiated in the process.
+    # torch wraps the step of a class when the process first instantiates it.
     done = forked.run(forked.code, HOOKS_IN_ORDER, first, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
@@ -557,7 +557,7 @@ def test_kernels_that_there_are_not_are_refused_at_once(monkeypatch):
 
 def by_state_dict(cls, params, optimizer):
     params = [Parameter(p.detach().clone()) for p in params]
-    # Other options: those in use must come from the state.
+    # Other options, to show that those of the state are used.
     other = cls([{"params": params[:2]}, {"params": params[2:]}], use_gc=False)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     return params, other
@@ -661,7 +661,7 @@ def test_the_torch_class_loads_our_state(cls):
 
 
 def peak_allocation(function):
-    """The most bytes that ``function`` holds at once over what it found allocated."""
+    """The peak of bytes that ``function`` allocates beyond what was allocated before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
     held = peak = 0
@@ -709,7 +709,7 @@ def test_parameters_without_memory_are_taken_as_torch_takes_them(cls, fused):
     options = {"fused": fused} if accepts(cls, "fused") else {}
     optimizer = cls([p], **options, use_gc=True)
     optimizer.add_param_group({"params": [Parameter(torch.empty(4, 3, device="meta"))]})
-    # As in torch, a model gets its memory afterwards, and its optimizer goes on.
+    # As in torch, the model gets memory later, and its optimizer works with it.
     (weight,), grads = problem([(4, 3)])
     real = Parameter(weight.clone())
     for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""States of other weights, of torch's classes, of centralized ones; distributed checkpoints."""
+"""States of other weights, of torch's and of centralized classes; distributed checkpoints."""
 
 import copy
 import warnings
@@ -58,7 +58,7 @@ def test_a_state_of_other_shapes_is_refused(cls, options, saved, fused):
         with pytest.raises(ValueError, match=shapes):
             optimizer.load_state_dict(loaded)
         assert not optimizer.state
-        advance(optimizer, grads)  # and goes on as it was
+        advance(optimizer, grads)  # and it still steps as before
 
 
 def test_the_index_in_the_message_counts_on_over_groups():
@@ -119,7 +119,7 @@ def test_a_state_of_a_centralized_torch_optimizer(cls):
     weights, grads = problem(steps=8)
     options = {"momentum": 0.9} if accepts(cls, "momentum") else {}
     params = [Parameter(w.clone()) for w in weights]
-    # Where GC acts is one of the options that come with a state; SGD's is always on the gradient.
+    # Where GC acts is an option that comes with the state; in SGD it is always the gradient.
     theirs = core.centralize_optimizer(
         parent(cls)(params, lr=0.1, **options), gc_loc=cls in (core.SGD, core.AdamW)
     )

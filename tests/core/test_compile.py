@@ -10,7 +10,7 @@ from classy_gc import core
 
 from .cases import OF_TORCH, accepts, assert_same, moments, parent, row_id
 
-# What is compiled depends on the switches that are on; GC itself runs uncompiled with each.
+# Which code is compiled depends on the switches; GC itself always runs uncompiled.
 SWITCHES = [
     {"use_gc": False},
     {"use_gc": False, "foreach": True},
@@ -44,7 +44,7 @@ def training(model, optimizer):
 
 
 def run(cls, options, what, backend=None):
-    """What steps make of weights and state, how often dynamo broke a graph, and into how many."""
+    """Weights and state after the steps, the number of graph breaks and the number of graphs."""
     torch._dynamo.reset()
     counters.clear()
     torch.manual_seed(0)
@@ -105,7 +105,7 @@ def test_a_compiled_function_that_steps(cls, use_gc, what):
     [(core.SGD, method, False), (core.RMSpropTF, method, False), (core.Adam, training, True)],
 )
 def test_inductor(cls, what, use_gc):
-    # To find out which vector units the compiler knows takes it 12 s.
+    # The compiler takes 12 s to find out which vector units it knows.
     with torch._inductor.config.patch({"cpp.vec_isa_ok": False}):
         check(cls, {"use_gc": use_gc}, what, "inductor")
 

@@ -1,4 +1,4 @@
-"""GC on the update of half-precision weights: float32 copies stand in while it is computed."""
+"""GC on the update of half-precision weights, which is computed on float32 copies."""
 
 import copy
 import operator
@@ -38,7 +38,7 @@ INTERRUPTED = {
 
 
 class RaiseAt(TorchFunctionMode):
-    """Has one of the calls of torch run out of memory."""
+    """Makes one of torch's calls run out of memory."""
 
     def __init__(self, call):
         super().__init__()
@@ -52,7 +52,7 @@ class RaiseAt(TorchFunctionMode):
 
 
 def contents(optimizer):
-    """Of each parameter, the weight and its state."""
+    """The weight and the state of each parameter."""
     state = optimizer.state_dict()["state"]
     params = optimizer.param_groups[0]["params"]
     return [{"weight": p.detach(), **state.get(i, {})} for i, p in enumerate(params)]

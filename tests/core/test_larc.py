@@ -1,4 +1,4 @@
-"""LARC leaves gradients as they are, and says at once what it cannot take the norms of."""
+"""LARC leaves gradients as they are, and refuses at once what it cannot take norms of."""
 
 import pytest
 import torch

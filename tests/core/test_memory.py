@@ -1,4 +1,4 @@
-"""Tensors whose memory is not what they show, or not theirs alone."""
+"""Tensors whose memory differs from their values, or is shared."""
 
 import gc
 from contextlib import suppress
@@ -22,7 +22,7 @@ from .cases import (
 
 PATHS = [{"use_gc": True}, {"use_gc": True, "fused": False}, {"use_gc": False, "fused": True}]
 
-# All but RMSpropTF, whose multi-tensor operators torch does not have for these.
+# All except RMSpropTF: torch lacks its multi-tensor operators for these.
 TORCHS = [p for p in WITH_KERNELS if p.values[0] is not core.RMSpropTF]
 
 

@@ -39,7 +39,7 @@ from .cases import (
 
 
 def outcome(cls, weights, grads, **options):
-    """Weights, moments and gradients through the step, or the error."""
+    """Weights, moments and gradients after the step, or the error."""
     leaves = [w.clone().requires_grad_() for w in weights]
     params = leaves
     try:
@@ -111,7 +111,7 @@ def test_signature_is_torchs_plus_the_added_options(cls):
     assert list(torch_like) == [n for n, p in torchs.items() if p.kind is not p.VAR_KEYWORD]
     for name, p in torch_like.items():
         assert p.default == torchs[name].default, name
-        # The published RAdam has another option in the place of torch's sixth.
+        # The published RAdam has another option where torch has its sixth.
         if (cls, name) not in [(radam, "decoupled_weight_decay") for radam in RADAMS]:
             assert p.kind == torchs[name].kind, name
 
@@ -151,7 +151,7 @@ BAD = [
 def error(function, *args, **kwargs):
     with pytest.raises(Exception) as caught:  # noqa: PT011
         function(*args, **kwargs)
-    # Of a constructor's name, the method alone.
+    # Only the method, of a qualified constructor's name.
     return caught.type, re.sub(r"\w+\.__init__", "__init__", str(caught.value))
 
 
@@ -224,7 +224,7 @@ def test_what_is_not_eligible_is_trained_as_without_gc(cls, options):
     if optimizer.step_paths() == reference.step_paths():
         assert_same(params, wanted)
         assert_same(moments(optimizer), moments(reference))
-    else:  # our kernel here, torch there
+    else:  # our kernel against torch
         assert_close(params, [p.detach().double() for p in wanted], 1e-5)
         assert_close(moments(optimizer), [x.double() for x in moments(reference)], 1e-5)
     moved = [not torch.equal(p, w) for p, w in zip(params, weights, strict=True)]
@@ -384,7 +384,7 @@ def test_a_weight_laid_out_anew_between_steps(cls, options, layout):
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=[{"fused": True}]))
 def test_fused_switched_between_steps(cls, options, was, use_gc):
     weights, grads = problem([(4, 3, 2, 2), (5, 3)])
-    # torch's SGD makes its first buffers of the gradients, however those lie in memory.
+    # torch's SGD clones gradients as its first buffers, with their layout in memory.
     grads = [[LAYOUTS["reversed"](g[0]), g[1]] for g in grads]
     options = options | {"use_gc": use_gc, "fused": was}
     params, optimizer = train(cls, weights, grads[:5], **options)
@@ -420,7 +420,7 @@ def test_an_expanded_gradient(cls, options):
 )
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
 def test_any_dtype(cls, options, dtype, tolerance):
-    # Second moments of half precision cannot decay by 0.999: it rounds to 1.
+    # Second moments in half precision cannot decay by 0.999, which rounds to 1.
     half = {"betas": (0.8, 0.9), "alpha": 0.9, "eps": 1e-2}
     options = options | {k: v for k, v in half.items() if accepts(cls, k)}
     weights, grads = problem([(4, 30), (3, 2, 3, 3), (5,), (5, 1)], dtype=dtype)
@@ -437,7 +437,7 @@ def test_any_dtype(cls, options, dtype, tolerance):
 @on_every_device
 @pytest.mark.parametrize(("cls", "options"), rows(implementations=[{}, {"fused": True}]))
 def test_large_tensors(cls, options):
-    # Of so many gradients, some are so small that their sign is all that eps = 1e-8 would keep.
+    # Among so many gradients, some are so small that eps = 1e-8 would keep only their sign.
     options = options | ({"eps": 1e-2} if accepts(cls, "eps") else {})
     weights, grads = problem([(70, 4099), (3, 2)], steps=2)
     params, _ = train(cls, weights, grads, **options, use_gc=True)
@@ -448,7 +448,7 @@ def test_large_tensors(cls, options):
 @pytest.mark.parametrize("eps", [1e-8, 1e-3, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_second_moment_of_fused_rmsprop_tf(dtype, eps, alpha):
-    # Gradients so small that v drowns in v + eps must leave neither a negative v nor a wrong step.
+    # Where gradients are so small that v vanishes in v + eps, v stays >= 0 and the step is right.
     weights, grads = problem([(6, 50)], steps=100, dtype=dtype)
     scales = 10.0 ** torch.arange(-8, -2, dtype=dtype)[:, None]
     grads = [[g * scales] for (g,) in grads]

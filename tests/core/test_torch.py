@@ -139,7 +139,7 @@ def test_lazy_parameters():
 
 
 def test_no_other_module_reads_a_private_name_of_torch():
-    # graph_break, which torch documents, works only where it is written.
+    # graph_break, which torch documents, acts only in the function that calls it.
     for path in Path(core.__file__).parent.rglob("*.py"):
         if path.name != "_torch.py":
             code = path.read_text().replace("torch._dynamo.graph_break()", "")

@@ -22,7 +22,7 @@ CLASSES = [name for name in core.__all__ if name[0].isupper() and name != "Centr
 def test_mypy_knows_every_option(tmp_path):
     for cls in CLASSES:
         (tmp_path / f"{cls}.py").write_text(USER.format(cls=cls))
-    # To read torch takes mypy 13 of 14 seconds, and says nothing of our options.
+    # Reading torch takes mypy 13 of 14 seconds, and tells nothing about our options.
     flags = ["--no-site-packages", "--ignore-missing-imports", "--follow-imports=silent"]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", *flags, *(f"{cls}.py" for cls in CLASSES)],

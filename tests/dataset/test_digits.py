@@ -21,7 +21,7 @@ def test_split_is_fixed_disjoint_and_complete():
     assert (len(train), len(test)) == (1442, 355)
     both = [image.getchannel(0).tobytes() for image, _ in [*train, *test]]
     pixels = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
-    # As multisets of images, so that nothing is in both splits and nothing is lost.
+    # Compared as multisets of images: nothing is in both splits, and nothing is lost.
     assert sorted(both) == sorted(map(bytes, pixels))
 
 

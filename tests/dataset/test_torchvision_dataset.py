@@ -34,7 +34,7 @@ RECIPES = {
 
 
 def images(name, split):
-    """What is in the files: height × width × channel, and a class each."""
+    """What is in the files: images of height × width × channel, each with a class."""
     rng = np.random.default_rng([len(name), SPLITS[split]])
     shape = (28, 28, 1) if name == "fashion_mnist" else (32, 32, 3)
     classes = np.arange(SPLITS[split]) % (100 if name == "cifar100" else 10)
@@ -122,7 +122,7 @@ def test_its_config_trains_an_epoch(name, tmp_path, monkeypatch):
     for dataset in recipe["dataset"].values():
         assert dataset["name"] == name
         dataset |= {"root": str(tmp_path), "batchsize_per_replica": 5, "num_workers": 0}
-    if name != "fashion_mnist":  # as wide as a test can wait for
+    if name != "fashion_mnist":  # as wide as a test can afford
         recipe["model"]["init_planes"] = 4
         recipe["model"]["heads"][0]["in_plane"] = 32
     task = build_task(recipe)
@@ -138,7 +138,7 @@ def test_its_config_trains_an_epoch(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("inside", [False, True], ids=["the files", "torchvision's folder"])
 @pytest.mark.parametrize("name", NAMES)
 def test_files_where_they_lie(name, inside, packed, tmp_path, monkeypatch):
-    """Packed, as Debian ships them, or not; in the root itself, or where torchvision looks."""
+    """Packed or unpacked, as in Debian; in the root itself, or where torchvision looks."""
     folder = write(name, tmp_path, monkeypatch)
     for i, file in enumerate(sorted(folder.iterdir())):
         if packed or (packed is None and i % 2):

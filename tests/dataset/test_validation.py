@@ -38,7 +38,7 @@ def test_the_seed_draws_a_subset_and_no_other_random_number():
     assert set(drawn[0]) <= set(every)
     # Hypergeometric: 600 of 1242 twice have 290 in common on average, with a deviation of 9.
     assert 240 < len(set(drawn[0]) & set(drawn[2])) < 340
-    assert len(set(drawn[0])) >= 598  # without replacement; a few digits are there twice
+    assert len(set(drawn[0])) >= 598  # no replacement; a few digits are twins
 
 
 @pytest.mark.parametrize(

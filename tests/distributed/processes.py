@@ -24,11 +24,11 @@ def _rank(module, args):
 def torchrun(module, *args, folder, processes=2, timeout=150, apart=False):
     """As ``torchrun -m module args`` in ``folder``, with forked processes.
 
-    With ``apart`` each runs in a folder ``rank_…`` of its own there, as on machines that share no
-    disk. The test fails with all that was printed if a process does not exit with 0, or not in
-    time; the others are ended then.
+    With ``apart`` each runs in a folder of its own, ``rank_…``, as on machines without a shared
+    disk. If a process fails or takes too long, the others are ended, and the test fails with all
+    that was printed.
     """
-    # As torchrun does: a store of the parent's, on a free port, where the processes meet.
+    # As in torchrun: the processes meet at a store of the parent, on a free port.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     output = Path(f"{folder}.output")
     output.write_text("")
@@ -50,7 +50,7 @@ def torchrun(module, *args, folder, processes=2, timeout=150, apart=False):
         wait([p.sentinel for p in running], timeout=max(0, deadline - time.monotonic()))
         running = [p for p in running if p.exitcode is None]
     if any(p.exitcode for p in ranks):
-        wait([p.sentinel for p in running], timeout=5)  # they may know why, too
+        wait([p.sentinel for p in running], timeout=5)  # their output may say why
     for process in running:
         process.terminate()
     for process in ranks:
@@ -62,7 +62,7 @@ def torchrun(module, *args, folder, processes=2, timeout=150, apart=False):
 
 
 def results_of(module, tmp_path_factory):
-    """What rank 0 of a module left in ``results.pt``; run once, however many workers ask."""
+    """What rank 0 of a module left in ``results.pt``; all workers share one run."""
     run, folder = os.environ.get("PYTEST_XDIST_TESTRUNUID"), tmp_path_factory.getbasetemp()
     folder = folder.parent / f"{module}-{run}" if run else folder / module
     folder.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def results_of(module, tmp_path_factory):
 
 @contextmanager
 def process_group(path):
-    """What a process that :func:`torchrun` started runs in; yields a dict to put results into.
+    """The context of a process started by :func:`torchrun`; yields a dict for results.
 
     Rank 0 leaves its results in ``path``, for the test to look at.
     """

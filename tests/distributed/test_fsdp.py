@@ -1,7 +1,7 @@
 """Sharded weights: FSDP2, tensor parallelism and DTensor train as one process does.
 
-One pair of processes trains everything and writes the weights down; the tests train the same
-in this process and compare.
+Two processes train everything once and save the weights; the tests train the same in this
+process and compare.
 """
 
 import sys
@@ -37,7 +37,7 @@ OPTIMIZERS = {
     core.RMSpropTF: L2 | {"momentum": 0.9},
 }
 FSDP1 = {core.SGD: torch.optim.SGD, core.Adam: torch.optim.Adam}
-# torch has none of its fused SGD for DTensors.
+# torch's fused SGD does not take DTensors.
 FUSED = (core.Adam, core.AdamW, core.RAdam, core.RMSprop, core.RMSpropTF)
 
 
@@ -84,7 +84,7 @@ def train(net, optimizer, batches, rank=0, ranks=1):
 
 
 def full(tensors):
-    """What the shards of every rank make up."""
+    """The whole tensors, from the shards of all ranks."""
     return [(x.full_tensor() if isinstance(x, DTensor) else x).detach() for x in tensors]
 
 
@@ -111,7 +111,7 @@ def on_model(make, shard=lambda net: net, ranks=1, rank=0):
     return run
 
 
-NARROW = [(4, 1, 3)]  # the second dimension is one that two processes cannot share
+NARROW = [(4, 1, 3)]  # two processes cannot share a second dimension of 1
 SHAPES = [(3, 5), (1, 4), (5, 3, 3, 3), (6, 1), (7,)]
 
 
@@ -150,7 +150,7 @@ CORNERS = {"partial": on_tensors(), "narrow": on_tensors(shapes=NARROW)}
 
 
 def two_processes():
-    """The same, sharded."""
+    """The same weights, sharded."""
     mesh = init_device_mesh("cpu", (2,))
     rank = dist.get_rank()
 
@@ -205,7 +205,7 @@ def resumed(cls, options, folder):
     train(net, optimizer, inputs()[:3], dist.get_rank(), 2)
     dcp.save(checkpoint(net, optimizer), checkpoint_id=folder)
 
-    # Started with the opposite, for the checkpoint to put right.
+    # Started with the opposite values, which the checkpoint must replace.
     net, optimizer = started({k: not v if "gc" in k else v for k, v in options.items()})
     state = checkpoint(net, optimizer)
     dcp.load(state, checkpoint_id=folder)
@@ -228,7 +228,7 @@ def options_of(optimizer):
 
 
 def gc_options(cls):
-    """GC on, and where there is a choice of place, the one that is not the default."""
+    """GC on, and at the other place than the default if there is a choice."""
     place = {"gc_loc": not cls.added_defaults["gc_loc"]} if "gc_loc" in cls.added_defaults else {}
     return {"use_gc": True, "gc_conv_only": False, **place}
 
@@ -295,7 +295,7 @@ def test_corners_of_dtensor(results, where):
 
 
 def test_fused_sgd_says_what_torch_says(results):
-    # torch has no strategy yet for its fused SGD on DTensors.
+    # torch cannot shard its fused SGD yet.
     assert str(results["fused", str(core.SGD)]) == str(results["fused", str(torch.optim.SGD)])
 
 

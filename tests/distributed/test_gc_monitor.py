@@ -10,7 +10,7 @@ from classy_gc.core.measures import row_mean_norms, row_sums
 
 from .processes import process_group, results_of
 
-# Rows that two processes cannot share equally, and one row only.
+# Rows that two processes cannot share equally, and a single row.
 SHAPES = [(5, 7), (8, 4, 3), (1, 6)]
 PLACEMENTS = {"whole rows": Shard(0), "parts of rows": Shard(1), "copies": Replicate()}
 CASES = list(itertools.product(SHAPES, PLACEMENTS))

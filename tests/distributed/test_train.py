@@ -1,4 +1,4 @@
-"""``classy-gc train`` under torchrun: replicas stay one model, and train as one process does."""
+"""``classy-gc train`` under torchrun: replicas stay equal, and train as one process does."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_ddp_is_one_process_with_the_same_global_batch(tmp_path):
 
     def trained(folder, processes):
         given = config("digits_sgd_gc", processes) | {"model": model}
-        given["dataset"]["test"]["num_samples"] = 97  # of which one process has one more
+        given["dataset"]["test"]["num_samples"] = 97  # an odd number: one process has one more
         given["hooks"].append({"name": "predictions"})
         weights = train(given, tmp_path / folder, processes, "--output_folder", "run")
         lines = (tmp_path / folder / "run/log.jsonl").read_text().splitlines()
@@ -80,17 +80,17 @@ def test_zero_trains_and_resumes(tmp_path):
     optimizer = torch.load(saved / "checkpoint.torch")["classy_state_dict"]["optimizer"]["optim"]
     assert len(optimizer["state"]) == len(straight[0])
 
-    # The name of the checkpoint after the first epoch; a test phase comes between two of them.
+    # The checkpoint after the first epoch; phases are counted with the tests between them.
     half = saved / "model_phase-0_end.torch"
     zero["hooks"].append({"name": "rolling_checkpoint", "save_best": "loss"})
     folder = tmp_path / "resumed"
     flags = ("--output_folder", "run", "--checkpoint_load_path")
-    resumed, other = train(zero, folder, 2, *flags, str(half))  # goes on with a test
+    resumed, other = train(zero, folder, 2, *flags, str(half))  # begins with a test
     same(resumed, other)
     same(resumed, straight[1:])
     best = folder / "run/checkpoints/best.torch"
     best.unlink()
-    # Only the last test is left; what it saves is the state of all processes.
+    # Only the last test is left, and best.torch must hold the state of all processes.
     finished, _ = train(zero, folder, 2, *flags, "run/checkpoints")
     same(finished, straight[2:])
     ended = torch.load(saved / "checkpoint.torch")["classy_state_dict"]
@@ -101,7 +101,7 @@ def test_zero_trains_and_resumes(tmp_path):
 
 
 def test_a_batch_that_fails_in_one_process_is_one_line(tmp_path):
-    """Only the second process has the label that is one too many; both are tried, and end."""
+    """Only the second process has the label that is out of range; both try a batch, and end."""
     bad = config("digits_sgd_gc", 2) | {"hooks": []}
     bad["model"]["heads"][0]["num_classes"] = 9
     del bad["meters"]
@@ -121,7 +121,7 @@ def test_a_batch_that_fails_in_one_process_is_one_line(tmp_path):
 
 @pytest.fixture
 def apart(tmp_path):
-    """Trains in two processes with a folder each, and returns what they print."""
+    """Trains in two processes, each in its own folder, and returns what they print."""
     for rank in range(2):
         (tmp_path / f"rank_{rank}").mkdir()
 

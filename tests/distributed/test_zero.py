@@ -1,4 +1,4 @@
-"""``zero`` around GC optimizers: two processes that share the state train as one process does."""
+"""``zero`` around GC optimizers: two processes that share the state train like one."""
 
 import importlib.util
 import sys
@@ -157,6 +157,6 @@ def test_a_changed_schedule_of_epochs_counts_from_the_first_step(results, name):
 
 
 def test_gc_around_zero_is_refused():
-    # zero around gc is the way: see CASES.
+    # The other way round, zero around gc, is right: see CASES.
     with pytest.raises(ValueError, match="zero"):
         build_optimizer({"name": "gc", "use_gc": True, "base_optimizer": zero({"name": "sgd"})})

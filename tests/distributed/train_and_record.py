@@ -1,4 +1,4 @@
-"""``classy-gc train`` with one hook more, which keeps the weights of every rank and phase."""
+"""``classy-gc train`` with a hook that keeps the weights of every rank and phase."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""GC around a step that is none of ours: row means by the C kernel, and by torch."""
+"""GC around another class's step: row means by the C kernel, and by torch."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def drawn(dtype, shapes=SHAPES):
 
 
 def layouts(dtype):
-    """Tensors of any layout, each of which the kernel takes or leaves to torch."""
+    """Tensors of any layout; the kernel takes each or leaves it to torch."""
     a, b, c, d, e = drawn(dtype)
     yield from (
         a,

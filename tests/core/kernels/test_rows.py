@@ -1,4 +1,4 @@
-"""The C kernel: what only a kernel of our own can promise, and every case against the formulas."""
+"""The C kernel: what only our own kernel can promise, and every case against the formulas."""
 
 import logging
 import subprocess
@@ -42,7 +42,7 @@ def two_threads():
 
 @pytest.mark.parametrize(("cls", "options"), rows(implementations=FUSED))
 def test_ragged_rows(cls, options):
-    # Of so many gradients, some are so small that their sign is all that eps = 1e-8 would keep.
+    # Among so many gradients, some are so small that eps = 1e-8 would keep only their sign.
     options = options | ({"eps": 1e-2} if accepts(cls, "eps") else {})
     weights, grads = problem([(3, n) for n in RAGGED] + [(1, 5), (2, 1, 3, 3)], steps=3)
     params, optimizer = train(cls, weights, grads, **options, use_gc=True)
@@ -143,7 +143,7 @@ def test_row_means_of_half_precision_weights_do_not_drift(cls, dtype, kernels_on
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @pytest.mark.parametrize(("cls", "options"), rows(implementations=FUSED))
 def test_half_precision_is_rounded_once(cls, options, dtype):
-    # Of one step, whose arithmetic is float32: the reference, rounded.
+    # One step in float32 is the reference, rounded.
     options = options | ({"eps": 1e-2} if accepts(cls, "eps") else {})
     weights, grads = problem([(6, 40), (3, 2, 3, 3), (5,)], steps=1, dtype=dtype)
     params, _ = train(cls, weights, grads, **options, use_gc=True)
@@ -179,7 +179,7 @@ def test_every_half_precision_nan_stays_one(dtype, gc_loc):
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_rounding_is_torchs(dtype):
-    # Of g/3, in float32, over the whole range: subnormal, normal, infinite.
+    # g/3 in float32 over the whole range: subnormal, normal, infinite.
     generator = torch.Generator().manual_seed(0)
     scale = 10.0 ** torch.linspace(-9, 5, 40000)
     g = (torch.randn(40000, generator=generator) * scale).to(dtype)

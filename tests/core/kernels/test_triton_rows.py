@@ -1,4 +1,4 @@
-"""The Triton kernel, without a GPU: run by Triton's interpreter, and compiled for one."""
+"""The Triton kernel without a GPU: run by Triton's interpreter, and compiled for a GPU."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The Triton kernel under Triton's interpreter, which has to be chosen before it is imported.
+"""The Triton kernel under Triton's interpreter, which is chosen before Triton is imported.
 
 ``test_triton_rows.py`` runs this file in a process of its own.
 """
@@ -54,7 +54,7 @@ def launches(monkeypatch):
 
 
 def large_eps(cls, options):
-    # Of many gradients, some are so small that their sign is all that eps = 1e-8 would keep.
+    # Among many gradients, some are so small that eps = 1e-8 would keep only their sign.
     return options | ({"eps": 1e-2} if accepts(cls, "eps") else {})
 
 
@@ -64,7 +64,7 @@ def large_eps(cls, options):
 )
 def test_every_case(cls, options, launches):
     weights, grads = problem([(2, 3), (3,), (0, 2)], steps=7 if cls in RADAMS else 3)
-    grads[0][1] = None  # each parameter goes at its own pace
+    grads[0][1] = None  # each parameter has its own count of steps
     params, optimizer = train(cls, weights, grads, **options, use_gc=True)
     assert optimizer.step_paths() == ["one pass"]
     assert launches == [tl.float32] * len(grads)
@@ -75,7 +75,7 @@ def test_every_case(cls, options, launches):
 def test_ragged_and_long_rows_and_what_is_not_eligible(cls, options):
     options = large_eps(cls, options) | {"use_gc": True}
     weights, grads = problem([(1, 2, 16, 32), (1, 2500), (), (2, 1), (4097,)], steps=2)
-    weights[0] = weights[0].to(memory_format=torch.channels_last)  # which the gradients are not
+    weights[0] = weights[0].to(memory_format=torch.channels_last)  # but the gradients are not
     params, _ = train(cls, weights, grads, **options)
     assert_close(params, expected(cls, weights, grads, **options), 1e-5)
 
@@ -102,7 +102,7 @@ def test_a_launch_for_each_type_and_each_is_rounded_once(cls, options, launches)
     assert_close(params[:1], exact[:1], 1e-5)
     for p, x in zip(params[1:], exact[1:], strict=True):
         off = (p.detach().double() - x).abs() / x.abs().clamp(min=1e-2)
-        # To nearest, but for bfloat16, which the interpreter cuts off.
+        # Rounded to nearest, except bfloat16, which the interpreter truncates.
         ulps = 1 if p.dtype is torch.bfloat16 else 0.5
         assert off.max() <= torch.finfo(p.dtype).eps * (ulps + 0.01)
 
@@ -129,7 +129,7 @@ def test_an_infinite_gradient_changes_nothing_and_does_not_count(cls, options):
     params = [Parameter(w.clone()) for w in weights]
     optimizer = cls(params, lr=0.1, **options)
     for t, step_grads in enumerate(grads):
-        # As GradScaler leaves it to the step.
+        # As GradScaler leaves them for the step.
         scale, found = (torch.tensor(x).as_subclass(OnDevice) for x in (64.0 * 2**t, 1.0))
         optimizer.grad_scale, optimizer.found_inf = scale, found
         if t in (0, 2):
@@ -138,7 +138,7 @@ def test_an_infinite_gradient_changes_nothing_and_does_not_count(cls, options):
             before = [x.detach().clone() for x in (*params, *moments(optimizer))]
             optimizer.step()
             after = [*params, *moments(optimizer)]
-            assert_same(after[: len(before)], before)  # the state may be of this step
+            assert_same(after[: len(before)], before)  # the state may be new in this step
             assert not any(x.any() for x in after[len(before) :] if cls is not core.RMSpropTF)
         optimizer.found_inf = torch.zeros_like(found)
         advance(optimizer, [[g * (64.0 * 2**t) for g in step_grads]])
