@@ -25,15 +25,17 @@ def row_means(tensors: Sequence[Tensor]) -> list[Tensor]:
         >>> row_means([torch.tensor([[1.0, 3.0], [5.0, 5.0]])])[0].tolist()
         [2.0, 5.0]
     """
-    known = _known(tensors)
-    xs = list(compress(tensors, known))
-    counts = [x.shape[0] for x in xs]
-    own = torch.empty(sum(counts), dtype=torch.float64).split(counts)
-    _call("classy_gc_row_means", xs, own)
-    means = iter(own)
+    addresses = _addresses(tensors)
+    xs = list(compress(tensors, addresses))
+    counts = [len(x) for x in xs]
+    by_kernel = torch.empty(sum(counts), dtype=torch.float64).split(counts) if xs else ()
+    _call("classy_gc_row_means", xs, addresses, by_kernel)
+    if len(xs) == len(tensors):
+        return list(by_kernel)
+    means = iter(by_kernel)
     return [
-        next(means) if is_known else centralization.row_means(x).flatten()
-        for x, is_known in zip(tensors, known, strict=True)
+        next(means) if address else centralization.row_means(x).flatten()
+        for x, address in zip(tensors, addresses, strict=True)
     ]
 
 
@@ -48,42 +50,48 @@ def set_row_means_(tensors: Sequence[Tensor], means: Sequence[Tensor | None]) ->
         >>> x.tolist()
         [[3.0, 5.0], [5.0, 5.0]]
     """
-    known = _known(tensors)
-    for x, mean, is_known in zip(tensors, means, known, strict=True):
-        if is_known:
+    addresses = _addresses(tensors)
+    for x, mean, address in zip(tensors, means, addresses, strict=True):
+        if address:
             continue
         shift = centralization.row_means(x)
         if mean is not None:
             mean = mean.view(shift.shape)
             shift = shift.sub_(mean).masked_fill_(mean.isinf(), 0)
         centralization.shift_rows_(x, shift)
-    xs = list(compress(tensors, known))
-    doubles = [mean if mean is None else mean.double() for mean in compress(means, known)]
-    _call("classy_gc_set_row_means", xs, doubles)
+    xs = list(compress(tensors, addresses))
+    doubles = [mean if mean is None else mean.double() for mean in compress(means, addresses)]
+    _call("classy_gc_set_row_means", xs, addresses, doubles)
     torch.autograd.graph.increment_version(xs)
 
 
-def _known(tensors: Sequence[Tensor]) -> list[bool]:
-    """Whether ``rows.c`` can reach each tensor, whose rows are blocks of memory that show it."""
+def _addresses(tensors: Sequence[Tensor]) -> list[int]:
+    """Where ``rows.c`` finds each tensor, whose rows must be blocks of memory that show it, or 0."""
     if os.environ.get("CLASSY_GC_KERNELS") == "0" or rows.missing():
-        return [False] * len(tensors)
+        return [0] * len(tensors)
     return [
-        type(x) in OWN_TYPES
+        x.data_ptr()
+        if type(x) in OWN_TYPES
         and x.is_cpu
         and x.dtype in TYPES
-        and bool(row_length(x.shape, x.stride(), True, False))
+        and row_length(x.shape, x.stride(), True, False)
         and has_memory(x)
         and not x.is_neg()
+        else 0
         for x in tensors
     ]
 
 
-def _call(function: str, xs: Sequence[Tensor], means: Sequence[Tensor | None]) -> None:
-    table = array("q", [x.data_ptr() for x in xs])
+def _call(
+    function: str, xs: list[Tensor], addresses: list[int], means: Sequence[Tensor | None]
+) -> None:
+    if not xs:
+        return
+    counts = [len(x) for x in xs]
+    table = array("q", filter(None, addresses))
     table.extend([TYPES.index(x.dtype) for x in xs])
-    table.extend([x.shape[0] for x in xs])
-    table.extend([x.numel() // x.shape[0] for x in xs])
+    table.extend(counts)
+    table.extend([x.numel() // count for x, count in zip(xs, counts, strict=True)])
     table.extend([0 if mean is None else mean.data_ptr() for mean in means])
-    if xs:
-        address, _ = table.buffer_info()
-        getattr(rows.library(), function)(address, len(xs), torch.get_num_threads())
+    address, _ = table.buffer_info()
+    getattr(rows.library(), function)(address, len(xs), torch.get_num_threads())
