@@ -66,7 +66,7 @@ def set_row_means_(tensors: Sequence[Tensor], means: Sequence[Tensor | None]) ->
 
 
 def _addresses(tensors: Sequence[Tensor]) -> list[int]:
-    """Where ``rows.c`` finds each tensor, whose rows must be blocks of memory that show it, or 0."""
+    """The address of each tensor, or 0 if ``rows.c`` cannot read its rows as blocks of memory."""
     if os.environ.get("CLASSY_GC_KERNELS") == "0" or rows.missing():
         return [0] * len(tensors)
     return [
