@@ -19,7 +19,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.optim.optimizer import Optimizer, _device_dtype_check_for_fused
 
 #: torch's own types of parameters and gradients, without subclasses that dispatch, such as DTensor
-OWN_TYPES = (Tensor, torch.nn.Parameter)
+OWN_TYPES = frozenset({Tensor, torch.nn.Parameter})
 
 
 #: torch's multi-tensor operators, documented as "Foreach Operations"

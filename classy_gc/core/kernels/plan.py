@@ -30,9 +30,9 @@ def plans_of(optimizer: AnyOptimizer, check_options: Callable[[_Group], None]) -
         optimizer: the one with the groups.
         check_options: checks a group; called if an option has changed.
     """
-    plans, groups = _plans.setdefault(optimizer, []), optimizer.param_groups
-    if len(plans) != len(groups):
-        plans[:] = [Plan() for _ in groups]
+    plans, groups = _plans.get(optimizer), optimizer.param_groups
+    if plans is None or len(plans) != len(groups):
+        plans = _plans[optimizer] = [Plan() for _ in groups]
     for group, plan in zip(groups, plans, strict=True):
         if not plan.is_for(group):
             check_options(group)
@@ -43,9 +43,14 @@ def plans_of(optimizer: AnyOptimizer, check_options: Callable[[_Group], None]) -
 
 def launch(updates: Sequence[tuple[Plan, Update]]) -> None:
     """Takes the steps of groups that :meth:`Plan.update` has prepared."""
-    for kernel in {plan.kernel for plan, _ in updates}:
-        kernel.launch([(update, plan.table) for plan, update in updates if plan.kernel is kernel])
-    torch.autograd.graph.increment_version([p for _, update in updates for p in update.params])
+    steps: dict[Any, list[tuple[Update, Table]]] = {}
+    params: list[Tensor] = []
+    for plan, update in updates:
+        steps.setdefault(plan.kernel, []).append((update, plan.table))
+        params += update.params
+    for kernel in steps:
+        kernel.launch(steps[kernel])
+    torch.autograd.graph.increment_version(params)
 
 
 class Plan:
@@ -62,6 +67,7 @@ class Plan:
         self._switches: tuple[bool, ...] = ()
         self._same: Callable[..., bool] | None = None
         self._addresses: list[int] = []
+        self._own: set[int] = set()
         self._same_state: Callable[..., bool] | None = None
         self._state: list[int] = []
         self._flags: set[str] | None = None
@@ -114,10 +120,11 @@ class Plan:
             grads = [laid_out_as(p, materialized(g)) for p, g in zip(rows, grads, strict=True)]
             self.table, self._flags = table, None
             self._addresses = table["p"].tolist()
+            self._own = {*self._addresses} - {0}
             if all(map(is_, grads, given)):
                 self._same = sameness([*rows, *grads])
         addresses = [g.data_ptr() for g in grads]
-        if not ({*self._addresses} - {0}).isdisjoint(addresses):
+        if not self._own.isdisjoint(addresses):
             return None  # a gradient that is itself a parameter
         self.table["g"] = addresses
         return params, grads
@@ -174,7 +181,7 @@ class Plan:
 
 def local(xs: list[Tensor]) -> list[Tensor]:
     """The local rows of DTensors, where this process holds whole rows."""
-    return xs if {*map(type, xs)} <= {*OWN_TYPES} else [local_rows(x) for x in xs]
+    return xs if OWN_TYPES.issuperset(map(type, xs)) else [local_rows(x) for x in xs]
 
 
 def _readable(p: Tensor, g: Tensor) -> bool:
