@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -239,9 +240,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         if around:
             check_gradients(self, around)
         updates = [(plan, plan.update(self, group, pairs[0])) for group, plan, pairs in others]
-        if around:
-            update_around(self, around)  # first: torch's own step may still raise an error
-        launch([(plan, update) for plan, update in updates if update is not None])
+        # Torch's own step comes first, for it may still raise an error.
+        first = partial(update_around, self, around) if around else None
+        launch([(plan, update) for plan, update in updates if update is not None], first)
         return True
 
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:

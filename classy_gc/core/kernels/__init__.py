@@ -11,5 +11,6 @@ for no kernel.
 
 A kernel is a module with three functions. ``missing()`` returns why it cannot be called, or None.
 ``usable(tensors)`` returns whether it reaches these tensors and knows their types.
-``launch(steps)`` steps groups, given the ``Update`` and the ``Table`` of each.
+``launch(steps, first)`` steps groups, given the ``Update`` and the ``Table`` of each; ``first`` is
+called before anything changes.
 """

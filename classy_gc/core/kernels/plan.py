@@ -41,15 +41,18 @@ def plans_of(optimizer: AnyOptimizer, check_options: Callable[[_Group], None]) -
     return plans
 
 
-def launch(updates: Sequence[tuple[Plan, Update]]) -> None:
-    """Takes the steps of groups that :meth:`Plan.update` has prepared."""
+def launch(updates: Sequence[tuple[Plan, Update]], first: Callable[[], None] | None = None) -> None:
+    """Takes the steps of groups that :meth:`Plan.update` has prepared, after calling ``first``."""
     steps: dict[Any, list[tuple[Update, Table]]] = {}
     params: list[Tensor] = []
     for plan, update in updates:
         steps.setdefault(plan.kernel, []).append((update, plan.table))
         params += update.params
     for kernel in steps:
-        kernel.launch(steps[kernel])
+        kernel.launch(steps[kernel], first)
+        first = None
+    if first is not None:
+        first()
     torch.autograd.graph.increment_version(params)
 
 

@@ -107,12 +107,16 @@ typedef struct Tensor {
     Scalars scalars;
 } Tensor;
 
-/* Scratch memory of a batch of long rows: u of its elements, sums of its chunks, its means. */
+/* The memory of a step: the parameters, u of each thread or of a batch of long rows, and the sums of
+ * the chunks and the means of such a batch. */
 typedef struct {
+    Tensor *tensors;
     char *u;
     Sum *sums;
     double *means;
-} LongRows;
+    int64_t count, tasks, longest; /* parameters, tasks, and elements of the longest row of a task */
+    int threads;
+} Step;
 
 #define SGD_CASES \
     GC(sgd, 0) GC(sgd, MOMENTUM) GC(sgd, MOMENTUM | NESTEROV)
@@ -273,7 +277,7 @@ static void some_rows(const Tensor *x, int64_t task, void *u) {
 }
 
 /* Chunk `i` of a batch of long rows of x that begins at `row`. */
-static void chunk(const Tensor *x, int64_t row, int64_t i, int passes, LongRows *all) {
+static void chunk(const Tensor *x, int64_t row, int64_t i, int passes, Step *all) {
     int64_t r = i / x->chunks, from = i % x->chunks * TASK, at = (row + r) * x->length + from;
     int64_t end = least(at + TASK, (row + r + 1) * x->length);
     char *u = all->u + (r * x->length + from) * x->width;
@@ -292,41 +296,55 @@ static double mean_of_chunks(const Tensor *x, const Sum *sums) {
     return origin + sum / (double)x->length;
 }
 
-/* One step of `count` parameter groups.
- * Returns 0, or 1 where there is no memory to work in, and nothing has changed. */
-int classy_gc_step(const Options *groups, int64_t count, int threads) {
+/* Cuts `count` parameter groups into tasks, if there is memory, and returns the bytes it needs. */
+static int64_t lay_out(const Options *groups, int64_t count, int threads, char *memory, Step *step) {
     int64_t all = 0, tasks = 0, total = 0, bytes = 1, chunks = 1, rows = 1, longest = 1;
-    for (int64_t i = 0; i < count; i++) all += groups[i].count;
-    Tensor *tensors = malloc((all + 1) * sizeof *tensors), *next = tensors;
-    if (!tensors) return 1;
     for (const Options *o = groups; o < groups + count; o++) {
-        for (int64_t j = 0; j < o->count; j++, next++) {
-            *next = tensor_of(o, j, threads);
-            next->first_task = tasks;
-            tasks += next->tasks;
-            total += next->size;
-            if (!next->chunks) {
-                longest = most(longest, next->length);
+        for (int64_t j = 0; j < o->count; j++, all++) {
+            Tensor x = tensor_of(o, j, threads);
+            x.first_task = tasks;
+            if (memory) ((Tensor *)memory)[all] = x;
+            tasks += x.tasks;
+            total += x.size;
+            if (!x.chunks) {
+                longest = most(longest, x.length);
                 continue;
             }
-            chunks = most(chunks, next->at_once * next->chunks);
-            rows = most(rows, next->at_once);
+            chunks = most(chunks, x.at_once * x.chunks);
+            rows = most(rows, x.at_once);
             /* Of pages that are never touched the system allocates none. */
-            bytes = most(bytes, next->at_once * next->length * next->width);
+            bytes = most(bytes, x.at_once * x.length * x.width);
         }
     }
     if (total <= TASK) threads = 1;
     bytes = most(bytes, threads * longest * (int64_t)sizeof(double));
-    LongRows together = {malloc(bytes), malloc(chunks * sizeof(Sum)), malloc(rows * sizeof(double))};
-    int failed = !together.u || !together.sums || !together.means;
-    if (failed) goto end;
-    next = tensors;
+    int64_t sums = all * sizeof(Tensor), means = sums + chunks * sizeof(Sum);
+    int64_t u = (means + rows * (int64_t)sizeof(double) + 63) / 64 * 64;
+    if (memory)
+        *step = (Step){(Tensor *)memory, memory + u, (Sum *)(memory + sums),
+                       (double *)(memory + means), all, tasks, longest, threads};
+    return u + bytes;
+}
+
+/* The bytes of memory that classy_gc_step works in. */
+int64_t classy_gc_memory(const Options *groups, int64_t count, int threads) {
+    return lay_out(groups, count, threads, NULL, NULL);
+}
+
+/* One step of `count` parameter groups, in `memory`, or if that is null, in memory of its own.
+ * Returns 0, or 1 where there is no memory, and nothing has changed. */
+int classy_gc_step(const Options *groups, int64_t count, int threads, void *memory) {
+    Step step;
+    void *own = memory ? NULL : malloc(lay_out(groups, count, threads, NULL, NULL));
+    if (!memory && !own) return 1;
+    lay_out(groups, count, threads, memory ? memory : own, &step);
+    Tensor *tensors = step.tensors, *next = tensors;
     for (const Options *o = groups; o < groups + count; next += o->count, o++) set_scalars(o, next);
 
-    PARALLEL(num_threads(threads) if (threads > 1)) {
-        char *u = together.u + THREAD * longest * sizeof(double);
-        DYNAMIC for (int64_t task = 0; task < tasks; task++) {
-            int64_t j = 0, end = all; /* the last tensor whose first task is not a later one */
+    PARALLEL(num_threads(step.threads) if (step.threads > 1)) {
+        char *u = step.u + THREAD * step.longest * sizeof(double);
+        DYNAMIC for (int64_t task = 0; task < step.tasks; task++) {
+            int64_t j = 0, end = step.count; /* the last tensor whose first task is not a later one */
             while (end - j > 1) {
                 int64_t middle = (j + end) / 2;
                 if (tensors[middle].first_task <= task) j = middle;
@@ -334,24 +352,20 @@ int classy_gc_step(const Options *groups, int64_t count, int threads) {
             }
             some_rows(tensors + j, task - tensors[j].first_task, u);
         }
-        for (const Tensor *x = tensors; x < tensors + all; x++) {
+        for (const Tensor *x = tensors; x < tensors + step.count; x++) {
             if (!x->chunks) continue;
             for (int64_t row = 0, all_rows = x->size / x->length; row < all_rows;
                  row += x->at_once) {
                 int64_t here = least(x->at_once, all_rows - row), pieces = here * x->chunks;
-                DYNAMIC for (int64_t i = 0; i < pieces; i++) chunk(x, row, i, SUM, &together);
+                DYNAMIC for (int64_t i = 0; i < pieces; i++) chunk(x, row, i, SUM, &step);
                 DYNAMIC for (int64_t r = 0; r < here; r++)
-                    together.means[r] = mean_of_chunks(x, together.sums + r * x->chunks);
-                DYNAMIC for (int64_t i = 0; i < pieces; i++) chunk(x, row, i, UPDATE, &together);
+                    step.means[r] = mean_of_chunks(x, step.sums + r * x->chunks);
+                DYNAMIC for (int64_t i = 0; i < pieces; i++) chunk(x, row, i, UPDATE, &step);
             }
         }
     }
-end:
-    free(together.u);
-    free(together.sums);
-    free(together.means);
-    free(tensors);
-    return failed;
+    free(own);
+    return 0;
 }
 
 typedef void RowMeans(void *, int64_t, int64_t, double *, int);

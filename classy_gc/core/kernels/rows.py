@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from struct import Struct
@@ -44,7 +44,9 @@ def missing() -> str | None:
 def library() -> Any:
     """The compiled ``rows.c``; raises OSError or AttributeError if it was not compiled."""
     kernels = ctypes.CDLL(str(next(Path(__file__).parent.glob("_rows.*"), "_rows")))
-    kernels.classy_gc_step.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_int)
+    groups = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_int)
+    kernels.classy_gc_memory.argtypes, kernels.classy_gc_memory.restype = groups, ctypes.c_int64
+    kernels.classy_gc_step.argtypes = (*groups, ctypes.c_void_p)
     for function in (kernels.classy_gc_row_means, kernels.classy_gc_set_row_means):
         function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int), None
     return kernels
@@ -55,29 +57,36 @@ def usable(tensors: list[Tensor]) -> bool:
     return all(x.is_cpu and x.dtype in TYPES for x in tensors)
 
 
-def launch(steps: Sequence[tuple[Update, Table]]) -> None:
+def launch(steps: Sequence[tuple[Update, Table]], first: Callable[[], None] | None = None) -> None:
     """Takes one step of parameter groups.
 
     Args:
         steps: the update of each group, with all numbers and flags, and its table.
+        first: called when the memory of the step is there, before anything changes.
 
     Raises:
-        MemoryError: no scratch memory; nothing has changed.
+        MemoryError: no memory to work in; nothing has changed.
     """
-    options, advanced = [], []
-    for update, table in steps:
-        if update.steps and 0 in table["step"]:  # they are not float32 on the CPU
-            copies = [t.to("cpu", torch.float32, copy=True) for t in local(update.steps)]
-            table["step"] = [t.data_ptr() for t in copies]
-            advanced.append((update, table, copies))
-        numbers = (_ABSENT | update.numbers).values()
-        family, flags = _FAMILIES[update.family], sum([_FLAGS[flag] for flag in update.flags])
-        options.append(_OPTIONS.pack(*numbers, family, flags, table.count, table.address))
-    failed = library().classy_gc_step(b"".join(options), len(steps), torch.get_num_threads())
-    for update, table, _ in advanced:
-        table["step"] = [0] * table.count
-        if not failed:
-            for t in local(update.steps):
-                t.add_(1)
-    if failed:
-        raise MemoryError("no memory for the rows that a step works on")
+    options, counts = [], []
+    try:
+        for update, table in steps:
+            if update.steps and 0 in table["step"]:  # they are not float32 on the CPU
+                copies = [t.to("cpu", torch.float32, copy=True) for t in local(update.steps)]
+                counts.append((update, table, copies))
+                table["step"] = [t.data_ptr() for t in copies]
+            numbers = (_ABSENT | update.numbers).values()
+            family, flags = _FAMILIES[update.family], sum([_FLAGS[flag] for flag in update.flags])
+            options.append(_OPTIONS.pack(*numbers, family, flags, table.count, table.address))
+        groups = b"".join(options), len(steps), torch.get_num_threads()
+        memory = None
+        if first is not None:
+            memory = ctypes.create_string_buffer(library().classy_gc_memory(*groups))
+            first()
+        if library().classy_gc_step(*groups, memory):
+            raise MemoryError("no memory for the rows that a step works on")
+    finally:
+        for _, table, _ in counts:
+            table["step"] = [0] * table.count
+    for update, _, _ in counts:
+        for t in local(update.steps):
+            t.add_(1)

@@ -7,7 +7,7 @@ is unknown. So it is opt-in: the environment variable ``CLASSY_GC_KERNELS=triton
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import triton
@@ -126,8 +126,10 @@ def usable(tensors: list[Tensor]) -> bool:
     return fit and len({x.device for x in tensors}) == 1
 
 
-def launch(steps: Sequence[tuple[Update, Table]]) -> None:
-    """Takes one step of groups; their ``sign`` may be a tensor: if it is 0, nothing changes."""
+def launch(steps: Sequence[tuple[Update, Table]], first: Callable[[], None] | None = None) -> None:
+    """Calls ``first``, and takes one step of groups; if their ``sign`` is 0, nothing changes."""
+    if first is not None:
+        first()
     for update, table in steps:
         counts, sign = local(update.steps), torch.as_tensor(update.numbers["sign"])
         scalars = _scalars(update, counts)

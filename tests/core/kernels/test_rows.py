@@ -1,8 +1,10 @@
 """The C kernel: what only our own kernel can promise, and every case against the formulas."""
 
+import ctypes
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -63,6 +65,31 @@ def test_long_rows_and_unaligned_memory(cls, options):
     advance(optimizer, grads)
     assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
     assert all(memory[:3].eq(0).all() for memory in whole)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "beside_torchs_step"])
+def test_without_memory_nothing_moves(others):
+    import resource
+
+    row, other = Parameter(torch.ones(1, 2**24)), Parameter(torch.ones(3, 4))
+    optimizer = core.SGD([{"params": [row]}], lr=0.1, use_gc=True)
+    if others:
+        optimizer.add_param_group({"params": [other], "foreach": True})  # GC around torch's step
+    row.grad, other.grad = torch.ones(1, 2**24), torch.rand(3, 4)
+    ctypes.CDLL(None).malloc_trim(0)  # what other tests have freed is no memory to work in
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**25, before[1]))
+    try:
+        with pytest.raises(MemoryError):
+            optimizer.step()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert row.eq(1).all()
+    assert other.eq(1).all()
+    optimizer.step()
+    assert other.eq(1).all() != others
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
