@@ -1,7 +1,7 @@
-"""Processes of their own, forked from a server that has imported everything already.
+"""Processes that are forked from a server, which has imported everything already.
 
-A new process imports torch and Classy Vision for seconds; what a person types is run in one all
-the same, once for each command.
+A new process would import torch and Classy Vision for seconds. Each command is run in a new one
+once all the same, as a person would.
 """
 
 import multiprocessing
@@ -37,7 +37,7 @@ def _begin(cwd, output, env, function, args):
     sys.path.insert(0, "")
     for name, number, path in zip(("stdout", "stderr"), (1, 2), output, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-        # The server's streams think of the files that they were opened for.
+        # The server's streams belong to the files that it was started with.
         setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
     torch.set_num_threads(1)
     function(*args)
@@ -73,13 +73,13 @@ def run(function, *args, cwd, stdout=None, timeout=120):
 
 
 def code(source, *argv):
-    """Runs Python code as a file of its own would, as ``function`` of the above."""
+    """Runs Python code as a script; a ``function`` for :func:`start` and :func:`run`."""
     sys.argv = ["code", *argv]
     exec(compile(source, "code", "exec"), {"__name__": "__main__"})
 
 
 def command(*argv):
-    """Runs ``classy-gc``, as ``function`` of the above."""
+    """Runs ``classy-gc``; a ``function`` for :func:`start` and :func:`run`."""
     from classy_gc.commands import main
 
     sys.exit(main(list(map(str, argv))))

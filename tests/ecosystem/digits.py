@@ -1,4 +1,4 @@
-"""What every framework trains here: a small network on the digits, and the same loop in torch."""
+"""What each framework trains: a small network on the digits; and the same loop in torch."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -21,7 +21,7 @@ def loader():
 
 
 def loss(model, images, targets):
-    # In float32, wherever a framework's autocast ends.
+    # Always in float32: frameworks end autocast in different places.
     return cross_entropy(model(images).float(), targets)
 
 
@@ -45,7 +45,7 @@ def train(
     Args:
         clip: the largest norm of the gradients (default: None, any)
         dtype: of autocast (default: None, without)
-        accumulate: batches a step; the last of all are a step too, however few
+        accumulate: batches a step; the last step may have fewer
         before_step: called with the number of batches seen so far
     """
     batches = list(loader()) * epochs

@@ -34,7 +34,7 @@ def hook(value=VALUE):
 
 
 def weights_after(config, clips=(), by_hand=None, scaler=None, raw=False):
-    """Trains a small network, with hooks or with what ``by_hand`` does before each step."""
+    """Trains a small network, with hooks or with ``by_hand`` called before each step."""
     torch.manual_seed(0)
     model = Sequential(Flatten(), Linear(12, 8), ReLU(), Linear(8, 3))
     optimizer = build_optimizer(copy.deepcopy(config))
@@ -50,7 +50,7 @@ def weights_after(config, clips=(), by_hand=None, scaler=None, raw=False):
         scaler.scale(loss).backward()
         if by_hand:
             by_hand(model.parameters())
-        if raw:  # as a loop without Classy Vision's optimizers steps
+        if raw:  # as in a loop without Classy Vision's optimizers
             scaler.step(optimizer.optimizer)
         else:
             scaler.step(optimizer, where=i / STEPS)
@@ -126,9 +126,9 @@ def test_stops_when_training_ends():
 
 
 class Recorder(ClassyHook):
-    """The largest element and the norm of the gradients of every step, as the optimizer sees them.
+    """The largest element and the norm of the gradients at every step, as the optimizer sees them.
 
-    After a ``clip_grad_value`` in a list of hooks.
+    Listed after ``clip_grad_value``.
     """
 
     on_phase_start = on_step = on_phase_end = on_end = ClassyHook._noop
@@ -162,7 +162,7 @@ def test_with_clipping_by_norm_the_norm_comes_first():
     by_norm = trained([], clip_grad_norm=0.1)
     assert by_norm.norms == pytest.approx([0.1] * 8, rel=1e-4)
     both = trained([hook()], clip_grad_norm=0.1)
-    # By value first, the norm would be 0.1 still, and no element at VALUE.
+    # Clipped by value first, the norm would still be 0.1, and no element would be VALUE.
     assert both.largest == pytest.approx([VALUE] * 8)
     assert max(both.norms) < 0.0999
     assert max(trained([]).largest) > VALUE

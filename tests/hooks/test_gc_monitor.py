@@ -66,7 +66,7 @@ WITH_ROWS = {
 
 
 class Recorder(ClassyHook):
-    """Gradients as they are before each step, the weights before the first and after each."""
+    """The gradients before each step; the weights before the first step and after each."""
 
     on_phase_start = on_phase_end = on_end = ClassyHook._noop
 
@@ -112,7 +112,7 @@ def task_of(hooks, model=None, epochs=2, images=False, accumulate=None, **optimi
 
 
 def trained(folder, interval=1, **options):
-    """Trains; returns the lines of gc_monitor, and what a plain recorder saw."""
+    """Trains; returns the lines of gc_monitor, a recorder, and the task."""
     recorder = Recorder()
     hooks = [
         recorder,
@@ -177,7 +177,7 @@ def test_shares_and_drifts_are_those_of_the_formulas(tmp_path, gc, images):
         if not images:
             assert set(line["parameters"]) == WITH_ROWS
             assert line["parameters"]["unused.weight"] == {"removed": None, "drift": 0}
-    # GC has not centralized what was shown; a new transformer is centralized by its norm layers.
+    # Shown is the gradient before GC. A new transformer's is centralized by its norm layers.
     assert min(line["removed"] for line in seen[1:]) > 5e-4
     last = seen[-1]["drift"]
     assert last < 1e-6 if gc in ("on", "around") else last > 1e-3
@@ -211,7 +211,7 @@ def test_between_looks_nothing_is_computed(monkeypatch, tmp_path):
         )
     seen, _, _ = trained(tmp_path, interval=5)
     assert [line["step"] for line in seen] == [1, 6]
-    # 6 gradients, as one weight is unused, and 7 weights.
+    # 7 weights and 6 gradients, since one weight is unused.
     assert len(looks) == 2 * 13
 
 
@@ -239,7 +239,7 @@ def test_a_resumed_run_writes_what_the_uninterrupted_one_does(tmp_path):
     resumed = lines(tmp_path / "resumed")
     assert [line["step"] for line in resumed] == [7, 10]
     assert resumed == whole[2:]
-    assert resumed[-1]["drift"] > 1e-3  # since the start, not since the checkpoint
+    assert resumed[-1]["drift"] > 1e-3  # drift since the start, not since the checkpoint
 
 
 def test_the_hook_on_the_optimizer_is_gone_after_training_and_copies_of_it_work(tmp_path):
@@ -307,7 +307,7 @@ def test_precision(dtype):
 
 
 def test_scaled_gradients_of_a_fused_optimizer(tmp_path):
-    """GradScaler leaves them scaled, and the overflown ones too; no ratio depends on it."""
+    """GradScaler leaves gradients scaled, and overflown ones too; no ratio depends on it."""
     task = task_of(
         [
             build_hook({"name": "json_log", "folder": str(tmp_path)}),

@@ -15,7 +15,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
 
 
 class Note(ClassyHook):
-    """A hook with lines of its own: one as each phase starts."""
+    """A hook that writes a line of its own at the start of each phase."""
 
     on_start = on_step = on_phase_end = on_end = ClassyHook._noop
 
@@ -60,7 +60,7 @@ def test_a_line_a_phase(tmp_path):
     lines = [x for x in lines if x["kind"] == "phase"]
     keys = ["kind", "phase", "epoch", "loss", "meters", "options", "seconds"]
     assert all(list(line) == keys for line in lines)
-    # The step schedule of lr halves the run; BatchNorm has no decay, the largest counts.
+    # lr steps down in the middle of the run. BatchNorm has no decay; the largest value counts.
     assert [x["options"].get("lr") for x in lines] == [0.05, None, 0.05, None, 0.005, None]
     assert lines[0]["options"]["momentum"] == 0.9
     assert lines[1]["options"] == {}
@@ -77,7 +77,7 @@ def test_a_phase_trained_again_after_a_kill_has_one_line(tmp_path):
         file.write('{"kind": "pha')
     _, lines = trained(tmp_path / "run", checkpoints / "model_phase-2_end.torch")
     assert timeless(lines) == timeless(whole)
-    # Into another folder, and again, though nothing younger was saved there.
+    # Resumed into another folder, twice; nothing newer was saved there.
     shutil.copy(checkpoints / "model_phase-2_end.torch", tmp_path)
     for _ in range(2):
         _, lines = trained(tmp_path / "other", tmp_path / "model_phase-2_end.torch")

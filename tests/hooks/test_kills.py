@@ -1,4 +1,4 @@
-"""A training that is killed twelve times ends as one that is left alone."""
+"""A training that is killed twelve times ends like one that nobody killed."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ from tests.forked import context
 
 CONFIG = json.loads((Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json").read_text())
 KILLS = 12
-EPOCHS = 24  # two a kill, the most that a killed run is let train
+EPOCHS = 24  # two a kill, the most that a run trains before it is killed
 
 connection = None
 
@@ -35,7 +35,7 @@ class Announce(ClassyHook):
 
 
 def train(folder, announcements):
-    """Trains in ``folder`` from its newest checkpoint on, if it has one."""
+    """Trains in ``folder``, from its newest checkpoint if it has one."""
     global connection
     connection = announcements
     torch.set_num_threads(1)
@@ -76,7 +76,7 @@ def start():
 
 
 def wait_for(condition, process):
-    """Looks all the time: a write takes milliseconds."""
+    """Polls without a pause: a write takes milliseconds."""
     while not condition():
         assert process.is_alive(), "the training ended before it was killed"
 
@@ -99,7 +99,7 @@ def kill_somewhere(process, announcements, folder, seconds, rng):
 
 
 def results(folder):
-    """What training came to: the state, and the log without the times."""
+    """The results of a training: the state, and the log without the times."""
     state = torch.load(folder / "checkpoints" / "checkpoint.torch")["classy_state_dict"]
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     for line in lines:

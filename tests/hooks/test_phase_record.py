@@ -1,4 +1,4 @@
-"""What a finished phase has to say for itself."""
+"""The record of a finished phase."""
 
 import math
 from types import SimpleNamespace

@@ -105,12 +105,12 @@ def test_the_last_checkpoint_holds_trained_weights_and_the_best_what_was_tested(
         weights, averages = ema_weights(state(folder))
         assert not same(loaded(folder), averages)
         assert same(loaded(folder), weights)
-        assert same(dict(task.base_model.named_parameters()), averages)  # as in the stock
+        assert same(dict(task.base_model.named_parameters()), averages)  # as after stock training
         best = folder / "best.torch"
         weights, averages = ema_weights(state(best))
         assert same(loaded(best), averages)
         assert not same(loaded(best), weights)
-    # As Classy Vision's own hook has them.
+    # The same weights as in the checkpoint of Classy Vision's own hook.
     (tmp_path / "stock").mkdir()
     trained(tmp_path / "unused", hooks=[ema(), CheckpointHook(str(tmp_path / "stock"))])
     assert same(loaded(tmp_path / "stock"), loaded(tmp_path / "each"))
@@ -145,7 +145,7 @@ def test_going_back_keeps_what_is_being_trained(tmp_path):
             seen.append(names(tmp_path) - {"checkpoint.torch"})
 
     trained(tmp_path, tmp_path, hooks=[Look()], max_keep=1)
-    # After phase 2 was trained again, those of 4 and 6 are still the old run's.
+    # After phase 2 was trained again, the files of phases 4 and 6 are still the old run's.
     assert seen[2] == {SAVED.format(phase) for phase in (2, 4, 6)}
     assert names(tmp_path) == {"checkpoint.torch", SAVED.format(6)}
 

@@ -35,7 +35,7 @@ def test_history_has_every_phase(tmp_path):
         ("train", 2),
         ("test", 2),
     ]
-    # The step schedule halves the run: the lr is what the phase was trained with.
+    # lr steps down in the middle of the run; shown is what the phase was trained with.
     assert [h["options"].get("lr") for h in history] == [0.05, None, 0.005, None]
     assert history[0]["options"]["momentum"] == 0.9
     assert history[-1]["loss"] == pytest.approx(np.mean(task.losses))
@@ -62,7 +62,7 @@ def test_picture(tmp_path, topk, panels):
     assert titles[0] == "loss"
     assert titles[-1] == "learning rate"
     assert len(titles) == panels
-    assert ("matplotlib.pyplot" in sys.modules) == pyplot  # nothing global
+    assert ("matplotlib.pyplot" in sys.modules) == pyplot  # the figure is drawn without pyplot
 
 
 def test_a_test_only_run_leaves_the_picture_of_the_training(tmp_path):

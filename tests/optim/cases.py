@@ -1,7 +1,7 @@
 """The table of registered optimizers that the tests run over, and how they train.
 
-A new optimizer is in it once it is registered, with the options of the core's table; those that
-stand for a stock optimizer have a row in ``STOCK``.
+A new optimizer is in it once it is registered, with the options of the core's table. Those that
+stand in for a stock optimizer have a row in ``STOCK``.
 """
 
 import copy
@@ -78,7 +78,7 @@ def options_of(row):
 
 
 def keeps_row_means(row, **changes):
-    """A config with which GC has the last word, so that row means of weights stay."""
+    """A config with which GC acts last, so that row means of weights stay."""
     return config(row, use_gc=True, **({} if row == "sgd_gc" else {"gc_loc": False}), **changes)
 
 
@@ -99,7 +99,7 @@ def problem(steps=6, shapes=SHAPES, dtype=torch.float32):
 
 
 def build(config, params, num_epochs=2, **groups):
-    """What Classy Vision's task does: the optimizer, its schedules, then the parameters."""
+    """Builds as Classy Vision's task does: the optimizer, its schedules, then the parameters."""
     config = {"num_epochs": num_epochs, **config}
     optimizer = build_optimizer(config)
     optimizer.set_param_groups({"params": params, **build_optimizer_schedulers(config), **groups})

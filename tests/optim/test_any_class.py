@@ -47,7 +47,7 @@ REFUSED = {
 TOGETHER = "steps each weight by all weights"
 DRAWS = "draws random numbers"
 BESIDE = "beside the state of its weights"
-#: what each process cannot step and save for its share of the weights
+#: classes that a process cannot step and save for its share of the weights alone
 REFUSED_BY_ZERO = {
     "pytorch_optimizer": {
         **dict.fromkeys(["ASGD", "AdaGC", "Adai", "AvaGrad", "Prodigy"], TOGETHER),
@@ -63,7 +63,7 @@ SLOW = ("AdaShift", "DAdaptSGD", "SaRA")
 
 
 def classes(package):
-    """The names of the optimizers that a package has, but for torch's own."""
+    """The names of a package's optimizers, without torch's own."""
     return [
         name
         for name, cls in inspect.getmembers(pytest.importorskip(package), inspect.isclass)
@@ -97,7 +97,7 @@ def trains_and_resumes(given):
 
 
 def faults_of(package, given_of, refused):
-    """What is wrong with the classes of a package: not as ``refused`` says, or not trained."""
+    """What is wrong with the classes of a package: an unexpected refusal, or no training."""
     for name in classes(package):
         try:
             moved = trains_and_resumes(given_of(name))
@@ -219,7 +219,7 @@ class Mine(torch.optim.Optimizer):
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """Two classes of one's own in the current folder, which keep tensors of different names."""
+    """Two classes in the current folder that keep tensors of different names."""
     monkeypatch.chdir(tmp_path)
     for module, moment in (("own_lion", "exp_avg"), ("other_lion", "moment")):
         (tmp_path / f"{module}.py").write_text(LION.replace("{moment}", moment))

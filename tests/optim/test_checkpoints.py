@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: of the same optimizer, of the stock one, under another config."""
+"""Resuming from a checkpoint of the same optimizer, of the stock one, or with another config."""
 
 import copy
 import io
@@ -28,7 +28,7 @@ from .cases import (
 pytestmark = pytest.mark.filterwarnings("error:.*load_state_dict")
 
 every_row = pytest.mark.parametrize("row", CONFIGS)
-# rmsprop_tf is left out of what is promised: its stock second moment is a square root.
+# rmsprop_tf promises no such thing: the stock second moment is a square root.
 SAME_KIND = [name for name in STOCK if name != "rmsprop_tf"]
 
 
@@ -107,7 +107,7 @@ def unfused(row):
 @pytest.mark.parametrize("row", [f"{n}_gc" for n in SAME_KIND] + [f"gc-{n}" for n in STOCK])
 def test_a_stock_checkpoint_goes_on_bit_for_bit_without_gc(row, caplog):
     stock, params, grads = stock_run(row.removeprefix("gc-").removesuffix("_gc"), 3)
-    # Only what is not in the checkpoint is left to the config.
+    # The config decides only what is not in the checkpoint.
     optimizer, own = resumed(
         config(row, lr=9.0, use_gc=False, **unfused(row)), params, saved(stock)
     )
@@ -315,7 +315,7 @@ def test_a_changed_schedule_of_epochs_counts_from_the_first_step(row, before, af
     assert other.options_view.lr == pytest.approx(lr, rel=1e-12)
 
 
-# Between the optimizers of one kind, and of two.
+# Between optimizers of the same kind, and of two kinds.
 
 TORCH_GC = {"name": "torch_gc"}
 FAMILIES = {
@@ -451,11 +451,11 @@ def test_a_checkpoint_of_other_shapes_is_refused(row, shapes):
     optimizer = build(config(row, use_gc=True), params)
     with pytest.raises(ValueError, match=r"parameter 0 has the shape .*the parameter \[300, 300\]"):
         optimizer.set_classy_state(state)
-    advance(optimizer, grads)  # and goes on as it was
+    advance(optimizer, grads)  # and it still steps as before
 
 
 class CountingAdam(torch.optim.Adam):
-    """One's own, which writes into its groups as it goes."""
+    """A user's optimizer that writes into its groups at every step."""
 
     def step(self, closure=None):
         for group in self.param_groups:
@@ -486,7 +486,7 @@ def test_ones_own_optimizer_keeps_what_it_wrote_into_its_groups(use_gc):
     advance(second, grads[3:], start=3, total=6)
     assert second.options_view.k == 6
     assert_same(own, params)
-    # And from Adam itself, whose state it can read.
+    # It can read the state of Adam itself.
     third = build(given, copies(params))
     third.set_classy_state(saved(build(config("adam_gc"), params)))
     with pytest.raises(ValueError, match="that of SGD, not of Adam"):

@@ -44,7 +44,7 @@ def not_centered(row):
 
 def test_the_table_holds_every_registered_name():
     ours = {n for n, c in OPTIMIZER_REGISTRY.items() if c.__module__.startswith("classy_gc.")}
-    # Those of torch_gc are of the class that it names, see test_torch_gc.py; zero has none.
+    # torch_gc has the options of the class that it names, see test_torch_gc.py; zero has none.
     assert {c["name"] for c in CONFIGS.values()} == ours - {"torch_gc", "zero"}
     assert ours == {OPTIMIZER_REGISTRY[n].__module__.rpartition(".")[2] for n in ours}
     for name in ours:
@@ -317,7 +317,7 @@ def test_weight_decay_of_a_group(row, use_gc):
     assert [g["weight_decay"] for g in optimizer.optimizer.param_groups] == [0.5, 0]
     assert optimizer.options_view.lr == [1, 0]
     before = copies([*linear_params, *bn_params])
-    # Past the steps that RAdam may wait for.
+    # More steps than RAdam may wait for.
     for t in range(8):
         model(torch.tensor([[1.0, 1.0], [1.0, 2.0]])).pow(2).sum().backward()
         optimizer.step(where=t / 8)
@@ -391,5 +391,5 @@ def test_wrong_state_is_refused(row):
         optimizer = build(config(row, use_gc=True), own)
         with pytest.raises(error):
             optimizer.set_classy_state(state)
-        advance(optimizer, grads)  # and it is as good as new
+        advance(optimizer, grads)  # and it works like a new one
         assert_same(own, train(config(row, use_gc=True), grads)[0])

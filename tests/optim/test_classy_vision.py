@@ -1,4 +1,4 @@
-"""Classy Vision's own optimizer tests, which its package ships, over every name of this one."""
+"""Classy Vision's own optimizer tests, which its package ships, for every name of this package."""
 
 import importlib.metadata
 import importlib.util
@@ -51,7 +51,7 @@ CONFIGURED = [
 ]
 
 
-# Cases that schedule what the class lacks, which the stock optimizers would ignore.
+# These cases schedule options that the class lacks; the stock optimizers ignore them.
 WITHOUT_MOMENTUM = ("ASGD", "Adadelta", "Adafactor", "Adagrad")
 LACKS = {
     **{name: {"test_get_set_state": "unknown key 'momentum'"} for name in WITHOUT_MOMENTUM},

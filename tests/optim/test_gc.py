@@ -29,7 +29,7 @@ from .cases import (
     train,
 )
 
-# Every optimizer of torch whose step needs no closure: options, how it decays the weights.
+# Every optimizer of torch whose step needs no closure: its options, and how it decays weights.
 L2, DECOUPLED = False, True
 WD = {"weight_decay": 0.1}
 TORCH = {
@@ -75,7 +75,7 @@ def eligible(tensors):
 
 def test_the_table_holds_every_optimizer_of_torch():
     classes = {n for n, c in vars(torch.optim).items() if isinstance(c, type)}
-    # SparseAdam takes nothing but sparse gradients.
+    # SparseAdam takes only sparse gradients.
     assert {row.partition("-")[0] for row in TORCH} == classes - {
         "Optimizer",
         "LBFGS",
@@ -92,7 +92,7 @@ def test_after_the_step_the_row_means_are_put_back(row):
     optimizer = centralize_optimizer(make(row, params))
     for step_grads in grads:
         before = clones(params)
-        # The plain optimizer takes the same step from the same place.
+        # The plain optimizer takes the same step from the same weights.
         with torch.no_grad():
             for p, x in zip(plain_params, before, strict=True):
                 p.copy_(x)
@@ -287,7 +287,7 @@ def test_what_cannot_be_centralized_stays_as_it_was(row):
 
 @register_optimizer("test_gc_sign_sgd")
 class ClassySignSGD(ClassyOptimizer):
-    """A user's own: without a learning rate in its config, and counting what it is asked."""
+    """A user's optimizer without a learning rate in its config, which counts its calls."""
 
     def __init__(self, lr, weight_decay):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A loop of one's own follows the schedules of the config, as Classy Vision's task does."""
+"""A hand-written loop follows the schedules of the config, as Classy Vision's task does."""
 
 import copy
 

@@ -1,5 +1,5 @@
-"""``rmsprop_tf_gc`` keeps its second moment, the stock ``rmsprop_tf`` roots it at every step; with
-TensorFlow's options it is timm's ``RMSpropTF``.
+"""``rmsprop_tf_gc`` keeps its second moment, of which the stock ``rmsprop_tf`` takes the root at
+every step. With TensorFlow's options it is timm's ``RMSpropTF``.
 """
 
 import copy
@@ -43,7 +43,7 @@ def test_the_second_moment_survives_two_steps(momentum):
             w = w - lr * buffer
         # TensorFlow's second moment, and weights that follow from it.
         assert_close([optimizer.state[mine]["square_avg"], mine], [v, w], 1e-5)
-        # The stock one holds a square root, and its weights have gone elsewhere.
+        # The stock state holds a square root, and its weights differ.
         w = p.detach()
         buffer = 0
         for g in gs:
@@ -58,7 +58,7 @@ def test_the_second_moment_survives_two_steps(momentum):
 
 @pytest.mark.parametrize("use_gc", [False, True])
 def test_centered_agrees_with_the_stock_optimizer_for_good(use_gc):
-    # There the stock optimizer roots a copy.
+    # There the stock optimizer takes the root of a copy.
     trained = []
     for config in (
         {"name": "gc", "base_optimizer": {"name": "rmsprop_tf", **OPTIONS, "centered": True}},

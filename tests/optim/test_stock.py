@@ -1,4 +1,4 @@
-"""What a stock optimizer would ignore is refused, and everything that it reads passes."""
+"""Keys that a stock optimizer would ignore are refused; all that it reads pass."""
 
 import copy
 import inspect

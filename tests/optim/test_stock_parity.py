@@ -1,6 +1,6 @@
 """Without GC, training by ``<name>_gc`` is training by the stock ``<name>``, bit for bit.
 
-Proven by Classy Vision itself: its task, its trainer, its options.
+It is trained by Classy Vision itself: its task, its trainer, its options.
 """
 
 import copy

@@ -25,7 +25,7 @@ NAMES = [
     if issubclass(cls, torch.optim.Optimizer) and name not in ("Optimizer", *UNFIT)
 ]
 OWN = ["Adam", "AdamW", "RAdam", "RMSprop", "SGD"]
-# What is needed to move an option of each class away from its default.
+# Arguments that move an option of each class away from its default.
 OPTIONS = {
     "ASGD": {"lambd": 0.01, "t0": 2},
     "Adadelta": {"rho": 0.8, "weight_decay": 0.1},
@@ -75,7 +75,7 @@ def test_without_gc_it_is_the_class_bit_for_bit(name):
         for p, g in zip(theirs, step_grads, strict=True):
             p.grad = g.clone()
         torch_optimizer.step()
-    if name == "RAdam":  # the one whose own formula rounds differently
+    if name == "RAdam":  # its formula rounds differently
         assert_close(params, theirs, 1e-6)
     else:
         assert_same(params, theirs)
@@ -93,7 +93,7 @@ def test_defaults_are_those_of_torch(name):
     assert {k: group[k] for k in wanted if k != "fused"} == {
         k: v for k, v in wanted.items() if k != "fused"
     }
-    # The kernels of torch's class, where it has them and nobody speaks of them.
+    # The kernels of torch's class, if it has any and no option names them.
     assert group.get("fused") == (True if "fused" in group else None)
 
 
@@ -118,7 +118,7 @@ def test_our_own_class_where_there_is_one(name):
 @pytest.mark.parametrize("of_before", [False, True])
 @every_class
 def test_resumes_bit_identical(name, of_before):
-    """Also of when a class of its own stood for each of torch's, silent on the decay's kind."""
+    """Also one of the time when each class had a wrapper that did not store the kind of decay."""
     options = {**OPTIONS.get(name, {}), "use_gc": True}
     uninterrupted, _ = trained(name, **options)
     params, grads = of(name)

@@ -1,4 +1,4 @@
-"""What is wrong in a config is refused by name before anything is built; what is right passes."""
+"""Errors in a config are refused by name before anything is built; what is right passes."""
 
 import copy
 import inspect
@@ -14,7 +14,7 @@ from .cases import CONFIGS, PLAIN, STOCK, advance, build, config, options_of, pr
 
 every_row = pytest.mark.parametrize("row", CONFIGS)
 
-# Per kind of option, values that are not allowed and what the message says is.
+# For each kind of option: values that are refused, and what the message says is allowed.
 NOT_A_NUMBER = [True, False, "0.1", None, [0.1], {}, math.nan, math.inf, -math.inf]
 NUMBER = ("a number >= 0", [*NOT_A_NUMBER, -1, -0.1])
 FRACTION = ("a number in [0, 1)", [*NOT_A_NUMBER, -0.1, 1, 1.0, 2])
@@ -82,7 +82,7 @@ def test_integers_do_where_numbers_are_meant(row):
     if row.startswith("gc-"):
         whole = {"lr": 1}  # the stock optimizers refuse the others
     changes = {k: v for k, v in whole.items() if k in options_of(row)}
-    # What does not go with a momentum or an alpha of 0.
+    # Options that exclude a momentum or an alpha of 0.
     changes |= {"sgd_gc": {"nesterov": False}, "rmsprop_gc": {"centered": False}}.get(row, {})
     params, grads = problem(2)
     optimizer = build(config(row, use_gc=True, **changes), params)
@@ -134,7 +134,7 @@ REFUSED = [
     ),
     ({"name": "rmsprop_gc", "centred": True}, ["did you mean 'centered'?"]),
     ({"name": "rmsprop_tf_gc", "nesterov": True}, ["'nesterov'", "'rmsprop_tf_gc'"]),
-    # what torch's class has, and the stock one has not
+    # options of torch's class that the stock one lacks
     (sgd(dampening=0.5), ["'dampening'", "'sgd_gc'", "'torch_gc' has it, with", "'SGD'"]),
     (adam(maximize=True), ["'maximize'", "'adam_gc'", "'torch_gc' has it, with", "'Adam'"]),
     # options that do not go together
@@ -301,7 +301,7 @@ def test_gc_refuses_misspelt_options_of_a_stock_base(name):
         ("adam_gc", "momentum", {"name": "constant", "value": 1.5}, ["1.5", "[0, 1)"]),
         ("sgd_gc", "lr", {"name": "composite", "schedulers": 3, "lengths": [1]}, ["3", "a list"]),
         ("sgd_gc", "use_gc", {"name": "constant", "value": "yes"}, ["'yes'", "0 is false"]),
-        # Only between the ends of its periods.
+        # The value is out of range only within a period.
         (
             "sgd_gc",
             "momentum",

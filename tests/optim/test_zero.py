@@ -1,4 +1,4 @@
-"""``zero`` around a GC optimizer, in one process: what is resumed, and what is refused."""
+"""``zero`` around a GC optimizer in one process: resuming, and refusals."""
 
 import copy
 import logging

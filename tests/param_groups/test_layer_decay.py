@@ -36,7 +36,7 @@ def resnet(name="resnet", **changes):
 
 
 def by_pattern(got, layers):
-    """The one rate of the parameters that match each pattern; every parameter matches one."""
+    """The rate of the parameters that match each pattern; each parameter matches exactly one."""
     result = {}
     for name, (rate, _) in got.items():
         (pattern,) = (p for p in layers if re.match(p, name))

@@ -72,7 +72,7 @@ OTHERS = {
 
 
 def with_rows(module):
-    """{name: reason} of all that GC would centralize."""
+    """``{name: reason}`` of every parameter that GC would centralize."""
     root = nn.Sequential(nn.Sequential(module))
     return {
         p.full_name.removeprefix("0.0."): no_layer_weight_reason(p)

@@ -28,11 +28,11 @@ class ScaleNorm(nn.Module):
 
 
 class OneMore(ScaleNorm):
-    """A norm layer by the name of its base class."""
+    """A norm layer, told by the name of its base class."""
 
 
 class NormedLinear(nn.Linear):
-    """None, whatever its name."""
+    """No norm layer, whatever its name says."""
 
 
 class EveryKind(nn.Module):
@@ -49,7 +49,7 @@ class EveryKind(nn.Module):
         self.ln = nn.LayerNorm(4)
         self.dcn = DeformConvPack()
         self.conv_offset = nn.Conv2d(4, 4, 1)  # a name only
-        self.gray = nn.Conv2d(1, 4, 3)  # which has one group, and is no depthwise one
+        self.gray = nn.Conv2d(1, 4, 3)  # one group: not depthwise
         self.rms = nn.RMSNorm(4)
         self.scale_norm = ScaleNorm()
         self.one_more = OneMore()
@@ -73,7 +73,7 @@ def group(model, fields, optimizer=None, *, bn_weight_decay=True, num_epochs=1, 
 
 
 def options(*args, where=0.0, **kwargs):
-    """{name of a parameter: {option: value}}, options of the optimizer left out."""
+    """``{name of a parameter: {option: value}}``, without the optimizer's own options."""
     return {
         name: {k: v(where) for k, v in g.items() if k not in ("params", "param_names")}
         for g in group(*args, **kwargs)
@@ -128,7 +128,7 @@ def test_all_fields_together():
         name: (own.get("lr", LR) / LR, own.get("weight_decay", DECAY) / DECAY)
         for name, own in got.items()
     } == expected
-    # Without a rule of their own norm layers are as flat as others, their biases no plain ones.
+    # Without a rule for norm layers, flat_decay_mult holds for them, and bias rules do not.
     got = options(EveryKind(), {"bias_decay_mult": 4, "flat_decay_mult": 6})
     assert {got[name]["weight_decay"] for name in NORMS} == {6 * DECAY}
 
@@ -150,7 +150,7 @@ def test_it_is_mmengines_but_for_what_is_documented(given):
     values = {field: i + 2 for i, field in enumerate(FIELDS)} | {"custom_keys": keys}
     fields = {field: values[field] for field in given}
     model = EveryKind()
-    del model.dcn  # which MMEngine knows from MMCV alone
+    del model.dcn  # MMEngine knows it only through MMCV
     names = {id(p): name for name, p in model.named_parameters()}
     base = {"lr": LR, "weight_decay": DECAY}
     constructor = mmengine.DefaultOptimWrapperConstructor(
@@ -202,7 +202,7 @@ OPTIMIZERS = ["sgd", "adam", "adamw", "rmsprop", "rmsprop_tf"]
 @pytest.mark.parametrize("name", [*OPTIMIZERS, *(f"{name}_gc" for name in OPTIMIZERS), "radam_gc"])
 @pytest.mark.parametrize("wrapped", [False, True], ids=["", "wrapped"])
 def test_multipliers_find_the_options_of_every_optimizer(name, wrapped):
-    """Also without a value in the config: the default in JSON is not always the constructor's."""
+    """Also without a value in the config: a config's default may differ from the constructor's."""
     config = {"name": name}
     if wrapped and name.endswith("_gc"):
         config = {"name": "zero", "base_optimizer": config}
@@ -294,7 +294,7 @@ def test_gc_for_weights_of_layers_only(fields, off, gc):
 
 def test_gc_for_weights_of_layers_only_makes_few_groups():
     assert len(group(Encoder(), {"gc_layer_weights_only": True}, {"use_gc": True})) == 2
-    # It is off everywhere, so there is nothing to tell apart.
+    # GC is off everywhere, so one group will do.
     assert len(group(Encoder(), {"gc_layer_weights_only": True})) == 1
 
 
@@ -426,7 +426,7 @@ def shared():
 def test_a_shared_parameter(caplog):
     with pytest.raises(ValueError, match=r"more than one parameter group: 'b.weight' is"):
         group(shared(), {})
-    # What torch says of the same, each parameter in a group of its own.
+    # The same in torch, with each parameter in its own group.
     model = shared()
     with pytest.raises(ValueError, match="more than one parameter group"):
         torch.optim.SGD([{"params": [m.weight]} for m in model.values()], lr=1)

@@ -1,4 +1,4 @@
-"""Arguments of schedulers that Classy Vision would ignore, misread or stumble over."""
+"""Arguments of schedulers that Classy Vision would ignore, misread or fail on."""
 
 import re
 

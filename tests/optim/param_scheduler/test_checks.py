@@ -1,4 +1,4 @@
-"""ParamSchedulers: of the options of the algorithm, and of gradient centralization itself."""
+"""ParamSchedulers of the algorithm's options, and of gradient centralization itself."""
 
 import copy
 
@@ -188,7 +188,7 @@ def test_gc_conv_only_for_the_first_half_of_training(row):
     params, grads = problem(16)
     start = row_means(params)
     schedule = {"gc_conv_only": {"name": "step", "values": [1, 0]}}
-    # SGD's GC comes before its momentum, which would carry the means on.
+    # SGD's GC comes before its momentum, which would keep the means.
     changes = {"momentum": 0, "nesterov": False} if row == "sgd_gc" else {}
     optimizer = build(keeps_row_means(row, param_schedulers=schedule, **changes), params)
     advance(optimizer, grads[:8], total=16)

@@ -6,7 +6,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from .curves import of_classy, of_torch
 
 STEPS = 1000
-# torch's defaults: a 25th of the peak, the peak, and a 10,000th of the start.
+# torch's defaults: a 25th of the peak, the peak, a 10,000th of the start.
 RATE = {"name": "one_cycle", "start_value": 0.004, "peak_value": 0.1, "end_value": 4e-7}
 MOMENTUM = {"name": "one_cycle", "start_value": 0.95, "peak_value": 0.85, "end_value": 0.95}
 
