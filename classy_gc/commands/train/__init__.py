@@ -39,7 +39,7 @@ from classy_gc.commands.train.last_batch import warn_of_last_batch
 from classy_gc.commands.train.ranks import Ranks
 from classy_gc.commands.train.threads import take_threads
 from classy_gc.configuration.build import label_hooks
-from classy_gc.configuration.errors import user_error
+from classy_gc.configuration.errors import section, user_error
 from classy_gc.configuration.load import load_config
 from classy_gc.configuration.trial import try_batches
 from classy_gc.files import no_room
@@ -186,7 +186,7 @@ def _build(
     hooks = ranks.agreed(lambda: set_hooks(args, config, task, output))
     label_hooks(task, config)
     set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
-    task.prepare = loading(task, args.config_file)(task.prepare)
+    task.prepare = loading(task, args.config_file)(section()(task.prepare))
     task.on_start = functools.partial(_start, task, ranks, output, task.on_start)
     if hasattr(task, "create_data_iterators"):
         task.create_data_iterators = delay_interrupts(task.create_data_iterators)

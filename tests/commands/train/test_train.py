@@ -308,6 +308,11 @@ SYNTHETIC = {
     **{"num_samples": 0, "seed": 0, "use_shuffle": True},
     "transforms": DIGITS["dataset"]["train"]["transforms"],
 }
+WARM_UP = {
+    "name": "composite",
+    "schedulers": [{"name": "constant", "value": 0.1}, {"name": "constant", "value": 0.2}],
+    "lengths": ["500 steps", "rest"],
+}
 HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_block": "block1-0"}
 
 
@@ -457,6 +462,11 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("optimizer", None), [], "missing key 'optimizer'"),
         (("optimizer.name", "sdg_gc"), [], "'sdg_gc' in optimizer, did you mean 'sgd_gc'"),
         (("optimizer.weight_decay", -1), [], "'sgd_gc': weight_decay must .*>= 0, not -1"),
+        (
+            ("optimizer.param_schedulers.lr", WARM_UP),
+            [],
+            "error: config.json: optimizer.param_schedulers.lr: lengths must fill the training",
+        ),
         (("optimizer.beta", 1), [], "unknown key 'beta' in optimizer 'sgd_gc'"),
         (("simulated_global_batchsize", 33), [], r"batch size \(32\) must divide .* \(33\)"),
         ((), ["--seed", "-1"], "--seed must be an integer from 0 to 4294967295, not -1"),
