@@ -1,4 +1,4 @@
-"""Rows of a grid in which every two values still meet, in place of the full product."""
+"""Fewer rows than the full product of some lists, in which every two values still meet."""
 
 from itertools import combinations, product
 

@@ -1,4 +1,4 @@
-"""How the modules of the package lean on each other, read from their source."""
+"""Which modules of the package import which, read from their source."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import classy_gc
 ROOT = Path(classy_gc.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# What each room may import of the others.
+# What each package may import of the others.
 ALLOWED = {
     "core": {"core"},
     "optim": {"core", "optim"},
@@ -38,7 +38,7 @@ TREES = {name_of(path): ast.parse(path.read_text()) for path in FILES}
 
 
 def imports(name):
-    """(module, name or None, whether it is there when the module is imported) of each import."""
+    """Of each import: module, name or None, and whether it runs when the file is imported."""
     late = set()
     for node in ast.walk(TREES[name]):
         typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
@@ -107,13 +107,13 @@ def defined(tree):
             yield from [node.attr] * (ast.unparse(node.value) == "self")
 
 
-# But for what stands in for torch's.
+# Except where they stand in for torch's.
 OURS = {x for name in TREES if name != "classy_gc.core._torch" for x in defined(TREES[name])}
 
 
 def read_of_others(tree):
-    """Private names of this package that a file reads of what is not its own."""
-    # Of torch and Classy Vision some are read that have no public way.
+    """Private names of this package that a file reads but does not define."""
+    # Some private names of torch and Classy Vision are read where nothing public does it.
     others = OURS - {*defined(tree)}
     return [
         ast.unparse(node)

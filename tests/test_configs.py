@@ -108,13 +108,13 @@ def test_efficientnet_has_tensorflows_rmsprop_and_the_papers_schedule():
         assert group["weight_decay"] == decay
     rate = task.optimizer_schedulers["lr"]
     for epoch in (5.01, 20.5, 100.3, 349.9):
-        # Of 350 epochs, 146 values each for as long as the next.
+        # 146 values over 350 epochs, each for an equal time.
         decays = int(epoch / (350 / 146))
         assert rate(epoch / 350) == pytest.approx(0.016 * 0.97**decays)
     assert rate(2.5 / 350) == pytest.approx(0.008, rel=1e-3)
 
 
-# Of the data sets that do not say it themselves.
+# For the data sets that do not give it themselves.
 IMAGES = {"digits": 1442, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
 IMAGES["classy_imagenet"] = IMAGES["image_path"] = 1_281_167
 EVERY = sorted((Path(__file__).parents[1] / "configs").rglob("*.json"))

@@ -1,4 +1,4 @@
-"""CONTRIBUTING, word by word: an optimizer costs four files, and the generic tests run for it."""
+"""CONTRIBUTING, word by word: an optimizer takes four files, and the generic tests run for it."""
 
 import os
 import re
@@ -21,9 +21,9 @@ TESTS = [
 
 
 def follow(folder, path, code):
-    """Does in a copy of the repository what a block of the text says."""
+    """Does what a block of the text says, in a copy of the repository."""
     file = folder / path
-    if path == "tests/core/cases.py":  # a row of the table
+    if path == "tests/core/cases.py":  # a row for the table
         table = file.read_text().replace("ROWS = [\n", f"ROWS = [\n{code}", 1)
         file.write_text(table)
     elif file.exists():
@@ -34,7 +34,7 @@ def follow(folder, path, code):
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A copy of the repository, in which the whole text was followed."""
+    """A copy of the repository after following the whole text."""
     folder = tmp_path_factory.mktemp("copy")
     for name in ("classy_gc", "tests", "configs"):
         ignore = shutil.ignore_patterns("__pycache__", "evidence")

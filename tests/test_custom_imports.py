@@ -24,7 +24,7 @@ class {name}(SGDGC):
 
 @pytest.fixture
 def config(tmp_path, monkeypatch, request):
-    """Of an optimizer that a module in the current folder registers, a name for each test."""
+    """An optimizer that a module in the current folder registers, with a new name in each test."""
     name = "Own" + "".join(filter(str.isalnum, request.node.name))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])

@@ -1,4 +1,4 @@
-"""Files that are complete whenever somebody looks, and folders to write into."""
+"""Files that are complete at any moment, and folders to write into."""
 
 import errno
 import fcntl
@@ -136,7 +136,7 @@ def refusing(code):
     return refuse
 
 
-# As Lustre, NFS and FUSE say that they cannot.
+# What Lustre, NFS and FUSE answer where they cannot.
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
 def test_a_file_system_without_locks_is_told_once(tmp_path, monkeypatch, caplog, code):
     monkeypatch.setattr(fcntl, "flock", refusing(code))

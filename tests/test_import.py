@@ -1,4 +1,4 @@
-"""What ``import classy_gc`` does to the process that it is imported into."""
+"""What ``import classy_gc`` changes in its process."""
 
 import os
 import subprocess

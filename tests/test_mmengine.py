@@ -51,11 +51,11 @@ DATASETS.register_module("TestDigits", module=dataset)
 
 @pytest.fixture
 def run(tmp_path, request):
-    """Trains from a config file, and returns the Runner that did."""
+    """Trains from a config file, and returns the Runner."""
     number = itertools.count()
 
     def run(folder="work", epochs=EPOCHS, resume=False, param_scheduler=(), **optim_wrapper):
-        # MMEngine keeps what is global by the name of the experiment.
+        # MMEngine keeps global objects by the name of the experiment.
         name = f"{request.node.name}-{next(number)}"
         file = tmp_path / "config.py"
         file.write_text(

@@ -1,4 +1,4 @@
-"""What an option accepts, and what is said of the rest."""
+"""What an option accepts, and the messages for anything else."""
 
 import math
 

@@ -30,7 +30,7 @@ def name(path):
 
 
 def anchor(heading):
-    """As GitHub makes one of a heading."""
+    """GitHub's anchor of a heading."""
     text = re.sub(r"[`*]", "", heading.lower())
     return re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-")
 
@@ -96,7 +96,7 @@ def test_python(code, tmp_path):
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """What a command of the documentation finds in the current folder."""
+    """The current folder of the commands in the documentation."""
     folder = tmp_path_factory.mktemp("clone")
     shutil.copytree(ROOT / "configs", folder / "configs")
     return folder

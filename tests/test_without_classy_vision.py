@@ -48,7 +48,7 @@ COMMAND = "import sys; from classy_gc.commands import main; sys.exit(main())"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Python code in a process that finds every installed package but these."""
+    """Runs Python code in a process that finds every installed package except these."""
     packages = tmp_path_factory.mktemp("site-packages")
     for folder in filter(Path.is_dir, map(Path, sys.path)):
         for path in folder.iterdir() if folder.name.endswith("-packages") else ():

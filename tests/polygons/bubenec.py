@@ -2,7 +2,7 @@
 
 ``python -m tests.polygons.bubenec`` makes maps of the 144 buildings of momepy's ``bubenec``
 (a part of Prague, from OpenStreetMap) at 0.3 m, as a network might put them out, turns them into
-polygons, prints how near these are to the footprints, and draws them.
+polygons, prints how close these are to the footprints, and draws them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PIXEL = 0.3  # m
 _MARGIN = 20  # px around the buildings
 _FINER = 4  # subpixels along an edge of a pixel
 
-_MOVED, _SMOOTH = 1.0, 4.0  # px by which borders are displaced, and over which that changes
+_MOVED, _SMOOTH = 1.0, 4.0  # px: how far borders are displaced, and over what distance that changes
 _BLUR, _NOISE = 2.0, 0.05
 _WALL = 2.5  # px, half of the width of a wall in the map of edges
 
@@ -64,10 +64,10 @@ def scene(joined: bool) -> Scene:
     """The footprints of Bubeneč.
 
     Args:
-        joined: buildings that touch are one.
+        joined: whether buildings that touch become one.
 
     Raises:
-        ModuleNotFoundError: momepy, whose data they are, is not installed.
+        ModuleNotFoundError: momepy, which has the data, is not installed.
     """
     # Its file alone: importing momepy would import pandas and more.
     spec = importlib.util.find_spec("momepy")
@@ -93,7 +93,7 @@ def scene(joined: bool) -> Scene:
 
 
 def maps(scene: Scene, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a network might say of a scene.
+    """What a network might predict for a scene.
 
     Borders are displaced by a smooth random field of 1 px, blurred by 2 px, with 5 % of noise.
 
@@ -122,7 +122,7 @@ def maps(scene: Scene, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def filled(geometries: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """How much of each pixel is covered."""
+    """The covered share of each pixel."""
     finer = rasterio.features.rasterize(
         geometries, [n * _FINER for n in shape], transform=Affine.scale(1 / _FINER)
     )
@@ -131,7 +131,7 @@ def filled(geometries: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def true_frame(scene: Scene) -> FrameField:
-    """The frame field of the walls themselves: in each pixel that of the nearest."""
+    """The frame field of the true walls: each pixel has that of the nearest wall."""
     ring, number = shapely.get_coordinates(shapely.get_rings(scene.truth), return_index=True)
     lines = np.stack([ring[:-1], ring[1:]], axis=1)[number[:-1] == number[1:]]
     numbered = zip(shapely.linestrings(lines), range(1, len(lines) + 1), strict=True)
@@ -163,7 +163,7 @@ _BUILDINGS: Rows = {
 
 
 def compare(scene: Scene, rows: Rows, seeds: int) -> dict[str, Metrics]:
-    """Means over seeds of what is measured, before the refinement and of every row."""
+    """Means over seeds of what is measured, before the refinement and for every row."""
     frame = true_frame(scene)
     measured: dict[str, list[Metrics]] = {}
     for seed in tqdm(range(seeds), "seeds", leave=False, disable=None):

@@ -1,9 +1,9 @@
-"""Maps of the kind that networks make of real footprints, and what is scored on them.
+"""Maps like those that networks make of real footprints, and scores on them.
 
 The footprints are those of ``bubenec``. Walls at any angle are cut into some; corners are rounded,
-neighbours run into each other, blobs stand where no building is, and what is certain is not.
-``python -m tests.polygons.realistic`` prints scores on the half of the footprints that nothing was
-tuned on, beside those of buildingregulariser (``pip install buildingregulariser``).
+neighbours run into each other, blobs stand where no building is, and probabilities are noisy.
+``python -m tests.polygons.realistic`` prints scores on the half of the footprints that was not used
+for tuning, beside those of buildingregulariser (``pip install buildingregulariser``).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tests.polygons import bubenec
 from tests.polygons.bubenec import Scene, filled
 
 _MARGIN = 24  # px
-_CUT = 0.35  # of the buildings lose a corner to a wall at any angle
+_CUT = 0.35  # share of the buildings that lose a corner to a wall at any angle
 _ROUND = (3.0, 8.0)  # px, the radii of an opening and a closing
-_MOVED = ((1.2, 6.0), (1.6, 15.0))  # px by which borders are displaced, over which that changes
+_MOVED = ((1.2, 6.0), (1.6, 15.0))  # px: how far borders are displaced, over what distance
 _NOISE, _NOISE_SMOOTH = 0.06, 5.0
 _SURE = (0.6, 1.0)
 _SURE_SMOOTH = 40.0
-_BRIDGES = 0.3  # of the neighbours within 12 px run into each other
+_BRIDGES = 0.3  # share of the neighbours within 12 px that run into each other
 _BLOBS = 0.25  # a building
 _BLUR = (1.5, 4.0)  # px, from place to place
 _RIGHT = 8.0  # degrees
@@ -40,13 +40,13 @@ CASES = {"blocks": (True, 1.0, 1.0), "single buildings": (False, 1.5, 0.6)}
 def realistic(
     whole: Scene, seed: int, half: int, spread: float = 1.0, size: float = 1.0
 ) -> tuple[Scene, np.ndarray]:
-    """Half of the footprints, turned, with walls at any angle, and what a network says of them.
+    """Half of the footprints, turned, with walls at any angle, and a network's map of them.
 
     Args:
         whole: of ``bubenec.scene``.
         seed: of the random numbers.
         half: 0, to tune on, or 1, to report.
-        spread: how much farther from each other buildings are (default: 1)
+        spread: factor on the distances between buildings (default: 1)
         size: of what is a pixel there (default: 1)
 
     Returns:
@@ -73,7 +73,7 @@ def realistic(
 
 
 def _cut(polygon: shapely.Polygon, random: np.random.Generator) -> shapely.Polygon:
-    """Without what lies beyond a line at any angle, up to a quarter of it."""
+    """The building without up to a quarter of it that lies beyond a line at any angle."""
     angle = random.uniform(0, 2 * np.pi)
     normal = np.array([np.cos(angle), np.sin(angle)])
     along = shapely.get_coordinates(polygon.exterior) @ normal
@@ -146,7 +146,7 @@ def score(polygons: np.ndarray, truth: np.ndarray) -> Score:
 
 
 def shape_of(polygons: np.ndarray) -> tuple[float, int]:
-    """The share of right angles, and how many steps there are."""
+    """The share of right angles, and the number of steps."""
     turns, steps = [], 0
     for ring in shapely.get_rings(polygons):
         x, y = np.diff(shapely.get_coordinates(ring), axis=0).T

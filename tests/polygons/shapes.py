@@ -1,4 +1,4 @@
-"""Maps whose outlines are known."""
+"""Maps with known outlines."""
 
 import numpy as np
 import rasterio.features
@@ -11,7 +11,7 @@ FINER = 8
 
 
 def rendered(polygons, shape=SHAPE, blur=1.0):
-    """The map that covers polygons in (x, y), the corner of the first pixel at (0, 0)."""
+    """The map of polygons in (x, y), where the first pixel has its corner at (0, 0)."""
     finer = rasterio.features.rasterize(
         np.atleast_1d(polygons), [n * FINER for n in shape], transform=Affine.scale(1 / FINER)
     )

@@ -17,7 +17,7 @@ def test_footprints(blocks, count):
         [20, 20, width - 20, height - 20], abs=1
     )
     area = shapely.area(scene.truth).sum() * 0.3**2
-    assert area == pytest.approx(43151, abs=10)  # m², of both alike
+    assert area == pytest.approx(43151, abs=10)  # m², the same for both
 
 
 @pytest.mark.parametrize("blocks", [True, False])

@@ -1,4 +1,4 @@
-"""From maps to polygons: the corner-aware simplification, faces, and all of it together."""
+"""From maps to polygons: the corner-aware simplification, faces, and everything together."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_a_rectangle_has_four_corners(method, degrees):
 
 @pytest.mark.parametrize("degrees", [0, 20])
 def test_the_half_pixel(degrees):
-    """A small building lies where it is, not half a pixel beside."""
+    """A small building lies where it is, not half a pixel away."""
     truth = rectangle(degrees, 14, 10, (60.25, 50.5))
     (polygon,) = polygonize(rendered(truth, blur=0.7)).polygons
     offset = np.array(polygon.centroid.coords[0]) - truth.centroid.coords[0]
@@ -91,7 +91,7 @@ def test_contours_with_edges_and_other_bad_arguments():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_one_value_that_is_not_finite_is_refused(value):
-    """It ended in a segmentation fault of GEOS."""
+    """This once ended in a segmentation fault of GEOS."""
     interior = rendered(rectangle(20))
     frame = from_map(interior)
     frame.c0[60, 80] = value
@@ -212,7 +212,7 @@ def test_walls_end_at_corners_of_the_frame():
         # A short wall 8° off the frame is turned into it, a long one 4° off it stays as it is.
         ([(0, 0), (0, 60), (25, 63.5), (25, 0)], [90] * 4),
         ([(0, 0), (0, 60), (100, 67), (100, 0)], [86, 90, 90, 94]),
-        # Turned walls far enough apart have a right-angled step between them, others are one.
+        # Turned walls far enough apart get a right-angled step between them; others are merged.
         ([(0, 0), (0, 30), (5.6, 56), (60, 56), (60, 0)], [90] * 6),
         ([(0, 0), (0, 30), (2, 56), (60, 56), (60, 0)], [90] * 4),
     ],
@@ -262,7 +262,7 @@ def rounded(radius):
 
 @pytest.mark.parametrize("radius", [5, 8, 15])
 def test_round_corners_are_no_saw(radius):
-    """``align`` drew steps around them: 24 vertices in the place of 12."""
+    """``align`` once drew steps around them: 24 vertices in place of 12."""
     interior = rounded(radius)
     (polygon,) = polygonize(interior).polygons
     plain = shapely.simplify(contours_polygon(interior), 1.0)
@@ -293,7 +293,7 @@ def test_an_oblique_wall_stays_one_wall(method, degrees, turn):
 
 @pytest.mark.parametrize(("joined", "spread", "size"), realistic.CASES.values())
 def test_maps_of_the_kind_that_networks_make(joined, spread, size):
-    """On the half of the footprints that nothing was tuned on."""
+    """On the half of the footprints that was not used for tuning."""
     scene, interior = realistic.realistic(bubenec.scene(joined), 0, 1, spread, size)
     found = polygonize(interior, before=True)
     plain, ours = (realistic.score(p, scene.truth) for p in (found.before, found.polygons))

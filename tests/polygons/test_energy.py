@@ -34,7 +34,7 @@ def test_gradients_are_those_of_finite_differences(term):
 
 @pytest.mark.parametrize("term", CASES)
 def test_values(term):
-    """Against the formulas, written out one vertex at a time."""
+    """Compared with the formulas, written out for one vertex at a time."""
     p = POINTS.numpy()
 
     def tangent(a, b):

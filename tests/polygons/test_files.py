@@ -34,7 +34,7 @@ def test_round_trip(suffix, georeferenced, tmp_path):
     path = tmp_path / f"found{suffix}"
     for _ in range(2):  # an older file is replaced
         write_polygons(path, np.array(ROOMS), np.array([0.75, 0.5]), opened)
-    # FlatGeobuf has an order of its own.
+    # FlatGeobuf sorts features in its own way.
     back = sorted(read_polygons(path, opened), key=lambda polygon: polygon.bounds)
     assert len(back) == 2
     for polygon, room in zip(back, ROOMS, strict=True):
@@ -139,7 +139,7 @@ def test_nothing_of_an_older_shapefile_is_read_as_ours(tmp_path):
 def test_other_layers_of_a_geopackage_are_not_lost(tmp_path):
     interior, path = open_map(tiff(tmp_path / "a.tif")), tmp_path / "out.gpkg"
     write_polygons(path, ROOMS, np.ones(len(ROOMS)), interior)
-    check_output(path, interior)  # its own layer may be written anew
+    check_output(path, interior)  # its own layer may be replaced
     pyogrio.raw.write(
         path,
         geometry=shapely.to_wkb(ROOMS),
@@ -171,7 +171,7 @@ def test_areas_are_those_of_the_ground(tmp_path):
 
 
 def test_what_collapses_in_the_crs_is_left_out(tmp_path):
-    tiny = Affine(0.5, 0, 4e17, 0, -0.5, 5551000)  # where floats are 64 apart
+    tiny = Affine(0.5, 0, 4e17, 0, -0.5, 5551000)  # float32 values there are 64 apart
     opened = open_map(tiff(tmp_path / "a.tif", transform=tiny))
     rooms = np.array([shapely.box(0, 0, 9, 9), shapely.box(0, 0, 4000, 9)])
     assert write_polygons(tmp_path / "a.gpkg", rooms, np.ones(2), opened) == 1

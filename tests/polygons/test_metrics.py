@@ -29,7 +29,7 @@ def test_a_slanted_wall(rise):
     truth = shapely.box(0, 0, 60, 60)
     slanted = shapely.Polygon([(0, 0), (60, rise), (60, 60), (0, 60)])
     expected = np.degrees(np.arctan2(rise, 60))
-    assert angle_error(slanted, truth) >= expected - 0.1  # more where it leaves a corner
+    assert angle_error(slanted, truth) >= expected - 0.1  # more at a corner
 
 
 def test_units_do_not_matter():

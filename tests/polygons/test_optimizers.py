@@ -25,7 +25,7 @@ U = np.full(MAP.shape, np.exp(1j * np.radians(70)))
 FRAME = from_directions(U, 1j * U)
 POLY = Graph.of(resample(contours(MAP)), MAP.shape)
 WALLS = np.zeros(MAP.shape)
-WALLS[60:63, 5:90] = 1  # it crosses the first building, and ends alone on both sides
+WALLS[60:63, 5:90] = 1  # it crosses the first building and ends freely on both sides
 SKELETON = Graph.of(resample(skeleton(MAP, WALLS, keep_tips=True)), MAP.shape)
 CASES = {
     "contours": (TensorPolyOptimizer, POLY, core.SGD, torch.optim.SGD, {"momentum": 0.9}),
@@ -41,7 +41,7 @@ def built(case, **options):
 
 
 def means(optimizer):
-    """Of the coordinates of each connected part, and whether all of its vertices may move."""
+    """The coordinates of each connected part, and whether all of its vertices may move."""
     parts = optimizer.graph.parts
     count = np.bincount(parts)[:, None]
     x = optimizer.positions.detach().double().numpy()

@@ -20,7 +20,7 @@ def drawn(text):
         ("####### #..#..# #..#..# #######", 3, 2, 3),
         ("####.. #..### ####..", 2, 1, 1),  # a loop with a tail
         ("#...# .#.#. ..#.. .#.#. #...#", 4, 1, 0),
-        ("##.. ##.. ..## ..##", None, None, None),  # not thin; must end
+        ("##.. ##.. ..## ..##", None, None, None),  # not thin; the thinning must end
     ],
 )
 def test_trace(text, paths, junctions, kept):

@@ -9,11 +9,11 @@ from tests.polygons.map_files import saved
 
 @pytest.mark.parametrize("size", [300, 2000])
 def test_dots_do_not_hide_outlines(size, tmp_path):
-    """On a large map they are no wider than the lines."""
+    """On a large map, vertices are drawn no wider than lines."""
     interior = open_map(saved(tmp_path / "map.npy", np.zeros((size, size), np.float32)))
     boxes = np.array([shapely.box(x, 40, x + 12, 52) for x in range(20, size - 20, 20)])
     figure = picture(interior, Buildings(boxes, np.ones(len(boxes)), boxes))
-    for ax in figure.axes[:2]:  # of the whole map, before and after
+    for ax in figure.axes[:2]:  # points of the whole map, before and after
         (dots,) = (line for line in ax.lines if line.get_marker() == "o")
         (outlines,) = ax.collections
         assert len(dots.get_xdata()) == 4 * len(boxes)

@@ -19,7 +19,7 @@ def _small(monkeypatch):
 
 @pytest.fixture(scope="module")
 def city():
-    """Buildings on the borders of tiles of 128 px, one longer than a tile, and those walls."""
+    """Buildings on the borders of tiles of 128 px, one longer than a tile, and their walls."""
     random = np.random.default_rng(3)
     buildings = [
         rectangle(random.uniform(-40, 40), *random.uniform(18, 30, 2), (60 * i + 30, 60 * j + 30))
@@ -58,7 +58,7 @@ def test_tiles_give_what_the_whole_gives(with_edges, own_frame, city, tmp_path):
         mine, its = shapely.STRtree(theirs).query(ours, predicate="intersects")
         common = shapely.area(shapely.intersection(ours[mine], theirs[its]))
         union = shapely.area(shapely.union(ours[mine], theirs[its]))
-        same = common / union > (0.9 if own_frame else 0.97)  # that of a window sees less
+        same = common / union > (0.9 if own_frame else 0.97)  # a window sees less of the map
         assert sorted(mine[same]) == list(range(len(ours)))
         assert sorted(its[same]) == list(range(len(theirs)))
     assert np.isfinite(found.probability).all()

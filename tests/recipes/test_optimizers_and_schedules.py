@@ -1,4 +1,4 @@
-"""What the recipes for optimizers, clipping and schedules do to the steps of a training."""
+"""How the recipes for optimizers, clipping and schedules change the steps of a training."""
 
 import math
 import sys
@@ -73,7 +73,7 @@ def cosine(start, end, t):
 
 
 def warmed_up(then):
-    """A tenth of the training from 0.005 to 0.05, and ``then`` for the rest of it."""
+    """From 0.005 to 0.05 in a tenth of the training, then ``then``."""
     return lambda t: linear(0.005, 0.05, t / 0.1) if t < 0.1 else then((t - 0.1) / 0.9)
 
 
@@ -161,7 +161,7 @@ def _from_the_folder(monkeypatch):
     monkeypatch.chdir(RECIPES)
     monkeypatch.setattr(sys, "path", [str(RECIPES), *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    # What a recipe's own modules register must not reach the tests that follow.
+    # What a recipe's modules register must not affect later tests.
     registry = dict(param_groups.PARAM_GROUP_BUILDER_REGISTRY)
     monkeypatch.setattr(param_groups, "PARAM_GROUP_BUILDER_REGISTRY", registry)
     yield

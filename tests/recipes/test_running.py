@@ -1,4 +1,4 @@
-"""Each recipe, run as it is, does what the guide says it does."""
+"""Each recipe does what the guide says when it is run as it is."""
 
 import json
 import sys
@@ -73,7 +73,7 @@ def test_test_only(here, capsys):
     trained = train("checkpoints")
     capsys.readouterr()
     config = read_config(RECIPES / "workflow_test_only.json")
-    # A training config becomes one with one key; it is tested once.
+    # One key makes a training config a test-only one; it is tested once.
     Path("20.json").write_text(json.dumps(config | {"num_epochs": 20}))
     for file in (RECIPES / "workflow_test_only.json", "20.json"):
         flags = ("--checkpoint_load_path", "run/checkpoints", "--output_folder", "tested")

@@ -1,4 +1,4 @@
-"""Mixed precision as Classy Vision's tasks drive it: GradScaler is given the ClassyOptimizer.
+"""Mixed precision as in Classy Vision's tasks, which pass the ClassyOptimizer to GradScaler.
 
 ``amp_args`` itself needs CUDA; the calls here are those of ``ClassificationTask``.
 """
@@ -19,7 +19,7 @@ OPTIONS = {
     "rmsprop": {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1},
     "rmsprop_tf": {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1},
 }
-# Classy Vision's own rmsprop_tf overwrites its second moment, and it has no radam.
+# Classy Vision's rmsprop_tf overwrites its second moment; a radam it does not have.
 STOCK = [name for name in OPTIONS if name not in ("radam", "rmsprop_tf")]
 
 
@@ -28,7 +28,7 @@ def gc(name, **options):
 
 
 def train(config, scaled=True, overflow_at=None):
-    """The model, the losses, and how the weights stood before and after each step."""
+    """The model, the losses, and the weights before and after each step."""
     torch.manual_seed(0)
     model = Sequential(Flatten(), Linear(12, 8), ReLU(), Linear(8, 3))
     optimizer = build_optimizer(config)

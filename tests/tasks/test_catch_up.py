@@ -1,4 +1,4 @@
-"""A run that is resumed with other schedules has their values from its first step on."""
+"""A run resumed with other schedules has their values from its first step on."""
 
 import json
 

@@ -227,7 +227,7 @@ def test_fine_tuning_with_a_slow_trunk_and_a_fast_head(here, capfd):
         assert names
         return sum((new[k] - old[k]).norm().item() for k in names)
 
-    # Slow parts move, and by about the factor less than with the rate of the head for all.
+    # Slow parts move, but less than with the head's rate by about the factor.
     assert 0 < moved("new", "initial_block") < 0.05 * moved("even", "initial_block")
     assert 0 < moved("new", "blocks.") < 0.3 * moved("even", "blocks.")
     assert moved("new", "default_head") > 0.3 * moved("even", "default_head")

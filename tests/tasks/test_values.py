@@ -1,4 +1,4 @@
-"""Values that Classy Vision would misread are refused, whichever section they are in."""
+"""Values that Classy Vision would misread are refused in every section."""
 
 import json
 import re
@@ -17,7 +17,7 @@ CLASSY_VISION = Path(classy_vision.__file__).parent
 
 
 def at(path, value):
-    """The section of a config that is ``path`` with a value in it."""
+    """A section of a config with a value at ``path``."""
     for key in reversed(path.split(".")):
         value = [value] if key.isdigit() else {key: value}
     return value

@@ -1,4 +1,4 @@
-"""Warm-ups in steps and epochs are as long as they say, whatever the data and the batches."""
+"""Warm-ups in steps and epochs are as long as they say, for all data and batches."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_of_our_task_under_another_trainer():
 def test_steps_are_the_optimizers_where_gradients_accumulate(here):
     config = given("2 steps", "rest", simulated_global_batchsize=48)
     assert train(config, "--skip_tensorboard") == 0
-    steps = RATES[2::3]  # of three batches each, and at the third is where Classy Vision looks
+    steps = RATES[2::3]  # three batches each; Classy Vision reads the schedule at the third
     assert pytest.approx([2 / 6, 5 / 6, 1.0, 1.0]) == steps
 
 
