@@ -122,14 +122,14 @@ def _compare(
         crashed = {run: reason for run, reason in failed.items() if not run.diverged}
         lines = [f"failed: {run.arm}, seed {run.seed}: {why}" for run, why in crashed.items()]
         lines += [f"{a.name}: failed at every value" for a in arms if response.best(a.name) is None]
-        confirm = args.confirm and not lines
-        if not confirm:
+        told = sweep_text(response)
+        if lines or not args.confirm:
             _write_json(folder, extra)
-        print(sweep_text(response))
-        if not confirm:
             hint = "To tell whether an arm is better, give fresh seeds: --confirm 200-215."
-            print(*(lines or [hint]), f"written to {folder}: results.json, sweep.png", sep="\n")
+            written = f"written to {folder}: results.json, sweep.png"
+            print(told, *(lines or [hint]), written, sep="\n")
             return 1 if args.confirm or crashed else 0
+        print(told)
         arms, seeds = confirmed_arms(arms, response), args.confirm
     runs = runs_in(folder / "runs", arms, seeds)
     failed = train_runs(runs, engine)

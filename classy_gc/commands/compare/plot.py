@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from classy_gc.commands.compare.results import Phase
+from classy_gc.commands.compare.report import Phase, scale
 from classy_gc.commands.compare.statistics import paired_difference
-from classy_gc.commands.compare.words import scale
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.plots import COLORS, GREY, new_figure, plain, tidy
 

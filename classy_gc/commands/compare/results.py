@@ -11,6 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from classy_gc.commands.compare.report import (
+    EPOCHS,
+    Phase,
+    Scale,
+    power_sentence,
+    scale,
+    sentence,
+)
 from classy_gc.commands.compare.statistics import (
     disagreement,
     holm,
@@ -18,15 +26,11 @@ from classy_gc.commands.compare.statistics import (
     sign_flip,
     spread,
 )
-from classy_gc.commands.compare.words import Scale, power_sentence, scale, sentence
 from classy_gc.commands.flag_types import Target
 from classy_gc.hooks.json_log import as_json
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.options import check_known
 
-EPOCHS = "epochs to target"
-
-Phase = Mapping[str, Any]  #: a line of ``log.jsonl``
 Runs = Mapping[str, Mapping[int, Mapping[str, float]]]  #: metrics of finished runs by arm and seed
 
 

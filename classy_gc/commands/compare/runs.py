@@ -126,11 +126,14 @@ def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]
     file = folder / "comparison.json"
     label = f"--output_folder {folder}"
     if file.exists():
-        there = read_json(file)
-        if not isinstance(there, dict) or there.keys() != plan.keys():
+        try:
+            there = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(there, dict) or "arms" not in there:
+                raise ValueError("it has no arms")
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(
-                f"{label}: {file} is damaged, or not of classy-gc compare; name another folder"
-            )
+                f"{label}: {file} is damaged ({error}); name another folder"
+            ) from error
         if there != plan:
             raise ValueError(
                 f"{label} holds another comparison: {file} has other arms, or other configs of "
@@ -139,8 +142,7 @@ def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]
     elif folder.exists() and {path.name for path in folder.iterdir()} - {temporary(file).name}:
         raise ValueError(f"{label} holds something else than a comparison")
     for name, wanted in seeds.items():
-        marks = [*folder.glob(f"{name}/*/seed_*/finished")]
-        marks += folder.glob(f"{name}/*/*/seed_*/finished")
+        marks = (folder / name).glob("**/seed_*/finished")
         found = {int(mark.parent.name.removeprefix("seed_")) for mark in marks}
         if missing := sorted(found - {*wanted}):
             raise ValueError(

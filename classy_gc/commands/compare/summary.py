@@ -10,10 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from classy_gc.commands.compare.report import cell, contrast_name, details, epochs_text
+from classy_gc.commands.compare.report import (
+    Scale,
+    cell,
+    contrast_name,
+    details,
+    epochs_text,
+    scale,
+)
 from classy_gc.commands.compare.results import check_contrasts, sides, tell
 from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, holm, spread
-from classy_gc.commands.compare.words import Scale, scale
 from classy_gc.plots import COLORS, new_figure, plain, tidy
 from classy_gc.table import aligned
 
@@ -125,19 +131,19 @@ def _summary(
     found: dict[frozenset[frozenset[str]], tuple[str, Difference]] = {}
     for name, results in comparisons.items():
         seeds = results["seeds"]
-        own = {arm["name"]: runs(arm) for arm in results["arms"]}
-        pairs = [(arm["baseline"], arm["name"]) for arm in results["arms"] if arm["baseline"]]
-        told = tell(own, pairs, seeds, form)
-        for arm in results["arms"]:
-            pair, n = (arm["baseline"], arm["name"]), spread(own[arm["name"]].values()).n
+        arms = results["arms"]
+        pairs = [tuple(f"{name}: {arm[x]}" for x in ("baseline", "name")) for arm in arms]
+        compared = [pair for pair, arm in zip(pairs, arms, strict=True) if arm["baseline"]]
+        told = tell(every, compared, seeds, form)
+        for pair, arm in zip(pairs, arms, strict=True):
+            n = spread(every[pair[1]].values()).n
             verdict = told[pair]["verdict"] if arm["baseline"] else "the baseline"
             cells = [cell(arm, headline, form), cell(arm, _LOSS, _PLAIN), cell(arm, "gap", _PLAIN)]
             table.append((name, arm["name"], *cells, epochs_text(arm), f"{n} of {seeds}", verdict))
             if arm["baseline"]:
-                label = f"{name}: {arm['name']} against {arm['baseline']}"
+                label = f"{pair[1]} against {arm['baseline']}"
                 label += f" ({n} of {seeds} runs)" * (n < seeds)
-                names = sides([f"{name}: {x}" for x in pair])
-                found[names] = label, Difference(**told[pair]["difference"])
+                found[sides(pair)] = label, Difference(**told[pair]["difference"])
     lines, seeds = [], max(results["seeds"] for results in comparisons.values())
     for names, entry in tell(every, contrasts, seeds, form).items():
         label = contrast_name(names)

@@ -11,10 +11,10 @@ import numpy as np
 
 from classy_gc.commands.compare.arms import Arm, check_arm, families, short_name
 from classy_gc.commands.compare.engines import Local, Slurm, train_runs
+from classy_gc.commands.compare.report import Scale, scale
 from classy_gc.commands.compare.results import headline_of, lower_is_better, run_metrics
 from classy_gc.commands.compare.runs import Run, runs_in
 from classy_gc.commands.compare.statistics import CONFIDENCE, spread
-from classy_gc.commands.compare.words import Scale, scale
 from classy_gc.commands.flag_types import Target
 from classy_gc.configuration.override import with_settings
 from classy_gc.hooks.json_log import as_json
@@ -47,7 +47,7 @@ class Response(NamedTuple):
     @property
     def metric(self) -> str:
         """The headline, on the validation images."""
-        return self.headline.replace("final test", "validation")
+        return self.headline.replace("test", "validation")
 
     @property
     def form(self) -> Scale:
@@ -256,7 +256,6 @@ def sweep_entry(response: Response) -> dict[str, Any]:
         {
             "name": name,
             "best": response.best(name),
-            "at_edge": response.beyond(name) is not None,
             "points": [
                 {
                     "value": value,
@@ -268,8 +267,7 @@ def sweep_entry(response: Response) -> dict[str, Any]:
         }
         for name, curve in response.curves.items()
     ]
-    metric = response.headline.replace("final test", "final validation")
-    return as_json({"key": response.sweep.key, "metric": metric, "arms": arms})
+    return as_json({"key": response.sweep.key, "metric": response.metric, "arms": arms})
 
 
 def sweep_text(response: Response) -> str:

@@ -347,8 +347,10 @@ def test_a_folder_in_which_nothing_was_planned_yet(here):
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        *((plan, "is damaged") for plan in (b"[]", b"{}", b"null", b"\xff\xfe\x00", b"")),
-        (b'{"arms": [{"na', "is damaged"),
+        *((plan, "is damaged (it has no arms)") for plan in (b"[]", b"{}", b"null")),
+        (b"", "is damaged (Expecting value: line 1"),
+        (b"\xff\xfe\x00", "is damaged ('utf-8' codec can't decode"),
+        (b'{"arms": [{"na', "is damaged (Unterminated string"),
         (b'{"arms": [1]}', "has other arms"),
     ],
 )

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from classy_gc.commands.compare.report import rows, text
+from classy_gc.commands.compare.report import power_sentence, rows, scale, sentence, text
 from classy_gc.commands.compare.results import evaluate, run_metrics
 from classy_gc.commands.compare.statistics import detectable, paired_difference
-from classy_gc.commands.compare.words import power_sentence, scale, sentence
 from classy_gc.commands.flag_types import Target
 
 

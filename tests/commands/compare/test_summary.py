@@ -43,7 +43,8 @@ def test_it_prints_and_draws_every_difference(here, capsys):
     assert summarized("helps", "noise", "one") == 0
     printed = capsys.readouterr().out
     _, off, first, _, second, _, third, _, together, told, last = printed.splitlines()
-    assert re.match(r"helps +off +51.00 ± 1.00 % +– +– +no target +3 of 3  the baseline", off)
+    none = r" +– \(0 of 3\) +– \(0 of 3\)"  # no run has a train loss
+    assert re.match(rf"helps +off +51.00 ± 1.00 %{none} +no target +3 of 3  the baseline", off)
     assert re.search(r" on +53.10 ± 1.10 % .* 3 of 3  \+2.10 points \[\+1.85, \+2.35\]", first)
     assert "more than noise" in first
     assert "cannot be told from noise" in second
