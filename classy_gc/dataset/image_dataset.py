@@ -14,6 +14,7 @@ from classy_gc.options import (
     BOOL,
     COUNT,
     COUNT_OR_ZERO,
+    REQUIRED,
     Rule,
     check_known,
     check_options,
@@ -46,17 +47,17 @@ class ImageDataset(ClassyDataset):
         num_workers (int): processes that load data (default: 0, load in the training process)
         drop_last (bool): leave out the last batch of an epoch if it is not full, since batch
             normalization needs more than a few images (default: False)
-        **source: the options that the subclass adds to ``OPTIONS``.
+        **options: by keyword, the last four above and those that the subclass adds to ``OPTIONS``.
 
     Raises:
         ValueError: an unknown or missing key, or a value that is not allowed.
     """
 
-    #: option: (default, rule); None means no default
+    #: option: (default, rule)
     OPTIONS: ClassVar[Mapping[str, tuple[Any, Rule]]] = {
-        "split": (None, Rule("'train', 'validation' or 'test'", lambda v: v in _SPLITS)),
-        "batchsize_per_replica": (None, COUNT),
-        "use_shuffle": (None, BOOL),
+        "split": (REQUIRED, Rule("'train', 'validation' or 'test'", lambda v: v in _SPLITS)),
+        "batchsize_per_replica": (REQUIRED, COUNT),
+        "use_shuffle": (REQUIRED, BOOL),
         "num_validation": (0, COUNT_OR_ZERO),
         "random_subset": (False, BOOL),
         "num_workers": (0, COUNT_OR_ZERO),
@@ -70,49 +71,38 @@ class ImageDataset(ClassyDataset):
         shuffle: bool,
         transform: Callable[[Any], Any] | None = None,
         num_samples: int | None = None,
-        num_workers: int = 0,
-        drop_last: bool = False,
-        num_validation: int = 0,
-        random_subset: bool = False,
-        **source: Any,
+        **options: Any,
     ) -> None:
-        given = {
-            "split": split,
-            "batchsize_per_replica": batchsize_per_replica,
-            "use_shuffle": shuffle,
-            "num_workers": num_workers,
-            "drop_last": drop_last,
-            "num_validation": num_validation,
-            "random_subset": random_subset,
-        }
-        options = check_options({**given, **source}, self.OPTIONS, self._label())
-        if (split == "validation" and not num_validation) or (split == "test" and num_validation):
-            allowed = "0" if num_validation else "> 0"
-            self._refuse("num_validation", f"{allowed} for the split {split!r}", num_validation)
-        if random_subset and num_samples is None:
+        options |= {"split": split, "use_shuffle": shuffle}
+        options["batchsize_per_replica"] = batchsize_per_replica
+        options = check_options(options, self.OPTIONS, self._label())
+        held_out = options["num_validation"]
+        if (split == "validation" and not held_out) or (split == "test" and held_out):
+            allowed = "0" if held_out else "> 0"
+            self._refuse("num_validation", f"{allowed} for the split {split!r}", held_out)
+        if options["random_subset"] and num_samples is None:
             raise ValueError(f"{self._label()}: random_subset needs num_samples")
-        own = {key: value for key, value in options.items() if key not in given}
-        samples = self._samples("test" if split == "test" else "train", **own)
-        if num_validation:  # the two splits share the samples
-            train = len(samples) - num_validation
+        source = {k: v for k, v in options.items() if k not in ImageDataset.OPTIONS}
+        samples = self._samples("test" if split == "test" else "train", **source)
+        if held_out:  # the two splits share the samples
+            train = len(samples) - held_out
             if train < 1:
-                allowed = f"an integer from 0 to {len(samples) - 1}"
-                self._refuse("num_validation", allowed, num_validation)
+                self._refuse("num_validation", f"an integer from 0 to {len(samples) - 1}", held_out)
             part = range(train) if split == "train" else range(train, len(samples))
             samples = Subset(samples, part)
         if num_samples is not None and not (
             is_integer(num_samples) and 0 < num_samples <= len(samples)
         ):
             self._refuse("num_samples", f"null or an integer from 1 to {len(samples)}", num_samples)
-        if random_subset:
+        if options["random_subset"]:
             # A separate generator, so that the weights do not depend on the subset.
             generator = torch.Generator().manual_seed(torch.initial_seed())
             chosen = torch.randperm(len(samples), generator=generator)[:num_samples]
             samples = Subset(samples, chosen.tolist())
         super().__init__(samples, batchsize_per_replica, shuffle, transform, num_samples)
-        self.set_num_workers(num_workers)
-        self.drop_last = drop_last
-        if drop_last and len(self) < self.get_global_batchsize():
+        self.set_num_workers(options["num_workers"])
+        self.drop_last = options["drop_last"]
+        if self.drop_last and len(self) < self.get_global_batchsize():
             raise ValueError(
                 f"{self._label()}: drop_last leaves no batch of {len(self)} images, with a batch "
                 f"size of {self.get_global_batchsize()}"
@@ -146,10 +136,9 @@ class ImageDataset(ClassyDataset):
             ValueError: an unknown or missing key, or a value that is not allowed.
         """
         check_known(config, ["name", *cls.OPTIONS, "num_samples", "transforms"], cls._label())
-        missing = [k for k, (x, _) in cls.OPTIONS.items() if x is None and k not in config]
-        if missing:
-            raise ValueError(f"missing key {missing[0]!r} in {cls._label()}")
-        transforms, batchsize_per_replica, shuffle, num_samples = cls.parse_config(config)
+        options = {key: value for key, value in config.items() if key in cls.OPTIONS}
+        options = check_options(options, cls.OPTIONS, cls._label())
+        transforms = config.get("transforms")
         try:
             transform = build_transforms(_DEFAULT_TRANSFORMS if transforms is None else transforms)
         except Exception as error:  # the classes may raise anything
@@ -157,7 +146,5 @@ class ImageDataset(ClassyDataset):
                 f"{cls._label()}: transforms must be a list of transforms with their names and "
                 f"arguments: {error}, in {transforms!r}"
             ) from error
-        positional = ("split", "batchsize_per_replica", "use_shuffle")
-        others = {k: config[k] for k in cls.OPTIONS if k in config and k not in positional}
-        split = config["split"]
-        return cls(split, batchsize_per_replica, shuffle, transform, num_samples, **others)
+        shuffle, num_samples = options.pop("use_shuffle"), config.get("num_samples")
+        return cls(shuffle=shuffle, transform=transform, num_samples=num_samples, **options)

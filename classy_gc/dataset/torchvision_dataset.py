@@ -14,21 +14,12 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST, VisionDataset
 
 from classy_gc.dataset.image_dataset import ImageDataset
-from classy_gc.options import BOOL, Rule
+from classy_gc.options import BOOL, REQUIRED, Rule
 
 
-class _RGB:
-    """A torchvision dataset whose images get the three channels that Classy's models take."""
-
-    def __init__(self, dataset: VisionDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        image, target = self.dataset[index]
-        return image.convert("RGB"), target
+def _rgb(image: Image.Image) -> Image.Image:
+    """An image with the three channels that Classy Vision's models take."""
+    return image.convert("RGB")
 
 
 class _Files(NamedTuple):
@@ -75,13 +66,13 @@ class TorchvisionDataset(ImageDataset):
 
     OPTIONS: ClassVar = {
         **ImageDataset.OPTIONS,
-        "root": (None, Rule("the path of a folder", lambda v: isinstance(v, str) and v != "")),
+        "root": (REQUIRED, Rule("the path of a folder", lambda v: isinstance(v, str) and v != "")),
         "download": (False, BOOL),
     }
     source: ClassVar[type[VisionDataset]]
     files: ClassVar[Callable[[Any], _Files]]
 
-    def _samples(self, split: str, root: str, download: bool) -> _RGB:
+    def _samples(self, split: str, root: str, download: bool) -> VisionDataset:
         files = type(self).files(self.source)
         base = Path(root).expanduser()
         places = (base / files.folder, base)
@@ -99,7 +90,7 @@ class TorchvisionDataset(ImageDataset):
                 if found and (source == base or any(path.suffix == ".gz" for path in found)):
                     root, download = folder, False
                     _lay_out(found, Path(folder, files.folder))
-                return _RGB(self.source(root, train=split == "train", download=download))
+                return self.source(root, split == "train", transform=_rgb, download=download)
         except Exception as error:  # errors of the network, the archives, the formats
             raise ValueError(
                 f"{self._label()}: torchvision cannot read {source}: {error}"
