@@ -11,16 +11,12 @@ from torch import nn
 
 from classy_gc.options import registered_name
 from classy_gc.param_groups.kinds import kind
-from classy_gc.param_groups.multipliers import (
-    MULTIPLIERS,
-    OptimizerOptions,
-    ScaledParamScheduler,
-)
+from classy_gc.param_groups.multipliers import MULTIPLIERS, ScaledParamScheduler
 from classy_gc.table import aligned
 
 
-def _description(group: Mapping[str, Any], options: OptimizerOptions) -> str:
-    shown = {name: options.values[name] for name in MULTIPLIERS.values() if name in options.values}
+def _description(group: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    shown = {name: values[name] for name in MULTIPLIERS.values() if name in values}
     shown |= {name: value for name, value in group.items() if name not in ("params", "param_names")}
     return ", ".join(f"{name} {_text(value)}" for name, value in shown.items())
 
@@ -38,36 +34,36 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def short_table(groups: Iterable[Mapping[str, Any]], options: OptimizerOptions) -> str:
+def short_table(groups: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> str:
     """A table with one row per group: tensors, elements, options.
 
     Args:
         groups: from :func:`build_param_groups`.
-        options: of the optimizer.
+        values: of the optimizer's options, where a group does not say them.
     """
     rows = [("group", "tensors", "elements", "options")]
     for i, group in enumerate(groups):
         elements = sum(p.numel() for p in group["params"])
-        rows.append((i, len(group["params"]), elements, _description(group, options)))
+        rows.append((i, len(group["params"]), elements, _description(group, values)))
     return aligned(rows)
 
 
 def full_table(
     groups: Iterable[Mapping[str, Any]],
-    options: OptimizerOptions,
+    values: Mapping[str, Any],
     modules: Mapping[str, nn.Module],
 ) -> str:
     """A table with one row per parameter: name, shape, module, group, options.
 
     Args:
         groups: from :func:`build_param_groups`.
-        options: of the optimizer.
+        values: of the optimizer's options, where a group does not say them.
         modules: the module that holds each parameter, by the parameter's name.
     """
     rows = [("parameter", "shape", "module", "group", "options")]
     for i, group in enumerate(groups):
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
             shape = "×".join(map(str, parameter.shape)) or "1"
-            described = _description(group, options) if parameter.requires_grad else "frozen"
+            described = _description(group, values) if parameter.requires_grad else "frozen"
             rows.append((name, shape, kind(modules[name]), i, described))
     return aligned(rows)

@@ -7,8 +7,8 @@ from typing import Any
 from classy_vision.tasks import ClassyTask, FineTuningTask
 
 from classy_gc.optim.groups import as_groups
+from classy_gc.optim.stock import group_options
 from classy_gc.param_groups.build import parameter_occurrences
-from classy_gc.param_groups.multipliers import OptimizerOptions
 from classy_gc.param_groups.tables import full_table
 from classy_gc.tasks.paramwise_fine_tuning import freeze_trunk
 
@@ -35,14 +35,14 @@ def param_group_table(task: ClassyTask) -> str:
     model, loss, optimizer = task.base_model, task.base_loss, task.optimizer
     named = [*parameter_occurrences(model), *parameter_occurrences(loss, "loss")]
     if getattr(task, "param_group_builder", None) is not None:
-        groups, options = task.build_param_groups(optimizer, model, loss)
+        groups = task.build_param_groups(optimizer, model, loss)
     else:
         if isinstance(task, FineTuningTask) and task.freeze_trunk:
             freeze_trunk(model)
         task.optimizer = recorder = _Recorder()
         task.prepare_optimizer(optimizer=recorder, model=model, loss=loss)
-        groups, options = recorder.groups, OptimizerOptions(optimizer)
+        groups = recorder.groups
         names = {id(p.parameter): p.full_name for p in reversed(named)}
         for group in groups:
             group["param_names"] = [names[id(p)] for p in group["params"]]
-    return full_table(groups, options, {p.full_name: p.module for p in named})
+    return full_table(groups, group_options(optimizer)[0], {p.full_name: p.module for p in named})

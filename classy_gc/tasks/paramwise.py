@@ -11,11 +11,10 @@ from classy_vision.optim.classy_optimizer import OptionsView
 from torch import nn
 
 from classy_gc.custom_imports import import_custom
-from classy_gc.optim.stock import check_stock_optimizer
+from classy_gc.optim.stock import check_stock_optimizer, group_options
 from classy_gc.options import without_comments
 from classy_gc.param_groups.build import build_param_groups
 from classy_gc.param_groups.builder import ParamGroupBuilder
-from classy_gc.param_groups.multipliers import OptimizerOptions
 from classy_gc.param_groups.registry import build_param_group_builder
 from classy_gc.param_groups.tables import short_table
 from classy_gc.tasks.catch_up import catch_up
@@ -109,8 +108,9 @@ class ParamwiseMixin:
         if self.param_group_builder is None:
             super().prepare_optimizer(optimizer, model, loss)
             return
-        groups, options = self.build_param_groups(optimizer, model, loss)
-        logging.info(f"{self.param_group_builder.label()}:\n{short_table(groups, options)}")
+        groups = self.build_param_groups(optimizer, model, loss)
+        table = short_table(groups, group_options(optimizer)[0])
+        logging.info(f"{self.param_group_builder.label()}:\n{table}")
         for group in groups:
             del group["param_names"]
         optimizer.set_param_groups(groups)
@@ -118,16 +118,15 @@ class ParamwiseMixin:
 
     def build_param_groups(
         self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None = None
-    ) -> tuple[list[dict[str, Any]], OptimizerOptions]:
-        """The groups of :func:`classy_gc.param_groups.build_param_groups`, and the options.
+    ) -> list[dict[str, Any]]:
+        """The groups of :func:`classy_gc.param_groups.build_param_groups`.
 
         Args:
             optimizer: of the task, before it gets its parameters.
             model: of the task.
             loss: of the task (default: None).
         """
-        common = (self.optimizer_schedulers, self.optimizer_num_epochs)
-        groups = build_param_groups(
-            self.param_group_builder, model, optimizer, loss, *common, self.bn_weight_decay
+        schedules = (self.optimizer_schedulers, self.optimizer_num_epochs)
+        return build_param_groups(
+            self.param_group_builder, model, optimizer, loss, *schedules, self.bn_weight_decay
         )
-        return groups, OptimizerOptions(optimizer, *common)

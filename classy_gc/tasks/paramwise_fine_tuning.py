@@ -9,7 +9,6 @@ from classy_vision.optim import ClassyOptimizer
 from classy_vision.tasks import FineTuningTask, register_task
 from torch import nn
 
-from classy_gc.param_groups.multipliers import OptimizerOptions
 from classy_gc.tasks.paramwise import ParamwiseMixin
 
 
@@ -32,7 +31,7 @@ class ParamwiseFineTuning(ParamwiseMixin, FineTuningTask):
 
     def build_param_groups(
         self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None
-    ) -> tuple[list[dict[str, Any]], OptimizerOptions]:
+    ) -> list[dict[str, Any]]:
         if self.freeze_trunk:  # the stock task freezes only after the groups are built
             freeze_trunk(model)
         return super().build_param_groups(optimizer, model, loss)
