@@ -251,11 +251,11 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             return
         all_groups = self.param_groups
         try:
-            self.param_groups = [part for group in groups for part in self._parts(group)]
+            self.param_groups = [split for group in groups for split in self._split(group)]
             unhooked(self._parent.step)(self)
         finally:
             self.param_groups = all_groups
 
-    def _parts(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    def _split(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
         """The groups that the parent's step gets for a group."""
         return [group]

@@ -119,7 +119,7 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
         self.update_without_gc(self.param_groups)  # torch.compile would recompile it at each step
         return True
 
-    def _parts(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _split(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
         # torch's step lacks only ``degenerated_to_sgd=False``.
         if group["degenerated_to_sgd"]:
             yield group

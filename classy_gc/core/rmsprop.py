@@ -87,7 +87,7 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
     ) -> None:
         super().__init__(**given(locals()))
 
-    def _parts(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    def _split(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
         # Creates missing state; torch's own step does so only the first time.
         rmsprop_update(self, group, [p for p in group["params"] if p.grad is not None])
         return [group]

@@ -1,6 +1,6 @@
 /* Gradient centralization and the update in one pass over memory: a row that has just been summed
- * is still in the cache when it is updated. update.h has the maths; here are the types of element,
- * the scalars of a step, and the threads.
+ * is still in the cache when it is updated. update.h has the maths; this file has the types of
+ * element, the scalars of a step, and the threads.
  *
  * Plain C, called with addresses: no header of Python or torch. One thread works on a row, or on a
  * chunk of a long row whose sums are added in order, and nothing is contracted
@@ -37,10 +37,10 @@
 #endif
 
 #define STATES 3
-#define TASK (1 << 15) /* elements that a thread takes at once, if a row is not longer */
+#define TASK (1 << 15) /* elements of a task, if a row is not longer */
 #define LANES 32
-#define LONG (1 << 18) /* elements of the longest row that one thread takes alone */
-#define AHEAD 16384    /* bytes that memory is asked for before they are read */
+#define LONG (1 << 18) /* longer rows are shared between threads */
+#define AHEAD 16384    /* the distance of prefetches, in bytes */
 
 enum { SGD, ADAM, RMSPROP };
 enum { F32, F64, BF16, F16 };
@@ -60,34 +60,34 @@ enum {
 /* The columns of a group's table, which has an entry for each parameter; as in table.py. */
 enum { P, G, STEP, STATE, SIZE = STATE + STATES, LENGTH, TYPE, NEW };
 
-/* What a parameter group says; rows.py has the same fields in the same order. */
+/* The options of a parameter group; rows.py has the same fields in the same order. */
 typedef struct {
     double lr, beta1, beta2, momentum, dampening;
     double eps_outside, eps_inside; /* of the square root */
     double l2, decoupled;           /* weight decay of either kind */
-    double sign;                    /* of the gradient, over the scale of GradScaler */
-    double buffer_gain;             /* of what enters RMSprop's buffer: 1, or lr */
+    double sign;                    /* of the gradient, divided by the scale of GradScaler */
+    double buffer_gain;             /* RMSprop: the factor of u in the momentum buffer, 1 or lr */
     int64_t radam, waits;           /* RAdam, degenerated_to_sgd off */
     int64_t family, flags, count;
     const int64_t *table;
 } Options;
 
-/* What depends on the step of a tensor. */
+/* The flags and factors of a tensor, which depend on its step count. */
 typedef struct {
     int64_t flags;
-    double momentum, gain; /* SGD, RMSprop: of the buffer, and of what enters it */
+    double momentum, gain; /* SGD, RMSprop: of the old buffer and of the new term */
     double step, scale;    /* Adam: of m, and of √v */
 } Scalars;
 
-/* Of what GC acts on, less `origin`. */
+/* A sum of values, each less `origin`. */
 typedef struct {
     double sum, origin;
 } Sum;
 
 enum { SUM = 1, UPDATE = 2 };
 
-/* The elements from `at` to `end`, in rows or chunks of `length`: their sum, the update by their
- * mean, or both; `u` is scratch memory for the longest of them. */
+/* Work on the elements from `at` to `end`, in rows or chunks of `length`: sum them, update them
+ * with the mean, or both. `u` is scratch memory for one row. */
 typedef struct {
     int64_t at, end, length;
     int passes;
@@ -96,9 +96,9 @@ typedef struct {
     void *u;
 } Work;
 
-/* A parameter: where it lies, its rows (of any length where GC leaves it alone), and the tasks that
- * they are worked on in, from `first_task` on, `at_once` rows each. Rows of more than LONG elements
- * are no tasks: threads share the chunks of a batch of `at_once` rows. */
+/* A parameter: its addresses, its rows (of any length if GC leaves it alone), and its tasks, which
+ * begin at `first_task` and have `at_once` rows each. Rows of more than LONG elements belong to no
+ * task: the threads share the chunks of a batch of `at_once` such rows. */
 typedef struct Tensor {
     char *p, *g, *state[STATES];
     int64_t size, length, width, at_once, first_task, tasks, chunks;
@@ -107,14 +107,14 @@ typedef struct Tensor {
     Scalars scalars;
 } Tensor;
 
-/* The memory of a step: the parameters, u of each thread or of a batch of long rows, and the sums of
- * the chunks and the means of such a batch. */
+/* The memory of a step: the parameters; u, for a row of each thread or for a batch of long rows;
+ * and the sums of the chunks of such a batch and the means of its rows. */
 typedef struct {
     Tensor *tensors;
     char *u;
     Sum *sums;
     double *means;
-    int64_t count, tasks, longest; /* parameters, tasks, and elements of the longest row of a task */
+    int64_t count, tasks, longest; /* numbers: parameters, tasks, elements of the longest row */
     int threads;
 } Step;
 
@@ -127,12 +127,12 @@ typedef struct {
     GC(rmsprop, 0) GC(rmsprop, MOMENTUM) GC(rmsprop, CENTERED) GC(rmsprop, MOMENTUM | CENTERED)
 #define GC(family, c) CASE(family, c) CASE(family, (c) | BEFORE) CASE(family, (c) | AFTER)
 
-/* Asks for `bytes` that lie `ahead` of x; past the end of a tensor that does nothing. */
+/* Prefetches `bytes` that begin `ahead` of x; past the end of a tensor that is harmless. */
 INLINE void fetch(const void *x, int64_t ahead, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)x + ahead + i);
 }
 
-/* Half precision: integer arithmetic, which vectorizes everywhere and knows no flush to zero. */
+/* Half precision by integer arithmetic, which vectorizes on every CPU and keeps subnormals. */
 
 INLINE float as_float(uint32_t x) {
     float f;
@@ -165,7 +165,7 @@ INLINE uint16_t store_f16(float f) {
     uint32_t x = as_bits(f), sign = x >> 16 & 0x8000;
     x &= 0x7fffffff;
     uint32_t normal = (x - (112u << 23) + 0xfff + (x >> 13 & 1)) >> 13;
-    /* Adding 1/2 leaves the bits of a subnormal half, rounded, at the end of the sum's. */
+    /* After adding 1/2 the last bits of the sum are those of the rounded subnormal half. */
     uint32_t subnormal = as_bits(as_float(x) + 0.5f) - as_bits(0.5f);
     uint32_t finite = x < 113u << 23 ? subnormal : normal;
     return sign | (x > 0x7f800000 ? 0x7e00 : finite > 0x7c00 || x >= 0x7f800000 ? 0x7c00 : finite);
@@ -211,7 +211,7 @@ static Rows *const ROWS[3][4] = {
     {rmsprop_rows_f32, rmsprop_rows_f64, rmsprop_rows_bf16, rmsprop_rows_f16},
 };
 
-/* At step t, Adam's m̂ / (√v̂ + eps) as step·m / (scale·√v + eps), and RAdam's with its r_t. */
+/* Adam's m̂ / (√v̂ + eps) at step t is step·m / (scale·√v + eps); RAdam's has r_t in `step`. */
 static Scalars adam_scalars(const Options *o, double t) {
     double bias_correction1 = 1 - pow(o->beta1, t), beta2_t = pow(o->beta2, t);
     Scalars k = {o->flags | DECOUPLED, 0, 0, 1 / bias_correction1, 1 / sqrt(1 - beta2_t)};
@@ -232,7 +232,7 @@ static Scalars adam_scalars(const Options *o, double t) {
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Advances the step counts of a group, and sets what depends on them. */
+/* Advances the step counts of a group, and sets the scalars that depend on them. */
 static void set_scalars(const Options *o, Tensor *tensors) {
     double last_t = 0;
     Scalars k = {o->flags, o->momentum, o->family == SGD ? 1 - o->dampening : o->buffer_gain, 0, 0};
@@ -244,12 +244,12 @@ static void set_scalars(const Options *o, Tensor *tensors) {
         *own = k;
         if (o->l2 != 0) own->flags |= L2;
         if (!o->table[LENGTH * o->count + j]) own->flags &= ~(BEFORE | AFTER);
-        /* Without dampening a momentum may start at any step, and the column be an older one. */
+        /* Only steps with dampening set the column; otherwise it may be an older one. */
         if (o->dampening != 0 && o->table[NEW * o->count + j]) own->momentum = 0, own->gain = 1;
     }
 }
 
-/* Parameter j of a group: where it lies, and how it is cut into tasks. */
+/* Parameter j of a group, cut into tasks. */
 static Tensor tensor_of(const Options *o, int64_t j, int threads) {
     const int64_t *column = o->table + j, count = o->count, type = column[TYPE * count];
     Tensor x = {.p = (char *)column[P * count], .g = (char *)column[G * count], .options = o};
@@ -269,14 +269,14 @@ static Tensor tensor_of(const Options *o, int64_t j, int threads) {
     return x;
 }
 
-/* Task `task` of x, counted from its own first one. */
+/* Runs a task of x, by its index among the tasks of x. */
 static void some_rows(const Tensor *x, int64_t task, void *u) {
     int64_t each = x->length * x->at_once, at = task * each;
     Work work = {at, least(at + each, x->size), x->length, SUM | UPDATE, {0, 0}, 0, u};
     x->rows(x->scalars.flags, x->options, x, &work);
 }
 
-/* Chunk `i` of a batch of long rows of x that begins at `row`. */
+/* Sums or updates chunk `i` of a batch of long rows of x; `row` is the first one. */
 static void chunk(const Tensor *x, int64_t row, int64_t i, int passes, Step *all) {
     int64_t r = i / x->chunks, from = i % x->chunks * TASK, at = (row + r) * x->length + from;
     int64_t end = least(at + TASK, (row + r + 1) * x->length);
@@ -286,7 +286,7 @@ static void chunk(const Tensor *x, int64_t row, int64_t i, int passes, Step *all
     if (passes & SUM) all->sums[i] = work.sum;
 }
 
-/* The mean of a row from the sums of its chunks, always in the same order. */
+/* The mean of a row from the sums of its chunks, added in order. */
 static double mean_of_chunks(const Tensor *x, const Sum *sums) {
     double sum = 0, origin = sums[0].origin;
     for (int64_t i = 0; i < x->chunks; i++) {
@@ -296,8 +296,9 @@ static double mean_of_chunks(const Tensor *x, const Sum *sums) {
     return origin + sum / (double)x->length;
 }
 
-/* Cuts `count` parameter groups into tasks, if there is memory, and returns the bytes it needs. */
-static int64_t lay_out(const Options *groups, int64_t count, int threads, char *memory, Step *step) {
+/* Cuts `count` parameter groups into tasks if `memory` is given; returns the bytes that it needs. */
+static int64_t lay_out(const Options *groups, int64_t count, int threads, char *memory,
+                       Step *step) {
     int64_t all = 0, tasks = 0, total = 0, bytes = 1, chunks = 1, rows = 1, longest = 1;
     for (const Options *o = groups; o < groups + count; o++) {
         for (int64_t j = 0; j < o->count; j++, all++) {
@@ -312,7 +313,7 @@ static int64_t lay_out(const Options *groups, int64_t count, int threads, char *
             }
             chunks = most(chunks, x.at_once * x.chunks);
             rows = most(rows, x.at_once);
-            /* Of pages that are never touched the system allocates none. */
+            /* The system allocates only pages that are touched. */
             bytes = most(bytes, x.at_once * x.length * x.width);
         }
     }
@@ -326,13 +327,13 @@ static int64_t lay_out(const Options *groups, int64_t count, int threads, char *
     return u + bytes;
 }
 
-/* The bytes of memory that classy_gc_step works in. */
+/* The bytes of memory that classy_gc_step needs. */
 int64_t classy_gc_memory(const Options *groups, int64_t count, int threads) {
     return lay_out(groups, count, threads, NULL, NULL);
 }
 
-/* One step of `count` parameter groups, in `memory`, or if that is null, in memory of its own.
- * Returns 0, or 1 where there is no memory, and nothing has changed. */
+/* Takes one step of `count` parameter groups, in `memory`, or in memory of its own if that is null.
+ * Returns 1 if there is no memory, before anything has changed; else 0. */
 int classy_gc_step(const Options *groups, int64_t count, int threads, void *memory) {
     Step step;
     void *own = memory ? NULL : malloc(lay_out(groups, count, threads, NULL, NULL));
@@ -344,7 +345,7 @@ int classy_gc_step(const Options *groups, int64_t count, int threads, void *memo
     PARALLEL(num_threads(step.threads) if (step.threads > 1)) {
         char *u = step.u + THREAD * step.longest * sizeof(double);
         DYNAMIC for (int64_t task = 0; task < step.tasks; task++) {
-            int64_t j = 0, end = step.count; /* the last tensor whose first task is not a later one */
+            int64_t j = 0, end = step.count; /* the last tensor that begins at or before the task */
             while (end - j > 1) {
                 int64_t middle = (j + end) / 2;
                 if (tensors[middle].first_task <= task) j = middle;
@@ -370,8 +371,8 @@ int classy_gc_step(const Options *groups, int64_t count, int threads, void *memo
 
 typedef void RowMeans(void *, int64_t, int64_t, double *, int);
 
-/* Of `count` tensors one column after the other: address, type, number of rows, their length, and
- * where the means of the rows are, or 0 where they are to be 0. */
+/* The table has a column of `count` entries for each of: the address of a tensor, its type, the
+ * number of its rows, their length, and the address of their means, or 0 if those become 0. */
 static void row_means(const int64_t *table, int64_t count, int threads, int set) {
     static RowMeans *const of_type[] = {row_means_f32, row_means_f64, row_means_bf16, row_means_f16};
     const int64_t *type = table + count, *rows = type + count, *length = rows + count;
@@ -389,12 +390,12 @@ static void row_means(const int64_t *table, int64_t count, int threads, int set)
     }
 }
 
-/* The mean of each row, for GC around a step that is none of ours. */
+/* Writes the mean of each row, for GC around a step of another optimizer. */
 void classy_gc_row_means(const int64_t *table, int64_t count, int threads) {
     row_means(table, count, threads, 0);
 }
 
-/* Shifts each row so that its mean is the one that is given. */
+/* Shifts each row so that it has the given mean. */
 void classy_gc_set_row_means(const int64_t *table, int64_t count, int threads) {
     row_means(table, count, threads, 1);
 }

@@ -29,7 +29,9 @@ _COMPILED = {"num_warps": 8, "enable_fp_fusion": False}
 _C = namedtuple("_C", "family dtype momentum nesterov amsgrad radam waits centered before after")
 _Columns = namedtuple("_Columns", COLUMNS)
 _COLUMNS = _Columns(*map(tl.constexpr, range(len(COLUMNS))))
-_O = namedtuple("_O", "lr momentum rise1 beta2 rise2 eps_outside eps_inside l2 decoupled")
+_O = namedtuple(
+    "_O", "lr momentum beta2 one_minus_beta1 one_minus_beta2 eps_outside eps_inside l2 decoupled"
+)
 
 
 @triton.jit
@@ -41,8 +43,8 @@ def sgd(c, o, momentum, gain, d, m, x, y):
 
 @triton.jit
 def adam(c, o, step, scale, d, m, v, largest):
-    m += o.rise1 * (d - m)
-    v = o.beta2 * v + o.rise2 * d * d
+    m += o.one_minus_beta1 * (d - m)
+    v = o.beta2 * v + o.one_minus_beta2 * d * d
     largest = tl.where(v < largest, largest, v) if c.amsgrad else v
     below = scale * tl.sqrt_rn(largest) + o.eps_outside
     below = tl.where(scale == 0, 1.0, below) if c.radam else below  # 0 before RAdam's rectification
@@ -51,8 +53,8 @@ def adam(c, o, step, scale, d, m, v, largest):
 
 @triton.jit
 def rmsprop(c, o, momentum, gain, d, v, b, mean):
-    v = o.beta2 * v + o.rise2 * d * d
-    mean += o.rise2 * (d - mean)
+    v = o.beta2 * v + o.one_minus_beta2 * d * d
+    mean += o.one_minus_beta2 * (d - mean)
     variance = v - mean * mean if c.centered else v
     u = tl.div_rn(d, tl.sqrt_rn(variance + o.eps_inside) + o.eps_outside)
     b = momentum * b + gain * u
@@ -151,7 +153,8 @@ def _launch(
     length = torch.where(length > 0, length, _CHUNK.value)
     tasks = (size + length - 1) // length
     first = tasks.cumsum(0) - tasks
-    numbers = {f"rise{i}": 1 - update.numbers.get(f"beta{i}", 0) for i in (1, 2)} | update.numbers
+    numbers = {f"one_minus_beta{i}": 1 - update.numbers.get(f"beta{i}", 0) for i in (1, 2)}
+    numbers |= update.numbers
     flags = update.flags | {k for k in ("radam", "waits") if numbers.get(k)}
     family = {"sgd": sgd, "adam": adam, "rmsprop": rmsprop}[update.family]
     case = family, _TYPES[dtype], *(k in flags for k in _C._fields[2:])

@@ -1,24 +1,24 @@
-/* One row, in the paper's symbols: C, then the update. This is what a step on the CPU runs;
- * centralization.py has the same operator in torch, and says which tensors are eligible. rows.c
- * includes this file once for every type of element, with
+/* The step of one row in the paper's symbols: C, then the update. Steps on the CPU run this;
+ * centralization.py has the same operator in torch and says which tensors are eligible. rows.c
+ * includes this file once for every element type, with
  *   T     an element in memory            A       the type of arithmetic
  *   LOAD  T -> A                          STORE   A -> T, rounded to nearest even
  *   SQRT  of A                            NAME(x) x with the name of the type
  *
- * A row is p, g and up to three tensors of state; μ is the mean of what GC acts on. Where that is
- * the gradient, the row is read twice, for μ and for the update, and the second time it lies in
- * the cache. Where it is the update, the update waits in u, which is scratch memory. A long row
- * comes in chunks: first the sum of each, then the update of each by the mean of all.
+ * A row is p, g and up to three tensors of state. μ is the mean of the gradient or of the update,
+ * whichever GC acts on. The gradient is read twice, for μ and for the update, the second time from
+ * the cache. The update is kept in u, which is scratch memory, until its mean is known. Long rows
+ * come in chunks: first all of them are summed, then all are updated with the mean.
  *
  * `c`, the flags of the case, is a constant wherever these are inlined: no branch is left in a
  * loop, and the loops vectorize.
  */
 
-/* Decoupled decay, which leaves infinite weights as they are: inf − inf would be NaN. */
+/* Decoupled decay; infinite weights stay as they are, since inf − inf is NaN. */
 INLINE A NAME(decay)(A rate, A x) { return x - x == 0 ? rate * x : 0; }
 
-/* The gradient that the moments see, but for C. The weight has a part in it only where there is L2
- * decay: weights of −inf are masks, and 0·inf would be NaN. */
+/* The gradient before C, with L2 decay. Without decay the weight is not read: weights of −inf are
+ * masks, and 0·inf is NaN. */
 INLINE A NAME(gradient)(const int c, const Options *o, const T *p, const T *g, int64_t i) {
     const A d = (A)o->sign * LOAD(g[i]);
     return c & L2 ? d + (A)o->l2 * LOAD(p[i]) : d;
@@ -68,8 +68,8 @@ INLINE A NAME(rmsprop)(const int c, const Options *o, const Scalars *k, A d, T *
     return b;
 }
 
-/* The sum of n values of x, in double. The mean of equal elements is what each of them is: in
- * float32 since their sum is exact, in float64 since what is summed is the distance from the first. */
+/* The sum of n values of x, in double. The mean of equal values is that value, exactly: in float32
+ * their sum is exact, and in float64 the distances from the first value are summed, which are 0. */
 #define SUM_OF(x, from)                                                                        \
     {                                                                                          \
         const double from_ = (from);                                                           \
@@ -78,7 +78,7 @@ INLINE A NAME(rmsprop)(const int c, const Options *o, const Scalars *k, A d, T *
         sum = (Sum){total, from_};                                                             \
     }
 
-/* The same, and the values stay in u: where arithmetic is float32 in one loop. */
+/* Sums values and keeps them in u; float32 takes one loop. */
 #define SUM_KEPT(x)                                                 \
     if (sizeof(A) == sizeof(double)) {                              \
         SIMD() for (int64_t i = 0; i < n; i++) u[i] = (x);          \
@@ -87,7 +87,7 @@ INLINE A NAME(rmsprop)(const int c, const Options *o, const Scalars *k, A d, T *
         SUM_OF(u[i] = (x), 0);                                      \
     }
 
-/* The sum of the gradient. In half precision the gradient stays in u: to convert it is slow. */
+/* The sum of the gradient. In half precision u keeps it, since converting it twice is slow. */
 INLINE Sum NAME(sum_gradient)(const int c, const Options *o, const T *restrict p,
                               const T *restrict g, A *restrict u, int64_t n) {
     Sum sum;
@@ -139,7 +139,7 @@ INLINE void NAME(row)(NAME(Family) *const family, const int c, const Options *o,
     }
 }
 
-/* The mean of n values of x, by LANES sums at a time: one alone waits for each addition. */
+/* The mean of n values of x, in LANES sums: a single one would wait for each addition. */
 INLINE double NAME(mean)(const T *restrict x, int64_t n) {
     const double origin = sizeof(A) == sizeof(double) ? (double)LOAD(x[0]) : 0;
     double sums[LANES] = {0}, sum = 0;
@@ -156,7 +156,7 @@ INLINE double NAME(mean)(const T *restrict x, int64_t n) {
     return origin + sum / (double)n;
 }
 
-/* The means of `count` rows of n elements, or rows shifted so that those (or 0) are their means. */
+/* Writes the means of `count` rows of n elements, or shifts the rows to those means (or to 0). */
 CLONES static void NAME(row_means)(void *rows, int64_t count, int64_t n, double *means, int set) {
     for (int64_t r = 0; r < count; r++) {
         T *restrict x = (T *)rows + r * n;
@@ -166,9 +166,9 @@ CLONES static void NAME(row_means)(void *rows, int64_t count, int64_t n, double 
             continue;
         }
         const double wanted = means ? means[r] : 0;
-        if (isinf(wanted)) continue; /* elements of -inf are masks */
+        if (isinf(wanted)) continue; /* weights of -inf are masks */
         const A shift = (A)(mean - wanted);
-        if (LOAD(x[0]) == LOAD(x[n - 1])) { /* equal elements become exactly what is wanted */
+        if (LOAD(x[0]) == LOAD(x[n - 1])) { /* perhaps all equal: they become exactly the mean */
             SIMD() for (int64_t i = 0; i < n; i++) x[i] = STORE((A)(LOAD(x[i]) - mean + wanted));
             continue;
         }
@@ -185,7 +185,7 @@ CLONES static void NAME(row_means)(void *rows, int64_t count, int64_t n, double 
 #undef SUM_KEPT
 #undef SUM_OF
 
-/* What is to be done of x, in the case that its flags say. */
+/* The work on x, for one combination of flags. */
 #define CASE(family, c) CASE_OF(family, c) CASE_OF(family, (c) | L2)
 #define CASE_OF(family, c)                                                                       \
     case c:                                                                                      \

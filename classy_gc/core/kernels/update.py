@@ -79,11 +79,8 @@ def _initial(name: str, value: float, p: Tensor, group: Mapping[str, Any]) -> Te
 
 def sgd_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
     """The update of :class:`torch.optim.SGD`."""
-    numbers = {
-        "momentum": group["momentum"],
-        "dampening": group["dampening"],
-        "l2": float(group["weight_decay"]),
-    }
+    numbers = {name: group[name] for name in ("momentum", "dampening")}
+    numbers["l2"] = float(group["weight_decay"])
     if not group["momentum"]:
         return Update("sgd", params, [], [], set(), numbers)
     flags = {"momentum", "nesterov"} if group["nesterov"] else {"momentum"}
@@ -96,20 +93,13 @@ def sgd_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tens
 
 def adam_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
     """The update of :class:`torch.optim.Adam` and :class:`torch.optim.AdamW`."""
-    names = ["step", "exp_avg", "exp_avg_sq"]
-    flags = set()
-    if group.get("amsgrad"):
-        names.append("max_exp_avg_sq")
-        flags.add("amsgrad")
+    flags = {"amsgrad"} if group.get("amsgrad") else set()
+    names = ["step", "exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * len(flags)
     steps, *moments = state_of(optimizer, group, params, **dict.fromkeys(names, 0.0))
     beta1, beta2 = map(float, group["betas"])
+    numbers = {"beta1": beta1, "beta2": beta2, "eps_outside": group["eps"]}
     decay = "decoupled" if group["decoupled_weight_decay"] else "l2"
-    numbers = {
-        "beta1": beta1,
-        "beta2": beta2,
-        "eps_outside": group["eps"],
-        decay: float(group["weight_decay"]),
-    }
+    numbers[decay] = float(group["weight_decay"])
     return Update("adam", params, moments, steps, flags, numbers)
 
 
@@ -127,13 +117,9 @@ def rmsprop_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[
     flags = {option for option in optional if group[option]}
     initial |= {optional[option]: 0.0 for option in flags}
     state = dict(zip(initial, state_of(optimizer, group, params, **initial), strict=True))
-    numbers = {
-        "beta2": group["alpha"],
-        "momentum": group["momentum"],
-        "buffer_gain": 1.0,
-        "eps_outside": group["eps"],
-        "l2": float(group["weight_decay"]),
-    }
+    numbers = {"beta2": group["alpha"], "eps_outside": group["eps"]}
+    numbers |= {"momentum": group["momentum"], "buffer_gain": 1.0}
+    numbers["l2"] = float(group["weight_decay"])
     lists = [state.get(x, []) for x in ("square_avg", "momentum_buffer", "grad_avg")]
     return Update("rmsprop", params, lists, state["step"], flags, numbers)
 
