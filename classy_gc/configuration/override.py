@@ -40,8 +40,10 @@ def with_settings(
         try:
             path = _set(config, key, copy.deepcopy(value))
         except ValueError as error:
-            whole = key.rpartition(".")[0]
-            raise ValueError(f"{setting}: {error}; JSON sets all of it: {whole}={{…}}") from error
+            whole = f"{key.rpartition('.')[0]}={{…}}"
+            raise ValueError(
+                f"{setting}: {error}; a new section is set as JSON: {whole}"
+            ) from error
         if isinstance(config, Config):
             config.set_source(path, setting)
             config.settings.add(path)

@@ -87,10 +87,9 @@ def _start(task: ClassyTask, ranks: Ranks, output: Output, start_hooks: Callable
     """Replaces a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
     take_threads(task, lambda: ranks.agreed(lambda: try_batches(task)))
     if not getattr(task, "test_only", False):
-        if task.checkpoint_dict:
+        if task.checkpoint_dict and isinstance(task, ClassificationTask):
             check_progress(task)
-            if isinstance(task, ClassificationTask):
-                catch_up(task)
+            catch_up(task)
         warn_of_last_batch(task)
     output.epochs_before = trained_epochs(task)
     start_hooks()

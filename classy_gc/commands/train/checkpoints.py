@@ -90,7 +90,7 @@ def _tell_options(optimizer: ClassyOptimizer, name: str) -> None:
     optimizer.set_classy_state = told
 
 
-def check_progress(task: ClassyTask) -> None:
+def check_progress(task: ClassificationTask) -> None:
     """Refuses to resume if a schedule would run past its end, and warns if it jumps.
 
     Classy Vision counts the trained samples and places them in the plan of the config, whose data
@@ -102,8 +102,8 @@ def check_progress(task: ClassyTask) -> None:
     Raises:
         ValueError: with both numbers of samples.
     """
-    dataset = getattr(task, "datasets", {}).get("train")
-    if not isinstance(task, ClassificationTask) or not hasattr(dataset, "__len__"):
+    dataset = task.datasets["train"]
+    if not hasattr(dataset, "__len__"):
         return
     steps, batch = len(task.build_dataloader_from_dataset(dataset)), dataset.get_global_batchsize()
     phases, done = task.get_total_training_phases(), task.train_phase_idx + 1
