@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from classy_gc.commands.flag_types import integer, output_path, seeds, setting, target
+from classy_gc.commands.flag_types import integer, output_path, seeds, setting, target, utf8
 from classy_gc.commands.flags import add_config_flag, add_picture_flag
 
 
@@ -17,7 +17,7 @@ def _contrast(parser: argparse.ArgumentParser) -> None:
         "arm is 'FOLDER: ARM'"
     )
     parser.add_argument(
-        "--contrast", action="append", nargs="+", default=[], metavar="ARM", help=help
+        "--contrast", type=utf8, action="append", nargs="+", default=[], metavar="ARM", help=help
     )
 
 
@@ -32,9 +32,9 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     add_config_flag(parser, "Classy Vision configs", nargs="+", metavar="FILE")
     repeatable: dict[str, Any] = {"action": "append", "default": []}
     help = "a dotted key, as model.heads.0.num_classes, and its values, JSON or words; repeatable"
-    add("--vary", metavar="KEY=VALUE,…", help=help, **repeatable)
+    add("--vary", type=utf8, metavar="KEY=VALUE,…", help=help, **repeatable)
     help = "a name and the keys that are set together for it; repeatable"
-    add("--arm", nargs="+", metavar=("NAME", "KEY=VALUE"), help=help, **repeatable)
+    add("--arm", type=utf8, nargs="+", metavar=("NAME", "KEY=VALUE"), help=help, **repeatable)
     first = "not all with the first of their config file"
     help = f"a key of --vary: compare only arms that differ in it alone, {first}"
     add("--effect_of", metavar="KEY", help=help)
@@ -67,8 +67,8 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=integer(1), help=help)
     help = "where runs are trained: on this machine, or as jobs of Slurm (default local)"
     add("--cluster", choices=["local", "slurm"], default="local", help=help)
-    for name, help in (("partition", "of each job"), ("time", "of each job, in minutes")):
-        own: dict[str, Any] = {"type": lambda text, name=name: setting(f"{name}={text}")}
-        add(f"--slurm_{name}", dest="slurm", metavar=name.upper(), help=help, **repeatable, **own)
+    for key, help in (("partition", "of each job"), ("time", "of each job, in minutes")):
+        own: dict[str, Any] = {"type": lambda text, key=key: setting(f"{key}={text}")}
+        add(f"--slurm_{key}", dest="slurm", metavar=key.upper(), help=help, **repeatable, **own)
     help = "of submitit's SlurmExecutor, such as gpus_per_node=1; repeatable"
     add("--slurm", type=setting, metavar="KEY=VALUE", help=help, **repeatable)

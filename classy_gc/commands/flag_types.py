@@ -115,6 +115,16 @@ def picture(text: str) -> str:
     return text
 
 
+def utf8(text: str) -> str:
+    r"""The text of a name; letters that the locale lacks are read as UTF-8.
+
+    Example:
+        >>> utf8("caf\udcc3\udca9")
+        'café'
+    """
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
 class Target(NamedTuple):
     """The value of a test meter whose first epoch is reported."""
 

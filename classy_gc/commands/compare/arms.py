@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from classy_gc.commands.flag_types import Target
+from classy_gc.commands.flag_types import Target, utf8
 from classy_gc.commands.train.checkpoints import loading
 from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import user_error
@@ -132,7 +132,7 @@ def build_arms(
     stems = [Path(file).stem for file in files]
     arms: list[Arm] = []
     for file, config in configs.items():
-        stem = Path(file).stem if stems.count(Path(file).stem) == 1 else file
+        stem = utf8(Path(file).stem if stems.count(Path(file).stem) == 1 else file)
         for choices in itertools.product(*axes):
             settings = {key: value for choice in choices for key, value in choice.settings.items()}
             shared = [x.label for x in choices if effect_of and effect_of not in x.settings]
@@ -229,20 +229,19 @@ def folder_names(names: Sequence[str]) -> list[str]:
         names: all different.
 
     Returns:
-        Distinct names, even if a file system ignores case.
+        Distinct names of ASCII characters, even if a file system ignores case.
 
     Example:
         >>> folder_names(["use_gc=true", "..", "a/b", "a b", "A b"])
         ['use_gc=true', '_', 'a_b', 'a_b_2', 'A_b_3']
     """
-    slugs = [re.sub(r"^\.+|[^\w.=+-]+", "_", name) for name in names]
-    # Most file systems allow 255 bytes.
-    slugs = [slug.encode()[:100].decode(errors="ignore") for slug in slugs]
     result: dict[str, str] = {}
-    for slug in slugs:
-        name, n = slug, 1
-        while name.casefold() in result:
+    for arm in names:
+        # Not every locale has all letters, and most file systems allow 255 bytes.
+        slug = re.sub(r"^\.+|[^\w.=+-]+", "_", arm, flags=re.ASCII)[:100]
+        folder, n = slug, 1
+        while folder.casefold() in result:
             n += 1
-            name = f"{slug}_{n}"
-        result[name.casefold()] = name
+            folder = f"{slug}_{n}"
+        result[folder.casefold()] = folder
     return [*result.values()]

@@ -20,6 +20,7 @@ from classy_gc.commands.compare.report import (
 )
 from classy_gc.commands.compare.results import check_contrasts, sides, tell
 from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, holm, spread
+from classy_gc.commands.flag_types import utf8
 from classy_gc.plots import COLORS, new_figure, plain, tidy
 from classy_gc.table import aligned
 
@@ -59,7 +60,7 @@ def read(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     counts = collections.Counter(folder.name for folder in folders)
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        name = folder.name if counts[folder.name] == 1 else str(folder)
+        name = utf8(folder.name if counts[folder.name] == 1 else str(folder))
         file = folder / "results.json"
         try:
             results = json.loads(file.read_text(encoding="utf-8"))

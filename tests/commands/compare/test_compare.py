@@ -394,7 +394,8 @@ def test_runs_that_diverge_at_once_and_other_test_images(here, capsys):
 
 
 def test_a_locale_that_lacks_a_sign_costs_no_results(here):
-    command = arguments(tiny(), *GC, "--seeds", 2, "--jobs", 1)
+    arms = [["--arm", f"{x} – ä", f"optimizer.use_gc={x}"] for x in ("false", "true")]
+    command = arguments(tiny(), *arms[0], *arms[1], "--seeds", 2, "--jobs", 1)
     env = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     code = "import sys; from classy_gc.commands import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
@@ -407,6 +408,9 @@ def test_a_locale_that_lacks_a_sign_costs_no_results(here):
     assert done.stdout.isascii()
     results = json.loads(Path("out/results.json").read_text(encoding="utf-8"))
     assert len(results["arms"][1]["runs"]) == 2
+    assert [arm["name"] for arm in results["arms"]] == ["false – ä", "true – ä"]
+    assert "\nfalse – ä," in Path("out/results.csv").read_text(encoding="utf-8")
+    assert Path("out/comparison.png").is_file()
 
 
 GC = ["--vary", "optimizer.use_gc=false,true"]
