@@ -89,7 +89,8 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         cls._parent = next(c for c in cls.__mro__ if not issubclass(c, CentralizedOptimizer))
         if cls.decoupled_weight_decay is None:
             cls.decoupled_weight_decay = decay_is_decoupled(cls._parent)
-        if cls.kernel_update is None:
+        own_update = cls.update_without_gc is not CentralizedOptimizer.update_without_gc
+        if cls.kernel_update is None and not own_update:
             cls.kernel_update = UPDATES.get(cls._parent)
         for name in ("train", "eval"):
             if hasattr(cls._parent, name):

@@ -333,3 +333,26 @@ def test_the_kernel_of_torchs_own_classes(cls, options, gc_loc):
         assert_same(params, wanted)
     else:  # SGD is linear: the update is the same, the momentum is not
         assert_close(params, wanted, 1e-12)
+
+
+class _Signs(CentralizedOptimizer, torch.optim.SGD):
+    def update_without_gc(self, groups):
+        for group in groups:
+            for p in group["params"]:
+                p.sub_(p.grad.sign(), alpha=group["lr"])
+
+
+class _Halving(torch.optim.SGD):
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.mul_(0.5)
+
+
+def test_no_kernel_takes_the_place_of_another_update():
+    p = Parameter(torch.tensor([[1.0, 2.0], [3.0, 3.0]]))
+    p.grad = torch.tensor([[1.0, -2.0], [5.0, 1.0]])
+    _Signs([p], lr=0.5, use_gc=True).step()
+    assert p.tolist() == [[0.5, 2.5], [3.0, 3.0]]
+    centralize_optimizer(_Halving([p], lr=0.1)).step()
+    assert p.tolist() == [[1.0, 2.0], [3.0, 3.0]]
