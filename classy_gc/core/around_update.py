@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from itertools import compress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,8 +20,9 @@ from classy_gc.core.memory import check_dense, lay_out_gradient, lay_out_state, 
 from classy_gc.core.options import check_moments, is_torchs
 
 _Group = dict[str, Any]
-# Of each optimizer the options of its groups when they were last checked, and a test of tensors.
-_checked: WeakKeyDictionary[AnyOptimizer, tuple[list[Any], Any]] = WeakKeyDictionary()
+# Of each optimizer the options of its groups when they were last checked, a test of tensors, and
+# whether GC acts on each parameter that has a gradient.
+_checked: WeakKeyDictionary[AnyOptimizer, tuple[list[Any], Any, list[bool]]] = WeakKeyDictionary()
 
 
 def centralizes(group: _Group, p: Tensor) -> bool:
@@ -29,12 +31,15 @@ def centralizes(group: _Group, p: Tensor) -> bool:
     return reason is None
 
 
-def check_gradients(optimizer: AnyOptimizer, groups: list[_Group]) -> None:
+def check_gradients(optimizer: AnyOptimizer, groups: list[_Group]) -> list[tuple[_Group, Tensor]]:
     """Refuses gradients that torch's step and GC around it cannot handle, and lays out the others.
 
     Args:
         optimizer: of any class.
         groups: the parameter groups whose update GC wraps.
+
+    Returns:
+        The parameters that GC acts on, each after its group.
 
     Raises:
         RuntimeError: a gradient that GC would act on is sparse.
@@ -49,16 +54,18 @@ def check_gradients(optimizer: AnyOptimizer, groups: list[_Group]) -> None:
     names = ("fused", "use_gc", "gc_conv_only")
     options = [[len(group["params"]), *map(group.get, names)] for group in groups]
     options.append([len(pairs), len(tensors)])
-    before, same = _checked.get(optimizer, (None, None))
+    before, same, eligible = _checked.get(optimizer, (None, None, []))
     if options == before and same(*tensors):
-        return
+        return list(compress(pairs, eligible))
     fused = [group for group in groups if group.get("fused")]
     check_moments(fused, optimizer.state, any(map(is_torchs, type(optimizer).__mro__)))
     for group, p in pairs:
         _check_gradient(optimizer, group, p)
     unchanged = all(p.grad is g for (_, p), g in zip(pairs, grads, strict=True))
+    eligible = [centralizes(group, p) for group, p in pairs]
     if unchanged and all(type(x) in OWN_TYPES and x.layout is torch.strided for x in tensors):
-        _checked[optimizer] = options, sameness(tensors)
+        _checked[optimizer] = options, sameness(tensors), eligible
+    return list(compress(pairs, eligible))
 
 
 def _check_gradient(optimizer: AnyOptimizer, group: _Group, p: Tensor) -> None:
@@ -75,43 +82,41 @@ def _check_gradient(optimizer: AnyOptimizer, group: _Group, p: Tensor) -> None:
         lay_out_gradient(p, fused)
 
 
-def update_around(optimizer: AnyOptimizer, groups: list[_Group]) -> None:
+def update_around(
+    optimizer: AnyOptimizer, groups: list[_Group], eligible: list[tuple[_Group, Tensor]]
+) -> None:
     """Steps groups by the optimizer's ``update_without_gc``, with GC before or after it.
 
     Args:
         optimizer: of any class.
         groups: the parameter groups to step.
+        eligible: from :func:`check_gradients`.
     """
-    before: list[tuple[Tensor, _Group]] = []
-    after: list[Tensor] = []
-    for group in groups:
-        params = [p for p in group["params"] if p.grad is not None] if group["use_gc"] else []
-        # torch allows a parameter to be in a group twice.
-        eligible = dict.fromkeys(p for p in params if centralizes(group, p))
-        if group.get("gc_loc", True):
-            before += ((p, group) for p in eligible)
-        else:
-            after += eligible
+    # torch allows a parameter to be in a group twice.
+    before = {p: group for group, p in eligible if group.get("gc_loc", True)}
+    after = dict.fromkeys(p for group, p in eligible if not group.get("gc_loc", True))
     if before:
         _centralize_gradients(optimizer, before)
-    keep_row_means(optimizer, groups, after, optimizer.update_without_gc)
+    keep_row_means(optimizer, groups, list(after), optimizer.update_without_gc)
 
 
-def _centralize_gradients(optimizer: AnyOptimizer, params: list[tuple[Tensor, _Group]]) -> None:
+def _centralize_gradients(optimizer: AnyOptimizer, groups: dict[Tensor, _Group]) -> None:
     """Shifts the rows of the gradients so that the update's ``g + wd·p`` is centralized."""
     every = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"])
     shared = shared_memory([*every, *(p.grad for p in every if p.grad is not None)])
     # GradScaler leaves its scale here if the fused kernel will unscale the gradient itself.
     scale = getattr(optimizer, "grad_scale", None)
-    decays = row_means([local_rows(p) for p, group in params if _l2_decay(optimizer, group)])
+    decays = row_means(
+        [local_rows(p) for p, group in groups.items() if _l2_decay(optimizer, group)]
+    )
     means: list[Tensor | None] = []
-    for p, group in params:
+    for p, group in groups.items():
         if id(p.grad) in shared:
             p.grad = p.grad.clone()  # so that it is shifted for this parameter only
         wd = _l2_decay(optimizer, group)
         mean = decays.pop(0).mul_(-wd) if wd else None
         means.append(mean if mean is None or scale is None else mean.mul_(scale.to(mean.device)))
-    set_row_means_([local_rows(p.grad) for p, _ in params], means)
+    set_row_means_([local_rows(p.grad) for p in groups], means)
 
 
 def _l2_decay(optimizer: AnyOptimizer, group: _Group) -> Any:

@@ -238,11 +238,10 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 around.append(group)
             else:
                 others.append((group, plan, pairs))
-        if around:
-            check_gradients(self, around)
+        eligible = check_gradients(self, around) if around else []
         updates = [(plan, plan.update(self, group, pairs[0])) for group, plan, pairs in others]
         # Torch's own step comes first, for it may still raise an error.
-        first = partial(update_around, self, around) if around else None
+        first = partial(update_around, self, around, eligible) if around else None
         launch([(plan, update) for plan, update in updates if update is not None], first)
         return True
 
