@@ -53,8 +53,7 @@ def add_configs_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="of those to copy (default: list)")
     add("--output_folder", type=output_path, help="to copy into (default: the current one)")
-    help = "print one NAME, or a file, merged with its bases"
-    add("--flatten", action="store_true", help=help)
+    add("--flatten", action="store_true", help="print one, or a file, merged with its bases")
 
 
 def add_param_groups_flags(parser: argparse.ArgumentParser) -> None:
@@ -69,39 +68,30 @@ def add_schedules_flags(parser: argparse.ArgumentParser) -> None:
 def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     # Flags that --config_file sets get their defaults later, to tell them from given ones.
-    models = "of torchvision.models or Classy Vision, or tiny: 1,000 tensors of 8×8"
-    add("--model", help=f"{models} (default resnet50)")
+    add("--model", help="of torchvision.models or Classy Vision, or tiny (default resnet50)")
     add("--device", choices=["cpu", "cuda"], help="(default cpu)")
     add("--dtype", choices=DTYPES, help="of the weights (default float32)")
-    classes = "the path of any class, such as torch.optim.NAdam or pytorch_optimizer.Lion"
-    help = f"of {', '.join(ALGORITHMS)} (default all), or {classes}"
+    help = f"of {', '.join(ALGORITHMS)} (default all), or the paths of classes (torch.optim.NAdam)"
     add("--optimizers", nargs="+", metavar="NAME", help=help)
-    help = "a Classy Vision config; measures GC's share of its training steps"
-    add("--config_file", type=config_file, help=help)
+    add("--config_file", type=config_file, help="measures GC's share of its training steps")
     add("--threads", type=integer(1), help="of torch (default: torch's choice)")
     add("--steps", type=integer(1), default=30, help="measured rounds (default 30)")
-    help = f"rounds before those, at least {MIN_WARMUP} (default 10)"
-    add("--warmup", type=integer(MIN_WARMUP), default=10, help=help)
+    add("--warmup", type=integer(MIN_WARMUP), default=10, help="rounds before (default 10)")
     add("--output_folder", type=output_path, help="(default: output_bench_TIME here)")
 
 
 def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    kinds = "GeoTIFF of one band, grey PNG (0–255), .npy or .npz in [0, 1]"
-    add("map", help=f"{kinds}: probability of a building")
-    formats = ".geojson, .gpkg, .shp or .fgb"
-    help = f"polygons ({formats}), in the CRS of a GeoTIFF, else in pixels, x right, y down"
-    add("--output", required=True, help=help)
+    add("map", help="probability of a building: GeoTIFF, grey PNG (0–255), .npy or .npz in [0, 1]")
+    add("--output", required=True, help=".geojson, .gpkg, .shp, .fgb or .parquet of the polygons")
     add("--band", type=int, help="of MAP, from 1 (default: the only one)")
     add("--edges", help="as MAP: probability of a wall; separates buildings")
-    help = ".npz with c0 and c2, or with four channels (default: what the map suggests)"
-    add("--frame_field", help=help)
+    add("--frame_field", help=".npz with c0 and c2, or four channels (default: from the map)")
     help = "skeleton has common walls, and reads --edges (default: skeleton with edges)"
     add("--method", choices=("contours", "skeleton"), help=help)
     add("--threshold", type=float, default=0.5, help="probability on outlines (default 0.5)")
     add("--tolerance", default="1", help="of simplification, px, or metres as 0.5m (default 1)")
-    help = "of buildings and courtyards, px², or square metres as 9m (default 10)"
-    add("--min_area", default="10", help=help)
+    add("--min_area", default="10", help="of rings, px², or square metres as 9m (default 10)")
     add("--steps", type=integer(0), help="of the optimizer (default: contours 100, skeleton 300)")
     add("--picture", type=picture, help=".png of the map and the polygons, before and after")
     add("--truth", help="true polygons; prints how near the found ones are")
@@ -122,8 +112,7 @@ def add_inspect_flags(parser: argparse.ArgumentParser) -> None:
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_config_flag(parser, "a Classy Vision config")
-    help = "ddp under torchrun (default none)"
-    add("--distributed_backend", choices=["none", "ddp"], default="none", help=help)
+    add("--distributed_backend", choices=["none", "ddp"], default="none", help="(default none)")
     add("--visdom_port", type=integer(1), default=8097, help="of that server (default 8097)")
     for name, default, help in _STOCK_FLAGS:
         if default is False:
@@ -134,7 +123,6 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     # the config wins.
     add("--log_freq", type=integer(1), help="steps between two lines of the log (default 5)")
     add("--checkpoint_period", type=integer(1), help="epochs between two (default 1)")
-    help = "the same one on the same machine gives the same weights, bit for bit (default 0)"
-    add("--seed", type=seed, default=0, help=help)
+    add("--seed", type=seed, default=0, help="of all random numbers (default 0)")
     help = "of the log, curves and checkpoints (default: output_TIME in the current folder)"
     add("--output_folder", type=output_folder, default="", help=help)

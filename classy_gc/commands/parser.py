@@ -21,13 +21,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the message to stderr, on one line, and exits with code 2."""
-        message = " ".join(map(str.strip, message.splitlines()))
-        flag, _, text = message.removeprefix("argument ").partition(": ")
+        message = " ".join(map(str.strip, message.splitlines())).removeprefix("argument ")
+        flag, _, text = message.partition(": ")
         if text.startswith(flag) or flag == "--config_file":
             message = text  # the text is complete
-        elif message.startswith("argument --"):
-            own = not text.startswith(("invalid ", "expected ", "not allowed "))
-            message = f"{flag} {text}" if own else f"{flag}: {text}"
+        elif text.startswith("must "):
+            message = f"{flag} {text}"
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 

@@ -40,7 +40,7 @@ def test_what_needs_no_torch_is_told_before_it_is_imported(flags, code, tmp_path
         (["train", "--sed", "1", "--config_file", "digits_sgd_gc.json"], "train: error: unrec"),
         (
             ["inspect", "--config_file", "digits_sgd_gc.json", "--set", "a"],
-            "inspect: error: --set 'a'",
+            "inspect: error: --set: 'a'",
         ),
         (
             ["schedules", "--config_file", "a.json"],
