@@ -140,7 +140,7 @@ class ClassyGCOptimizer(ScheduledGC):
                 be scheduled.
         """
         config = without_comments(config)
-        options = {k: v for k, v in config.items() if k not in (*CLASSY_KEYS, "param_groups")}
+        options = {k: v for k, v in config.items() if k not in CLASSY_KEYS}
         optimizer = cls(**{**cls.config_defaults, **options})
         optimizer.keep_schedules(config, optimizer.group_options()[1])
         return optimizer

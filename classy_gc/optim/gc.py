@@ -6,12 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from classy_vision.optim import (
-    OPTIMIZER_REGISTRY,
-    ClassyOptimizer,
-    build_optimizer,
-    register_optimizer,
-)
+from classy_vision.optim import ClassyOptimizer, build_optimizer, register_optimizer
 from classy_vision.optim.rmsprop_tf import RMSpropTFOptimizer
 from classy_vision.optim.zero import ZeRO
 
@@ -22,17 +17,10 @@ from classy_gc.optim.stock import (
     CLASSY_KEYS,
     base_config,
     check_stock_optimizer,
+    group_options,
     is_stock,
-    stock_group_options,
 )
-from classy_gc.options import (
-    GC_FLAG,
-    SWITCH,
-    Rule,
-    check_known,
-    check_options,
-    without_comments,
-)
+from classy_gc.options import GC_FLAG, SWITCH, Rule, check_known, check_options, without_comments
 
 
 @register_optimizer("gc")
@@ -113,19 +101,19 @@ class GC(ScheduledGC):
             ValueError: an unknown key or optimizer, or a value out of range.
         """
         config, label = without_comments(config), f"optimizer {config['name']!r}"
-        check_known(config, [*CLASSY_KEYS, "param_groups", "base_optimizer", *cls.OPTIONS], label)
+        check_known(config, [*CLASSY_KEYS, "base_optimizer", *cls.OPTIONS], label)
         base = base_config(config, label)
         check_stock_optimizer(base)
         options = {name: config[name] for name in cls.OPTIONS if name in config}
         # The stock from_config methods write their defaults into the config that they get.
         optimizer = cls(build_optimizer(copy.deepcopy(dict(base))), **options)
         # The options of other optimizers are unknown until they have parameters.
-        stock = is_stock(OPTIMIZER_REGISTRY[base["name"]])
+        stock = is_stock(type(optimizer.base_optimizer))
         optimizer.keep_schedules(config, optimizer.group_options()[1] if stock else None)
         return optimizer
 
     def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
-        values, rules = stock_group_options(self.base_optimizer)
+        values, rules = group_options(self.base_optimizer)
         gc = {name: rule for name, (_, rule) in self.OPTIONS.items() if rule.schedulable}
         return with_momentum({**values, **self._options}, {**rules, **gc})
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from classy_vision.optim.param_scheduler import ConstantParamScheduler, UpdateInterval
-from fvcore.common.param_scheduler import ParamScheduler
+from classy_vision.optim import param_scheduler
+from classy_vision.optim.param_scheduler import UpdateInterval
+from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
 from classy_gc.options import FRACTION, Rule
 
@@ -58,11 +59,30 @@ def as_schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if name != "params" and not isinstance(value, ParamScheduler):
             as_in_torch = tuple(value) if name == "betas" else value
-            result[name] = ConstantParamScheduler(as_in_torch)
+            result[name] = param_scheduler.ConstantParamScheduler(as_in_torch)
         elif name != "params" and not hasattr(value, "update_interval"):
             result[name] = copy.copy(value)
             result[name].update_interval = UpdateInterval.STEP
     return result
+
+
+def check_schedulable(options: Mapping[str, Any], rules: Mapping[str, Rule], label: str) -> None:
+    """Refuses ParamSchedulers of options that are read only once or are not numbers.
+
+    Args:
+        options: of a parameter group, values or ParamSchedulers.
+        rules: of its options.
+        label: names their owner in messages.
+
+    Raises:
+        ValueError: with the option, and those that can be scheduled.
+    """
+    for name, value in options.items():
+        if not isinstance(value, ParamScheduler) or isinstance(value, ConstantParamScheduler):
+            continue
+        if name in rules and not rules[name].schedulable:
+            known = ", ".join(name for name, rule in rules.items() if rule.schedulable)
+            raise ValueError(f"{label}: {name} cannot be scheduled; these can: {known}")
 
 
 def with_momentum(

@@ -11,14 +11,10 @@ from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
 from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.groups import as_groups, as_schedulers
-from classy_gc.optim.param_scheduler.checks import (
-    build_scheduler,
-    check_schedulable,
-    check_schedulers,
-)
+from classy_gc.optim.groups import as_groups, as_schedulers, check_schedulable
+from classy_gc.optim.param_scheduler.checks import build_scheduler, check_schedulers
 from classy_gc.optim.resume import resumed_state
-from classy_gc.options import Rule, check_known, registered_name
+from classy_gc.options import NUMBER, Rule, check_known, registered_name
 
 
 class ScheduledGC(ClassyOptimizer):
@@ -83,21 +79,18 @@ class ScheduledGC(ClassyOptimizer):
         """
         rules = self.group_options()[1]
         groups = [{**group, **common} for group in as_groups(param_groups)]
+        kept = {}
+        for name, config in self._schedules.items():
+            if any(name not in group for group in groups):
+                key, rule = f"{self.label()}: param_schedulers.{name}", rules.get(name, NUMBER)
+                kept[name] = build_scheduler(config, key, name, rule, self.num_epochs)
+        groups = [{**kept, **group} for group in groups]
         for group in groups:
             if "weight_decay" not in rules and group.get("weight_decay") == 0:
                 # Classy Vision's tasks give it to BatchNorm, whatever the optimizer.
                 del group["weight_decay"]
             check_known(group, ["params", "param_names", *rules], self.label())
             check_schedulable(group, rules, self.label())
-        for name in self._schedules:
-            missing = [group for group in groups if name not in group]
-            if missing:
-                key = f"{self.label()}: param_schedulers.{name}"
-                schedule = build_scheduler(
-                    self._schedules[name], key, name, rules[name], self.num_epochs
-                )
-            for group in missing:
-                group[name] = schedule
         return groups
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:

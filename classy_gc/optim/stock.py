@@ -18,8 +18,8 @@ from torch import nn
 from classy_gc.optim.param_scheduler.checks import check_schedulers
 from classy_gc.options import Rule, check_known, rule_of
 
-#: Classy Vision's own keys in an optimizer config
-CLASSY_KEYS = ("name", "num_epochs", "param_schedulers")
+#: keys in the config of an optimizer that are not its options
+CLASSY_KEYS = ("name", "num_epochs", "param_schedulers", "param_groups")
 GC_KEYS = ("use_gc", "gc_conv_only", "gc_loc")
 
 
@@ -70,25 +70,6 @@ def with_outer_schedules(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**outer, **config["base_optimizer"]}
 
 
-def stock_group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
-    """The options of a parameter group: their values and the rules of these.
-
-    Only the torch optimizer inside knows them, and it needs a parameter.
-
-    Args:
-        optimizer: one that wraps a torch optimizer; not changed.
-
-    Example:
-        >>> values, rules = stock_group_options(OPTIMIZER_REGISTRY["sgd"](lr=0.5))
-        >>> values["lr"], rules["lr"].allowed
-        (0.5, 'a number >= 0')
-    """
-    probe = copy.copy(optimizer)
-    probe.prepare([{"params": [nn.Parameter(torch.zeros(1))]}])
-    values = {k: v for k, v in probe.param_groups[0].items() if k != "params"}
-    return values, {name: rule_of(name, value) for name, value in values.items()}
-
-
 def group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str, Rule]]:
     """The options that a parameter group can have, for any optimizer.
 
@@ -108,7 +89,11 @@ def group_options(optimizer: ClassyOptimizer) -> tuple[dict[str, Any], dict[str,
         return group_options(optimizer.base_optimizer)
     if hasattr(optimizer, "group_options"):  # a ScheduledGC, which imports this module
         return optimizer.group_options()
-    return stock_group_options(optimizer)
+    # Only the torch optimizer inside knows them, and it needs a parameter.
+    probe = copy.copy(optimizer)
+    probe.prepare([{"params": [nn.Parameter(torch.zeros(1))]}])
+    values = {k: v for k, v in probe.param_groups[0].items() if k != "params"}
+    return values, {name: rule_of(name, value) for name, value in values.items()}
 
 
 def check_stock_optimizer(config: Mapping[str, Any]) -> None:
@@ -146,7 +131,7 @@ centralization is 'sgd_gc'
         ignored |= {f"param_schedulers.{k}": schedules[k] for k in GC_KEYS if k in schedules}
     for key, value in ignored.items():
         raise ValueError(f"{label} would ignore {key} ({value!r}); {advice}")
-    check_known(config, [*CLASSY_KEYS, "param_groups", *inspect.signature(cls).parameters], label)
+    check_known(config, [*CLASSY_KEYS, *inspect.signature(cls).parameters], label)
     if config.get("larc_config") and "use_larc" not in config:
         raise ValueError(f"{label}: larc_config needs use_larc beside it")
     if wraps:

@@ -12,17 +12,8 @@ from torchvision.ops import DeformConv2d
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 #: layers whose weights have a row for each unit, channel or word
-LAYERS = (
-    nn.Linear,
-    nn.Bilinear,
-    _ConvNd,
-    DeformConv2d,
-    nn.Embedding,
-    nn.EmbeddingBag,
-    nn.RNNBase,
-    nn.RNNCellBase,
-    nn.MultiheadAttention,
-)
+LAYERS = (nn.Linear, nn.Bilinear, _ConvNd, DeformConv2d, nn.Embedding, nn.EmbeddingBag)
+LAYERS += (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -57,37 +57,27 @@ class LayerDecay(Paramwise):
         optimizer: OptimizerOptions,
     ) -> list[dict[str, Any]]:
         optimizer.require("lr_mult", f"decay of {self.label()}")
-        stem, layers = self._layers(model)
+        layers = self._layers(model)
         result = super().options(model, parameters, optimizer)
         for parameter, options in zip(parameters, result, strict=True):
-            layer = len(layers) + 1
-            if parameter.full_name.startswith(stem):
-                layer = 0
-            for i, prefix in enumerate(layers, start=1):
-                if parameter.full_name.startswith(prefix):
-                    layer = i
-            factor = self.decay ** (len(layers) + 1 - layer)
-            options["lr_mult"] = options.get("lr_mult", 1) * factor
+            name, last = parameter.full_name, len(layers)
+            layer = next((i for i, x in enumerate(layers) if name.startswith(x)), last)
+            options["lr_mult"] = options.get("lr_mult", 1) * self.decay ** (last - layer)
         return result
 
-    def _layers(self, model: nn.Module) -> tuple[tuple[str, ...], list[str]]:
-        """The prefixes of the stem, and of each layer in order."""
+    def _layers(self, model: nn.Module) -> list[tuple[str, ...]]:
+        """The prefixes of each layer in order, without those of the last."""
         # Classy's wrapper of a model with heads passes for the model's class.
         if isinstance(model, VisionTransformer):
-            layers = [
-                f"encoder.layers.{name}." for name, _ in model.encoder.layers.named_children()
-            ]
-            return ("conv_proj.", "class_token", "encoder.pos_embedding"), layers
+            stem = ("conv_proj.", "class_token", "encoder.pos_embedding")
+            layers = model.encoder.layers.named_children()
+            return [stem, *((f"encoder.layers.{name}.",) for name, _ in layers)]
         if isinstance(model, ResNeXt):
             stages = model.blocks.named_children()
-            return ("initial_block.",), [
-                f"blocks.{stage}.{block}." for stage, m in stages for block, _ in m.named_children()
-            ]
-        names = sorted(
-            name
-            for name, c in MODEL_REGISTRY.items()
-            if issubclass(c, (VisionTransformer, ResNeXt))
-        )
+            blocks = [(stage, block) for stage, m in stages for block, _ in m.named_children()]
+            return [("initial_block.",), *((f"blocks.{x}.{y}.",) for x, y in blocks)]
+        classes = (VisionTransformer, ResNeXt)
+        names = sorted(name for name, c in MODEL_REGISTRY.items() if issubclass(c, classes))
         raise ValueError(
             f"{self.label()} knows the layers of {', '.join(names)}, not of "
             f"{model.__class__.__name__}"

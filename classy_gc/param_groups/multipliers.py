@@ -11,7 +11,8 @@ from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
 from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.param_scheduler.checks import build_scheduler, check_schedulable
+from classy_gc.optim.groups import check_schedulable
+from classy_gc.optim.param_scheduler.checks import build_scheduler
 from classy_gc.optim.stock import group_options
 from classy_gc.options import BOOL, NON_NEGATIVE, check_known, registered_name
 

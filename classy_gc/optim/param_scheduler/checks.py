@@ -16,13 +16,12 @@ from classy_vision.optim.param_scheduler import (
     UpdateInterval,
     build_param_scheduler,
 )
-from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
+from fvcore.common.param_scheduler import ParamScheduler
 
 from classy_gc.optim.param_scheduler.lengths import LENGTHS
 from classy_gc.options import (
     ANYTHING,
     COUNT,
-    MAPPING,
     NUMBER,
     POSITIVE,
     Rule,
@@ -44,7 +43,10 @@ _RULES = {
         lambda v: isinstance(v, list) and v == sorted({k for k in v if is_integer(k) and k > 0}),
     ),
     "pct_start": Rule("a number in (0, 1)", lambda v: NUMBER.accepts(v) and 0 < v < 1),
-    "scheduler": MAPPING,
+    "scheduler": Rule(
+        "a ParamScheduler config, with update_interval beside it and not in it",
+        lambda v: isinstance(v, Mapping) and "update_interval" not in v,
+    ),
     "update_interval": Rule("'step' or 'epoch'", lambda v: str(v).lower() in ("step", "epoch")),
 }
 
@@ -132,26 +134,6 @@ class CheckedParamScheduler(ClassyParamScheduler):
         check_scheduler(config, f"scheduler {config['name']!r}")
         given = {name: config[name] for name in inspect.signature(cls).parameters if name in config}
         return cls(**given | {"update_interval": UpdateInterval.from_config(config)})
-
-
-def check_schedulable(options: Mapping[str, Any], rules: Mapping[str, Rule], label: str) -> None:
-    """Refuses ParamSchedulers of options that are read only once or are not numbers.
-
-    Args:
-        options: of a parameter group, values or ParamSchedulers.
-        rules: of its options.
-        label: names their owner in messages.
-
-    Raises:
-        ValueError: with the option, and those that can be scheduled.
-    """
-    for name, value in options.items():
-        scheduled = isinstance(value, ParamScheduler) and not isinstance(
-            value, ConstantParamScheduler
-        )
-        if scheduled and name in rules and not rules[name].schedulable:
-            known = ", ".join(name for name, rule in rules.items() if rule.schedulable)
-            raise ValueError(f"{label}: {name} cannot be scheduled; these can: {known}")
 
 
 @functools.cache  # an optimizer is built several times

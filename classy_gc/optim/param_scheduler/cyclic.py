@@ -68,10 +68,6 @@ class CyclicParamScheduler(CheckedParamScheduler):
         """Instantiates the scheduler from a configuration: its arguments, by name."""
         scheduler = super().from_config(config)
         inner = dict(config["scheduler"])
-        if "update_interval" in inner:
-            raise ValueError(
-                "scheduler 'cyclic': update_interval belongs beside scheduler, not in it"
-            )
         if "num_epochs" in config:  # composite passes it on
             inner["num_epochs"] = config["num_epochs"]
         scheduler.scheduler = build_param_scheduler(inner)
