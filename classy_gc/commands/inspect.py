@@ -195,10 +195,7 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     axes.set_xlabel(label, fontsize="medium")
     tidy(axes, grid="x")
     handles = [Patch(color=c, label=text) for kind, (c, text) in _KINDS.items() if kind in kinds]
-    if handles:
-        figure.legend(
-            handles=handles, frameon=False, loc="outside lower center", ncols=len(handles)
-        )
+    figure.legend(handles=handles, frameon=False, loc="outside lower center", ncols=len(_KINDS))
     return figure
 
 

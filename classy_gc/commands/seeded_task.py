@@ -37,15 +37,7 @@ def build_seeded_task(args: argparse.Namespace, config: dict[str, Any]) -> Class
     Args:
         args: with ``seed``.
         config: of the task; not changed.
-
-    Raises:
-        ValueError: the task needs several processes, but there is only one.
     """
-    if config.get("optimizer", {}).get("name") == "zero" and "RANK" not in os.environ:
-        raise ValueError(
-            "optimizer 'zero' shares its state between processes: start them with torchrun "
-            "--nproc_per_node N -m classy_gc.commands.train … --distributed_backend ddp"
-        )
     _seed(args.seed)
     # Classy Vision would create the folder of this hook at once, on every rank.
     config = copy.copy(config)
