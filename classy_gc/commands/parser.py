@@ -66,8 +66,7 @@ COMMANDS = {
     "bench": Command(
         "time the optimizers beside torch's own",
         flags.add_bench_flags,
-        "It times one step of each GC optimizer, and measures the memory it takes; or, with "
-        "--config_file, it times whole training steps.",
+        "It times one step of each GC optimizer, and measures the memory it takes.",
     ),
     "polygonize": Command(
         "turn a map of buildings into polygons with straight walls", flags.add_polygonize_flags
