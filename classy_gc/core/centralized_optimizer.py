@@ -10,7 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from classy_gc.core._torch import check_fused, is_flattened, is_uninitialized, uncompiled, unhooked
+from classy_gc.core._torch import (
+    check_fused,
+    is_flattened,
+    is_uninitialized,
+    set_grad_enabled,
+    uncompiled,
+    unhooked,
+)
 from classy_gc.core.around_update import check_gradients, keeping_row_means, update_around
 from classy_gc.core.kernels.pick import pick
 from classy_gc.core.kernels.plan import launch, plans_of
@@ -210,7 +217,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             # As in torch's own steps: dynamo does not compile this, but compiles the functions it
             # calls.
             torch._dynamo.graph_break()
-            torch.set_grad_enabled(False)
+            set_grad_enabled(False)
             loss = None
             if closure is not None:
                 with torch.enable_grad():
@@ -219,7 +226,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 self.update_without_gc(self.param_groups)  # which torch.compile traces
             return loss
         finally:
-            torch.set_grad_enabled(grad_enabled)
+            set_grad_enabled(grad_enabled)
 
     @uncompiled
     def _update_groups(self) -> bool:

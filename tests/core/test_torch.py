@@ -25,9 +25,17 @@ def test_multi_tensor_operators(name):
     assert operator is not None, f"RMSpropTF outside of a kernel needs torch._foreach_{name}"
 
 
+def test_gradients_are_enabled():
+    assert torch.is_grad_enabled()
+    _torch.set_grad_enabled(False)
+    off = torch.is_grad_enabled()
+    _torch.set_grad_enabled(True)
+    assert torch.is_grad_enabled() is not off
+
+
 def test_graph_breaks():
-    found = hasattr(torch._dynamo, "graph_break")
-    assert found, "CentralizedOptimizer.step keeps torch.compile out of GC by it"
+    exists = hasattr(torch._dynamo, "graph_break")
+    assert exists, "CentralizedOptimizer.step keeps torch.compile out of GC by it"
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

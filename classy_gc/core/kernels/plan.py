@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import chain
 from operator import is_
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -160,7 +159,7 @@ class Plan:
         return update
 
     def _set_state(self, params: list[Tensor], update: Update) -> None:
-        tensors = local([*update.steps, *chain(*update.state)])
+        tensors = local([x for xs in (update.steps, *update.state) for x in xs])
         addresses = [x.data_ptr() for x in tensors]
         unchanged = addresses == self._state and update.flags == self._flags
         if unchanged and (not tensors or self._same_state(*tensors)):

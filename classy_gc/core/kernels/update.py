@@ -61,11 +61,16 @@ def state_of(
             is a scalar.
     """
     states = [optimizer.state[p] for p in params]
-    for p, state in zip(params, states, strict=True):
-        for name in initial:
-            if state.get(name) is None:
-                state[name] = _initial(name, initial[name], p, group)
-    return [[state[name] for state in states] for name in initial]
+    lists = []
+    for name, value in initial.items():
+        tensors = []
+        for p, state in zip(params, states, strict=True):
+            x = state.get(name)
+            if x is None:
+                x = state[name] = _initial(name, value, p, group)
+            tensors.append(x)
+        lists.append(tensors)
+    return lists
 
 
 def _initial(name: str, value: float, p: Tensor, group: Mapping[str, Any]) -> Tensor:
@@ -79,7 +84,7 @@ def _initial(name: str, value: float, p: Tensor, group: Mapping[str, Any]) -> Te
 
 def sgd_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
     """The update of :class:`torch.optim.SGD`."""
-    numbers = {name: group[name] for name in ("momentum", "dampening")}
+    numbers = {"momentum": group["momentum"], "dampening": group["dampening"]}
     numbers["l2"] = float(group["weight_decay"])
     if not group["momentum"]:
         return Update("sgd", params, [], [], set(), numbers)
