@@ -74,7 +74,10 @@ def first_steps(
     probe = copy.copy(optimizer)
     generator = torch.Generator().manual_seed(0)
     shapes = ((7,), (5, 7), (3, 1), (4, 2, 3), (4, 3, 2, 2))
-    values, *grads = ([torch.rand(x, generator=generator) for x in shapes][which] for _ in range(4))
+    values, *grads = (
+        [torch.rand(shape, generator=generator, device="cpu") for shape in shapes][which]
+        for _ in range(4)
+    )
     weights = [nn.Parameter(value) for value in values]
     probe.prepare([{"params": weights}])
     probe.optimizer.param_groups[0].update(options or {})

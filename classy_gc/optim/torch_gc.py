@@ -45,8 +45,7 @@ class TorchGC(ClassyGCOptimizer):
 
     A class that cannot train in Classy Vision's tasks is refused, with the reason: one that needs a
     closure or second derivatives, is built from a model or another optimizer, or wants ``train()``
-    and ``eval()`` called. To find out, a class that is not torch's takes a few steps on small
-    weights.
+    and ``eval()`` called. To find out, the class takes a few steps on small weights.
 
     Args:
         optimizer (str): the class; not torch's LBFGS, which takes several gradients in a step,

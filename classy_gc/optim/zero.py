@@ -23,6 +23,10 @@ from classy_gc.optim.stock import with_outer_schedules
 class ZeRO(zero.ZeRO):
     """``zero``: shares the state of ``base_optimizer`` between the processes of a training.
 
+    Args:
+        base_optimizer (ClassyOptimizer): one of this package; in a config any optimizer, and for
+            the others the result is Classy Vision's own ``ZeRO``.
+
     Source: https://arxiv.org/abs/1910.02054
 
     Example:

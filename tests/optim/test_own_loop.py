@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from classy_vision.losses import build_loss
-from classy_vision.optim import build_optimizer
+from classy_vision.optim import ClassyOptimizer, build_optimizer, register_optimizer
 from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 from fvcore.common.param_scheduler import LinearParamScheduler
@@ -73,6 +73,24 @@ def test_what_is_given_wins():
     assert (first["lr"], second["lr"]) == (0.3, pytest.approx(0.05))
     assert first["weight_decay"] == second["weight_decay"] == pytest.approx(0.3)
     assert first["momentum"] == second["momentum"] == pytest.approx(0.05)
+
+
+def test_a_kept_schedule_of_an_option_that_nobody_has_is_refused():
+    class Own(ClassyOptimizer):
+        """One's own, whose options are known once it has parameters."""
+
+        @classmethod
+        def from_config(cls, config):
+            return cls()
+
+        def prepare(self, param_groups):
+            self.optimizer = torch.optim.Rprop(param_groups, lr=0.1)
+
+    register_optimizer("test_own_loop_rprop")(Own)
+    given = {"name": "gc", "base_optimizer": {"name": "test_own_loop_rprop"}}
+    optimizer = build_optimizer({**given, "param_schedulers": {"momentum": SCHEDULES["lr"]}})
+    with pytest.raises(ValueError, match="unknown key 'momentum' in optimizer 'gc'"):
+        optimizer.set_param_groups(problem(0)[0])
 
 
 def test_a_schedule_that_needs_the_number_of_epochs_says_so():
