@@ -16,9 +16,9 @@ _FAR = 5.0  # px: a vertex whose lines meet farther from it stays
 _BEVEL = 8.0, 3.0  # px: largest length and depth of a wall that rounds a corner
 _FLAT = 0.3  # sine of the angle below which two walls have no corner between them
 _PARALLEL = 0.1
-_JOG = 6.0, 1.0  # px: longest wall that may join two that are one, and how far apart these may lie
 _ONE = 0.2, 2.5  # sine and px: angle and distance up to which walls in succession are one
-_LONG = 44.0  # px: longer walls know their direction better than the frame does
+_LONG = 44.0  # px: longer walls know their direction better than the frame does,
+_CERTAIN = 0.95  # unless its |c0| is so high
 _TURN = 3.0  # px by which the frame may move the ends of a wall
 _SURE = 0.03  # of |c0|; below it the frame has no direction
 _SLANT = 0.35  # sine of the angle to the frame from which on a wall may be part of a round corner
@@ -113,21 +113,19 @@ def fewer(walls: Walls, tolerance: float) -> Walls:
         depth = np.hypot(*(corner - middle).T)
         bevel = shorter & (np.abs(sine) > _FLAT)
         bevel &= (walls.length <= _BEVEL[0] * px) & (depth <= _BEVEL[1] * px)
-        # Two walls that a short one joins, and walls that follow each other.
-        jog = shorter & (walls.length <= _JOG[0] * px) & (np.abs(sine) < _PARALLEL)
-        jog &= np.abs(_cross(gap, a.direction)) <= _JOG[1] * px
+        # Walls that follow each other.
         chord, next_chord = walls.end - walls.start, b.end - b.start
         one = (after >= 0) & ((chord * next_chord).sum(axis=1) > 0)
         one &= np.abs(_cross(walls.direction, b.direction)) < _ONE[0]
         one &= np.abs(_cross(b.centre - walls.centre, walls.direction)) <= _ONE[1] * px
         # The shortest of adjacent walls goes first; the others are looked at again.
-        less = (bevel | jog | one) & (np.bincount(walls.path)[walls.path] > 4)
+        less = (bevel | one) & (np.bincount(walls.path)[walls.path] > 4)
         rank = np.where(less, walls.length, np.inf) + 1e-9 * np.arange(len(less))
         less &= (rank < rank[before]) & (rank < rank[after])
         if not less.any():
             return walls
-        meet = np.where(bevel[:, None], corner, np.where(jog[:, None], middle, walls.start))
-        walls = _joined_to_next(walls, less & one & ~bevel & ~jog, after)
+        meet = np.where(bevel[:, None], corner, walls.start)
+        walls = _joined_to_next(walls, less & ~bevel, after)
         start, end = walls.start.copy(), walls.end.copy()
         start[after[less]] = meet[less]
         end[before[less & inner]] = meet[less & inner]
@@ -135,20 +133,18 @@ def fewer(walls: Walls, tolerance: float) -> Walls:
 
 
 def turned(walls: Walls, frame: FrameField, tolerance: float) -> Walls:
-    """Turns short walls into the nearest direction of the frame if their ends hardly move."""
+    """Turns walls into the nearest direction of the frame if their ends hardly move."""
     at = nearest(frame, walls.centre)
     z = walls.direction[:, 0] + 1j * walls.direction[:, 1]
     u, v = (w / np.maximum(np.abs(w), 1e-9) for w in directions(at))
     w = np.where(np.abs((z * u.conj()).real) > np.abs((z * v.conj()).real), u, v)
-    sine = np.abs((z * w.conj()).imag)
-    moved = sine * walls.length / 2
-    turns = (moved <= _TURN * max(tolerance, 1)) & (walls.length <= _LONG * max(tolerance, 1))
-    turns &= np.abs(at.c0) > _SURE
-    # A long slanted wall stays, since it may be part of a round corner, unless it joins two
-    # parallel walls.
+    sine, sure = np.abs((z * w.conj()).imag), np.abs(at.c0)
+    turns = (sure > _SURE) & (sine * walls.length / 2 <= _TURN * max(tolerance, 1))
+    turns &= (walls.length <= _LONG * max(tolerance, 1)) | (sure > _CERTAIN)
+    # A slanted wall may be part of a round corner, unless it is short or joins two parallel walls.
     before, after = walls.neighbours()
-    parallel = np.abs((z[before] * z[after].conj()).real) > _SAME
-    joins = (before >= 0) & (after >= 0) & parallel
+    joins = (before >= 0) & (after >= 0)
+    joins &= np.abs((z[before] * z[after].conj()).real) > _SAME
     turns &= (sine <= _SLANT) | (walls.length <= _SHORT) | joins
     z = np.where(turns, w, z)
     return walls._replace(direction=np.stack([z.real, z.imag], axis=1))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio.features
 import shapely
 import torch
 
@@ -271,6 +272,11 @@ def test_round_corners_are_no_saw(radius):
         assert corners(polygon) == [4]
     truth = shapely.box(45, 45, 105, 95).buffer(radius)
     assert polygon.intersection(truth).area > 0.98 * polygon.union(truth).area
+
+
+def test_a_round_corner_without_smooth_borders():
+    interior = rasterio.features.rasterize([shapely.box(45, 45, 105, 95).buffer(15)], (140, 140))
+    assert corners(polygonize(interior).polygons[0])[0] <= 12
 
 
 def contours_polygon(interior):
