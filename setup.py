@@ -23,7 +23,7 @@ EXTRAS["test"] = [*EXTRAS["all"], "pytest", "pytest-xdist", "hypothesis", "ruff"
 EXTRAS["test"] += ["build", "twine"]
 # For its footprints of Bubeneč, the example of classy_gc/polygons.
 EXTRAS["test"] += ["momepy"]
-# The frameworks that the core's optimizers are tested in; who uses one has it.
+# The frameworks that the core's optimizers are tested in. Their users have them already.
 EXTRAS["test"] += ["accelerate", "hydra-core", "lightning", "mmengine", "pytorch_optimizer"]
 EXTRAS["test"] += ["torch-optimi"]
 

@@ -68,7 +68,9 @@ def set_checkpoints(
             f"{config['name']} needs a checkpoint to start from: --pretrained_checkpoint_path"
         )
     elif tested and not path:
-        logging.warning("test_only without --checkpoint_load_path tests the weights of the start")
+        logging.warning(
+            "test_only without --checkpoint_load_path tests the weights that the model starts with"
+        )
 
 
 def _is_own_and_missing(path: str, folder: str) -> bool:
