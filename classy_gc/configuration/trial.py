@@ -6,8 +6,6 @@ import copy
 import logging
 import pickle
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,26 +41,18 @@ def try_batches(task: ClassyTask) -> None:
     """
     if getattr(type(task), "train_step", None) is not ClassificationTask.train_step:
         return
-    with _restored(task):
-        _try_batches(task)
-
-
-@contextmanager
-def _restored(task: ClassificationTask) -> Iterator[None]:
-    """Restores the attributes of a task and the states of all random number generators."""
-    attributes, python, numpy = dict(vars(task)), random.getstate(), np.random.get_state()
+    python, numpy = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if task.use_gpu else []
     try:
         with torch.random.fork_rng(devices):
-            yield
+            _try_batches(copy.copy(task))
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-        vars(task).clear()
-        vars(task).update(attributes)
 
 
 def _try_batches(task: ClassificationTask) -> None:
+    """Changes the attributes of a copied task, and nothing that it shares with the original."""
     modules = (task.base_model, task.base_loss)
     # Copies instead of the originals: the same numbers, but other gradients and hooks.
     shared = {
