@@ -10,20 +10,15 @@ from classy_gc.commands.flag_types import integer, output_path, seeds, setting, 
 from classy_gc.commands.flags import add_config_flag, add_picture_flag
 
 
-def _contrast(parser: argparse.ArgumentParser) -> None:
-    help = (
-        "also compare the second of two arms with the first; of four arms, whether the fourth "
-        "gains more over the third than the second over the first; repeatable. In a summary an "
-        "arm is 'FOLDER: ARM'"
-    )
-    parser.add_argument(
-        "--contrast", type=utf8, action="append", nargs="+", default=[], metavar="ARM", help=help
-    )
+def _add_contrast_flag(parser: argparse.ArgumentParser, arm: str) -> None:
+    help = f"compare the second {arm} with the first; of four, their gains; repeatable"
+    options: dict[str, Any] = {"type": utf8, "action": "append", "default": []}
+    parser.add_argument("--contrast", nargs="+", metavar="ARM", help=help, **options)
 
 
 def add_compare_summary_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a comparison")
-    _contrast(parser)
+    _add_contrast_flag(parser, "'FOLDER: ARM'")
     add_picture_flag(parser, "summary.png")
 
 
@@ -31,39 +26,26 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_config_flag(parser, "Classy Vision configs", nargs="+", metavar="FILE")
     repeatable: dict[str, Any] = {"action": "append", "default": []}
-    help = "a dotted key, as model.heads.0.num_classes, and its values, JSON or words; repeatable"
-    add("--vary", type=utf8, metavar="KEY=VALUE,…", help=help, **repeatable)
+    names: dict[str, Any] = {"type": utf8, **repeatable}
+    help = "a dotted key (model.heads.0.num_classes) and its values, JSON or words; repeatable"
+    add("--vary", metavar="KEY=VALUE,…", help=help, **names)
     help = "a name and the keys that are set together for it; repeatable"
-    add("--arm", type=utf8, nargs="+", metavar=("NAME", "KEY=VALUE"), help=help, **repeatable)
-    first = "not all with the first of their config file"
-    help = f"a key of --vary: compare only arms that differ in it alone, {first}"
+    add("--arm", nargs="+", metavar=("NAME", "KEY=VALUE"), help=help, **names)
+    help = "a key of --vary: compare only arms that differ in it alone"
     add("--effect_of", metavar="KEY", help=help)
     help = "train with 0 … N-1, or with a range such as 100-102 (default 5)"
     add("--seeds", type=seeds, default=range(5), metavar="N", help=help)
-    help = (
-        "train every arm at so many values of a key, each the same number of times the one before, "
-        "and find the best by validation images (num_validation of the dataset); of a schedule "
-        "the whole curve is scaled"
-    )
+    help = "train every arm at these values, and find the best by validation images"
     add("--sweep", metavar="KEY=LOW:HIGH:COUNT", help=help)
-    fresh = "then train with these fresh seeds at the best value of each arm"
-    add("--confirm", type=seeds, metavar="SEEDS", help=f"{fresh}, and compare on the test images")
+    help = "then compare the best value of each arm on the test images, with these fresh seeds"
+    add("--confirm", type=seeds, metavar="SEEDS", help=help)
     add("--output_folder", type=output_path, required=True, help="of the runs and the results")
-    help = (
-        "also count the epochs until a test meter, which is then the one that is compared, has "
-        "this value, such as accuracy/top_1=0.97; METER<=VALUE where lower is better"
-    )
+    help = "compare by this test meter, and count epochs until it has this value; or METER<=VALUE"
     add("--target", type=target, metavar="METER=VALUE", help=help)
-    help = (
-        "also say how many seeds a difference of this size would need, in percentage points of an "
-        "accuracy, else in the unit of what is compared"
-    )
+    help = "say how many seeds a difference of this size needs (percentage points of an accuracy)"
     add("--power", type=float, metavar="POINTS", help=help)
-    _contrast(parser)
-    help = (
-        "runs at a time, each with one torch thread if there are several (default: one per core; 1 "
-        "where torch finds CUDA; on a cluster as many as it has room for)"
-    )
+    _add_contrast_flag(parser, "of two arms")
+    help = "runs at a time, with one thread each if several (default: one per core; 1 with CUDA)"
     add("--jobs", type=integer(1), help=help)
     help = "where runs are trained: on this machine, or as jobs of Slurm (default local)"
     add("--cluster", choices=["local", "slurm"], default="local", help=help)
