@@ -192,7 +192,7 @@ def sides(names: Sequence[str]) -> frozenset[frozenset[str]]:
 
 
 def tell(
-    results: Mapping[str, Mapping[int, float | None]],
+    results: Mapping[str, Mapping[int, float]],
     compared: Iterable[tuple[str, ...]],
     seeds: int,
     form: Scale,

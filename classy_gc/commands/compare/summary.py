@@ -19,7 +19,7 @@ from classy_gc.commands.compare.report import (
     scale,
 )
 from classy_gc.commands.compare.results import check_contrasts, sides, tell
-from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, holm, spread
+from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, holm
 from classy_gc.commands.flag_types import utf8
 from classy_gc.plots import COLORS, new_figure, plain, tidy
 from classy_gc.table import aligned
@@ -121,23 +121,23 @@ def _summary(
     comparisons: Mapping[str, Mapping[str, Any]],
     contrasts: Sequence[tuple[str, ...]],
 ) -> Summary:
-    def runs(arm: Mapping[str, Any]) -> dict[int, float | None]:
-        return {run["seed"]: run.get(headline) for run in arm["runs"]}
-
     every = {
-        f"{name}: {arm['name']}": runs(arm) for name, x in comparisons.items() for arm in x["arms"]
+        f"{name}: {arm['name']}": {
+            run["seed"]: run[headline] for run in arm["runs"] if run.get(headline) is not None
+        }
+        for name, results in comparisons.items()
+        for arm in results["arms"]
     }
     form = scale(headline, [x for of_arm in every.values() for x in of_arm.values()])
     table: list[tuple[str, ...]] = [("comparison", "arm", headline, *_COLUMNS)]
     found: dict[frozenset[frozenset[str]], tuple[str, Difference]] = {}
     for name, results in comparisons.items():
-        seeds = results["seeds"]
-        arms = results["arms"]
+        seeds, arms = results["seeds"], results["arms"]
         pairs = [tuple(f"{name}: {arm[x]}" for x in ("baseline", "name")) for arm in arms]
         compared = [pair for pair, arm in zip(pairs, arms, strict=True) if arm["baseline"]]
         told = tell(every, compared, seeds, form)
         for pair, arm in zip(pairs, arms, strict=True):
-            n = spread(every[pair[1]].values()).n
+            n = len(every[pair[1]])
             verdict = told[pair]["verdict"] if arm["baseline"] else "the baseline"
             cells = [cell(arm, headline, form), cell(arm, _LOSS, _PLAIN), cell(arm, "gap", _PLAIN)]
             table.append((name, arm["name"], *cells, epochs_text(arm), f"{n} of {seeds}", verdict))

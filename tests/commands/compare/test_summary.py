@@ -145,6 +145,14 @@ def test_interactions_between_folders(here, capsys):
     assert summary.rows[-1].difference.p == pytest.approx(p)
 
 
+def test_an_interaction_leaves_out_a_seed_without_a_result(here):
+    write("a", [0.01, 0.01, 0.01])
+    write("b", [0.03, math.nan, 0.05])
+    (summary,) = summarize(read([Path("a"), Path("b")]), [["a: off", "a: on", "b: off", "b: on"]])
+    assert "+3.00 points" in summary.contrasts[0]
+    assert "over 2 seeds (1 of 3 pairs lacks a value)" in summary.contrasts[0]
+
+
 @pytest.mark.parametrize("names", [["a: off", "a: on"], ["a: on", "a: off"]])
 def test_a_difference_that_is_listed_already_counts_once(names, here, capsys):
     write("a", [0.01, 0.013, 0.019])
