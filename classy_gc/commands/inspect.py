@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import ClassificationTask
 
-from classy_gc.commands.progress import show_progress
 from classy_gc.commands.seeded_task import build_seeded_task
 from classy_gc.commands.train.checkpoints import loading, set_checkpoints
 from classy_gc.configuration.errors import section
@@ -92,7 +92,7 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
     BatchNorm's statistics, which the model keeps of the batches, change in memory.
 
     Args:
-        task: prepared, in a training phase.
+        task: prepared, in a training phase. It cannot train afterwards.
         batches: how many, > 0; fewer if the phase has no more.
 
     Returns:
@@ -106,18 +106,12 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
     label_steps(task)
     task.run_optimizer = functools.partial(_backward, task)
     done = 0
-    try:
+    with contextlib.suppress(StopIteration):  # the phase may be over before
         while done < batches:
-            show_progress(f"batch {done + 1}/{batches}")
             task.train_step()
             done += 1
             for name, pair in gradient_norms(with_rows).items():
                 norms[name] = torch.hypot(norms[name].to(pair), pair)
-    except StopIteration:  # the phase is over
-        pass
-    finally:
-        show_progress("")
-        del task.run_optimizer
     model, loss = task.base_model, task.base_loss
     named = [*parameter_occurrences(model), *parameter_occurrences(loss, "loss")]
     marks = {p.full_name: no_layer_weight_reason(p) for p in named}
