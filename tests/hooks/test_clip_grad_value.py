@@ -179,19 +179,3 @@ def test_a_task_that_only_tests():
     task = build_task(config).set_hooks([hook()])
     LocalTrainer().train(task)
     assert task.losses
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({}, "missing key 'value' in hook 'clip_grad_value'"),
-        ({"valu": 1}, "unknown key 'valu' in hook 'clip_grad_value', did you mean 'value'"),
-        *(
-            ({"value": value}, rf"value must be a number > 0, not {value!r}")
-            for value in (0, -1, "1", None, True, float("nan"))
-        ),
-    ],
-)
-def test_refused(config, message):
-    with pytest.raises(ValueError, match=message):
-        build_hook({"name": "clip_grad_value", **config})

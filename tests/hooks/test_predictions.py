@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from classy_vision.hooks import build_hook
 from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 
@@ -47,8 +46,3 @@ def test_the_line_says_which_samples_the_last_test_got_right(order, use_shuffle,
 def test_without_a_log_nothing_is_written(tmp_path):
     trained([{"name": "predictions"}], tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_an_unknown_key_is_refused():
-    with pytest.raises(ValueError, match="unknown key 'folder' in hook 'predictions'"):
-        build_hook({"name": "predictions", "folder": "."})

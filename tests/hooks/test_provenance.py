@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from classy_vision.hooks import build_hook
 from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 
@@ -50,8 +49,3 @@ def test_the_commit_is_that_of_the_package_and_of_no_other_checkout(tmp_path, mo
     (tmp_path / "lib").mkdir()
     monkeypatch.setattr(module, "_CHECKOUT", tmp_path / "lib")
     assert module.provenance()["commit"] is None
-
-
-def test_an_unknown_key_is_refused():
-    with pytest.raises(ValueError, match="unknown key 'folder' in hook 'provenance'"):
-        build_hook({"name": "provenance", "folder": "."})

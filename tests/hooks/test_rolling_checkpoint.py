@@ -232,24 +232,6 @@ def test_without_hard_links(tmp_path, monkeypatch):
     assert state(tmp_path / SAVED.format(6))["phase_idx"] == 6
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"foldr": "."}, "unknown key 'foldr' in hook 'rolling_checkpoint', did you mean 'folder'"),
-        ({"input_args": {}}, "unknown key 'input_args'"),
-        ({"folder": 1}, "folder must be a path or null, not 1"),
-        ({"interval": 0}, "interval must be an integer > 0, not 0"),
-        ({"interval": 0.5}, "interval must be an integer > 0, not 0.5"),
-        ({"max_keep": 0}, "max_keep must be an integer > 0 or null, not 0"),
-        ({"save_optimizer": 1}, "save_optimizer must be true or false, not 1"),
-        ({"save_best": True}, "save_best must be a name or null, not True"),
-    ],
-)
-def test_bad_values_are_refused(config, message):
-    with pytest.raises(ValueError, match=message):
-        build_hook({"name": "rolling_checkpoint", **config})
-
-
 def test_a_meter_that_is_not_there_is_refused_before_training(tmp_path):
     message = "save_best must be one of loss, accuracy/top_1, not 'accuracy/top_5'"
     with pytest.raises(ValueError, match=message):

@@ -82,16 +82,3 @@ def test_one_log_line_without_matplotlib(tmp_path, monkeypatch, caplog):
     lines = [r.getMessage() for r in caplog.records if "matplotlib" in r.getMessage()]
     assert lines == ["no curves.png without matplotlib: pip install 'classy-gc[examples]'"]
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"foldr": "."}, r"unknown key 'foldr' .* did you mean 'folder'"),
-        ({"folder": None}, "hook 'training_curves': folder must be a local path, not None"),
-        ({"title": 3}, "hook 'training_curves': title must be a string, not 3"),
-    ],
-)
-def test_bad_values_are_refused(config, message):
-    with pytest.raises(ValueError, match=message):
-        build_hook({"name": "training_curves", **config})
