@@ -121,6 +121,19 @@ def test_what_nfs_keeps_in_a_folder_stops_nobody(tmp_path, monkeypatch):
     assert train_runs([run], Ended("exit code 0")) == {}
 
 
+@pytest.mark.parametrize("log", [None, "", '{"kind": "phase"'])
+def test_a_finished_run_whose_log_is_damaged_starts_again(log, tmp_path):
+    run = run_of(tmp_path, '{"kind": "phase"}')
+    run.mark_finished()
+    checkpoints = run.folder / "checkpoints"  # from which it would only go on
+    checkpoints.mkdir()
+    (run.folder / "log.jsonl").unlink()
+    if log is not None:
+        (run.folder / "log.jsonl").write_text(log)
+    assert train_runs([run], Ended("exit code 0")) == {}
+    assert not checkpoints.exists()
+
+
 @pytest.mark.parametrize("line", ["null", "123", "[]", '"x"', '{"phase": "test"}', "[" * 3000])
 def test_a_line_of_the_log_that_is_no_record_is_passed_over(line, tmp_path):
     phase = {"kind": "phase", "phase": "train", "loss": 1.0, "epoch": 1.0, "seconds": 2.0}
