@@ -96,28 +96,23 @@ def polygonize_map(
         return Buildings(moved(found.polygons), found.probability, before)
 
     if max(height, width) <= tile + 2 * _CONTEXT:
-        found = worked((0, 0, height, width), None, progress)
-        if not len(found.polygons):
-            highest = float(interior.read(slice(0, height), slice(0, width)).max())
-            raise _nothing(interior, highest, threshold, min_area)
-        return found
-
-    parts, highest = components(interior, edges, threshold, tile, progress)
-    x0, y0, x1, y1 = shapely.bounds(parts).T
-    middles = np.stack([y0 + y1, x0 + x1], axis=1) // (2 * tile)
-    tiles: dict[tuple, list] = {}
-    for middle, part in zip(middles.tolist(), parts, strict=True):
-        tiles.setdefault(tuple(middle), []).append(part)
+        windows: list[tuple[Box, list | None]] = [((0, 0, height, width), None)]
+    else:
+        parts = components(interior, edges, threshold, tile, progress)
+        windows = [(_window(ours, interior.shape), ours) for ours in _by_tile(parts, tile)]
+    alone = len(windows) == 1
     results = [
-        worked(_window(ours, interior.shape), ours, False)
-        for ours in shown(tiles.values(), "tiles", progress)
+        worked(*window, progress and alone)
+        for window in shown(windows, "tiles", progress and not alone)
     ]
     if not any(len(found.polygons) for found in results):
-        raise _nothing(interior, highest, threshold, min_area)
-    return _joined(results)
-
-
-def _joined(results: list[Buildings]) -> Buildings:
+        strips = (slice(r, min(r + tile, height)) for r in range(0, height, tile))
+        highest = max(float(interior.read(rows, slice(0, width)).max()) for rows in strips)
+        raise InputError(
+            f"{interior.path}: no buildings found; the highest probability is {highest:.3g} "
+            f"({interior.scale}), the threshold {threshold:g}, the smallest area {min_area} "
+            "(px², or m)"
+        )
     polygons, probability, before = zip(*results, strict=True)
     return Buildings(
         np.concatenate(polygons),
@@ -126,11 +121,14 @@ def _joined(results: list[Buildings]) -> Buildings:
     )
 
 
-def _nothing(interior: Map, highest: float, threshold: float, min_area: float | str) -> InputError:
-    return InputError(
-        f"{interior.path}: no buildings found; the highest probability is {highest:.3g} "
-        f"({interior.scale}), the threshold {threshold:g}, the smallest area {min_area} (px², or m)"
-    )
+def _by_tile(parts: np.ndarray, tile: int) -> list[list]:
+    """Buildings by the tile that their middle lies in."""
+    x0, y0, x1, y1 = shapely.bounds(parts).T
+    middles = np.stack([y0 + y1, x0 + x1], axis=1) // (2 * tile)
+    tiles: dict[tuple, list] = {}
+    for middle, part in zip(middles.tolist(), parts, strict=True):
+        tiles.setdefault(tuple(middle), []).append(part)
+    return list(tiles.values())
 
 
 def _window(parts: list, shape: tuple[int, int]) -> Box:
@@ -151,10 +149,10 @@ def _mask(values: np.ndarray, walls: np.ndarray | None, threshold: float) -> np.
 
 def components(
     interior: Map, edges: Map | None, threshold: float, tile: int, progress: bool
-) -> tuple[np.ndarray, float]:
-    """The connected buildings of the map, as polygons along its pixels, and its highest value."""
+) -> np.ndarray:
+    """The connected buildings of the map, as polygons along its pixels, found tile by tile."""
     height, width = interior.shape
-    found, highest = [], 0.0
+    found = []
     corners = [(r, c) for r in range(0, height, tile) for c in range(0, width, tile)]
     for row, column in shown(corners, "find buildings", progress):
         # One pixel more on each side is read, so that tiles are dilated as in the whole map.
@@ -162,10 +160,9 @@ def components(
         columns = slice(max(column - 1, 0), min(column + tile + 1, width))
         values = interior.read(rows, columns)
         walls = None if edges is None else edges.read(rows, columns)
-        highest = max(highest, float(values.max()))
         mask = _mask(values, walls, threshold)[row - rows.start :, column - columns.start :]
         mask = np.uint8(mask[:tile, :tile])
         place = Affine.translation(column, row)
         parts = rasterio.features.shapes(mask, mask, transform=place)
         found += [shapely.geometry.shape(part) for part, _ in parts]
-    return shapely.get_parts(shapely.union_all(found)), highest
+    return shapely.get_parts(shapely.union_all(found))
