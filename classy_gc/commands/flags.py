@@ -67,12 +67,13 @@ def add_schedules_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    help = "of torchvision.models or Classy Vision, or tiny (default resnet50)"
-    add("--model", default="resnet50", help=help)
-    add("--device", choices=["cpu", "cuda"], default="cpu", help="(default cpu)")
-    add("--dtype", choices=DTYPES, default="float32", help="of the weights (default float32)")
+    # Flags that --config_file sets get their defaults later, to tell them from given ones.
+    add("--model", help="of torchvision.models or Classy Vision, or tiny (default resnet50)")
+    add("--device", choices=["cpu", "cuda"], help="(default cpu)")
+    add("--dtype", choices=DTYPES, help="of the weights (default float32)")
     help = f"of {', '.join(ALGORITHMS)} (default all), or the paths of classes (torch.optim.NAdam)"
-    add("--optimizers", nargs="+", default=ALGORITHMS, metavar="NAME", help=help)
+    add("--optimizers", nargs="+", metavar="NAME", help=help)
+    add("--config_file", type=config_file, help="measures GC's share of its training steps")
     add("--threads", type=integer(1), help="of torch (default: torch's choice)")
     add("--steps", type=integer(1), default=30, help="measured rounds (default 30)")
     add("--warmup", type=integer(MIN_WARMUP), default=10, help="rounds before (default 10)")

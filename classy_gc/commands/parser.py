@@ -66,7 +66,8 @@ COMMANDS = {
     "bench": Command(
         "time the optimizers beside torch's own",
         flags.add_bench_flags,
-        "It times one step of each GC optimizer, and measures the memory it takes.",
+        "It times one step of each GC optimizer, and measures the memory it takes; or, with "
+        "--config_file, it times whole training steps.",
     ),
     "polygonize": Command(
         "turn a map of buildings into polygons with straight walls", flags.add_polygonize_flags

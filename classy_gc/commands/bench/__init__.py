@@ -15,21 +15,32 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
 from classy_vision.models import MODEL_REGISTRY
 
-from classy_gc.commands.bench.algorithms import build_parameters, build_variants
+from classy_gc.commands.bench.algorithms import ALGORITHMS, build_parameters, build_variants
 from classy_gc.commands.bench.measure import measure_steps, plot_steps, steps_table
+from classy_gc.commands.bench.training import measure_training, training_table
 from classy_gc.commands.progress import show_progress
+from classy_gc.configuration.errors import section
+from classy_gc.configuration.load import load_config
 from classy_gc.hooks.provenance import provenance
 from classy_gc.options import check_known
 
 
 def _check_args(args: argparse.Namespace) -> None:
+    """Checks the flags, and fills in defaults."""
     if not importlib.util.find_spec("matplotlib"):
         raise ValueError("bench.png needs matplotlib: pip install 'classy-gc[examples]'")
+    defaults = {"model": "resnet50", "device": "cpu", "dtype": "float32"}
+    for flag, default in {**defaults, "optimizers": [*ALGORITHMS]}.items():
+        if getattr(args, flag) is None:
+            setattr(args, flag, default)
+        elif args.config_file is not None:
+            raise ValueError(f"--{flag} cannot be combined with --config_file, which sets it")
     models = ["tiny", *torchvision.models.list_models(), *MODEL_REGISTRY]
     check_known([args.model], models, "--model", "model")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -39,7 +50,7 @@ def _check_args(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures, prints a table, and writes ``bench.json`` and ``bench.png``.
+    """Measures, prints a table, and writes ``bench.json``, and ``bench.png`` of single steps.
 
     Args:
         args: the flags.
@@ -53,30 +64,42 @@ def run(args: argparse.Namespace) -> int:
     _check_args(args)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    parameters = build_parameters(args.model, torch.device(args.device), getattr(torch, args.dtype))
-    gradients = [torch.randn_like(p) for p in parameters]
-    results = []
     try:
-        for name in dict.fromkeys(args.optimizers):
-            variants = build_variants(name, parameters)
-            results += measure_steps(name, variants, gradients, args, show_progress)
+        if args.config_file is None:
+            report, table, what = _measure_optimizers(args)
+        else:
+            args.config = load_config(args.config_file)
+            with section():
+                report = measure_training(args.config, args, show_progress)
+            table, what = training_table(report), args.config_file
     finally:
         show_progress("")
-    count = sum(p.numel() for p in parameters)
     machine = {**provenance(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
-    options = ("model", "device", "dtype", "steps", "warmup")
-    report = {option: getattr(args, option) for option in options} | {"machine": machine}
-    report |= {"tensors": len(parameters), "parameters": count, "results": results}
+    report = {"steps": args.steps, "warmup": args.warmup, "machine": machine, **report}
     title = (
-        f"{args.model}: {len(parameters)} tensors, {count / 1e6:.1f} M {args.dtype} parameters\n"
-        f"{machine['gpu' if args.device == 'cuda' else 'processor']}, "
+        f"{what}\n{machine['gpu' if args.device == 'cuda' else 'processor']}, "
         f"{machine['threads']} threads, torch {machine['torch']}, medians of {args.steps} rounds, "
         f"load {machine['load']:.1f}"
     )
-    print(f"{title}\n{steps_table(results)}")
+    print(f"{title}\n{table}")
     folder = args.output_folder or Path(f"output_bench_{datetime.now().isoformat()}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
-    plot_steps(results, title).savefig(folder / "bench.png", dpi=150)
+    if "results" in report:
+        plot_steps(report["results"], title).savefig(folder / "bench.png", dpi=150)
     print(f"written to {folder}")
     return 0
+
+
+def _measure_optimizers(args: argparse.Namespace) -> tuple[dict[str, Any], str, str]:
+    parameters = build_parameters(args.model, torch.device(args.device), getattr(torch, args.dtype))
+    gradients = [torch.randn_like(p) for p in parameters]
+    results = []
+    for name in dict.fromkeys(args.optimizers):
+        variants = build_variants(name, parameters)
+        results += measure_steps(name, variants, gradients, args, show_progress)
+    count = sum(p.numel() for p in parameters)
+    report = {option: getattr(args, option) for option in ("model", "device", "dtype")}
+    report |= {"tensors": len(parameters), "parameters": count, "results": results}
+    what = f"{args.model}: {len(parameters)} tensors, {count / 1e6:.1f} M {args.dtype} parameters"
+    return report, steps_table(results), what

@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from classy_gc.commands import main
 from tests import forked
 
+CONFIG = Path(__file__).parents[3] / "configs" / "digits_sgd_gc.json"
 SHORT = ["--steps", "2", "--warmup", "6", "--threads", "1"]
 
 
@@ -90,6 +91,11 @@ REFUSED = [
     (["--optimizers", "nowhere.Lion"], "--optimizers nowhere.Lion:", "'nowhere'"),
     (["--optimizers", "torch.optim.Lyon"], "--optimizers torch.optim.Lyon:", "'Lyon'"),
     (["--optimizers", "torch.optim.LBFGS"], "LBFGS cannot be centralized: its step takes several"),
+    (
+        ["--config_file", str(CONFIG), "--model", "tiny"],
+        "--model cannot be combined with --config_file",
+    ),
+    (["--config_file", "nowhere.json"], "--config_file nowhere.json: No such file"),
     (["--output_folder", "file"], "--output_folder file: file is no writable folder"),
     (["--output_folder", "file/below"], "--output_folder file/below: file is no writable folder"),
     (["--stpes", "3"], "unrecognized arguments: --stpes 3"),
