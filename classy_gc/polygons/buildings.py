@@ -10,6 +10,7 @@ from classy_gc.polygons.faces import faces
 from classy_gc.polygons.files import placed
 from classy_gc.polygons.frame_field import FrameField, from_map
 from classy_gc.polygons.graph import Graph, resample
+from classy_gc.polygons.ground import in_pixels
 from classy_gc.polygons.maps import Map
 from classy_gc.polygons.optimizers import TensorPolyOptimizer, TensorSkeletonOptimizer
 from classy_gc.polygons.outlines import contours, skeleton
@@ -90,6 +91,7 @@ def polygonize(
         raise ValueError(f"the method must be one of {list(METHODS)}, not {method!r}")
     if method == "contours" and edges is not None:
         raise ValueError("a map of edges goes with the method 'skeleton', not 'contours'")
+    tolerance, min_area = in_pixels(tolerance, None, 1), in_pixels(min_area, None, 2)
     check_ranges(threshold, tolerance, min_area)
     interior = as_map(interior)
     if edges is not None:
