@@ -83,7 +83,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     decoupled_weight_decay: ClassVar[bool | None] = None
 
     #: ``(optimizer, group, params) → Update`` if :mod:`classy_gc.core.kernels` knows the class, as
-    #: it does torch's SGD, Adams, RAdam and RMSprop
+    #: it does torch's SGD, Adams, RAdam, RMSprop and Adagrad
     kernel_update: ClassVar[Callable[..., Any] | None] = None
     #: whether ``fused`` means those kernels also with GC off: torch has none for the class
     kernel_without_gc: ClassVar[bool] = False

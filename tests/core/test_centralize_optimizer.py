@@ -349,6 +349,27 @@ class _Halving(torch.optim.SGD):
                 p.mul_(0.5)
 
 
+@pytest.mark.parametrize("gc_loc", [False, True])
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.3, "initial_accumulator_value": 0.5}])
+def test_the_kernel_of_adagrad(options, gc_loc):
+    weights, grads = problem(dtype=torch.float64)
+
+    def trained(**more):
+        params = [Parameter(w.clone()) for w in weights]
+        adagrad = torch.optim.Adagrad(params, lr=0.1, **options, **more)
+        optimizer = centralize_optimizer(adagrad, gc_loc=gc_loc)
+        advance(optimizer, grads)
+        sums = [optimizer.state[p]["sum"] for p in params]
+        steps = [optimizer.state[p]["step"] for p in params]
+        return [*params, *sums, *steps], optimizer.step_paths()
+
+    ours, paths = trained()
+    assert paths == ["one pass"]
+    decayed, paths = trained(lr_decay=1e-300)
+    assert paths == ["GC around torch's own step: lr_decay is on"]
+    assert_close(ours, decayed, 1e-12)
+
+
 def test_no_kernel_takes_the_place_of_another_update():
     p = Parameter(torch.tensor([[1.0, 2.0], [3.0, 3.0]]))
     p.grad = torch.tensor([[1.0, -2.0], [5.0, 1.0]])

@@ -36,7 +36,7 @@ def pick(optimizer: AnyOptimizer, group: dict[str, Any]) -> tuple[Any, str | Non
         return None, "foreach is set"
     if fused is not None and not fused:
         return None, "fused is off"
-    for name in ("differentiable", "capturable"):
+    for name in ("differentiable", "capturable", "lr_decay"):
         if group.get(name):
             return None, f"{name} is on"
     device = group["params"][0].device.type if group["params"] else "cpu"

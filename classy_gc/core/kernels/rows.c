@@ -63,6 +63,7 @@ enum { P, G, STEP, STATE, SIZE = STATE + STATES, LENGTH, TYPE, NEW };
 /* The options of a parameter group; rows.py has the same fields in the same order. */
 typedef struct {
     double lr, beta1, beta2, momentum, dampening;
+    double v_gain;                  /* of d² in v: 1 − β₂, 1 for Adagrad */
     double eps_outside, eps_inside; /* of the square root */
     double l2, decoupled;           /* weight decay of either kind */
     double sign;                    /* of the gradient, divided by the scale of GradScaler */

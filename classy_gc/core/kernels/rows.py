@@ -21,7 +21,7 @@ from classy_gc.core.kernels.update import Update
 _FAMILIES = {"sgd": 0, "adam": 1, "rmsprop": 2}
 _FLAGS = {"momentum": 1, "nesterov": 2, "amsgrad": 4, "centered": 32, "before": 64, "after": 128}
 _NUMBERS = (
-    *("lr", "beta1", "beta2", "momentum", "dampening", "eps_outside", "eps_inside"),
+    *("lr", "beta1", "beta2", "momentum", "dampening", "v_gain", "eps_outside", "eps_inside"),
     *("l2", "decoupled", "sign", "buffer_gain"),
 )
 _ABSENT = {**dict.fromkeys(_NUMBERS, 0.0), "radam": False, "waits": False}

@@ -30,7 +30,7 @@ _C = namedtuple("_C", "family dtype momentum nesterov amsgrad radam waits center
 _Columns = namedtuple("_Columns", COLUMNS)
 _COLUMNS = _Columns(*map(tl.constexpr, range(len(COLUMNS))))
 _O = namedtuple(
-    "_O", "lr momentum beta2 one_minus_beta1 one_minus_beta2 eps_outside eps_inside l2 decoupled"
+    "_O", "lr momentum beta2 one_minus_beta1 v_gain eps_outside eps_inside l2 decoupled"
 )
 
 
@@ -44,7 +44,7 @@ def sgd(c, o, momentum, gain, d, m, x, y):
 @triton.jit
 def adam(c, o, step, scale, d, m, v, largest):
     m += o.one_minus_beta1 * (d - m)
-    v = o.beta2 * v + o.one_minus_beta2 * d * d
+    v = o.beta2 * v + o.v_gain * d * d
     largest = tl.where(v < largest, largest, v) if c.amsgrad else v
     below = scale * tl.sqrt_rn(largest) + o.eps_outside
     below = tl.where(scale == 0, 1.0, below) if c.radam else below  # 0 before RAdam's rectification
@@ -53,8 +53,8 @@ def adam(c, o, step, scale, d, m, v, largest):
 
 @triton.jit
 def rmsprop(c, o, momentum, gain, d, v, b, mean):
-    v = o.beta2 * v + o.one_minus_beta2 * d * d
-    mean += o.one_minus_beta2 * (d - mean)
+    v = o.beta2 * v + o.v_gain * d * d
+    mean += o.v_gain * (d - mean)
     variance = v - mean * mean if c.centered else v
     u = tl.div_rn(d, tl.sqrt_rn(variance + o.eps_inside) + o.eps_outside)
     b = momentum * b + gain * u
@@ -153,8 +153,7 @@ def _launch(
     length = torch.where(length > 0, length, _CHUNK.value)
     tasks = (size + length - 1) // length
     first = tasks.cumsum(0) - tasks
-    numbers = {f"one_minus_beta{i}": 1 - update.numbers.get(f"beta{i}", 0) for i in (1, 2)}
-    numbers |= update.numbers
+    numbers = update.numbers | {"one_minus_beta1": 1 - update.numbers.get("beta1", 0)}
     flags = update.flags | {k for k in ("radam", "waits") if numbers.get(k)}
     family = {"sgd": sgd, "adam": adam, "rmsprop": rmsprop}[update.family]
     case = family, _TYPES[dtype], *(k in flags for k in _C._fields[2:])

@@ -37,7 +37,7 @@ INLINE A NAME(sgd)(const int c, const Options *o, const Scalars *k, A d, T *cons
 INLINE A NAME(adam)(const int c, const Options *o, const Scalars *k, A d, T *const *s, int64_t i) {
     A m = LOAD(s[0][i]), v = LOAD(s[1][i]);
     m += (A)(1 - o->beta1) * (d - m);
-    v = (A)o->beta2 * v + (A)(1 - o->beta2) * d * d;
+    v = (A)o->beta2 * v + (A)o->v_gain * d * d;
     s[0][i] = STORE(m);
     s[1][i] = STORE(v);
     if (c & AMSGRAD) {
@@ -50,14 +50,15 @@ INLINE A NAME(adam)(const int c, const Options *o, const Scalars *k, A d, T *con
 }
 
 /* v ← α·v + (1 − α)·d²; u = d / (√v + eps), TensorFlow's d / √(v + eps), where CENTERED of v less
- * the square of the mean of d; with momentum b ← momentum·b + u takes the place of u. */
+ * the square of the mean of d; with momentum b ← momentum·b + u takes the place of u. Adagrad is
+ * v ← v + d². */
 INLINE A NAME(rmsprop)(const int c, const Options *o, const Scalars *k, A d, T *const *s,
                        int64_t i) {
-    A v = (A)o->beta2 * LOAD(s[0][i]) + (A)(1 - o->beta2) * d * d;
+    A v = (A)o->beta2 * LOAD(s[0][i]) + (A)o->v_gain * d * d;
     s[0][i] = STORE(v);
     if (c & CENTERED) {
         A mean = LOAD(s[2][i]);
-        mean += (A)(1 - o->beta2) * (d - mean);
+        mean += (A)o->v_gain * (d - mean);
         s[2][i] = STORE(mean);
         v -= mean * mean;
     }

@@ -102,7 +102,7 @@ def adam_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Ten
     names = ["step", "exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * len(flags)
     steps, *moments = state_of(optimizer, group, params, **dict.fromkeys(names, 0.0))
     beta1, beta2 = map(float, group["betas"])
-    numbers = {"beta1": beta1, "beta2": beta2, "eps_outside": group["eps"]}
+    numbers = {"beta1": beta1, "beta2": beta2, "v_gain": 1 - beta2, "eps_outside": group["eps"]}
     decay = "decoupled" if group["decoupled_weight_decay"] else "l2"
     numbers[decay] = float(group["weight_decay"])
     return Update("adam", params, moments, steps, flags, numbers)
@@ -122,11 +122,21 @@ def rmsprop_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[
     flags = {option for option in optional if group[option]}
     initial |= {optional[option]: 0.0 for option in flags}
     state = dict(zip(initial, state_of(optimizer, group, params, **initial), strict=True))
-    numbers = {"beta2": group["alpha"], "eps_outside": group["eps"]}
+    beta2 = group["alpha"]
+    numbers = {"beta2": beta2, "v_gain": 1 - beta2, "eps_outside": group["eps"]}
     numbers |= {"momentum": group["momentum"], "buffer_gain": 1.0}
     numbers["l2"] = float(group["weight_decay"])
     lists = [state.get(x, []) for x in ("square_avg", "momentum_buffer", "grad_avg")]
     return Update("rmsprop", params, lists, state["step"], flags, numbers)
+
+
+def adagrad_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
+    """The update of :class:`torch.optim.Adagrad` without ``lr_decay``."""
+    initial = {"step": 0.0, "sum": group["initial_accumulator_value"]}
+    steps, sums = state_of(optimizer, group, params, **initial)
+    numbers = {"beta2": 1.0, "v_gain": 1.0, "eps_outside": group["eps"]}
+    numbers["l2"] = float(group["weight_decay"])
+    return Update("rmsprop", params, [sums], steps, set(), numbers)
 
 
 #: what kernels know of torch's classes
@@ -136,4 +146,5 @@ UPDATES: dict[type, Callable[..., Update]] = {
     torch.optim.AdamW: adam_update,
     torch.optim.RAdam: radam_update,
     torch.optim.RMSprop: rmsprop_update,
+    torch.optim.Adagrad: adagrad_update,
 }
