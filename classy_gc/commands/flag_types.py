@@ -164,9 +164,9 @@ def seeds(text: str) -> range:
         (range(0, 3), range(100, 103))
     """
     first, dash, last = text.partition("-")
-    found = range(0)
+    numbers = range(0)
     if first.isdecimal() and (last.isdecimal() or not dash):
-        found = range(int(first), int(last) + 1) if dash else range(int(first))
-    if not found or found[-1] >= 2**32:
+        numbers = range(int(first), int(last) + 1) if dash else range(int(first))
+    if not numbers or numbers[-1] >= 2**32:
         raise ValueError(f"{text!r} must be a number of seeds >= 1, or a range such as 100-102")
-    return found
+    return numbers

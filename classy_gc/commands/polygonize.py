@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     truth = files.read_polygons(args.truth, interior) if args.truth else None
     options = {} if args.steps is None else {"steps": args.steps}
     start = time.perf_counter()
-    found = polygonize_map(
+    buildings = polygonize_map(
         interior,
         edges,
         frame,
@@ -77,16 +77,16 @@ def run(args: argparse.Namespace) -> int:
         **options,
     )
     seconds = time.perf_counter() - start
-    count = files.write_polygons(args.output, found.polygons, found.probability, interior)
+    count = files.write_polygons(args.output, buildings.polygons, buildings.probability, interior)
     print(f"{count:,} polygon{'s' * (count != 1)} in {seconds:.1f} s")
-    if count < len(found.polygons):
-        print(f"  {len(found.polygons) - count:,} collapsed in the map's CRS, and are left out")
+    if count < len(buildings.polygons):
+        print(f"  {len(buildings.polygons) - count:,} collapsed in the map's CRS, and are left out")
     if truth is not None:
-        measured = {"before": found.before, "after": found.polygons}
+        measured = {"before": buildings.before, "after": buildings.polygons}
         print(table({name: measure(p, truth) for name, p in measured.items()}), OVER, sep="\n")
     print(f"  polygons  {args.output}")
     if args.picture:
         with atomic_write(Path(args.picture)) as file:
-            picture(interior, found).savefig(file, format="png", dpi=100)
+            picture(interior, buildings).savefig(file, format="png", dpi=100)
         print(f"  picture   {args.picture}")
     return 0

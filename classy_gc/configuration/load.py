@@ -163,10 +163,10 @@ def _read_onto(config: Config, path: str, name: str, above: Mapping[str, str]) -
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or not base:
             raise ValueError(f"{chain}: _base_ must be a file or a list of files, not {base!r}")
-        found = find_config(base, Path(path).parent)
-        if os.path.realpath(found) in files:
+        file = find_config(base, Path(path).parent)
+        if os.path.realpath(file) in files:
             raise ValueError(f"{chain} → {base}: a circle of _base_")
-        _read_onto(config, found, base, files)
+        _read_onto(config, file, base, files)
     _merge(config, config, data, (), chain)
     config.files.append(Path(path).resolve())
 

@@ -76,20 +76,20 @@ class TorchvisionDataset(ImageDataset):
         files = type(self).files(self.source)
         base = Path(root).expanduser()
         places = (base / files.folder, base)
-        found = next((x for x in (_find(place, files.names) for place in places) if x), None)
-        if not found and not download:
+        paths = next((x for x in (_find(place, files.names) for place in places) if x), None)
+        if not paths and not download:
             missing = [name for name in files.names if not (places[0] / name).is_file()]
             raise FileNotFoundError(
                 f"{self._label()}: {places[0]} lacks {', '.join(missing)}; set download "
                 f"to true, or unpack into {base / files.unpack_into} the files at "
                 f"{' and '.join(files.urls)}"
             )
-        source = found[0].parent if found else places[0]
+        source = paths[0].parent if paths else places[0]
         try:
             with TemporaryDirectory() as folder:
-                if found and (source == base or any(path.suffix == ".gz" for path in found)):
+                if paths and (source == base or any(path.suffix == ".gz" for path in paths)):
                     root, download = folder, False
-                    _lay_out(found, Path(folder, files.folder))
+                    _lay_out(paths, Path(folder, files.folder))
                 return self.source(root, split == "train", transform=_rgb, download=download)
         except Exception as error:  # errors of the network, the archives, the formats
             raise ValueError(
@@ -99,8 +99,8 @@ class TorchvisionDataset(ImageDataset):
 
 def _find(folder: Path, names: list[str]) -> list[Path] | None:
     """The files with these names in a folder, packed or not; None if one is missing."""
-    found = [next(filter(Path.is_file, (folder / n, folder / f"{n}.gz")), None) for n in names]
-    return None if None in found else found
+    paths = [next(filter(Path.is_file, (folder / n, folder / f"{n}.gz")), None) for n in names]
+    return None if None in paths else paths
 
 
 def _lay_out(files: list[Path], folder: Path) -> None:

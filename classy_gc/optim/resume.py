@@ -117,13 +117,13 @@ def _torchs_classes() -> dict[str, tuple[frozenset[str], set[str]]]:
 def _kinds(group: Mapping[str, Any], names: set[str]) -> set[str]:
     """The algorithms of torch or this package that a state may belong to."""
     options = _telling(group)
-    found = {k for k, (own, x) in _torchs_classes().items() if own == options and x <= names}
-    if "RMSprop" in found and ("lr_in_momentum" in group or "maximize" not in group):
+    kinds = {k for k, (own, x) in _torchs_classes().items() if own == options and x <= names}
+    if "RMSprop" in kinds and ("lr_in_momentum" in group or "maximize" not in group):
         return {"RMSpropTF"}
     decoupled = group.get("decoupled_weight_decay")  # older versions of torch lack it
-    if "AdamW" in found and decoupled is not None:
+    if "AdamW" in kinds and decoupled is not None:
         return {"AdamW" if decoupled else "Adam"}
-    return found
+    return kinds
 
 
 def _malformed(saved: Any) -> str | None:

@@ -81,10 +81,10 @@ def polygonize(
         from classy_gc.polygons.tiles import polygonize_map  # which imports this module
 
         options |= {"method": method, "threshold": threshold, "progress": progress}
-        found = polygonize_map(
+        buildings = polygonize_map(
             interior, edges, frame, tolerance=tolerance, min_area=min_area, **options
         )
-        return placed(found.polygons, found.probability, interior)
+        return placed(buildings.polygons, buildings.probability, interior)
     if method is None:
         method = "contours" if edges is None else "skeleton"
     if method not in METHODS:
@@ -105,8 +105,8 @@ def polygonize(
     refine = METHODS[method](graph, interior, frame, edges, threshold=threshold, **options)
     positions = refine.optimize(progress)
     lines = simplify(graph, positions, tolerance, frame)
-    found = faces(lines, interior, threshold, min_area)
+    polygons_and_means = faces(lines, interior, threshold, min_area)
     raw = None
     if before:
         raw, _ = faces(douglas_peucker(paths, tolerance), interior, threshold, min_area)
-    return Buildings(*found, raw)
+    return Buildings(*polygons_and_means, raw)

@@ -33,18 +33,18 @@ def faces(
     # Walls fitted on the image's border may end a little outside.
     size = np.array(interior.shape[::-1], float)
     lines = shapely.transform(lines, lambda xy: np.clip(xy + 0.5, 0, size))
-    found = shapely.get_parts(shapely.polygonize(shapely.get_parts(shapely.union_all(lines))))
-    found = found[shapely.area(found) >= min_area]
-    if not len(found):
-        return found, np.empty(0)
-    numbered = zip(found, range(1, len(found) + 1), strict=True)
+    polygons = shapely.get_parts(shapely.polygonize(shapely.get_parts(shapely.union_all(lines))))
+    polygons = polygons[shapely.area(polygons) >= min_area]
+    if not len(polygons):
+        return polygons, np.empty(0)
+    numbered = zip(polygons, range(1, len(polygons) + 1), strict=True)
     face = rasterio.features.rasterize(numbered, interior.shape, dtype="int32")
     inside = face > 0
     face = face[inside] - 1
-    total = np.bincount(face, interior[inside], len(found))
-    mean = total / np.maximum(np.bincount(face, minlength=len(found)), 1)
+    total = np.bincount(face, interior[inside], len(polygons))
+    mean = total / np.maximum(np.bincount(face, minlength=len(polygons)), 1)
     kept = mean > threshold
-    return _without_small_holes(found[kept], min_area), mean[kept]
+    return _without_small_holes(polygons[kept], min_area), mean[kept]
 
 
 def _without_small_holes(polygons: np.ndarray, min_area: float) -> np.ndarray:

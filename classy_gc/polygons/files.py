@@ -115,10 +115,10 @@ def write_polygons(
     Raises:
         InputError: the file cannot be written; the message says why.
     """
-    path, found = Path(path), placed(polygons, probability, interior)
+    path, frame = Path(path), placed(polygons, probability, interior)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            _write(Path(folder) / path.name, found)
+            _write(Path(folder) / path.name, frame)
             parts = list(Path(folder).iterdir())
             for part in parts:
                 part.replace(path.parent / part.name)
@@ -130,17 +130,17 @@ def write_polygons(
             beside = path.with_suffix(suffix)
             if beside.name not in written:
                 beside.unlink(missing_ok=True)
-    return len(found)
+    return len(frame)
 
 
-def _write(path: Path, found: geopandas.GeoDataFrame) -> None:
+def _write(path: Path, frame: geopandas.GeoDataFrame) -> None:
     if path.suffix.lower() == ".parquet":
-        found.to_parquet(path)
+        frame.to_parquet(path)
         return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        found.to_file(path, driver=FORMATS[path.suffix.lower()], geometry_type="Polygon")
-    if pyogrio.read_info(path, force_feature_count=True)["features"] != len(found):
+        frame.to_file(path, driver=FORMATS[path.suffix.lower()], geometry_type="Polygon")
+    if pyogrio.read_info(path, force_feature_count=True)["features"] != len(frame):
         raise OSError("the file is incomplete; the disk may be full")
 
 
@@ -161,24 +161,24 @@ def read_polygons(path: str | Path, interior: Map) -> np.ndarray:
     path = Path(path)
     try:
         if path.suffix.lower() == ".parquet":
-            found = geopandas.read_parquet(path).geometry
+            polygons = geopandas.read_parquet(path).geometry
         else:
-            found = geopandas.read_file(path, columns=[]).geometry
+            polygons = geopandas.read_file(path, columns=[]).geometry
     except (RuntimeError, OSError, ValueError, ImportError, AttributeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     # GeoJSON has no way to say that its coordinates are pixels.
     if path.suffix.lower() in (".geojson", ".json") and interior.crs is None:
-        found = found.set_crs(None, allow_override=True)
-    if (found.crs is None) != (interior.crs is None):
-        which = (interior.path, path) if found.crs is None else (path, interior.path)
+        polygons = polygons.set_crs(None, allow_override=True)
+    if (polygons.crs is None) != (interior.crs is None):
+        which = (interior.path, path) if polygons.crs is None else (path, interior.path)
         raise InputError("{} has a CRS, but {} has none".format(*which))
     if interior.crs is not None:
-        found = found.to_crs(interior.crs.to_wkt())
+        polygons = polygons.to_crs(interior.crs.to_wkt())
     height, width = interior.shape
-    found = found.set_crs(None, allow_override=True).force_2d().make_valid()
-    found = found.affine_transform((~interior.transform).to_shapely())
-    found = found.intersection(shapely.box(0, 0, width, height)).explode()
-    found = found[(found.geom_type == "Polygon") & (found.area > 0)].to_numpy()
-    if not len(found):
+    polygons = polygons.set_crs(None, allow_override=True).force_2d().make_valid()
+    polygons = polygons.affine_transform((~interior.transform).to_shapely())
+    polygons = polygons.intersection(shapely.box(0, 0, width, height)).explode()
+    polygons = polygons[(polygons.geom_type == "Polygon") & (polygons.area > 0)].to_numpy()
+    if not len(polygons):
         raise InputError(f"{path} has no polygons on {interior.path}")
-    return found
+    return polygons

@@ -133,13 +133,13 @@ class Graph:
         ends = np.concatenate([self.edges, self.edges[:, ::-1]])
         ends = ends[at[ends[:, 0]]]
         ends = ends[np.argsort(ends[:, 0], kind="stable")]
-        found = [np.empty((0, 3), int)]
+        corners = [np.empty((0, 3), int)]
         # The k-th edge after each one, while it meets the same vertex.
         for k in range(1, int(self.degree[at].max(initial=0))):
             same = ends[k:, 0] == ends[:-k, 0]
             first, second = ends[:-k][same], ends[k:][same]
-            found.append(np.stack([first[:, 1], first[:, 0], second[:, 1]], axis=1))
-        return np.concatenate(found)
+            corners.append(np.stack([first[:, 1], first[:, 0], second[:, 1]], axis=1))
+        return np.concatenate(corners)
 
     @cached_property
     def parts(self) -> np.ndarray:
@@ -156,7 +156,7 @@ def oblique(graph: Graph, frame: FrameField) -> np.ndarray:
     x = graph.positions[graph.path_vertices]
     z = x[:, 0] + 1j * x[:, 1]
     step = np.abs(z[graph.along(1)] - z)
-    found = np.zeros(len(x), bool)
+    on_wall = np.zeros(len(x), bool)
     for edges, straight, degrees in _WINDOWS:
         along = [graph.along(k) for k in range(edges + 1)]
         chord = z[along[-1]] - z
@@ -167,10 +167,10 @@ def oblique(graph: Graph, frame: FrameField) -> np.ndarray:
         here = whole & (np.abs(chord) > straight * length)
         here &= np.maximum(*near) < np.cos(np.radians(degrees)) * np.abs(chord)
         for k in along[:-1]:
-            found[k[here]] = True
+            on_wall[k[here]] = True
     inside = np.ones(len(x), bool)
     inside[graph.path_starts[1:] - 1] = False
-    return found[inside]
+    return on_wall[inside]
 
 
 def lay_out(graph: Graph, layout: str) -> tuple[np.ndarray, list[tuple[int, int, tuple[int, int]]]]:

@@ -42,8 +42,8 @@ def contours(interior: np.ndarray, threshold: float = 0.5, min_area: float = 0.0
         >>> sorted(path[0].tolist() for path in contours(np.ones((4, 5))))
         [[-0.5, -0.5], [-0.5, 4.5], [3.5, -0.5], [3.5, 4.5]]
     """
-    found = find_contours(np.pad(interior, 1), threshold)
-    closed = [path - 1 for path in found if len(path) > 3 and shapely.Polygon(path).area > min_area]
+    paths = find_contours(np.pad(interior, 1), threshold)
+    closed = [path - 1 for path in paths if len(path) > 3 and shapely.Polygon(path).area > min_area]
     return [piece for path in closed for piece in _cut_at_border(path, interior.shape)]
 
 
@@ -181,7 +181,7 @@ def _links(lines: np.ndarray, n: int) -> np.ndarray:
     index = np.full(np.add(lines.shape, 2), -1)
     index[1:-1, 1:-1][lines] = np.arange(n)
     height, width = lines.shape
-    found = []
+    links = []
     for row, column in _NEIGHBOURS:
         here = index[1:-1, 1:-1]
         there = index[1 + row : 1 + row + height, 1 + column : 1 + column + width]
@@ -190,5 +190,5 @@ def _links(lines: np.ndarray, n: int) -> np.ndarray:
             beside = index[1:-1, 1 + column : 1 + column + width]
             below = index[2 : 2 + height, 1:-1]
             linked &= (beside < 0) & (below < 0)
-        found.append(np.stack([here[linked], there[linked]], axis=1))
-    return np.concatenate(found)
+        links.append(np.stack([here[linked], there[linked]], axis=1))
+    return np.concatenate(links)

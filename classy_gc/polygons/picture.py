@@ -17,19 +17,19 @@ _DETAIL = 240  # px of the map along an edge of the detail
 _AFTER, _BEFORE = COLORS[:2]
 
 
-def picture(interior: Map, found: Buildings) -> Any:
+def picture(interior: Map, buildings: Buildings) -> Any:
     """The whole map and a detail of it, with the polygons before and after the refinement.
 
     Args:
         interior: the map.
-        found: its buildings, ``before`` included.
+        buildings: the map's, ``before`` included.
 
     Returns:
         A ``matplotlib`` Figure.
     """
     height, width = interior.shape
     full = (0, 0, width, height)
-    detail = _busiest(found.polygons, width, height)
+    detail = _busiest(buildings.polygons, width, height)
     panels = [full] if detail == full else [full, detail]
     ratios = [(y1 - y0) / (x1 - x0) for x0, y0, x1, y1 in panels]
     figure = new_figure(11, 5.4 * sum(ratios) + 0.7)
@@ -37,8 +37,8 @@ def picture(interior: Map, found: Buildings) -> Any:
         len(panels), 2, squeeze=False, sharex="row", sharey="row", height_ratios=ratios
     )
     named = (
-        (found.before, _BEFORE, "before: as traced, simplified"),
-        (found.polygons, _AFTER, "after: refined, walls fitted"),
+        (buildings.before, _BEFORE, "before: as traced, simplified"),
+        (buildings.polygons, _AFTER, "after: refined, walls fitted"),
     )
     for row, (x0, y0, x1, y1) in zip(axes, panels, strict=True):
         step = max(1, -(-max(x1 - x0, y1 - y0) // _LARGEST))

@@ -86,14 +86,14 @@ def polygonize_map(
             values = values * mask
             walls = None if walls is None else walls * mask
         walls = None if walls is None else square_map(walls, ratio)
-        found = polygonize(square_map(values, ratio), walls, part, progress=show, **options)
+        buildings = polygonize(square_map(values, ratio), walls, part, progress=show, **options)
         scale = np.array(values.shape[::-1]) / part.c0.shape[::-1]
 
         def moved(polygons: np.ndarray) -> np.ndarray:
             return shapely.transform(polygons, lambda xy: xy * scale + [box[1], box[0]])
 
-        before = None if found.before is None else moved(found.before)
-        return Buildings(moved(found.polygons), found.probability, before)
+        before = None if buildings.before is None else moved(buildings.before)
+        return Buildings(moved(buildings.polygons), buildings.probability, before)
 
     if max(height, width) <= tile + 2 * _CONTEXT:
         windows: list[tuple[Box, list | None]] = [((0, 0, height, width), None)]
@@ -105,7 +105,7 @@ def polygonize_map(
         worked(*window, progress and alone)
         for window in shown(windows, "tiles", progress and not alone)
     ]
-    if not any(len(found.polygons) for found in results):
+    if not any(len(buildings.polygons) for buildings in results):
         strips = (slice(r, min(r + tile, height)) for r in range(0, height, tile))
         highest = max(float(interior.read(rows, slice(0, width)).max()) for rows in strips)
         raise InputError(
@@ -152,7 +152,7 @@ def components(
 ) -> np.ndarray:
     """The connected buildings of the map, as polygons along its pixels, found tile by tile."""
     height, width = interior.shape
-    found = []
+    shapes = []
     corners = [(r, c) for r in range(0, height, tile) for c in range(0, width, tile)]
     for row, column in shown(corners, "find buildings", progress):
         # One pixel more on each side is read, so that tiles are dilated as in the whole map.
@@ -164,5 +164,5 @@ def components(
         mask = np.uint8(mask[:tile, :tile])
         place = Affine.translation(column, row)
         parts = rasterio.features.shapes(mask, mask, transform=place)
-        found += [shapely.geometry.shape(part) for part, _ in parts]
-    return shapely.get_parts(shapely.union_all(found))
+        shapes += [shapely.geometry.shape(part) for part, _ in parts]
+    return shapely.get_parts(shapely.union_all(shapes))

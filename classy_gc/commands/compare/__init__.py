@@ -200,8 +200,8 @@ def _looks(folder: Path, seeds: int) -> list[int]:
 
 def _machines(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The distinct environments of the runs, each with its number of runs."""
-    found = collections.Counter(json.dumps(x) for run in runs for x in run.provenance())
-    return [{**json.loads(text), "runs": count} for text, count in found.items()]
+    counts = collections.Counter(json.dumps(x) for run in runs for x in run.provenance())
+    return [{**json.loads(text), "runs": count} for text, count in counts.items()]
 
 
 def _write_json(folder: Path, results: Mapping[str, Any]) -> None:

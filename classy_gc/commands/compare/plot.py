@@ -73,8 +73,8 @@ def picture(families: Mapping[str, Logs], headline: str, seeds: int) -> Any:
         _draw(difference_axes, f"difference to the first{unit}", [{}, *differences])
         difference_axes.axhline(0, color=GREY, linewidth=1)
         for axes, option in zip(option_axes, options, strict=True):
-            found = _by_epoch(arms, lambda phase, option=option: phase["options"].get(option))
-            _draw(axes, "learning rate" if option == "lr" else option, map(_band, found))
+            curves = _by_epoch(arms, lambda phase, option=option: phase["options"].get(option))
+            _draw(axes, "learning rate" if option == "lr" else option, map(_band, curves))
             for line in axes.lines:  # the value of an epoch is that of its last step
                 line.set_drawstyle("steps-mid")
         legend = {"loc": "outside lower center", "frameon": False, "handlelength": 3}
@@ -98,15 +98,15 @@ def _by_epoch(
     arms: Logs, value: Callable[[Phase], float | None], factor: float = 1
 ) -> list[Values]:
     """The values of each arm."""
-    found = []
+    curves = []
     for runs in arms.values():
         values: dict[float, dict[int, float]] = collections.defaultdict(dict)
         for seed, run in runs.items():
             for phase in run:
                 if (x := value(phase)) is not None:
                     values[phase["epoch"]][seed] = factor * x
-        found.append(dict(sorted(values.items())))
-    return found
+        curves.append(dict(sorted(values.items())))
+    return curves
 
 
 def _band(values: Values) -> Curve:

@@ -73,8 +73,8 @@ def sentence(difference: Difference, adjusted_p: float | None, seeds: int, form:
 
     Example:
         >>> form = scale("final test accuracy/top_1", [0.9])
-        >>> found = [0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0041, 0.0024, 0.0071]
-        >>> difference = Difference(5, *found)
+        >>> numbers = [0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0041, 0.0024, 0.0071]
+        >>> difference = Difference(5, *numbers)
         >>> sentence(difference, 0.12, 5, form)
         '+0.12 points [−0.05, +0.29] (0.24 to 0.71) over 5 seeds: cannot be told from noise'
     """
@@ -114,8 +114,8 @@ def power_sentence(
 
     Example:
         >>> form = scale("final test accuracy/top_1", [0.9])
-        >>> found = Difference(5, 0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0041)
-        >>> power_sentence(found, 0.1, form)
+        >>> difference = Difference(5, 0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0041)
+        >>> power_sentence(difference, 0.1, form)
         'a difference of 0.1 points needs 18 seeds, or 134 if they spread as much as they may'
     """
     if difference.std is None:

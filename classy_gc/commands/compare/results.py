@@ -127,7 +127,7 @@ def evaluate(
     compared = [(baseline, arm) for arm, baseline in baselines.items() if arm != baseline]
     contrasts = list(map(tuple, contrasts))
     results = {arm: values(runs[arm], headline) for arm in baselines}
-    form = scale(headline, [x for found in results.values() for x in found.values()])
+    form = scale(headline, [x for by_seed in results.values() for x in by_seed.values()])
     told = tell(results, [*compared, *contrasts], seeds, form, wanted)
     arms = []
     for arm, baseline in baselines.items():

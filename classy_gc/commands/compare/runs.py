@@ -85,8 +85,8 @@ class Run:
 
     def correct(self) -> str | None:
         """Which test samples it got right at the end, one digit each, if the log says so."""
-        found = [record["correct"] for record in self._log("predictions")]
-        return found[-1] if found else None
+        correct = [record["correct"] for record in self._log("predictions")]
+        return correct[-1] if correct else None
 
     def provenance(self) -> list[dict[str, Any]]:
         """What it was computed with: more than one entry if it was interrupted and resumed."""
@@ -143,8 +143,8 @@ def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]
         raise ValueError(f"{label} holds something else than a comparison")
     for name, wanted in seeds.items():
         marks = (folder / name).glob("**/seed_*/finished")
-        found = {int(mark.parent.name.removeprefix("seed_")) for mark in marks}
-        if missing := sorted(found - {*wanted}):
+        finished = {int(mark.parent.name.removeprefix("seed_")) for mark in marks}
+        if missing := sorted(finished - {*wanted}):
             raise ValueError(
                 f"{label} has results of the seeds {', '.join(map(str, missing))} too, which would "
                 "be lost: give those as well, or name another folder"

@@ -106,10 +106,10 @@ def paired_difference(
     low, high = map(float, test.confidence_interval(CONFIDENCE))
     std = float(np.std(differences, ddof=1))
     std_high = std * math.sqrt((n - 1) / chi2.ppf((1 - CONFIDENCE) / 2, n - 1))
-    found = [detectable(x, n, comparisons) for x in (std, std_high)]
+    smallest = [detectable(x, n, comparisons) for x in (std, std_high)]
     constant = min(np.ptp(a), np.ptp(b)) <= rounding
     correlation = None if constant else float(np.corrcoef(a, b)[0, 1])
-    return Difference(n, mean, low, high, float(test.pvalue), std, std_high, *found, correlation)
+    return Difference(n, mean, low, high, float(test.pvalue), std, std_high, *smallest, correlation)
 
 
 def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float | None:

@@ -58,7 +58,7 @@ def read(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """
     folders = [x.parent if x.name == "results.json" else x for x in folders]
     counts = collections.Counter(folder.name for folder in folders)
-    found: dict[str, dict[str, Any]] = {}
+    evaluated: dict[str, dict[str, Any]] = {}
     for folder in folders:
         name = utf8(folder.name if counts[folder.name] == 1 else str(folder))
         file = folder / "results.json"
@@ -80,11 +80,11 @@ def read(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
             RecursionError,
         ) as error:
             raise ValueError(f"{file} is not from classy-gc compare: {error!r}") from error
-        for other, theirs in found.items():
+        for other, theirs in evaluated.items():
             if [(arm["name"], arm["runs"], arm["baseline"]) for arm in theirs["arms"]] == own:
                 raise ValueError(f"{other} and {name} hold the same results, and count twice")
-        found[name] = results
-    return found
+        evaluated[name] = results
+    return evaluated
 
 
 def summarize(
@@ -130,7 +130,7 @@ def _summary(
     }
     form = scale(headline, [x for of_arm in every.values() for x in of_arm.values()])
     table: list[tuple[str, ...]] = [("comparison", "arm", headline, *_COLUMNS)]
-    found: dict[frozenset[frozenset[str]], tuple[str, Difference]] = {}
+    differences: dict[frozenset[frozenset[str]], tuple[str, Difference]] = {}
     for name, results in comparisons.items():
         seeds, arms = results["seeds"], results["arms"]
         pairs = [tuple(f"{name}: {arm[x]}" for x in ("baseline", "name")) for arm in arms]
@@ -144,14 +144,14 @@ def _summary(
             if arm["baseline"]:
                 label = f"{pair[1]} against {arm['baseline']}"
                 label += f" ({n} of {seeds} runs)" * (n < seeds)
-                found[sides(pair)] = label, Difference(**told[pair]["difference"])
+                differences[sides(pair)] = label, Difference(**told[pair]["difference"])
     lines, seeds = [], max(results["seeds"] for results in comparisons.values())
     for names, entry in tell(every, contrasts, seeds, form).items():
         label = contrast_name(names)
         lines += [f"{label}: {entry['verdict']}", *details(entry)]
-        found.setdefault(sides(names), (label, Difference(**entry["difference"])))
-    p = holm({names: difference.p for names, (_, difference) in found.items()})
-    rows = [Row(*labelled, p.get(names)) for names, labelled in found.items()]
+        differences.setdefault(sides(names), (label, Difference(**entry["difference"])))
+    p = holm({names: difference.p for names, (_, difference) in differences.items()})
+    rows = [Row(*labelled, p.get(names)) for names, labelled in differences.items()]
     return Summary(headline, form, table, lines, rows)
 
 

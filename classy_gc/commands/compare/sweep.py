@@ -220,7 +220,7 @@ def train_sweep(
         runs = [run for of_value in swept.values() for run in of_value]
         failed = train_runs(runs, engine)
         metrics = {run: run_metrics(run.phases(), target) for run in runs if run not in failed}
-        headline = headline_of([m for found in metrics.values() for m in found], target)
+        headline = headline_of([m for by_meter in metrics.values() for m in by_meter], target)
         curves: dict[str, dict[float, dict[int, float]]] = {arm.name: {} for arm in arms}
         for (name, value), of_value in swept.items():
             results = {run.seed: metrics.get(run, {}).get(headline, math.nan) for run in of_value}
@@ -275,8 +275,8 @@ def sweep_text(response: Response) -> str:
     form, curves = response.form, response.curves
     lines = [[response.metric, *curves]]
     for value in response.values:
-        found = [curve.get(value, {}) for curve in curves.values()]
-        cells = [form.spread(spread(x.values()), len(x)) if x else "" for x in found]
+        per_curve = [curve.get(value, {}) for curve in curves.values()]
+        cells = [form.spread(spread(x.values()), len(x)) if x else "" for x in per_curve]
         lines.append([f"{response.sweep.short}={value:g}", *cells])
     lines.append(["best", *map(response.best_text, curves)])
     return (
@@ -330,8 +330,8 @@ def advice(results: Mapping[str, Any], arms: Sequence[Arm]) -> str:
     entries = {arm["name"]: arm for arm in results["arms"]}
     sentences = []
     for baseline, *others in families(arms).values():
-        found = [entries[arm.name] for arm in others]
-        told = [x for x in found if x["holm_p"] is not None and x["holm_p"] < 1 - CONFIDENCE]
+        contrasts = [entries[arm.name] for arm in others]
+        told = [x for x in contrasts if x["holm_p"] is not None and x["holm_p"] < 1 - CONFIDENCE]
         gains = {x["name"]: sign * x["difference"][headline]["mean"] for x in told}
         name = max(gains, key=gains.__getitem__, default="")
         if gains.get(name, 0) > 0:

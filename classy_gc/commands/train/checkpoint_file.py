@@ -58,11 +58,11 @@ def check_checkpoint(path: str, key: str, resume: bool = False) -> None:
     try:
         if PathManager.isdir(path):
             file = f"{path.rstrip('/')}/{CHECKPOINT_FILE}"
-        found = PathManager.isfile(file)
-        problem = _problem(file, resume) if found else ""
+        is_there = PathManager.isfile(file)
+        problem = _problem(file, resume) if is_there else ""
     except Exception as error:  # unpickling any bytes, or a path handler, may raise anything
         raise ValueError(f"{key}: {file} cannot be read: {_reason(error)}") from error
-    if not found:  # Classy Vision would train from scratch
+    if not is_there:  # Classy Vision would train from scratch
         raise ValueError(f"{key}: there is no checkpoint {file}")
     if problem:
         raise ValueError(f"{key}: {file} is not a checkpoint of Classy Vision: {problem}")
