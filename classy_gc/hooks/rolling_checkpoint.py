@@ -80,6 +80,19 @@ class RollingCheckpointHook(CheckedHook, CheckpointHook):
         #: the last phase that this run has saved
         self.saved_phase: int | None = None
 
+    def set_classy_state(self, state_dict: dict[str, Any]) -> None:
+        """Restores the state, also that of earlier versions.
+
+        Args:
+            state_dict: of earlier versions, it has no ``saved`` (their files stay, whatever
+                ``max_keep``), and the name of ``best`` in ``best_of``.
+        """
+        state = {"saved": [], **state_dict}
+        if "best_of" in state:
+            name, value = state.pop("best_of"), state["best"]
+            state["best"] = {} if value is None else {name: value}
+        super().set_classy_state(state)
+
     def check(self, task: Any) -> None:
         """Refuses a ``save_best`` that is not measured, and a folder whose scheme has no handler.
 

@@ -179,6 +179,19 @@ def test_best_survives_a_resume(tmp_path):
     assert state(tmp_path)["hooks"]["RollingCheckpointHook"]["best"] == perfect
 
 
+def test_the_checkpoint_of_an_earlier_version_resumes(tmp_path):
+    trained(tmp_path, save_best="accuracy/top_1")
+    earlier = torch.load(tmp_path / SAVED.format(2))
+    hooks = earlier["classy_state_dict"]["hooks"]
+    hooks["RollingCheckpointHook"] = {"best": 1.5, "best_of": "accuracy/top_1"}
+    torch.save(earlier, tmp_path / "earlier.torch")
+    before = (tmp_path / "best.torch").read_bytes()
+    trained(tmp_path, tmp_path / "earlier.torch", save_best="accuracy/top_1")
+    assert (tmp_path / "best.torch").read_bytes() == before
+    saved = state(tmp_path)["hooks"]["RollingCheckpointHook"]
+    assert saved == {"best": {"accuracy/top_1": 1.5}, "saved": [4, 6]}
+
+
 def test_a_best_loss_is_no_best_accuracy(tmp_path):
     trained(tmp_path, save_best="loss")
     trained(tmp_path, tmp_path / SAVED.format(2), save_best="accuracy/top_1")
