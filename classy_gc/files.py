@@ -213,10 +213,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    _sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Waits until the names in a folder are on the disk.
 
     If the file system cannot do so, a warning says it.

@@ -34,17 +34,11 @@ class ClipGradValueHook(CheckedHook):
     """
 
     OPTIONS: ClassVar = {"value": (REQUIRED, POSITIVE)}
-    _handle: Any = None
 
     def on_start(self, task: Any) -> None:
         """Starts clipping; a test-only task has no optimizer to clip for."""
         if task.optimizer is not None:
-            self._handle = task.optimizer.optimizer.register_step_pre_hook(self._clip)
-
-    def on_end(self, task: Any) -> None:
-        """Stops, so that a task trained again does not clip twice."""
-        if self._handle is not None:
-            self._handle.remove()
+            task.optimizer.optimizer.register_step_pre_hook(self._clip)
 
     def _clip(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         # GradScaler leaves its scale here if a fused kernel will unscale the gradients.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.core.measures import gradient_norms, ratios, row_mean_norms, row_sums
 from classy_gc.hooks.checked_hook import CheckedHook
-from classy_gc.hooks.json_log import JSONLogHook
+from classy_gc.hooks.json_log import write_line
 from classy_gc.hooks.run_log import RunLogHook
 from classy_gc.options import COUNT
 
@@ -85,12 +85,14 @@ class GCMonitorHook(CheckedHook):
         self.state.row_sums = {}
         self._parameters: dict[str, nn.Parameter] = {}
         self._gradients: dict[str, Tensor] | None = None
-        self._handle: Any = None
+
+    def on_start(self, task: Any) -> None:
+        """Watches the optimizer's steps; a test-only task has no optimizer."""
+        if task.optimizer is not None:
+            task.optimizer.optimizer.register_step_pre_hook(self._before_step)
 
     def on_phase_start(self, task: Any) -> None:
-        """Watches the optimizer's steps, and keeps the row means of weights not seen before."""
-        if not task.train:
-            return
+        """Keeps the row means of weights not seen before."""
         self._parameters = {
             name: p
             for name, p in named_parameters(task)
@@ -99,10 +101,7 @@ class GCMonitorHook(CheckedHook):
         for name, p in self._parameters.items():
             sums = self.state.row_sums.get(name)
             with torch.no_grad():
-                sums = row_sums(p) if sums is None else sums.to(p.device)
-            self.state.row_sums[name] = sums
-        # Registered in each phase: torch drops such hooks when an optimizer is copied.
-        self._handle = task.optimizer.optimizer.register_step_pre_hook(self._before_step)
+                self.state.row_sums[name] = row_sums(p) if sums is None else sums.to(p.device)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self.state.step % self.interval == 0:
@@ -115,23 +114,18 @@ class GCMonitorHook(CheckedHook):
             return
         removed, total_removed = ratios(self._gradients)
         self._gradients = None
-        drift, total_drift = ratios(
-            {
-                name: row_mean_norms(p, self.state.row_sums[name])
-                for name, p in self._parameters.items()
-            }
-        )
-        if is_primary():
-            total = {"removed": _squared(total_removed), "drift": total_drift}
-            parameters = {
-                name: {"removed": _squared(removed.get(name)), "drift": drift[name]}
-                for name in self._parameters
-            }
-            self._write(task, total, parameters)
-
-    def _write(self, task: Any, total: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+        sums = self.state.row_sums
+        norms = {name: row_mean_norms(p, sums[name]) for name, p in self._parameters.items()}
+        drift, total_drift = ratios(norms)
+        if not is_primary():
+            return
+        total = {"removed": _squared(total_removed), "drift": total_drift}
+        parameters = {
+            name: {"removed": _squared(removed.get(name)), "drift": drift[name]} for name in drift
+        }
         step = self.state.step
         epoch = task.where * task.get_total_training_phases() / (task.train_phases_per_epoch or 1)
+        write_line(task, "gc_monitor", epoch=epoch, step=step, **total, parameters=parameters)
         scalars = {
             f"GC {kind.capitalize()}/{name}": value
             for name, values in {"total": total, **parameters}.items()
@@ -139,16 +133,8 @@ class GCMonitorHook(CheckedHook):
             if value is not None
         }
         for hook in task.hooks:
-            if isinstance(hook, JSONLogHook):
-                hook.write("gc_monitor", epoch=epoch, step=step, **total, parameters=parameters)
-            elif isinstance(hook, RunLogHook):
+            if isinstance(hook, RunLogHook):
                 hook.log(scalars, epoch, step)
             elif isinstance(hook, TensorboardPlotHook) and hook.tb_writer is not None:
                 for tag, value in scalars.items():
                     hook.tb_writer.add_scalar(tag, value, global_step=step)
-
-    def on_phase_end(self, task: Any) -> None:
-        """Leaves the optimizer as it was."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None

@@ -31,7 +31,7 @@ class JSONLogHook(PhaseRecordHook):
     hooks add lines of other kinds through :meth:`write`.
 
     The log is of one run and has each phase once. A run from the beginning empties an existing log,
-    a resumed run removes the lines newer than its checkpoint, and a test-only run appends.
+    a resumed run removes what it will write again, and a test-only run appends.
 
     Args:
         folder (str or Path): where ``log.jsonl`` goes; created if necessary (default: ``.``)
@@ -52,25 +52,25 @@ class JSONLogHook(PhaseRecordHook):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.path = Path(self.folder) / "log.jsonl"
-        self.state.lines = 0
-        self._early: list[str] | None = []  # lines from hooks that start before this one
 
     def on_start(self, task: Any) -> None:
-        """Creates the folder, and removes the lines of phases that will be trained again."""
+        """Creates the folder, and removes the lines from the first phase on that is not over."""
         if not is_primary():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        if not getattr(task, "test_only", False):
-            kept = [line for line in lines[: self.state.lines] if _is_over(line, task)]
-            if kept != lines:
-                with atomic_write(self.path) as file:
-                    file.writelines(kept)
-            lines = kept
-        self.state.lines = len(lines)
-        early, self._early = self._early, None
-        if early:
-            self._append(early)
+        if not getattr(task, "test_only", False) and self.path.exists():
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            # An epoch is trained first, then tested.
+            done = trained_epochs(task), not task.train
+            kept = 0
+            for i, line in enumerate(lines, 1):
+                place = _place(line)
+                if place and place > done:
+                    break
+                if place:
+                    kept = i
+            with atomic_write(self.path) as file:
+                file.writelines(lines[:kept])
 
     def on_phase_start(self, task: Any) -> None:
         """Starts the clock."""
@@ -85,7 +85,7 @@ class JSONLogHook(PhaseRecordHook):
     def write(self, kind: str, **fields: Any) -> None:
         """Adds a line to the log, on the primary rank only.
 
-        Meant for other hooks. Lines written before ``on_start`` of this hook reach the log with it.
+        Meant for other hooks, from the start of the first phase on.
 
         Args:
             kind: of the line.
@@ -95,28 +95,30 @@ class JSONLogHook(PhaseRecordHook):
         if not is_primary():
             return
         line = json.dumps(as_json({"kind": kind, **fields}), allow_nan=False)
-        if self._early is not None:
-            self._early.append(line)
-        else:
-            self._append([line])
-
-    def _append(self, lines: list[str]) -> None:
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        self.state.lines += len(lines)
+            file.write(f"{line}\n")
 
 
-def _is_over(line: bytes, task: Any) -> bool:
-    """Whether a line belongs to a phase that the starting task has trained already."""
+def write_line(task: Any, kind: str, **fields: Any) -> None:
+    """Adds a line to the log of a task's ``json_log``, if the task has one.
+
+    Args:
+        task: with its hooks.
+        kind: of the line.
+        **fields: as :meth:`JSONLogHook.write` takes them.
+    """
+    for hook in task.hooks:
+        if isinstance(hook, JSONLogHook):
+            hook.write(kind, **fields)
+
+
+def _place(line: bytes) -> tuple[float, bool] | None:
+    """The epoch of a phase, and whether it is a test; None for a line of another kind."""
     try:
         record = json.loads(line)
-        if record["kind"] != "phase":
-            return True
-        # An epoch is trained first, then tested.
-        done = trained_epochs(task), not task.train
-        return (record["epoch"], record["phase"] == "test") <= done
+        return (float(record["epoch"]), record["phase"] == "test")
     except (ValueError, TypeError, KeyError, RecursionError):
-        return False  # cut short by a full disk, or not from this hook
+        return None  # maybe cut short by a full disk
 
 
 def as_json(value: Any) -> Any:

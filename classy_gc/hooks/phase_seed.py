@@ -40,16 +40,11 @@ class PhaseSeedHook(CheckedHook):
     OPTIONS: ClassVar = {"seed": (0, COUNT_OR_ZERO)}
 
     def on_start(self, task: Any) -> None:
-        """Seeds the first phase, or the one that a resumed run starts with."""
-        self._seed_next_phase(task)
-
-    def on_phase_end(self, task: Any) -> None:
         """Seeds the next phase, before its data loader draws the seeds of its workers."""
-        self._seed_next_phase(task)
-
-    def _seed_next_phase(self, task: Any) -> None:
         entropy = np.random.SeedSequence([self.seed, task.phase_idx + 1, get_rank()])
         seed = int(entropy.generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+
+    on_phase_end = on_start

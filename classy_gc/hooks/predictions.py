@@ -10,7 +10,7 @@ from classy_vision.hooks import register_hook
 from torch.utils.data import DistributedSampler
 
 from classy_gc.hooks.checked_hook import CheckedHook
-from classy_gc.hooks.json_log import JSONLogHook
+from classy_gc.hooks.json_log import write_line
 
 
 @register_hook("predictions")
@@ -67,7 +67,6 @@ class PredictionsHook(CheckedHook):
 
     def on_end(self, task: Any) -> None:
         """Writes the line."""
-        log = next((hook for hook in task.hooks if isinstance(hook, JSONLogHook)), None)
-        if self._by_index and log:
+        if self._by_index:
             correct = "".join(str(right) for _, right in sorted(self._by_index.items()))
-            log.write("predictions", correct=correct)
+            write_line(task, "predictions", correct=correct)

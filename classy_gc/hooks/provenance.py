@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 from classy_vision.hooks import register_hook
 
 from classy_gc.hooks.checked_hook import CheckedHook
-from classy_gc.hooks.json_log import JSONLogHook
+from classy_gc.hooks.json_log import write_line
 
 _CHECKOUT = Path(__file__).parents[2]
 
@@ -44,20 +46,18 @@ def _commit() -> str | None:
     if not (_CHECKOUT / ".git").exists():  # else git would find a repository around it
         return None
     command = ["git", "-C", str(_CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40"]
-    command += ["--exclude", "*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
+        done = subprocess.run([*command, "--exclude", "*"], capture_output=True, text=True)
+    except OSError:  # no git
         return None
-    return done.stdout.strip()
+    return done.stdout.strip() or None
 
 
-def _processor() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), None)
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    model = re.search(r"model name\s*: (.*)", text)
+    return model[1] if model else platform.processor()
 
 
 @register_hook("provenance")
@@ -82,8 +82,10 @@ class ProvenanceHook(CheckedHook):
         'ProvenanceHook'
     """
 
-    def on_start(self, task: Any) -> None:
-        """Writes the line."""
-        log = next((hook for hook in task.hooks if isinstance(hook, JSONLogHook)), None)
-        if log:
-            log.write("provenance", **provenance())
+    _written = False
+
+    def on_phase_start(self, task: Any) -> None:
+        """Writes the line at the start of the first phase, when the log is open."""
+        if not self._written:
+            self._written = True
+            write_line(task, "provenance", **provenance())

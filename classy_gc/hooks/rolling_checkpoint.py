@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ from classy_vision.generic.util import CHECKPOINT_FILE, get_checkpoint_dict
 from classy_vision.hooks import CheckpointHook, register_hook
 from fvcore.common.file_io import PathManager
 
-from classy_gc.files import atomic_write, check_scheme, has_scheme, sync_folder, temporary
+from classy_gc.files import atomic_write, check_scheme, has_scheme, temporary
 from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.phase_record import flat_meters, mean_loss, meter_values
 from classy_gc.options import BOOL, COUNT, Rule, or_null
@@ -87,11 +86,10 @@ class RollingCheckpointHook(CheckedHook, CheckpointHook):
             state_dict: of earlier versions, it has no ``saved`` (their files stay, whatever
                 ``max_keep``), and the name of ``best`` in ``best_of``.
         """
-        state = {"saved": [], **state_dict}
+        super().set_classy_state(state_dict)
+        state = vars(self.state)
         if "best_of" in state:
-            name, value = state.pop("best_of"), state["best"]
-            state["best"] = {} if value is None else {name: value}
-        super().set_classy_state(state)
+            state["best"] = {state.pop("best_of"): state["best"]}
 
     def check(self, task: Any) -> None:
         """Refuses a ``save_best`` that is not measured, and a folder whose scheme has no handler.
@@ -118,7 +116,6 @@ class RollingCheckpointHook(CheckedHook, CheckpointHook):
         if task.checkpoint_dict and hasattr(task.optimizer, "consolidate_state_dict"):
             # ZeRO does so only at the end of a train phase, and a test may come first.
             task.optimizer.consolidate_state_dict()
-        self.saved_phase = None
         if is_primary():
             PathManager.mkdirs(self.checkpoint_folder)
             if not has_scheme(self.checkpoint_folder):
@@ -141,31 +138,28 @@ class RollingCheckpointHook(CheckedHook, CheckpointHook):
         if task.train and (number % self.checkpoint_period == 0 or is_last):
             self._save(task)
 
-    def _path(self, name: str) -> str:
-        return f"{self.checkpoint_folder}/{name}"
-
     def _save(self, task: Any) -> None:
         saved = self.state.saved
         saved.append(task.phase_idx)
-        self._write(task, CHECKPOINT_FILE)
+        self._write(task, CHECKPOINT_FILE, self.get_checkpoint_name(task.phase_idx))
         self.saved_phase = task.phase_idx
-        _copy(self._path(CHECKPOINT_FILE), self._path(self.get_checkpoint_name(task.phase_idx)))
         if self.max_keep is not None:
-            for path in map(self._path, map(self.get_checkpoint_name, saved[: -self.max_keep])):
+            for phase in saved[: -self.max_keep]:
+                path = f"{self.checkpoint_folder}/{self.get_checkpoint_name(phase)}"
                 if PathManager.exists(path):
                     PathManager.rm(path)
             del saved[: -self.max_keep]
 
-    def _write(self, task: Any, name: str) -> None:
+    def _write(self, task: Any, *names: str) -> None:
         checkpoint = get_checkpoint_dict(task, self.input_args)
         if not self.save_optimizer:
             checkpoint["classy_state_dict"]["optimizer"] = {}
-        path = self._path(name)
-        logging.debug(f"Saving checkpoint to {path}")
-        # On a local disk, the file appears once it is complete.
-        opened = PathManager.open(path, "wb") if has_scheme(path) else atomic_write(Path(path))
-        with opened as file:
-            torch.save(checkpoint, file)
+        for name in names:
+            path = f"{self.checkpoint_folder}/{name}"
+            # On a local disk, the file appears once it is complete.
+            opened = PathManager.open(path, "wb") if has_scheme(path) else atomic_write(Path(path))
+            with opened as file:
+                torch.save(checkpoint, file)
 
     def is_best(self, task: Any) -> bool:
         """Whether the phase that has ended is better than all before it; if so, remembers it.
@@ -186,19 +180,3 @@ class RollingCheckpointHook(CheckedHook, CheckpointHook):
             return False
         self.state.best = {self.save_best: value}
         return True
-
-
-def _copy(source: str, target: str) -> None:
-    """Replaces ``target`` by ``source``; on a local disk, which need not hold it twice."""
-    if has_scheme(source):
-        if PathManager.copy(source, target, overwrite=True) is False:
-            raise OSError(f"{source} cannot be copied to {target}")
-        return
-    new = temporary(Path(target))
-    try:
-        new.hardlink_to(source)
-        new.replace(target)
-        sync_folder(new.parent)
-    except OSError:  # a file system without hard links
-        with atomic_write(Path(target)) as copy, Path(source).open("rb") as file:
-            shutil.copyfileobj(file, copy)

@@ -115,16 +115,6 @@ def test_copies_of_the_hook_and_of_its_optimizer(copied):
     assert weight.tolist() == pytest.approx([1 - 0.5 * VALUE] * 2)
 
 
-def test_stops_when_training_ends():
-    config, clip = OPTIMIZERS["sgd"], hook()
-    optimizer = build_optimizer(config)
-    optimizer.set_param_groups([torch.nn.Parameter(torch.ones(2))])
-    task = ClassificationTask().set_optimizer(optimizer)
-    clip.on_start(task)
-    clip.on_end(task)
-    assert not optimizer.optimizer._optimizer_step_pre_hooks
-
-
 class Recorder(ClassyHook):
     """The largest element and the norm of the gradients at every step, as the optimizer sees them.
 

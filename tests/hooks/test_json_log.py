@@ -116,15 +116,3 @@ def test_lines_of_other_kinds_are_valid_json(tmp_path):
         "of": {"1": None, "b": None},
     }
     assert json.loads(line, parse_constant=pytest.fail) == expected
-
-
-def test_lines_of_hooks_that_start_first_are_kept(tmp_path):
-    (tmp_path / "log.jsonl").write_text('{"kind": "older"}\n')
-    hook = build_hook({"name": "json_log", "folder": str(tmp_path)})
-    hook.write("early")
-    assert (tmp_path / "log.jsonl").read_text() == '{"kind": "older"}\n'
-    hook.on_start(SimpleNamespace())
-    hook.write("late")
-    lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["kind"] for line in lines] == ["early", "late"]
-    assert hook.state.lines == 2

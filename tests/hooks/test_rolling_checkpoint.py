@@ -235,16 +235,6 @@ def test_an_error_leaves_the_old_file(tmp_path):
     assert names(tmp_path) == {"checkpoint.torch"}
 
 
-def test_without_hard_links(tmp_path, monkeypatch):
-    def no_links(*args):
-        raise PermissionError("Operation not permitted")  # what a FAT file system says
-
-    monkeypatch.setattr(Path, "hardlink_to", no_links)
-    trained(tmp_path, max_keep=1)
-    assert names(tmp_path) == {"checkpoint.torch", SAVED.format(6)}
-    assert state(tmp_path / SAVED.format(6))["phase_idx"] == 6
-
-
 def test_a_meter_that_is_not_there_is_refused_before_training(tmp_path):
     message = "save_best must be one of loss, accuracy/top_1, not 'accuracy/top_5'"
     with pytest.raises(ValueError, match=message):
