@@ -83,10 +83,6 @@ def build_param_groups(
     if loss is not None:
         named += parameter_occurrences(loss, "loss")
     wanted = builder.options(model, named, options)
-    if len(wanted) != len(named):
-        raise ValueError(
-            f"{builder.label()} must return options for {len(named)} parameters, not {len(wanted)}"
-        )
     groups: dict[frozenset[Any], dict[str, Any]] = {}
     seen: dict[int, str] = {}
     for parameter, own in zip(named, wanted, strict=True):
@@ -103,10 +99,9 @@ def build_param_groups(
             logging.warning(f"{builder.label()}: {name} is {first}, and is left out")
             continue
         label = f"options of {name!r} from {builder.label()}"
-        options.check(own, label)
         decays = own.get("bn_weight_decay", bn_weight_decay)
         without_decay = not decays and isinstance(parameter.module, _BatchNorm)
-        resolved = options.resolve(own, without_decay, label)
+        resolved = options.resolve(own, label, without_decay)
         key = frozenset((k, v) for k, v in resolved.items() if v != options.values.get(k))
         empty = {"params": [], "param_names": [], **as_schedulers(resolved)}
         group = groups.setdefault(key, empty)

@@ -1,14 +1,14 @@
-"""The base class of builders of parameter groups, and what they get."""
+"""The base class of builders of parameter groups, what they get, and their registry."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from torch import nn
 
-from classy_gc.options import BOOL, Rule, check_options
+from classy_gc.options import BOOL, Rule, check_known, check_options, without_comments
 from classy_gc.param_groups.multipliers import OptimizerOptions
 
 
@@ -53,21 +53,9 @@ class ParamGroupBuilder(ABC):
         """The name in messages."""
         return f"param_groups {vars(cls).get('name', cls.__name__)!r}"
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ParamGroupBuilder:
-        """Instantiates the builder from a configuration, which is not changed.
-
-        Args:
-            config: ``name`` and the options of the class.
-        """
-        return cls(**{key: value for key, value in config.items() if key != "name"})
-
     @abstractmethod
     def options(
-        self,
-        model: nn.Module,
-        parameters: Sequence[NamedParameter],
-        optimizer: OptimizerOptions,
+        self, model: nn.Module, parameters: list[NamedParameter], optimizer: OptimizerOptions
     ) -> list[dict[str, Any]]:
         """Returns the options that differ for each parameter.
 
@@ -82,3 +70,62 @@ class ParamGroupBuilder(ABC):
             config). In addition, ``lr_mult`` multiplies ``lr`` and ``decay_mult`` multiplies
             ``weight_decay``, schedules included; ``bn_weight_decay`` (bool) replaces the task's.
         """
+
+
+_Builder = TypeVar("_Builder", bound=type[ParamGroupBuilder])
+
+PARAM_GROUP_BUILDER_REGISTRY: dict[str, type[ParamGroupBuilder]] = {}
+
+
+def register_param_group_builder(name: str) -> Callable[[_Builder], _Builder]:
+    """Registers a :class:`ParamGroupBuilder` subclass under its ``name`` in configs.
+
+    Args:
+        name: one that is not taken.
+
+    Raises:
+        ValueError: the name is taken.
+
+    Example:
+        >>> @register_param_group_builder("half_rate_for_vectors")
+        ... class HalfRateForVectors(ParamGroupBuilder):
+        ...     def options(self, model, parameters, optimizer):
+        ...         return [{"lr_mult": 0.5} if p.parameter.ndim == 1 else {} for p in parameters]
+        >>> build_param_group_builder({"name": "half_rate_for_vectors"}).bypass_duplicate
+        False
+        >>> del PARAM_GROUP_BUILDER_REGISTRY["half_rate_for_vectors"]
+    """
+
+    def register(cls: _Builder) -> _Builder:
+        if name in PARAM_GROUP_BUILDER_REGISTRY:
+            raise ValueError(f"param_groups {name!r} is {PARAM_GROUP_BUILDER_REGISTRY[name]}")
+        PARAM_GROUP_BUILDER_REGISTRY[name] = cls
+        cls.name = name
+        return cls
+
+    return register
+
+
+def build_param_group_builder(config: Mapping[str, Any]) -> ParamGroupBuilder:
+    """Builds the builder that the ``param_groups`` of an optimizer config describe.
+
+    Args:
+        config: ``name`` and the options of the builder; not changed. ``custom_imports`` of the task
+            import a builder of your own.
+
+    Raises:
+        ValueError: no name, an unknown name, or an option that the builder refuses.
+
+    Example:
+        >>> build_param_group_builder({"name": "layer_decay", "decay": 0.75}).decay
+        0.75
+        >>> build_param_group_builder({"name": "layerdecay"})
+        Traceback (most recent call last):
+        classy_gc.options.OptionError: unknown name 'layerdecay' in param_groups, did you mean ...
+    """
+    if not isinstance(config, Mapping) or "name" not in config:
+        raise ValueError(f"param_groups must be an object with a 'name', not {config!r}")
+    options = without_comments(config)
+    name = options.pop("name")
+    check_known([name], sorted(PARAM_GROUP_BUILDER_REGISTRY), "param_groups", "name")
+    return PARAM_GROUP_BUILDER_REGISTRY[name](**options)

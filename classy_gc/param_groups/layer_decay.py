@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from classy_vision.models import MODEL_REGISTRY, ResNeXt
+from classy_vision.models import ResNeXt
 from classy_vision.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from classy_gc.options import NON_NEGATIVE, Rule
-from classy_gc.param_groups.builder import NamedParameter
+from classy_gc.param_groups.builder import NamedParameter, register_param_group_builder
 from classy_gc.param_groups.multipliers import OptimizerOptions
 from classy_gc.param_groups.paramwise import Paramwise
-from classy_gc.param_groups.registry import register_param_group_builder
 
 _DECAY = Rule("a number in (0, 1]", lambda v: NON_NEGATIVE.accepts(v) and 0 < v <= 1)
 
@@ -51,12 +49,8 @@ class LayerDecay(Paramwise):
     OPTIONS: ClassVar = {**Paramwise.OPTIONS, "decay": (0.75, _DECAY)}
 
     def options(
-        self,
-        model: nn.Module,
-        parameters: Sequence[NamedParameter],
-        optimizer: OptimizerOptions,
+        self, model: nn.Module, parameters: list[NamedParameter], optimizer: OptimizerOptions
     ) -> list[dict[str, Any]]:
-        optimizer.require("lr_mult", f"decay of {self.label()}")
         layers = self._layers(model)
         result = super().options(model, parameters, optimizer)
         for parameter, options in zip(parameters, result, strict=True):
@@ -76,9 +70,7 @@ class LayerDecay(Paramwise):
             stages = model.blocks.named_children()
             blocks = [(stage, block) for stage, m in stages for block, _ in m.named_children()]
             return [("initial_block.",), *((f"blocks.{x}.{y}.",) for x, y in blocks)]
-        classes = (VisionTransformer, ResNeXt)
-        names = sorted(name for name, c in MODEL_REGISTRY.items() if issubclass(c, classes))
         raise ValueError(
-            f"{self.label()} knows the layers of {', '.join(names)}, not of "
-            f"{model.__class__.__name__}"
+            f"{self.label()} knows the layers of vision_transformer and of the ResNets (resnet, "
+            f"resnext, resnet18, resnet50, ...), not of {model.__class__.__name__}"
         )

@@ -58,9 +58,11 @@ class OptimizerOptions:
         >>> options = OptimizerOptions(build_optimizer({"name": "sgd_gc", "lr": 0.5}))
         >>> options.values["lr"], options.values["momentum"]
         (0.5, 0.0)
-        >>> options.check({"momentun": 0.9}, "custom_keys 'blocks'")
+        >>> options.resolve({"lr_mult": 0.1}, "options of 'weight'")
+        {'lr': 0.05}
+        >>> options.resolve({"momentun": 0.9}, "options of 'weight'")
         Traceback (most recent call last):
-        classy_gc.options.OptionError: unknown key 'momentun' in custom_keys 'blocks' \
+        classy_gc.options.OptionError: unknown key 'momentun' in options of 'weight' \
 (optimizer 'sgd_gc'), did you mean 'momentum'? known: lr_mult, decay_mult, ...
     """
 
@@ -81,46 +83,58 @@ class OptimizerOptions:
             **self.rules,
         }
 
-    def require(self, multiplier: str, label: str) -> None:
-        """Refuses a multiplier of an option that the optimizer does not have, or of zero decay.
+    def require(self, option: str, label: str) -> None:
+        """Refuses what needs an option that the optimizer does not have, or a decay that is 0.
 
         Args:
-            multiplier: one of :data:`MULTIPLIERS`.
-            label: names the source of the multiplier.
+            option: of the optimizer.
+            label: names what needs it.
 
         Raises:
             ValueError: with both, and the known options.
         """
-        option = MULTIPLIERS[multiplier]
         if option not in self.rules:
             raise ValueError(
-                f"{label} multiplies {option!r}, which {self.label} does not have; "
+                f"{label} needs {option!r}, which {self.label} does not have; "
                 f"known: {', '.join(self.rules)}"
             )
         if option == "weight_decay" and not {**self.values, **self.schedules}[option]:
             raise ValueError(f"{label} multiplies 'weight_decay', which is 0 in {self.label}")
 
-    def check(self, options: Mapping[str, Any], label: str) -> None:
-        """Refuses options that the optimizer does not have, and values that they do not accept.
+    def resolve(
+        self, options: Mapping[str, Any], label: str, without_decay: bool = False
+    ) -> dict[str, Any]:
+        """The values and ParamSchedulers of a group, with the task's schedules, multiplied.
 
         Args:
             options: as a builder returns them.
             label: names their owner in messages.
+            without_decay: whether the weight decay is 0 if they do not set it (default: False).
 
         Raises:
-            ValueError: with the key, the value, and what is allowed.
+            ValueError: an option that the optimizer does not have, or a value that it does not
+                accept, with the key, the value, and what is allowed.
         """
         check_known(options, self._known, f"{label} ({self.label})")
-        for name, value in options.items():
-            if name in MULTIPLIERS and MULTIPLIERS[name] not in options:
-                self.require(name, f"{name} of {label}")
-            self._scheduler_or_value(name, value, label)
-        momentum = {**self.values, **self.schedules, **options}.get("momentum")
-        if options.get("nesterov") and momentum == 0:
-            raise ValueError(f"{label}: nesterov must be false where momentum is 0, not True")
-        if "betas" in options and "momentum" in options:
+        given = {name: self._scheduler_or_value(name, v, label) for name, v in options.items()}
+        check_schedulable(given, self.rules, label)
+        if "betas" in given and "momentum" in given:
             raise ValueError(f"{label}: momentum drives the first of betas; give one")
-        check_schedulable(options, self.rules, label)
+        result = dict(self.schedules)
+        if without_decay and "weight_decay" in self.rules:
+            result["weight_decay"] = 0.0
+        result |= {name: value for name, value in given.items() if name in self.rules}
+        if given.get("nesterov") and {**self.values, **result}.get("momentum") == 0:
+            raise ValueError(f"{label}: nesterov must be false where momentum is 0, not True")
+        for multiplier, name in MULTIPLIERS.items():
+            if multiplier in given and name not in given:
+                self.require(name, f"{multiplier} of {label}")
+            factor = given.get(multiplier, 1)
+            if factor != 1:
+                value = result.get(name, self.values.get(name))
+                scheduled = isinstance(value, ParamScheduler)
+                result[name] = ScaledParamScheduler(value, factor) if scheduled else factor * value
+        return result
 
     def _scheduler_or_value(self, name: str, value: Any, label: str) -> Any:
         if isinstance(value, ParamScheduler):
@@ -130,34 +144,9 @@ class OptimizerOptions:
             # Equal configs share one object, so that their parameters share a group.
             key = json.dumps([name, value], sort_keys=True, default=id)
             if key not in self._built:
-                self._built[key] = build_scheduler(
-                    value, f"{label}: {name}", name, rule, self.num_epochs
-                )
+                text = f"{label}: {name}"
+                self._built[key] = build_scheduler(value, text, name, rule, self.num_epochs)
             return self._built[key]
         if not rule.accepts(value):
             raise ValueError(f"{label}: {name} must be {rule.allowed}, not {value!r}")
         return tuple(value) if isinstance(value, list) else value
-
-    def resolve(
-        self, options: Mapping[str, Any], without_decay: bool, label: str
-    ) -> dict[str, Any]:
-        """The values and ParamSchedulers of a group, with the task's schedules, multiplied.
-
-        Args:
-            options: as a builder returns them.
-            without_decay: whether the weight decay is 0 if they do not set it.
-            label: names their owner in messages.
-        """
-        result = dict(self.schedules)
-        if without_decay and "weight_decay" in self.rules:
-            result["weight_decay"] = 0.0
-        for name, value in options.items():
-            if name in self.rules:
-                result[name] = self._scheduler_or_value(name, value, label)
-        for multiplier, name in MULTIPLIERS.items():
-            factor = options.get(multiplier, 1)
-            if factor != 1:
-                value = result.get(name, self.values.get(name))
-                scheduled = isinstance(value, ParamScheduler)
-                result[name] = ScaledParamScheduler(value, factor) if scheduled else factor * value
-        return result

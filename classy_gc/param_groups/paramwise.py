@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import nn
 from torchvision.ops import DeformConv2d
 
 from classy_gc.core import ineligible_reason
-from classy_gc.options import BOOL, MAPPING, NON_NEGATIVE, or_null
-from classy_gc.param_groups.builder import NamedParameter, ParamGroupBuilder
+from classy_gc.options import BOOL, NON_NEGATIVE, Rule, or_null
+from classy_gc.param_groups.builder import (
+    NamedParameter,
+    ParamGroupBuilder,
+    register_param_group_builder,
+)
 from classy_gc.param_groups.kinds import is_depthwise, is_norm
 from classy_gc.param_groups.layer_weights import no_layer_weight_reason
-from classy_gc.param_groups.multipliers import MULTIPLIERS, OptimizerOptions
-from classy_gc.param_groups.registry import register_param_group_builder
+from classy_gc.param_groups.multipliers import OptimizerOptions
 
 _OF_LR = ("bias_lr_mult", "dcn_offset_lr_mult")
 _OF_DECAY = ("bias_decay_mult", "norm_decay_mult", "flat_decay_mult", "dwconv_decay_mult")
+_KEYS = Rule(
+    "an object whose values are objects of options",
+    lambda v: isinstance(v, Mapping) and all(isinstance(x, Mapping) for x in v.values()),
+)
 
 
 @register_param_group_builder("paramwise")
@@ -72,42 +79,30 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
 
     OPTIONS: ClassVar = {
         **ParamGroupBuilder.OPTIONS,
-        "custom_keys": ({}, MAPPING),
+        "custom_keys": ({}, _KEYS),
         **dict.fromkeys((*_OF_LR, *_OF_DECAY), (None, or_null(NON_NEGATIVE))),
         "gc_layer_weights_only": (False, BOOL),
     }
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        for key, value in self.custom_keys.items():
-            if not isinstance(value, Mapping):
-                raise ValueError(
-                    f"{self._key_label(key)} must be an object of options, not {value!r}"
-                )
-
-    def _key_label(self, key: str) -> str:
-        return f"custom_keys {key!r} of {self.label()}"
-
-    def _check(self, parameters: Sequence[NamedParameter], optimizer: OptimizerOptions) -> None:
-        for option in self.OPTIONS:
-            for multiplier in MULTIPLIERS:
-                if option.endswith(multiplier) and getattr(self, option) is not None:
-                    optimizer.require(multiplier, f"{option} of {self.label()}")
+    def _check(self, parameters: list[NamedParameter], optimizer: OptimizerOptions) -> None:
+        for option in (*_OF_LR, *_OF_DECAY):
+            if getattr(self, option) is not None:
+                needed = "lr" if option in _OF_LR else "weight_decay"
+                optimizer.require(needed, f"{option} of {self.label()}")
         if self.gc_layer_weights_only:
-            optimizer.check({"use_gc": False}, f"gc_layer_weights_only of {self.label()}")
+            optimizer.require("use_gc", f"gc_layer_weights_only of {self.label()}")
         names = [f"{p.prefix}.{p.name}" for p in parameters]
         used = {self._key(p) for p in parameters if p.parameter.requires_grad}
-        for key, options in self.custom_keys.items():
-            optimizer.check(options, self._key_label(key))
+        for key in self.custom_keys:
+            label = f"custom_keys {key!r} of {self.label()}"
             if not any(key in name for name in names):
-                raise ValueError(
-                    f"{self._key_label(key)} matches no parameter; nearest names: "
-                    + ", ".join(_close_names(key, parameters))
-                )
+                known = {x for p in parameters for x in (p.full_name, *p.full_name.split("."))}
+                nearest = difflib.get_close_matches(key, sorted(known), 3, 0.0)
+                raise ValueError(f"{label} matches no parameter; nearest names: {nearest}")
             if key not in used:
                 logging.warning(
-                    f"{self._key_label(key)} decides for no parameter: all that it matches are "
-                    "frozen, or match a longer key"
+                    f"{label} decides for no parameter: all that it matches are frozen, or match a "
+                    "longer key"
                 )
 
     def _key(self, parameter: NamedParameter) -> str | None:
@@ -115,16 +110,6 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
         name = f"{parameter.prefix}.{parameter.name}"
         keys = [key for key in self.custom_keys if key in name]
         return min(keys, key=lambda key: (-len(key), key), default=None)
-
-    def _options(self, parameter: NamedParameter) -> dict[str, Any]:
-        options = self._multipliers(parameter)
-        if (
-            self.gc_layer_weights_only
-            and ineligible_reason(parameter.parameter) is None  # else it needs no separate group
-            and no_layer_weight_reason(parameter) is not None
-        ):
-            options.setdefault("use_gc", False)
-        return options
 
     def _multipliers(self, parameter: NamedParameter) -> dict[str, Any]:
         key = self._key(parameter)
@@ -164,20 +149,14 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
         return options
 
     def options(
-        self,
-        model: nn.Module,
-        parameters: Sequence[NamedParameter],
-        optimizer: OptimizerOptions,
+        self, model: nn.Module, parameters: list[NamedParameter], optimizer: OptimizerOptions
     ) -> list[dict[str, Any]]:
         self._check(parameters, optimizer)
-        return [self._options(parameter) for parameter in parameters]
-
-
-def _close_names(key: str, parameters: Sequence[NamedParameter]) -> list[str]:
-    """Three similar names of modules and parameters, whole or only the last part."""
-    names: dict[str, None] = {}
-    for parameter in parameters:
-        parts = parameter.full_name.split(".")
-        for i, part in enumerate(parts):
-            names |= {part: None, ".".join(parts[: i + 1]): None}
-    return [repr(name) for name in difflib.get_close_matches(key, names, n=3, cutoff=0.0)]
+        result = [self._multipliers(parameter) for parameter in parameters]
+        if self.gc_layer_weights_only:
+            for parameter, options in zip(parameters, result, strict=True):
+                # What has no rows needs no separate group.
+                has_rows = ineligible_reason(parameter.parameter) is None
+                if has_rows and no_layer_weight_reason(parameter) is not None:
+                    options.setdefault("use_gc", False)
+        return result

@@ -14,8 +14,7 @@ from classy_gc.custom_imports import import_custom
 from classy_gc.optim.stock import check_stock_optimizer, group_options
 from classy_gc.options import without_comments
 from classy_gc.param_groups.build import build_param_groups
-from classy_gc.param_groups.builder import ParamGroupBuilder
-from classy_gc.param_groups.registry import build_param_group_builder
+from classy_gc.param_groups.builder import ParamGroupBuilder, build_param_group_builder
 from classy_gc.param_groups.tables import short_table
 from classy_gc.tasks.catch_up import catch_up
 from classy_gc.tasks.values import check_values

@@ -15,7 +15,7 @@ from classy_vision.tasks import ClassificationTask
 from classy_gc.optim.param_scheduler.checks import check_schedulers
 from classy_gc.optim.param_scheduler.lengths import with_shares
 from classy_gc.optim.stock import group_options
-from classy_gc.param_groups.registry import build_param_group_builder
+from classy_gc.param_groups.builder import build_param_group_builder
 
 
 def optimizer_steps(

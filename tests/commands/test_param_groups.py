@@ -71,8 +71,8 @@ def test_a_builder_from_a_module_in_the_current_folder(tmp_path, monkeypatch, ca
     monkeypatch.setenv("PYTHONWARNINGS", "")
     Path("my_builders.py").write_text(MINE)
     config = json.loads(DIGITS.read_text())
-    config |= {"num_epochs": 1, "use_gpu": False}
-    config["optimizer"]["param_groups"] = {"name": "mine", "module": "my_builders"}
+    config |= {"num_epochs": 1, "use_gpu": False, "custom_imports": ["my_builders"]}
+    config["optimizer"]["param_groups"] = {"name": "mine"}
     for dataset in config["dataset"].values():
         dataset["num_samples"] = 96
     Path("config.json").write_text(json.dumps(config))
@@ -107,18 +107,18 @@ def test_neither_data_nor_gpu_need_be_there(tmp_path, capsys):
         ("param_groups", {"name": "paramwize"}, "'paramwize' in param_groups.* 'paramwise'"),
         (
             "param_groups",
-            {"name": "paramwise", "module": "nowhere"},
-            "groups: 'nowhere' cannot",
+            {"name": "paramwise", "module": "mine"},
+            "unknown key 'module' in param_groups 'paramwise'",
         ),
         (
             "param_groups",
             {"name": "paramwise", "custom_keys": {"blokcs": {}}},
-            "'blokcs' .*matches no parameter; nearest names: 'blocks'",
+            "'blokcs' .*matches no parameter; nearest names: \\['blocks'",
         ),
         (
             "param_groups",
             {"name": "paramwise", "custom_keys": {"blocks": {"momentun": 0.5}}},
-            "'momentun' in custom_keys 'blocks' .*'adamw_gc'.* mean 'momentum'",
+            "'momentun' in options of 'blocks.*'adamw_gc'.* mean 'momentum'",
         ),
     ],
 )

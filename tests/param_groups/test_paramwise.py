@@ -389,7 +389,7 @@ def test_bn_weight_decay_counts_where_no_rule_speaks_of_norm_layers(
 
 def test_nesterov_needs_momentum_in_a_group_too():
     fields = {"custom_keys": {"conv": {"nesterov": True}}}
-    with pytest.raises(ValueError, match=r"'conv'.*nesterov must be false where momentum is 0"):
+    with pytest.raises(ValueError, match=r"'conv.weight'.*nesterov must be false where"):
         group(EveryKind(), fields)
     got = options(EveryKind(), fields, {"momentum": 0.9})
     assert got["conv.weight"]["nesterov"] is True
@@ -486,20 +486,20 @@ LINEAR = {"name": "linear", "start_value": 1, "end_value": 0}
         ({"bypass_duplicate": 1}, ["bypass_duplicate", "true or false", "1"]),
         ({"gc_layer_weights_only": None}, ["gc_layer_weights_only", "true or false", "None"]),
         ({"custom_keys": ["fc"]}, ["custom_keys", "an object", "['fc']"]),
-        ({"custom_keys": {"fc": 0.1}}, ["custom_keys 'fc'", "an object", "0.1"]),
+        ({"custom_keys": {"fc": 0.1}}, ["custom_keys", "an object", "'fc': 0.1"]),
         (
             {"custom_keys": {"bm.wieght": {"lr_mult": 2}}},
             ["'bm.wieght'", "matches no parameter", "'bn.weight'"],
         ),
-        (key(lr_mul=2), ["'lr_mul'", "custom_keys 'fc'", "'sgd_gc'", "did you mean 'lr_mult'?"]),
-        (key(lr_mult=None), ["custom_keys 'fc'", "lr_mult", "None"]),
+        (key(lr_mul=2), ["'lr_mul'", "'fc.weight'", "'sgd_gc'", "did you mean 'lr_mult'?"]),
+        (key(lr_mult=None), ["'fc.weight'", "lr_mult", "None"]),
         (key(lr_mult=LINEAR), ["lr_mult must be a number >= 0", "linear"]),
         (key(use_gc="no"), ["use_gc must be true or false", "'no'"]),
         (key(use_cg=True), ["'use_cg'", "did you mean 'use_gc'?"]),
         (key(momentum=1.5), ["momentum must be a number in [0, 1)", "1.5"]),
         (key(betas=[0.9, 0.9]), ["'betas'", "'sgd_gc'"]),
         (key(larc_config={}), ["'larc_config'"]),
-        (key(lr={**LINEAR, "name": "liner"}), ["custom_keys 'fc'", "lr", "'linear'?"]),
+        (key(lr={**LINEAR, "name": "liner"}), ["'fc.weight'", "lr", "'linear'?"]),
         (key(lr={**LINEAR, "strat_value": 1}), ["lr", "did you mean 'start_value'?"]),
         (key(lr={**LINEAR, "end_value": -1}), ["lr", "must be a number >= 0", "-"]),
         (key(lr={"value": 1}), ["lr", "'name'"]),
@@ -518,12 +518,16 @@ def test_refused(fields, fragments):
 @pytest.mark.parametrize(
     ("name", "fields", "fragments"),
     [
-        ("sgd", key(use_gc=False), ["'use_gc'", "custom_keys 'fc'", "optimizer 'sgd'", "known:"]),
+        ("sgd", key(use_gc=False), ["'use_gc'", "'fc.weight'", "optimizer 'sgd'", "known:"]),
         ("sgd", {"gc_layer_weights_only": True}, ["'use_gc'", "gc_layer_weights_only", "'sgd'"]),
         ("adam", key(momentum=0.5), ["'momentum'", "optimizer 'adam'"]),
         ("sgd", key(lr=-1), ["lr must be a number >= 0, not -1"]),
         ("adam", key(betas=[0.5]), ["betas must be a list of two numbers"]),
-        (Rprop, key(decay_mult=2), ["decay_mult of custom_keys 'fc'", "'weight_decay'", "etas"]),
+        (
+            Rprop,
+            key(decay_mult=2),
+            ["decay_mult of options", "'weight_decay'", "etas"],
+        ),
         (Rprop, {"norm_decay_mult": 2}, ["norm_decay_mult", "'weight_decay'", "'Rprop'", "etas"]),
     ],
 )

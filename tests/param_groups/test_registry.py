@@ -62,18 +62,9 @@ def test_what_it_returns_is_checked(options, message):
         build_param_groups(mine(options), nn.Linear(2, 2), build_optimizer({"name": "sgd_gc"}))
 
 
-def test_too_few_options_are_refused(monkeypatch):
-    builder = mine({})
-    monkeypatch.setattr(type(builder), "options", lambda self, *args: [])
-    with pytest.raises(ValueError, match="'mine' must return options for 2 parameters, not 0"):
-        build_param_groups(builder, nn.Linear(2, 2), build_optimizer({"name": "sgd"}))
-
-
-def test_a_name_is_taken_once_and_by_a_builder():
+def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match=r"'paramwise' is <class 'classy_gc.*Paramwise'>"):
         register_param_group_builder("paramwise")(Paramwise)
-    with pytest.raises(ValueError, match=r"'other' must extend ParamGroupBuilder"):
-        register_param_group_builder("other")(dict)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +77,11 @@ def test_a_name_is_taken_once_and_by_a_builder():
             ValueError,
             "'paramwize' in param_groups, did you mean 'paramwise'",
         ),
-        ({"name": "paramwise", "module": ""}, ValueError, "module of param_groups: '' cannot be"),
-        ({"name": "paramwise", "module": "no_such_module"}, ValueError, "no_such_module"),
+        (
+            {"name": "paramwise", "module": "mine"},
+            ValueError,
+            "unknown key 'module' in",
+        ),
     ],
 )
 def test_refused_configs(config, error, message):
