@@ -95,9 +95,8 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
                 f"{dotted(path)}: {noted.data['name']!r} does not read "
                 f"{', '.join(map(repr, unread))}; it reads {', '.join(known)}"
             )
-    for method in ("prepare_optimizer", "build_param_groups"):
-        if hasattr(task, method):
-            setattr(task, method, section("optimizer")(getattr(task, method)))
+    if hasattr(task, "prepare_optimizer"):
+        task.prepare_optimizer = section("optimizer")(task.prepare_optimizer)
     if classifies:
         resolve_when_prepared(task, config)
     return task

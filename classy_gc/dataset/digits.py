@@ -22,10 +22,9 @@ class DigitsDataset(ImageDataset):
     Args:
         split (str): ``train``, ``validation`` or ``test``
         batchsize_per_replica (int): batch size on each replica, > 0
-        shuffle (bool): a new order every epoch; ``use_shuffle`` in a config
-        transform (callable, optional): of a sample; ``transforms`` in a config, a list for Classy
-            Vision's ``build_transforms`` (default: None; in a config ``generic_image_transform``
-            with ``ToTensor``)
+        use_shuffle (bool): a new order every epoch
+        transforms (list, optional): of a sample, for Classy Vision's ``build_transforms`` (default:
+            None, ``generic_image_transform`` with ``ToTensor``)
         num_samples (int, optional): use only so many, the first ones (default: None, all)
         num_validation (int): how many of the last training images form the split ``validation``;
             the split ``train`` then lacks them (default: 0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 from classy_vision.dataset import register_dataset
 from PIL import Image
@@ -20,27 +20,6 @@ from classy_gc.options import BOOL, REQUIRED, Rule
 def _rgb(image: Image.Image) -> Image.Image:
     """An image with the three channels that Classy Vision's models take."""
     return image.convert("RGB")
-
-
-class _Files(NamedTuple):
-    """The files that torchvision reads, under its names."""
-
-    folder: str  # below the root, holds the files
-    names: list[str]
-    unpack_into: str  # below the root, for the files at the URLs
-    urls: list[str]
-
-
-def _cifar(source: type[CIFAR10]) -> _Files:
-    names = [name for name, _ in source.train_list + source.test_list]
-    return _Files(source.base_folder, [*names, source.meta["filename"]], "", [source.url])
-
-
-def _mnist(source: type[FashionMNIST]) -> _Files:
-    archives = [name for name, _ in source.resources]
-    folder = f"{source.__name__}/raw"
-    urls = [source.mirrors[0] + name for name in archives]
-    return _Files(folder, [name.removesuffix(".gz") for name in archives], folder, urls)
 
 
 class TorchvisionDataset(ImageDataset):
@@ -70,48 +49,51 @@ class TorchvisionDataset(ImageDataset):
         "download": (False, BOOL),
     }
     source: ClassVar[type[VisionDataset]]
-    files: ClassVar[Callable[[Any], _Files]]
 
     def _samples(self, split: str, root: str, download: bool) -> VisionDataset:
-        files = type(self).files(self.source)
+        folder, names, urls = _files(self.source)
         base = Path(root).expanduser()
-        places = (base / files.folder, base)
-        paths = next((x for x in (_find(place, files.names) for place in places) if x), None)
-        if not paths and not download:
-            missing = [name for name in files.names if not (places[0] / name).is_file()]
-            raise FileNotFoundError(
-                f"{self._label()}: {places[0]} lacks {', '.join(missing)}; set download "
-                f"to true, or unpack into {base / files.unpack_into} the files at "
-                f"{' and '.join(files.urls)}"
-            )
-        source = paths[0].parent if paths else places[0]
-        try:
-            with TemporaryDirectory() as folder:
-                if paths and (source == base or any(path.suffix == ".gz" for path in paths)):
-                    root, download = folder, False
-                    _lay_out(paths, Path(folder, files.folder))
-                return self.source(root, split == "train", transform=_rgb, download=download)
-        except Exception as error:  # errors of the network, the archives, the formats
-            raise ValueError(
-                f"{self._label()}: torchvision cannot read {source}: {error}"
-            ) from error
+        places = (base / folder, base)
+        with TemporaryDirectory() as temporary:
+            target = Path(temporary, folder)
+            try:
+                missing = [name for name in names if not _lay_out(name, places, target)]
+                if not missing or download:
+                    root = base if missing else temporary
+                    train = split == "train"
+                    return self.source(root, train, transform=_rgb, download=bool(missing))
+            except Exception as error:  # errors of the network, the archives, the formats
+                raise ValueError(
+                    f"{self._label()}: torchvision cannot read the files in {base}: {error}"
+                ) from error
+        raise FileNotFoundError(
+            f"{self._label()}: {places[0]} lacks {', '.join(missing)}; set download to true, or "
+            f"put them there, from {' and '.join(urls)}"
+        )
 
 
-def _find(folder: Path, names: list[str]) -> list[Path] | None:
-    """The files with these names in a folder, packed or not; None if one is missing."""
-    paths = [next(filter(Path.is_file, (folder / n, folder / f"{n}.gz")), None) for n in names]
-    return None if None in paths else paths
+def _files(source: type[VisionDataset]) -> tuple[str, list[str], list[str]]:
+    """The folder where torchvision looks, the files in it, and the URLs that they come from."""
+    if issubclass(source, CIFAR10):
+        names = [name for name, _ in source.train_list + source.test_list]
+        return source.base_folder, [*names, source.meta["filename"]], [source.url]
+    archives = [name for name, _ in source.resources]
+    names = [name.removesuffix(".gz") for name in archives]
+    return f"{source.__name__}/raw", names, [source.mirrors[0] + name for name in archives]
 
 
-def _lay_out(files: list[Path], folder: Path) -> None:
-    """Puts files, unpacked, where torchvision looks for them."""
-    folder.mkdir(parents=True)
-    for path in files:
-        if path.suffix == ".gz":
-            with gzip.open(path) as packed, (folder / path.stem).open("wb") as file:
+def _lay_out(name: str, folders: Iterable[Path], target: Path) -> bool:
+    """Puts a file, unpacked, where torchvision looks for it; False if no folder has it."""
+    target.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        if (folder / name).is_file():
+            (target / name).symlink_to((folder / name).absolute())
+            return True
+        if (folder / f"{name}.gz").is_file():
+            with gzip.open(folder / f"{name}.gz") as packed, (target / name).open("wb") as file:
                 shutil.copyfileobj(packed, file)
-        else:
-            (folder / path.name).symlink_to(path.absolute())
+            return True
+    return False
 
 
 @register_dataset("fashion_mnist")
@@ -130,11 +112,10 @@ class TorchvisionFashionMNIST(TorchvisionDataset):
         >>> build_dataset({**config, "use_shuffle": False, "root": "/nowhere"})
         Traceback (most recent call last):
         FileNotFoundError: dataset 'fashion_mnist': /nowhere/FashionMNIST/raw lacks \
-train-images-idx3-ubyte, ...; set download to true, or unpack into ...
+train-images-idx3-ubyte, ...; set download to true, or put them there, from ...
     """
 
     source = FashionMNIST
-    files = staticmethod(_mnist)
 
 
 @register_dataset("cifar10")
@@ -154,7 +135,6 @@ class TorchvisionCIFAR10(TorchvisionDataset):
     """
 
     source = CIFAR10
-    files = staticmethod(_cifar)
 
 
 @register_dataset("cifar100")
@@ -174,4 +154,3 @@ class TorchvisionCIFAR100(TorchvisionDataset):
     """
 
     source = CIFAR100
-    files = staticmethod(_cifar)

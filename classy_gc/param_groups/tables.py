@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, ConstantParamScheduler
 from fvcore.common.param_scheduler import ParamScheduler
-from torch import nn
 
 from classy_gc.options import registered_name
+from classy_gc.param_groups.builder import NamedParameter
 from classy_gc.param_groups.kinds import kind
 from classy_gc.param_groups.multipliers import MULTIPLIERS, ScaledParamScheduler
 from classy_gc.table import aligned
@@ -51,19 +51,21 @@ def short_table(groups: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) 
 def full_table(
     groups: Iterable[Mapping[str, Any]],
     values: Mapping[str, Any],
-    modules: Mapping[str, nn.Module],
+    named: Sequence[NamedParameter],
 ) -> str:
     """A table with one row per parameter: name, shape, module, group, options.
 
     Args:
-        groups: from :func:`build_param_groups`.
+        groups: from :func:`build_param_groups`, or of a stock task.
         values: of the optimizer's options, where a group does not say them.
-        modules: the module that holds each parameter, by the parameter's name.
+        named: all parameters; shared ones count by their first names.
     """
     rows = [("parameter", "shape", "module", "group", "options")]
+    places = {id(place.parameter): place for place in reversed(named)}
     for i, group in enumerate(groups):
-        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+        for parameter in group["params"]:
+            place = places[id(parameter)]
             shape = "×".join(map(str, parameter.shape)) or "1"
             described = _description(group, values) if parameter.requires_grad else "frozen"
-            rows.append((name, shape, kind(modules[name]), i, described))
+            rows.append((place.full_name, shape, kind(place.module), i, described))
     return aligned(rows)

@@ -39,7 +39,6 @@ class ParamwiseMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.param_group_builder: ParamGroupBuilder | None = None
-        self.optimizer_num_epochs: float = 1
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ParamwiseMixin:
@@ -64,14 +63,11 @@ class ParamwiseMixin:
         check_stock_optimizer(config["optimizer"])
         given, config = config, preliminary(config)
         optimizer = dict(config["optimizer"])
-        builder = None
-        if "param_groups" in optimizer:
-            builder = build_param_group_builder(optimizer.pop("param_groups"))
+        groups = optimizer.pop("param_groups", None)
+        builder = None if groups is None else build_param_group_builder(groups)
         task = super().from_config({**config, "optimizer": optimizer})
         task._config = given
         task.param_group_builder = builder
-        phases = config["dataset"]["train"].get("phases_per_epoch", 1)
-        task.optimizer_num_epochs = config["num_epochs"] * phases  # as in the stock task
         resolve_when_prepared(task, given)
         return task
 
@@ -107,25 +103,18 @@ class ParamwiseMixin:
         if self.param_group_builder is None:
             super().prepare_optimizer(optimizer, model, loss)
             return
-        groups = self.build_param_groups(optimizer, model, loss)
+        groups = build_param_groups(
+            self.param_group_builder,
+            model,
+            optimizer,
+            loss,
+            schedules=self.optimizer_schedulers,
+            num_epochs=self.num_epochs * (self.train_phases_per_epoch or 1),
+            bn_weight_decay=self.bn_weight_decay,
+        )
         table = short_table(groups, group_options(optimizer)[0])
         logging.info(f"{self.param_group_builder.label()}:\n{table}")
         for group in groups:
             del group["param_names"]
         optimizer.set_param_groups(groups)
         optimizer.options_view = _OptionsView(optimizer)
-
-    def build_param_groups(
-        self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None = None
-    ) -> list[dict[str, Any]]:
-        """The groups of :func:`classy_gc.param_groups.build_param_groups`.
-
-        Args:
-            optimizer: of the task, before it gets its parameters.
-            model: of the task.
-            loss: of the task (default: None).
-        """
-        schedules = (self.optimizer_schedulers, self.optimizer_num_epochs)
-        return build_param_groups(
-            self.param_group_builder, model, optimizer, loss, *schedules, self.bn_weight_decay
-        )

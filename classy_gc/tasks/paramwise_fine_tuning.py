@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from classy_vision.models import ClassyModel
 from classy_vision.optim import ClassyOptimizer
 from classy_vision.tasks import FineTuningTask, register_task
@@ -29,9 +27,9 @@ class ParamwiseFineTuning(ParamwiseMixin, FineTuningTask):
         True
     """
 
-    def build_param_groups(
-        self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None
-    ) -> list[dict[str, Any]]:
+    def prepare_optimizer(
+        self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None = None
+    ) -> None:
         if self.freeze_trunk:  # the stock task freezes only after the groups are built
             freeze_trunk(model)
-        return super().build_param_groups(optimizer, model, loss)
+        super().prepare_optimizer(optimizer, model, loss)

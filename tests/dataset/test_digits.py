@@ -90,11 +90,11 @@ def test_config_is_left_as_it_was():
         ({"batchsize_per_replica": 0}, "batchsize_per_replica must be an integer > 0, not 0"),
         ({"batchsize_per_replica": "8"}, "batchsize_per_replica must be .* not '8'"),
         ({"use_shuffle": 1}, "use_shuffle must be true or false, not 1"),
-        ({"num_samples": 0}, "num_samples must be null or an integer from 1 to 1442, not 0"),
+        ({"num_samples": 0}, "num_samples must be an integer > 0 or null, not 0"),
         ({"num_samples": 1443}, "num_samples must be .* not 1443"),
         ({"num_workers": -1}, "num_workers must be an integer >= 0, not -1"),
-        ({"transforms": -1}, "'digits': transforms must be a list .*, in -1"),
-        ({"transforms": [{"name": "X"}]}, "transforms must be .* X .*'name'"),
+        ({"transforms": -1}, "transforms must be a list of transforms, .* not -1"),
+        ({"transforms": [{"nam": "X"}]}, "transforms must be a list of transforms, .*'nam'"),
     ],
 )
 def test_bad_values_are_refused(change, message):
@@ -125,5 +125,5 @@ def test_the_last_batch(drop_last, sizes):
 
 def test_no_batch_at_all_is_refused():
     config = {"name": "digits", "split": "train", "batchsize_per_replica": 32, "num_samples": 31}
-    with pytest.raises(ValueError, match="drop_last leaves no batch of 31 images, with a batch"):
+    with pytest.raises(ValueError, match="drop_last must be false for 31 images"):
         build_dataset({**config, "use_shuffle": True, "drop_last": True})

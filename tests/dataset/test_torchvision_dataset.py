@@ -222,7 +222,7 @@ def test_damaged_files_are_refused(name, tmp_path, monkeypatch):
     folder = write(name, tmp_path, monkeypatch)
     for file in folder.iterdir():
         file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(ValueError, match=f"dataset '{name}': torchvision cannot read {folder}: "):
+    with pytest.raises(ValueError, match=f"dataset '{name}': torchvision cannot read the files"):
         build_dataset(config(name, tmp_path))
 
 
