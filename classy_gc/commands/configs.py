@@ -6,8 +6,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from classy_gc.configuration.load import dumps, read_config
-from classy_gc.configuration.shipped import shipped_configs
+from classy_gc.configuration.load import dumps, read_config, shipped_configs
 from classy_gc.options import check_known
 from classy_gc.table import aligned
 

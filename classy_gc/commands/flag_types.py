@@ -22,7 +22,7 @@ def flag_type(read: Callable[[str], T]) -> Callable[[str], T]:
     """The ``type=`` of a flag; argparse prints its errors unchanged.
 
     Args:
-        read: reads the text. An error that begins with "must" is put after the flag.
+        read: reads the text.
     """
 
     @functools.wraps(read)
@@ -84,10 +84,10 @@ def output_folder(text: str) -> str:
     Example:
         >>> output_folder("/dev/null/results")
         Traceback (most recent call last):
-        argparse.ArgumentTypeError: --output_folder /dev/null/results: /dev/null is no ...
+        argparse.ArgumentTypeError: folder /dev/null/results: /dev/null is no writable folder ...
     """
     if not _one_of_several():
-        check_folder(Path(text), "--output_folder")
+        check_folder(Path(text), "folder")
     return text
 
 

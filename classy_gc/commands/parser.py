@@ -21,12 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the message to stderr, on one line, and exits with code 2."""
-        message = " ".join(map(str.strip, message.splitlines())).removeprefix("argument ")
-        flag, _, text = message.partition(": ")
-        if text.startswith(flag) or flag == "--config_file":
-            message = text  # the text is complete
-        elif text.startswith("must "):
-            message = f"{flag} {text}"
+        message = " ".join(message.split()).removeprefix("argument ")
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 

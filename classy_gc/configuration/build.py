@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
+import operator
 from collections import UserDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from classy_vision import tasks
-from classy_vision.dataset import DATASET_REGISTRY, build_dataset
-from classy_vision.heads import HEAD_REGISTRY, build_head
-from classy_vision.hooks import HOOK_REGISTRY, build_hooks
-from classy_vision.losses import LOSS_REGISTRY, build_loss
+from classy_vision.dataset import build_dataset
+from classy_vision.heads import build_head
+from classy_vision.hooks import build_hook
+from classy_vision.losses import build_loss
 from classy_vision.meters import build_meters
-from classy_vision.models import MODEL_REGISTRY, build_model
+from classy_vision.models import build_model
 from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.tasks import ClassificationTask, ClassyTask
 
 from classy_gc.configuration.errors import section
-from classy_gc.options import check_known, dotted, registered_name
+from classy_gc.configuration.load import Keys
+from classy_gc.configuration.schema import named_sections
+from classy_gc.options import check_known, dotted
 from classy_gc.param_groups import build_param_group_builder
 from classy_gc.tasks.warm_up import preliminary, resolve_when_prepared
 
@@ -74,7 +78,7 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
     """
     classifies = issubclass(tasks.TASK_REGISTRY[config["name"]], ClassificationTask)
     kept = copy.deepcopy(preliminary(config) if classifies else dict(config))
-    watched = _watch(kept)
+    watched = _watch(kept) if classifies else []
     try:
         with section():
             task = tasks.build_task(kept)
@@ -102,21 +106,13 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
     return task
 
 
-def _watch(config: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any, _Section]]:
+def _watch(config: dict[str, Any]) -> list[tuple[Keys, Any, _Section]]:
     """Replaces sections by ones that record what is read; returns path, parent, section of each."""
-    if not issubclass(tasks.TASK_REGISTRY[config["name"]], ClassificationTask):
-        return []
-    heads, datasets = config["model"].get("heads", []), config["dataset"]
-    places = [
-        *((("dataset", phase), datasets, DATASET_REGISTRY) for phase in datasets),
-        (("loss",), config, LOSS_REGISTRY),
-        (("model",), config, MODEL_REGISTRY),
-        *((("model", "heads", i), heads, HEAD_REGISTRY) for i in range(len(heads))),
-    ]
     watched = []
-    for path, parent, registry in places:
-        cls = registry.get(parent[path[-1]]["name"])
-        if cls is not None and cls.__module__.startswith("classy_vision."):
+    for path, classes in reversed([*named_sections(config)]):
+        parent = functools.reduce(operator.getitem, path[:-1], config)
+        cls = classes[parent[path[-1]]["name"]]
+        if cls.__module__.startswith("classy_vision."):
             noted = parent[path[-1]] = _Section(parent[path[-1]])
             watched.append((path, parent, noted))
     return watched
@@ -124,7 +120,6 @@ def _watch(config: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any, _Section]
 
 def _build_sections(config: dict[str, Any]) -> None:
     """Builds each section alone, the data last, so that the error comes from the one at fault."""
-    task = ClassificationTask()
     if not config.get("test_only"):
         optimizer = config["optimizer"]
         phases = config["dataset"]["train"].get("phases_per_epoch", 1)
@@ -135,39 +130,18 @@ def _build_sections(config: dict[str, Any]) -> None:
         with section("optimizer"):
             build_optimizer(optimizer)
             build_optimizer_schedulers(optimizer)
-    with section("loss"):
-        build_loss(config["loss"])
-    for name, meter in config.get("meters", {}).items():
-        with section("meters", name):
-            build_meters({name: meter})
-    for i, head in enumerate(config["model"].get("heads", [])):
-        with section("model", "heads", i):
-            build_head({key: value for key, value in head.items() if key != "fork_block"})
-    with section("model"):
-        build_model(config["model"])
-    for i, hook in enumerate(config.get("hooks") or []):
-        with section("hooks", i):
-            build_hooks([hook])
-    for key, setter in (("use_gpu", task.set_use_gpu), ("amp_args", task.set_amp_args)):
-        with section(key):
-            setter(config.get(key))
-    for phase, dataset in config["dataset"].items():
-        with section("dataset", phase):
-            build_dataset(dataset)
-
-
-def label_hooks(task: ClassyTask, config: Mapping[str, Any]) -> None:
-    """Makes errors of hooks at the start name their section.
-
-    Args:
-        task: with all of its hooks.
-        config: of the task. It may lack hooks that the command adds; the errors of a hook without
-            a registered name do not name a section.
-    """
-    names = [hook["name"] for hook in config.get("hooks") or []]
-    for hook in task.hooks:
-        if type(hook) not in HOOK_REGISTRY.values():
-            continue
-        name = registered_name(type(hook), HOOK_REGISTRY)
-        path = ("hooks", names.index(name)) if name in names else (f"hook {name!r}",)
-        hook.on_start = section(*path)(hook.on_start)
+    task, model, meters = ClassificationTask(), config["model"], config.get("meters", {})
+    heads = [{k: x[k] for k in x if k != "fork_block"} for x in model.get("heads", [])]
+    builds: list[tuple[Keys, Callable[[Any], Any], Any]] = [
+        (("loss",), build_loss, config["loss"]),
+        *((("meters", name), build_meters, {name: meter}) for name, meter in meters.items()),
+        *((("model", "heads", i), build_head, head) for i, head in enumerate(heads)),
+        (("model",), build_model, model),
+        *((("hooks", i), build_hook, hook) for i, hook in enumerate(config.get("hooks") or [])),
+        (("use_gpu",), task.set_use_gpu, config.get("use_gpu")),
+        (("amp_args",), task.set_amp_args, config.get("amp_args")),
+        *((("dataset", phase), build_dataset, x) for phase, x in config["dataset"].items()),
+    ]
+    for path, build, part in builds:
+        with section(*path):
+            build(part)

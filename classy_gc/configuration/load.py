@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import classy_gc
 from classy_gc.configuration.errors import section, user_error
-from classy_gc.configuration.settings import Setting
-from classy_gc.configuration.shipped import find_config
+from classy_gc.configuration.settings import Setting, value_text
 from classy_gc.custom_imports import import_custom, import_from_folders, import_project
 from classy_gc.files import atomic_write
-from classy_gc.options import dotted, without_comments
+from classy_gc.options import check_known, dotted, without_comments
 
 Keys = tuple[Any, ...]
 
 _MOST_LEVELS = 50
-_MOST_DIGITS = 300  # that a float can hold
 
 
 class Config(dict[str, Any]):
@@ -88,17 +88,13 @@ def load_config(path: str | Path, settings: Sequence[Setting] = ()) -> Config:
     """
     config = read_config(path)
     import_from_folders(file.parent for file in config.files)
-    from classy_gc.configuration.override import with_settings
-    from classy_gc.configuration.schema import check_config, check_keys
+    from classy_gc.configuration.schema import check_config
 
     try:
-        with section():
-            check_keys(config, "the config")
-            import_project()
-            import_custom(config)
         config = with_settings(config, dict(settings), "--set")
         with section():
-            import_custom(config)  # also those of --set
+            import_project()
+            import_custom(config)
             check_config(config)
     except ValueError as error:
         raise ValueError(user_error(error, config)) from error
@@ -130,10 +126,9 @@ def read_config(path: str | Path) -> Config:
     """
     config = Config(str(path))
     if not str(path):
-        raise ValueError("--config_file must name a file, not ''")
+        raise ValueError("a config must be a file, not ''")
     _read_onto(config, find_config(str(path)), str(path), {})
     merged = without_comments(dict(config))
-    _check_values(config, merged, ())
     config.clear()
     config.update(merged)
     return config
@@ -148,14 +143,11 @@ def _read_onto(config: Config, path: str, name: str, above: Mapping[str, str]) -
     chain = " → ".join(files.values())
     try:
         text = Path(path).read_text(encoding="utf-8-sig")  # Windows writes a byte order mark
-        data = json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_integer)
+        data = json.loads(text, object_pairs_hook=_without_duplicates)
+        _check_values(data, ())
     except OSError as error:
-        raise ValueError(f"--config_file {chain}: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config_file {chain} is not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise ValueError(f"{chain}: {_too_deep(())}") from error
-    except ValueError as error:
+        raise ValueError(f"{chain}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{chain}: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{chain}: the config must be an object with keys, not {data!r}")
@@ -196,26 +188,16 @@ def _merge(
             config.set_source(at, file)
 
 
-def _check_values(config: Config, value: Any, path: Keys) -> None:
+def _check_values(value: Any, path: Keys) -> None:
     """Refuses values that no option can have."""
-    fault = ""
     if len(path) > _MOST_LEVELS:
-        fault = _too_deep(path[:3])
-    elif isinstance(value, float) and not math.isfinite(value):
-        fault = f"{dotted(path)} must be a number that a float can hold, not {value}"
-    if fault:
-        raise ValueError(f"{config.origin(*path)}: {fault}")
+        raise ValueError(f"{dotted(path[:3])} is nested more than {_MOST_LEVELS} levels deep")
+    if isinstance(value, (int, float)) and not abs(value) <= sys.float_info.max:
+        text = f"must be a number that a float can hold, not {str(value)[:9]}"
+        raise ValueError(f"{dotted(path)} {text}")
     if isinstance(value, (dict, list)):
         for key, x in value.items() if isinstance(value, dict) else enumerate(value):
-            _check_values(config, x, (*path, key))
-
-
-def _too_deep(path: Keys) -> str:
-    return f"{dotted(path) or 'the config'} is nested more than {_MOST_LEVELS} levels deep"
-
-
-def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf
+            _check_values(x, (*path, key))
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -258,3 +240,94 @@ def write_config(config: Config, folder: Path) -> None:
             )
     with atomic_write(path) as file:
         file.write(dumps(config).encode())
+
+
+def shipped_configs() -> Path:
+    """The folder of the configs: inside an installed package, or beside the package in a clone."""
+    package = Path(classy_gc.__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def find_config(path: str, folder: str | Path = "") -> str:
+    """Finds the config that a person names: a file, or else one that the package ships.
+
+    Args:
+        path: of a file, or a path in the package's ``configs``, with or without that folder.
+        folder: the one that a path is relative to (default: the current one).
+
+    Example:
+        >>> Path(find_config("digits_sgd_gc.json")).is_file()
+        True
+        >>> find_config("my.json", "experiments")
+        'experiments/my.json'
+    """
+    file, inside = Path(folder, path), shipped_configs() / path.removeprefix("configs/")
+    try:
+        return str(inside if not file.exists() and inside.is_file() else file)
+    except OSError:  # reading it will raise the same error, such as a name that is too long
+        return str(file)
+
+
+def with_settings(config: Config, settings: Mapping[str, Any], flag: str = "") -> Config:
+    """A copy of a config with values at dotted keys.
+
+    Args:
+        config: of a task.
+        settings: values by dotted key, such as ``model.heads.0.num_classes``. The last key may be
+            new: the class that reads the section refuses keys that it does not know, and
+            :func:`classy_gc.configuration.build.build_task` keys that nothing reads.
+        flag: the one that gave them, for messages (default: none).
+
+    Raises:
+        ValueError: a key that leads nowhere, with the nearest one.
+
+    Example:
+        >>> config = read_config("digits_sgd_gc.json")
+        >>> with_settings(config, {"optimizer.weight_decay": 0.2})["optimizer"]["weight_decay"]
+        0.2
+        >>> with_settings(config, {"optimiser.weight_decay": 0.2})
+        Traceback (most recent call last):
+        ValueError: optimiser.weight_decay=0.2: unknown key 'optimiser' in the config, did you ...
+    """
+    config = copy.deepcopy(config)
+    for key, value in settings.items():
+        setting = f"{flag} {key}={value_text(value)}".strip()
+        try:
+            path = _set(config, key, copy.deepcopy(value))
+        except ValueError as error:
+            whole = f"{key.rpartition('.')[0]}={{…}}"
+            raise ValueError(
+                f"{setting}: {error}; a new section is set as JSON: {whole}"
+            ) from error
+        config.set_source(path, setting)
+        config.settings.add(path)
+    return config
+
+
+def _set(config: dict[str, Any], dotted_key: str, value: Any) -> Keys:
+    """Sets a value in place, and returns the keys that lead to it."""
+    *above, last = dotted_key.split(".")
+    if above == ["optimizer", "param_schedulers"] and isinstance(config.get("optimizer"), dict):
+        config["optimizer"].setdefault("param_schedulers", {})
+    section: Any = config
+    path: Keys = ()
+    for name in above:
+        path = (*path, _key(section, name, path))
+        if not isinstance(section, list):
+            check_known([name], section, dotted(path[:-1]) or "the config")
+        section = section[path[-1]]
+    key = _key(section, last, path)
+    section[key] = value
+    return (*path, key)
+
+
+def _key(section: Any, name: str, path: Keys) -> str | int:
+    """A name on the command line as a key, or as the index of a list."""
+    label = dotted(path) or "the config"
+    if isinstance(section, list):
+        check_known([name], map(str, range(len(section))), label, "index")
+        return int(name)
+    if not isinstance(section, dict):
+        raise ValueError(f"{label} is {section!r}, so it has no key {name!r}")
+    return name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import inspect
-from collections.abc import Iterable, Mapping
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,10 +18,12 @@ from classy_vision.models import MODEL_REGISTRY
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
 from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
+from torch.nn.modules import loss
 
 import classy_gc.dataset
 import classy_gc.hooks  # noqa: F401  these imports register the names of configs
 from classy_gc.configuration.errors import section
+from classy_gc.configuration.load import Keys
 from classy_gc.optim.stock import check_stock_optimizer
 from classy_gc.options import (
     ANYTHING,
@@ -37,6 +40,7 @@ from classy_gc.options import (
 from classy_gc.tasks import ParamwiseClassificationTask, ParamwiseFineTuning
 from classy_gc.tasks.values import check_values
 
+_LOSSES = ChainMap(LOSS_REGISTRY, {k: v for k, v in vars(loss).items() if k.endswith("Loss")})
 _LIST = Rule("a list", lambda v: isinstance(v, list))
 
 
@@ -77,7 +81,7 @@ _SECTION_RULES = {
         "mode": Rule("one of batch, pair, elem", lambda v: v in ("batch", "pair", "elem")),
     },
 }
-_DATASET_RULES = {"batchsize_per_replica": COUNT}
+_NAMED_RULES = {"dataset": {"batchsize_per_replica": COUNT}, "model": {"heads": _LIST}}
 _HOOK_RULES = {
     "loss_lr_meter_logging": {"log_freq": or_null(COUNT)},
     "ema_model_weights": {
@@ -124,41 +128,48 @@ def check_config(config: Any) -> None:
             _check_values(config[name], (name,), rules, closed=task in _TASKS)
     if config.get("mixup") is not None:
         with section("mixup"):
-            check_keys(config["mixup"], "mixup", ["alpha"])
+            check_keys(config["mixup"], "mixup", ["alpha", "num_classes"])
     trained = not config.get("test_only", False)
     required = ["num_epochs", "dataset", "loss", "model", *["optimizer"] * trained]
     check_keys(config, "the config", required)
-    _check_datasets(config, trained)
-    torch_losses = [name for name in dir(torch.nn.modules.loss) if name.endswith("Loss")]
-    _check_name(config, ("loss",), [*LOSS_REGISTRY, *torch_losses])
-    _check_name(config, ("model",), MODEL_REGISTRY)
-    _check_values(config["model"], ("model",), {"heads": _LIST})
-    for i in range(len(config["model"].get("heads", []))):
-        _check_name(config, ("model", "heads", i), HEAD_REGISTRY)
+    with section("dataset"):
+        check_keys(config["dataset"], "dataset", ["train" if trained else "test"])
+        check_known(config["dataset"], ["train", "test"], "dataset")
+    for path, registry in named_sections(config):
+        named = _check_name(config, path, registry)
+        _check_values(named, path, _NAMED_RULES.get(path[0], {}))
     if trained:
-        _check_name(config, ("optimizer",), OPTIMIZER_REGISTRY)
+        _check_phases(config)
+        optimizer = _check_name(config, ("optimizer",), OPTIMIZER_REGISTRY)
         with section("optimizer"):
-            check_stock_optimizer(config["optimizer"])
-            if task in _PARAMWISE and "param_groups" in config["optimizer"]:
+            check_stock_optimizer(optimizer)
+            if task in _PARAMWISE and "param_groups" in optimizer:
                 text = f"unknown key 'param_groups' in optimizer: task {_PARAMWISE[task]!r} has it"
                 raise OptionError(text, "param_groups")
     with section("meters"):
         _check_meters(config.get("meters", {}))
-    for i, hook in enumerate(config.get("hooks") or []):
-        _check_name(config, ("hooks", i), HOOK_REGISTRY)
+    for i, _ in enumerate(config.get("hooks") or []):
+        hook = _check_name(config, ("hooks", i), HOOK_REGISTRY)
         _check_values({"device": "gpu", **hook}, ("hooks", i), _HOOK_RULES.get(hook["name"], {}))
 
 
-def _check_datasets(config: Mapping[str, Any], trained: bool) -> None:
-    phases = ["train", "test"]
-    with section("dataset"):
-        check_keys(config["dataset"], "dataset", phases[:1] if trained else phases[1:])
-        check_known(config["dataset"], phases, "dataset")
-    for phase, dataset in config["dataset"].items():
-        _check_name(config, ("dataset", phase), DATASET_REGISTRY)
-        _check_values(dataset, ("dataset", phase), _DATASET_RULES)
-    per_epoch = config["dataset"].get("train", {}).get("phases_per_epoch") or 1
-    if trained and isinstance(per_epoch, int) and config["num_epochs"] * per_epoch % 1:
+def named_sections(config: Mapping[str, Any]) -> Iterator[tuple[Keys, Mapping[str, type]]]:
+    """The sections of data, loss, model and heads: the path of each, and the classes it can name.
+
+    Args:
+        config: of a classification task.
+    """
+    for phase in config["dataset"]:
+        yield ("dataset", phase), DATASET_REGISTRY
+    yield ("loss",), _LOSSES
+    yield ("model",), MODEL_REGISTRY
+    for i in range(len(config["model"].get("heads", []))):
+        yield ("model", "heads", i), HEAD_REGISTRY
+
+
+def _check_phases(config: Mapping[str, Any]) -> None:
+    per_epoch = config["dataset"]["train"].get("phases_per_epoch") or 1
+    if isinstance(per_epoch, int) and config["num_epochs"] * per_epoch % 1:
         # Classy Vision would also train the rest of the last phase.
         text = f"num_epochs must be whole phases, {per_epoch} an epoch, not {config['num_epochs']}"
         raise OptionError(text, "num_epochs")
@@ -190,8 +201,8 @@ def check_keys(section: Any, label: str, required: Iterable[str] = ()) -> None:
             raise ValueError(f"missing key {key!r} in {label}")
 
 
-def _check_name(config: Any, path: tuple[Any, ...], known: Iterable[str]) -> None:
-    """Refuses a section without a name, or with an unregistered one."""
+def _check_name(config: Any, path: Keys, known: Iterable[str]) -> Mapping[str, Any]:
+    """A section; one without a name, or with an unregistered one, is refused."""
     label = dotted(path) or "the config"
     with section(*path):
         for key in path:
@@ -199,11 +210,12 @@ def _check_name(config: Any, path: tuple[Any, ...], known: Iterable[str]) -> Non
         check_keys(config, label, ["name"])
         with section(*path, "name"):
             check_known([config["name"]], sorted(known), label, "name")
+    return config
 
 
 def _check_values(
     config: Mapping[str, Any],
-    path: tuple[Any, ...],
+    path: Keys,
     rules: Mapping[str, Rule],
     closed: bool = False,
 ) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from classy_gc.configuration.errors import section
-from classy_gc.options import OptionError, registered_name
+from classy_gc.options import registered_name
 
 
 def try_batches(task: ClassyTask) -> None:
@@ -89,7 +89,6 @@ def _try_batches(task: ClassificationTask) -> None:
         with section("dataset", phase):
             batch = _first_batch(task, datasets[phase], phase)
         if batch is not None:
-            _check_mixup(task, batch)
             task.data_iterator = iter([batch])
             task._set_model_train_mode()
             (task.train_step if train else task.eval_step)()
@@ -123,15 +122,6 @@ def label_steps(task: ClassificationTask) -> None:
         if isinstance(module, ClassyHead) and module.unique_id in names:
             i = names.index(module.unique_id)
             module.forward = section("model", "heads", i)(module.forward)
-
-
-def _check_mixup(task: ClassificationTask, batch: Any) -> None:
-    target = batch.get("target") if isinstance(batch, dict) else None
-    missing = getattr(task.mixup_transform, "num_classes", 1) is None
-    if task.train and missing and getattr(target, "ndim", 2) == 1:
-        with section("mixup"):
-            text = "missing key 'num_classes' in mixup, which targets that are class numbers need"
-            raise OptionError(text, "num_classes")
 
 
 def _first_batch(task: ClassificationTask, dataset: Any, phase: str) -> Any:

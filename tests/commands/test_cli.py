@@ -36,7 +36,10 @@ def test_what_needs_no_torch_is_told_before_it_is_imported(flags, code, tmp_path
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        (["train", "--config_file", ""], "train: error: --config_file must name a file, not ''"),
+        (
+            ["train", "--config_file", ""],
+            "train: error: --config_file: a config must be a file, not ''",
+        ),
         (["train", "--sed", "1", "--config_file", "digits_sgd_gc.json"], "train: error: unrec"),
         (
             ["inspect", "--config_file", "digits_sgd_gc.json", "--set", "a"],
@@ -44,10 +47,10 @@ def test_what_needs_no_torch_is_told_before_it_is_imported(flags, code, tmp_path
         ),
         (
             ["schedules", "--config_file", "a.json"],
-            "schedules: error: --config_file a.json: No such",
+            "schedules: error: --config_file: a.json: No such",
         ),
-        (["train", "--config_file", LONG], f"train: error: --config_file {LONG}: File name too"),
-        (["configs", "--flatten", LONG], f"configs: error: --config_file {LONG}: File name too"),
+        (["train", "--config_file", LONG], f"train: error: --config_file: {LONG}: File name too"),
+        (["configs", "--flatten", LONG], f"configs: error: {LONG}: File name too"),
         (
             ["schedules", "--config_file", "digits_sgd_gc.json", "--output", f"{LONG}.png"],
             "schedules: error: --output",

@@ -254,9 +254,9 @@ def test_the_first_bars_are_kept():
 @pytest.mark.parametrize(
     ("flags", "change", "message"),
     [
-        (["--batches", "0"], {}, "--batches must be an integer >= 1, not 0"),
-        (["--seed", "-1"], {}, "--seed must be an integer from 0 to 4294967295, not -1"),
-        (["--output", "bars.pdf"], {}, "--output must be the path of a .png file, not 'bars.pdf'"),
+        (["--batches", "0"], {}, "--batches: must be an integer >= 1, not 0"),
+        (["--seed", "-1"], {}, "--seed: must be an integer from 0 to 4294967295, not -1"),
+        (["--output", "bars.pdf"], {}, "--output: must be the path of a .png file, not 'bars.pdf'"),
         (["--output", "no/bars.png"], {}, "--output: no/bars.png: there is no writable folder no"),
         (["--checkpoint_load_path", "no"], {}, "--checkpoint_load_path: there is no checkpoint no"),
         ([], {"optimizer": {"name": "sdg"}}, "unknown name 'sdg' in optimizer"),

@@ -12,8 +12,7 @@ from classy_gc.commands.flag_types import Target, utf8
 from classy_gc.commands.train.checkpoints import loading
 from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import user_error
-from classy_gc.configuration.load import load_config
-from classy_gc.configuration.override import with_settings
+from classy_gc.configuration.load import load_config, with_settings
 from classy_gc.configuration.schema import check_config
 from classy_gc.configuration.settings import (
     Setting,

@@ -38,7 +38,6 @@ from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.commands.train.last_batch import warn_of_last_batch
 from classy_gc.commands.train.ranks import Ranks
 from classy_gc.commands.train.threads import take_threads
-from classy_gc.configuration.build import label_hooks
 from classy_gc.configuration.errors import section, user_error
 from classy_gc.configuration.load import load_config
 from classy_gc.configuration.trial import try_batches
@@ -183,7 +182,6 @@ def _build(
     args.show_progress |= sys.stderr.isatty() and can_show_progress
     task = ranks.agreed(lambda: build_seeded_task(args, config))
     hooks = ranks.agreed(lambda: set_hooks(args, config, task, output))
-    label_hooks(task, config)
     set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
     task.prepare = loading(task, args.config_file)(section()(task.prepare))
     task.on_start = functools.partial(_start, task, ranks, output, task.on_start)

@@ -14,6 +14,7 @@ from typing import Any
 
 from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.hooks import (
+    HOOK_REGISTRY,
     CheckpointHook,
     ClassyHook,
     LossLrMeterLoggingHook,
@@ -27,12 +28,13 @@ from fvcore.common.file_io import PathManager
 
 from classy_gc.commands.seeded_task import TENSORBOARD
 from classy_gc.commands.train.ranks import Ranks
+from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import write_config
 from classy_gc.files import check_folder, check_scheme, has_scheme, locked
 from classy_gc.hooks import JSONLogHook, PhaseSeedHook, RollingCheckpointHook, TrainingCurvesHook
 from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.progress_bar import FillingProgressBarHook
-from classy_gc.options import check_known
+from classy_gc.options import check_known, registered_name
 
 
 class Output(CheckedHook):
@@ -180,6 +182,9 @@ def set_hooks(
     # Hooks that write come last, since those before may still refuse the run.
     log = own.pop(JSONLogHook.name(), None) or JSONLogHook(folder=output.folder)
     merged = own | {hook.name(): hook for hook in hooks if hook.name() not in own}
+    for hook in merged.values():
+        name = registered_name(type(hook), HOOK_REGISTRY)
+        hook.on_start = section(f"hook {name!r}")(hook.on_start)
     writers = (output, log, *_tensorboard(args, config, output))
     merged |= {hook.name(): hook for hook in writers}
     task.set_hooks(list(merged.values()))

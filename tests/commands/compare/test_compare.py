@@ -500,7 +500,7 @@ SYNTHETIC = {
         (tiny(), [*GC, "--target", "accuracy/top_1=nan"], "must be METER=NUMBER"),
         (tiny(), [*GC, "--target", "accuracy/top_1=97"], "accuracy/top_1 is a share in .*, not 97"),
         (tiny(), [*GC, "--seeds", "0"], "--seeds: '0' must be a number of seeds >= 1"),
-        (tiny(), [*GC, "--jobs", "0"], "--jobs must be an integer >= 1, not 0"),
+        (tiny(), [*GC, "--jobs", "0"], "--jobs: must be an integer >= 1, not 0"),
         (tiny(), [*GC, "--output_folder", "tiny.json/x"], "tiny.json is no writable folder"),
         (tiny(), [*GC, "--output_folder", "."], "holds something else than a comparison"),
     ],

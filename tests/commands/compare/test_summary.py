@@ -178,7 +178,7 @@ def test_names_are_text(here):
         (["a", "./a"], "hold the same results, and count twice"),
         (["a", "copy"], "a and copy hold the same results, and count twice"),
         (["broken"], "broken/results.json is not from classy-gc compare"),
-        (["a", "--output", "a.pdf"], "--output must be the path of a .png file"),
+        (["a", "--output", "a.pdf"], "--output: must be the path of a .png file"),
         (["a", "--contrast", "a: on"], "--contrast must have two arms or four, not 1"),
         (["a", "b", "--contrast", "a: on", "b: on"], "a: on, b: on are compared by different"),
         (["a", "--contrast", "a: off", "a: onn"], "'a: onn' in --contrast, did you mean 'a: on'"),

@@ -22,6 +22,7 @@ from classy_gc.commands.compare.sweep import (
     parse_sweep,
     response_picture,
 )
+from classy_gc.configuration.load import Config
 from tests import forked
 from tests.commands.compare.test_compare import arguments, tiny
 from tests.commands.compare.test_results import by_seed, evaluated_logs, log
@@ -110,7 +111,9 @@ def test_killed_and_resumed_to_its_end(here, capsys):
 
 
 def arm(**optimizer):
-    return Arm("a", "", "a", "c", {}, {"optimizer": {"name": "sgd_gc", **optimizer}}, "a")
+    config = Config("c.json")
+    config["optimizer"] = {"name": "sgd_gc", **optimizer}
+    return Arm("a", "", "a", "c", {}, config, "a")
 
 
 def schedule(lr, **options):
