@@ -85,7 +85,6 @@ def test_test_only(here, capsys):
         summary, text = capsys.readouterr()
         assert summary.startswith("Tested in")
         assert "checkpoint" not in summary
-        assert "curves" not in summary
         assert "weights that the model starts with" not in text
     assert len(log("tested")) == 2
     assert not Path("tested/checkpoints").exists()
@@ -105,7 +104,6 @@ def test_checkpoints(here, capsys):
     lines = train("checkpoints")
     saved = ["model_phase-4_end.torch", "model_phase-6_end.torch"]
     assert names("run/checkpoints") == ["best.torch", "checkpoint.torch", *saved]
-    assert "\n  best  " in capsys.readouterr().out
     best = torch.load("run/checkpoints/best.torch")["classy_state_dict"]
     tests = [line for line in lines if line["phase"] == "test"]
     value = best["hooks"]["RollingCheckpointHook"]["best"]["accuracy/top_1"]
@@ -120,7 +118,7 @@ def test_checkpoints_weights_only(here, capsys):
     flags = ("--checkpoint_load_path", "run/checkpoints")
     with pytest.raises(SystemExit):
         train("checkpoints_weights_only", *flags)
-    message = "run/checkpoints was saved without the state of the optimizer, so training cannot"
+    message = "'optim': it is of another optimizer, or was saved without its state"
     assert message in capsys.readouterr().err
     (line,) = train("workflow_test_only", *flags, "--output_folder", "tested") and log("tested")
     assert line["meters"]["accuracy"]["top_1"] > 0.9

@@ -18,16 +18,15 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.generic.opts import check_generic_args
 from classy_vision.generic.util import CHECKPOINT_FILE
-from classy_vision.hooks import CheckpointHook, ClassyHook
+from classy_vision.hooks import CheckpointHook
 from classy_vision.tasks import ClassificationTask, ClassyTask
 from classy_vision.trainer import DistributedTrainer, LocalTrainer
-from fvcore.common.file_io import PathManager
 from torchvision import get_video_backend, set_image_backend, set_video_backend
 
 from classy_gc.commands.cli import CommandError
@@ -42,9 +41,8 @@ from classy_gc.configuration.errors import section, user_error
 from classy_gc.configuration.load import load_config
 from classy_gc.configuration.trial import try_batches
 from classy_gc.files import no_room
-from classy_gc.hooks import JSONLogHook, RollingCheckpointHook, TrainingCurvesHook
-from classy_gc.hooks.phase_record import scheduled_options, trained_epochs
-from classy_gc.hooks.rolling_checkpoint import BEST_FILE
+from classy_gc.hooks import TrainingCurvesHook
+from classy_gc.hooks.phase_record import flat_meters, scheduled_options, trained_epochs
 from classy_gc.tasks.catch_up import catch_up
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
@@ -104,28 +102,22 @@ def _log_to_stderr(level: int, debug: bool) -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 
-def _summary(
-    task: ClassyTask, hooks: Mapping[str, ClassyHook], output: Output, seconds: float
-) -> str:
-    """The final loss and meters of each phase, the time, and the files that were written."""
+def _summary(task: ClassyTask, output: Output, seconds: float) -> str:
+    """The final loss and meters of each phase, the time, and where the files are."""
     tested, epochs = getattr(task, "test_only", False), trained_epochs(task)
-    curves = hooks[TrainingCurvesHook.name()]
     lines = [f"{'Tested' if tested else 'Trained'} in {seconds:.1f} s"]
     if not tested and epochs == output.epochs_before:
         lines = [f"Nothing was left to train: {epochs:g} of {task.num_epochs:g} epochs were done"]
+    curves = next(hook for hook in task.hooks if isinstance(hook, TrainingCurvesHook))
     last = {record["phase"]: record for record in curves.state.history}
     for phase, record in last.items():
-        meters = record["meters"].items()
-        values = [f"{meter} {name} {v:.4f}" for meter, x in meters for name, v in x.items()]
-        lines.append("  ".join([f"  {phase:<5}", f"loss {record['loss']:.4f}", *values]))
-    files = {}
-    if not tested:
-        files["checkpoint"] = f"{output.checkpoints}/{CHECKPOINT_FILE}"
-        if getattr(hooks.get(RollingCheckpointHook.name()), "save_best", None):
-            files["best"] = f"{output.checkpoints}/{BEST_FILE}"
-        files["curves"] = str(curves.path)
-    files["log"] = str(hooks[JSONLogHook.name()].path)
-    lines += [f"  {name:<10}  {path}" for name, path in files.items() if PathManager.isfile(path)]
+        values = {"loss": record["loss"], **flat_meters(record["meters"])}
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        lines.append(f"  {phase:<5}  {shown}")
+    checkpoint = _last_checkpoint(task, output)
+    if checkpoint and not tested:
+        lines.append(f"  checkpoint  {checkpoint}")
+    lines.append(f"  folder      {output.folder}")
     return "\n".join(lines)
 
 
@@ -134,10 +126,8 @@ def _last_checkpoint(task: ClassyTask, output: Output) -> str | None:
     if not output.started:
         return None
     hook = next(hook for hook in task.hooks if isinstance(hook, CheckpointHook))
-    saved = hook.phase_counter >= hook.checkpoint_period
-    if isinstance(hook, RollingCheckpointHook):
-        saved = hook.saved_phase is not None
-    if saved:
+    saved = getattr(hook, "saved_phase", None) is not None
+    if saved or hook.phase_counter >= hook.checkpoint_period:
         return f"{output.checkpoints}/{CHECKPOINT_FILE}"
     return task.checkpoint_path if task.checkpoint_dict else None
 
@@ -164,10 +154,8 @@ def _how_to_go_on(task: ClassyTask, output: Output) -> str:
     return f"interrupted; to continue, add to the command: {shlex.join(flags)}"
 
 
-def _build(
-    args: argparse.Namespace, ranks: Ranks, output: Output
-) -> tuple[ClassyTask, dict[str, ClassyHook]]:
-    """A task that is ready to train, and its hooks by name."""
+def _build(args: argparse.Namespace, ranks: Ranks, output: Output) -> ClassyTask:
+    """A task that is ready to train."""
     config = ranks.config = ranks.agreed(lambda: load_config(args.config_file, args.set))
     # On another machine the file may be older, so all ranks take the primary's.
     config.update(ranks.of_primary(lambda: config))
@@ -176,18 +164,16 @@ def _build(
     backend = get_video_backend()
     if args.video_backend != backend:  # newer versions of torchvision do not complain
         raise ValueError(f"--video_backend must be {backend}, not {args.video_backend!r}")
-    can_show_progress = importlib.util.find_spec("progressbar") is not None
-    if args.show_progress and not can_show_progress:
-        raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
-    args.show_progress |= sys.stderr.isatty() and can_show_progress
+    if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
+        args.show_progress = True
     task = ranks.agreed(lambda: build_seeded_task(args, config))
-    hooks = ranks.agreed(lambda: set_hooks(args, config, task, output))
+    ranks.agreed(lambda: set_hooks(args, config, task, output))
     set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
     task.prepare = loading(task, args.config_file)(section()(task.prepare))
     task.on_start = functools.partial(_start, task, ranks, output, task.on_start)
     if hasattr(task, "create_data_iterators"):
         task.create_data_iterators = delay_interrupts(task.create_data_iterators)
-    return task, hooks
+    return task
 
 
 def run(args: argparse.Namespace) -> int:
@@ -210,7 +196,7 @@ def run(args: argparse.Namespace) -> int:
     task = output = None
     try:
         output = Output(args, ranks)
-        task, hooks = _build(args, ranks, output)
+        task = _build(args, ranks, output)
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:
@@ -230,7 +216,7 @@ def run(args: argparse.Namespace) -> int:
         if output:
             output.locks.close()
     if is_primary():
-        print(_summary(task, hooks, output, time.perf_counter() - start))
+        print(_summary(task, output, time.perf_counter() - start))
     if torch.distributed.is_initialized():
         # The replicas hold the group too. Its threads may still free tensors, for which they wait
         # for Python; if Python ends first, they abort the process.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from numbers import Real
+from typing import Any, BinaryIO
 
+import torch
 from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.optim import ClassyOptimizer
 from classy_vision.optim.zero import ZeRO
@@ -15,11 +18,29 @@ from classy_vision.tasks import ClassificationTask, ClassyTask, FineTuningTask
 from fvcore.common.file_io import PathManager
 from torch import Tensor
 
-from classy_gc.commands.train.checkpoint_file import check_checkpoint
 from classy_gc.commands.train.hooks import absolute
 from classy_gc.files import check_scheme
 from classy_gc.optim.resume import resumed_state
 from classy_gc.optim.stock import is_stock
+
+# The first bytes of torch.save's files before it wrote zip archives; these have no checksums.
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+# A bit of a record's attributes that torch reads.
+_DIRECTORY = 0x10
+
+# The state that Classy Vision resumes from; base_model is enough to test and to fine-tune.
+_STATE = {
+    "base_model": dict,
+    "train": bool,
+    "phase_idx": int,
+    "train_phase_idx": int,
+    "num_updates": Real,
+    "losses": list,
+    "meters": list,
+    "optimizer": dict,
+    "hooks": dict,
+}
 
 
 def set_checkpoints(
@@ -71,6 +92,66 @@ def set_checkpoints(
         logging.warning(
             "test_only without --checkpoint_load_path tests the weights that the model starts with"
         )
+
+
+def check_checkpoint(path: str, key: str, resume: bool = False) -> None:
+    """Refuses a file that is not a complete checkpoint of Classy Vision.
+
+    The whole file is read: otherwise training might use a damaged part.
+
+    Args:
+        path: of the file, or of a folder with ``checkpoint.torch``; it may have a scheme.
+        key: the flag or key that names it, for messages.
+        resume: whether training should resume from it, which takes more than the weights (default:
+            False)
+
+    Raises:
+        ValueError: with the key, the file, and its fault.
+    """
+    check_scheme(path, key)
+    try:
+        file = f"{path.rstrip('/')}/{CHECKPOINT_FILE}" if PathManager.isdir(path) else path
+        problem = _problem(file, resume) if PathManager.isfile(file) else None
+    except Exception as error:  # unpickling any bytes, or a path handler, may raise anything
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2]
+        text = f"{path} cannot be read: {type(error).__name__}: {reason}"
+        raise ValueError(f"{key}: {text}") from error
+    if problem is None:  # Classy Vision would train from scratch
+        raise ValueError(f"{key}: there is no checkpoint {file}")
+    if problem:
+        raise ValueError(f"{key}: {file} is not a checkpoint of Classy Vision: {problem}")
+
+
+def _problem(file: str, resume: bool) -> str:
+    """What is wrong with the checkpoint in a file; empty if nothing is."""
+    with PathManager.open(file, "rb") as opened:
+        start = opened.read(30)
+        if zipfile.is_zipfile(opened):
+            damaged = _damaged_record(opened)
+            if damaged:
+                return f"it is damaged: its record {damaged} has a wrong checksum"
+        elif start[:2] in (b"", b"PK"):
+            return "it is empty or cut off"
+        elif not start.startswith(_LEGACY):
+            return f"it begins with {start!r}"
+        opened.seek(0)
+        checkpoint = torch.load(opened, map_location="cpu")
+    state = checkpoint.get("classy_state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        return f"its classy_state_dict is {state!r:.50}"
+    for name, kind in _STATE.items():
+        if not isinstance(state.get(name), kind) and (resume or name == "base_model"):
+            return f"its classy_state_dict.{name} is {state.get(name, 'missing')!r:.50}"
+    return ""
+
+
+def _damaged_record(opened: BinaryIO) -> str | None:
+    """The name of a damaged record in a zip file, or None."""
+    with zipfile.ZipFile(opened) as archive:
+        for record in archive.infolist():
+            if record.external_attr & _DIRECTORY:  # torch would return uninitialized memory
+                return record.filename
+        return archive.testzip()
 
 
 def _is_own_and_missing(path: str, folder: str) -> bool:
@@ -158,20 +239,15 @@ def loading(task: ClassyTask, config_file: str) -> Iterator[None]:
 
 
 def _misfit(error: BaseException, task: ClassyTask, config_file: str) -> str:
-    resumed = task.checkpoint_dict is not None
-    path = task.checkpoint_path if resumed else task.pretrained_checkpoint_path
-    if repr(error) == "KeyError('optim')":
-        return (
-            f"checkpoint {path} was saved without the state of the optimizer, so training cannot "
-            "resume; test it, or fine-tune from it (--pretrained_checkpoint_path)"
-        )
-    checkpoint = task.checkpoint_dict if resumed else task.pretrained_checkpoint_dict
+    path, checkpoint = task.checkpoint_path, task.checkpoint_dict
+    if checkpoint is None:
+        path, checkpoint = task.pretrained_checkpoint_path, task.pretrained_checkpoint_dict
     states = [checkpoint["classy_state_dict"]["base_model"], task.base_model.get_classy_state()]
-    if not resumed and task.reset_heads:
-        states = [{**state, "model": {**state["model"], "heads": {}}} for state in states]
+    if task.checkpoint_dict is None and task.reset_heads:
+        states = [state["model"]["trunk"] for state in states]
     reason = model_difference(*states)
     if not reason and isinstance(error, KeyError):
-        reason = f"it has no {error}, so it may be of another optimizer"
+        reason = f"it has no {error}: it is of another optimizer, or was saved without its state"
     return f"checkpoint {path} does not fit {config_file}: {reason or error}"
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from classy_vision.generic.distributed_util import is_primary
 from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.hooks import (
     HOOK_REGISTRY,
@@ -44,53 +44,43 @@ class Output(CheckedHook):
         args: with ``output_folder`` and ``checkpoint_folder``, local paths, the second perhaps with
             a scheme; empty if they were not given.
         ranks: of the training; the primary one writes.
-
-    Raises:
-        ValueError: a folder that cannot be written to, or that another run writes to; a scheme that
-            is not allowed.
     """
 
     def __init__(self, args: argparse.Namespace, ranks: Ranks) -> None:
         super().__init__()
-        folder = Path(args.output_folder or f"output_{datetime.now().isoformat()}")
-        ranks.of_primary(lambda: check_folder(folder, "--output_folder"))
-        self.folder = folder.absolute()
+        folder = args.output_folder or f"output_{datetime.now().isoformat()}"
+        self.folder = Path(folder).absolute()
         self.checkpoints = absolute(args.checkpoint_folder or self.folder / "checkpoints")
-        self.files: list[Path] = []
-        #: Classy Vision's hook, and what creates its writer, which creates a folder at once
-        self.tensorboard: tuple[TensorboardPlotHook, Callable[[], Any]] | None = None
+        self.files = [self.folder / "config.json"]
         #: whether all hooks have started, and the epochs trained before
         self.started, self.epochs_before = False, 0.0
         #: keeps other runs out of the folders until it is closed
         self.locks = ExitStack()
         self._ranks = ranks
-        if args.checkpoint_folder and not has_scheme(self.checkpoints):
-            checkpoints = Path(self.checkpoints)
-            ranks.of_primary(lambda: check_folder(checkpoints, "--checkpoint_folder"))
 
     def on_start(self, task: ClassyTask) -> None:
-        """Creates the folders on the primary rank, once all of them are known to be possible."""
+        """Creates the folders on the primary rank, once all of them are known to be possible.
+
+        Raises:
+            ValueError: a folder that cannot be written to, or that another run writes to.
+        """
         self._ranks.of_primary(lambda: self._make_folders(getattr(task, "test_only", False)))
 
     def _make_folders(self, test_only: bool) -> None:
-        files = [self.folder / "config.json", *self.files]
         if not test_only and has_scheme(self.checkpoints):
             PathManager.mkdirs(self.checkpoints)
         elif not test_only:
-            files.append(Path(self.checkpoints, CHECKPOINT_FILE))
-        for file in files:
+            self.files.append(Path(self.checkpoints, CHECKPOINT_FILE))
+        for file in self.files:
             if file.is_dir():
                 raise ValueError(f"{file} is a folder, but a file must be written there")
-        folders = dict.fromkeys(file.parent for file in files)
+        folders = dict.fromkeys(file.parent for file in self.files)
         for folder in folders:
             check_folder(folder, "folder")
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
             self.locks.enter_context(locked(folder))
         write_config(self._ranks.config, self.folder)
-        if self.tensorboard:
-            hook, create_writer = self.tensorboard
-            hook.tb_writer = create_writer()
         logging.info(f"writes to {self.folder}")
 
 
@@ -100,45 +90,47 @@ def absolute(path: str | Path) -> str:
 
 
 def _tensorboard(
-    args: argparse.Namespace, config: Mapping[str, Any], output: Output
+    args: argparse.Namespace, config: Mapping[str, Any], folder: Path
 ) -> list[ClassyHook]:
-    """Classy Vision's hook with the config's options, which gets its writer at the start."""
-    hook = next((h for h in config.get("hooks") or [] if h["name"] == TENSORBOARD), {})
-    check_known(hook, ["name", "log_period", "summary_writer"], f"hook {TENSORBOARD!r}")
+    """Classy Vision's hook with the config's options; its writer creates a folder at once."""
+    given = next((h for h in config.get("hooks") or [] if h["name"] == TENSORBOARD), {})
+    check_known(given, ["name", "log_period", "summary_writer"], f"hook {TENSORBOARD!r}")
     if args.skip_tensorboard:
         return []
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         missing = "tensorboard: pip install 'classy-gc[tensorboard]'"
-        if hook:
+        if given:
             raise ValueError(f"hook {TENSORBOARD!r} needs {missing}") from error
         logging.info(f"no tensorboard logs without {missing}")
         return []
-    options = {"log_dir": output.folder / "tensorboard", **hook.get("summary_writer", {})}
+    options = {"log_dir": folder / "tensorboard", **given.get("summary_writer", {})}
     known = inspect.signature(SummaryWriter).parameters
     check_known(options, known, f"summary_writer of hook {TENSORBOARD!r}")
-    plot = TensorboardPlotHook(None, hook.get("log_period", 10))
-    output.tensorboard = plot, functools.partial(SummaryWriter, **options)
-    return [plot]
+    hook = TensorboardPlotHook(None, given.get("log_period", 10))
+    start = hook.on_start
+
+    def on_start(task: ClassyTask) -> None:
+        if is_primary():
+            hook.tb_writer = SummaryWriter(**options)
+        start(task)
+
+    hook.on_start = on_start
+    return [hook]
 
 
-def _checkpoint_hook(
-    args: argparse.Namespace, config: Mapping[str, Any], task: ClassyTask, output: Output
-) -> CheckpointHook:
+def _checkpoint_hook(args: argparse.Namespace, task: ClassyTask, output: Output) -> CheckpointHook:
     """The config's hook that saves checkpoints, else ours, with the folder of the run."""
     own = [hook for hook in task.hooks if isinstance(hook, CheckpointHook)]
     if len(own) > 1:
         names = " and ".join(hook.name() for hook in own)
         raise ValueError(f"hooks: only one of them can save checkpoints, not {names}")
-    saved = {**vars(args), "config": dict(config), "checkpoint_folder": output.checkpoints}
-    ours = RollingCheckpointHook(interval=args.checkpoint_period or 1)
-    ours.input_args = saved
-    hook = own[0] if own else ours
+    hook = own[0] if own else RollingCheckpointHook(interval=args.checkpoint_period or 1)
+    label = f"folder of {hook.name()}"
     if args.checkpoint_folder or getattr(hook, "folder", "") is None:
-        hook.checkpoint_folder = output.checkpoints
-        check_scheme(output.checkpoints, "--checkpoint_folder")
-    check_scheme(hook.checkpoint_folder, f"folder of {hook.name()}")
+        hook.checkpoint_folder, label = output.checkpoints, "--checkpoint_folder"
+    check_scheme(hook.checkpoint_folder, label)
     output.checkpoints = absolute(hook.checkpoint_folder)
     if isinstance(hook, RollingCheckpointHook):
         hook.check(task)
@@ -147,7 +139,7 @@ def _checkpoint_hook(
 
 def set_hooks(
     args: argparse.Namespace, config: Mapping[str, Any], task: ClassyTask, output: Output
-) -> dict[str, ClassyHook]:
+) -> None:
     """Gives a task classy_train.py's hooks and ours, unless the config has the same hook.
 
     Args:
@@ -156,38 +148,36 @@ def set_hooks(
         task: with the hooks of the config.
         output: learns which folders the hooks need.
 
-    Returns:
-        The hooks by name.
-
     Raises:
         ValueError: two hooks for checkpoints, or a hook that cannot work as configured.
     """
+    own = {hook.name(): hook for hook in task.hooks}
+    for flag, base in (("checkpoint_period", CheckpointHook), ("log_freq", LossLrMeterLoggingHook)):
+        for name, hook in own.items():
+            if isinstance(hook, base) and getattr(args, flag):
+                logging.warning(f"--{flag} is not used: the config has {name}")
     hooks: list[ClassyHook] = [FillingProgressBarHook()] if args.show_progress else []
     log_freq = args.log_freq or (None if args.show_progress else 5)
     hooks += [LossLrMeterLoggingHook(log_freq), ModelComplexityHook()]
-    checkpoint = _checkpoint_hook(args, config, task, output)
-    if checkpoint not in task.hooks:
-        hooks.append(checkpoint)
     if args.profiler:
         hooks.append(ProfilerHook())
     if args.visdom_server:
         hooks.append(VisdomHook(args.visdom_server, args.visdom_port))
-    hooks.append(TrainingCurvesHook(folder=output.folder, title=Path(args.config_file).stem))
-    hooks.append(PhaseSeedHook(seed=args.seed))
-    own = {hook.name(): hook for hook in task.hooks}
-    for flag, base in (("checkpoint_period", CheckpointHook), ("log_freq", LossLrMeterLoggingHook)):
-        for hook in own.values():
-            if isinstance(hook, base) and getattr(args, flag):
-                logging.warning(f"--{flag} is not used: the config has {hook.name()}")
-    # Hooks that write come last, since those before may still refuse the run.
+    saver = _checkpoint_hook(args, task, output)
+    if saver.name() not in own:
+        saver.input_args = {
+            **vars(args),
+            "config": dict(config),
+            "checkpoint_folder": saver.checkpoint_folder,
+        }
+    curves = TrainingCurvesHook(folder=output.folder, title=Path(args.config_file).stem)
+    hooks += [saver, curves, PhaseSeedHook(seed=args.seed)]
     log = own.pop(JSONLogHook.name(), None) or JSONLogHook(folder=output.folder)
     merged = own | {hook.name(): hook for hook in hooks if hook.name() not in own}
     for hook in merged.values():
         name = registered_name(type(hook), HOOK_REGISTRY)
         hook.on_start = section(f"hook {name!r}")(hook.on_start)
-    writers = (output, log, *_tensorboard(args, config, output))
-    merged |= {hook.name(): hook for hook in writers}
-    task.set_hooks(list(merged.values()))
-    for hook in (JSONLogHook, TrainingCurvesHook):
-        output.files.append(merged[hook.name()].path.absolute())
-    return merged
+    for writer in (log, merged[TrainingCurvesHook.name()]):
+        output.files.append(writer.path.absolute())
+    # Hooks that write come last, since those before may still refuse the run.
+    task.set_hooks([*merged.values(), output, log, *_tensorboard(args, config, output.folder)])
