@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -64,6 +65,15 @@ def test_bad_flags_are_one_line(argv, line, here, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"classy-gc {line}")
     assert len(error.splitlines()) == 1
+
+
+def test_nobody_reads_on():
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys; from classy_gc.commands import main; sys.exit(main(['configs']))"
+    result = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_settings_reach_the_command(here, capsys):

@@ -1,8 +1,5 @@
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ from PIL import Image
 
 import classy_gc  # noqa: F401
 from classy_gc.commands import main
+from tests import forked
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DIGITS = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
@@ -305,17 +303,8 @@ def test_a_checkpoint_of_another_model_is_one_line(here, capsys):
 
 
 def test_the_command_itself(tmp_path):
-    """In its own process; a module with a name of the standard library's does no harm."""
-    code = "import sys; from classy_gc.commands import main; sys.exit(main())"
-    result = subprocess.run(
-        [sys.executable, "-c", code, "inspect", "--config_file", CONFIGS / "digits_adam_gc.json"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
+    flags = ("inspect", "--config_file", CONFIGS / "digits_adam_gc.json")
+    result = forked.run(forked.command, *flags, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines()[-1] == "picture: inspect.png"
     assert [path.name for path in tmp_path.iterdir()] == ["inspect.png"]

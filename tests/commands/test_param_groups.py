@@ -1,7 +1,5 @@
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,19 +25,6 @@ class Mine(ParamGroupBuilder):
 """
 
 
-def command(*args, cwd, stdout=subprocess.PIPE):
-    code = "import sys; from classy_gc.commands import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=120,
-    )
-
-
 def test_a_row_a_parameter_and_nothing_is_trained(tmp_path):
     argv = ("param-groups", "--config_file", str(DIGITS))
     result = forked.run(forked.command, *argv, cwd=tmp_path)
@@ -55,14 +40,6 @@ def test_a_row_a_parameter_and_nothing_is_trained(tmp_path):
     assert rows["initial_block._module.1.bias"] == expected
     expected = ["16", "BatchNorm2d, norm", "3", "lr 0.5 × cosine from 0.01, weight_decay 0.045"]
     assert rows["blocks.0.block0-0.bn.weight"] == expected
-
-
-def test_nobody_reads_on(tmp_path):
-    reader, writer = os.pipe()
-    os.close(reader)
-    result = command("param-groups", "--config_file", DIGITS, cwd=tmp_path, stdout=writer)
-    os.close(writer)
-    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_a_builder_from_a_module_in_the_current_folder(tmp_path, monkeypatch, capfd):

@@ -42,6 +42,35 @@ def row_means(weights):
     return [w.flatten(1).mean(1) for w in weights if w.dim() > 1]
 
 
+THREADS = """
+import pathlib, runpy
+try:
+    runpy.run_module("classy_gc.commands.train", run_name="__main__")
+finally:
+    names = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+    print("threads", *names)
+"""
+
+
+def test_the_first_process_alone_prints_and_writes(tmp_path):
+    (tmp_path / "threads.py").write_text(THREADS)
+    given = config("digits_sgd_gc", epochs=1) | {"hooks": []}
+    given["dataset"]["train"]["num_samples"] = 96  # a full batch for each of 2 replicas
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    flags = ("--skip_tensorboard", "--checkpoint_folder", "saved", "--distributed_backend", "ddp")
+    printed = torchrun("threads", "--config_file", "config.json", *flags, folder=tmp_path)
+    assert printed.count("Trained in") == 1
+    # A thread of the process group that outlives Python aborts the rank.
+    assert printed.count("threads") == 2
+    assert "gloo" not in printed
+    assert "[0] train phase 0 (100.00% done)" in printed
+    assert "[1] train phase" not in printed
+    (log,) = tmp_path.glob("output_*/log.jsonl")
+    assert len(log.read_text().splitlines()) == 2
+    state = torch.load(tmp_path / "saved/checkpoint.torch")["classy_state_dict"]
+    assert state["num_updates"] == 2 * 32
+
+
 def test_ddp_is_one_process_with_the_same_global_batch(tmp_path):
     # BatchNorm would see other batches: each replica normalizes with its own.
     model = {"name": "mlp", "input_dim": 192, "output_dim": 10, "hidden_dims": [32]}

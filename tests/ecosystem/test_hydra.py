@@ -1,8 +1,5 @@
 import copy
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import hydra
@@ -12,6 +9,7 @@ import yaml
 from hydra.utils import instantiate
 
 from classy_gc import core
+from tests import forked
 
 from .digits import network, row_means, train
 
@@ -102,13 +100,8 @@ def test_an_application_of_hydras(tmp_path):
     shutil.copytree(REPOSITORY / "configs" / "hydra", tmp_path / "conf" / "optimizer")
     (tmp_path / "conf" / "config.yaml").write_text("defaults: [{optimizer: adam}]\n")
     (tmp_path / "app.py").write_text(APP)
-    result = subprocess.run(
-        [sys.executable, "app.py", "optimizer=adamw", "optimizer.lr=0.5"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    code = "import runpy; runpy.run_path('app.py', run_name='__main__')"
+    flags = ("optimizer=adamw", "optimizer.lr=0.5")
+    result = forked.run(forked.code, code, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "AdamW 0.5 True (0.9, 0.999)\n"
