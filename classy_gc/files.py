@@ -72,38 +72,11 @@ def no_room(error: BaseException | None) -> str:
         >>> no_room(OSError(errno.ENOSPC, "No space left on device", "log.jsonl"))
         'No space left on device: log.jsonl'
     """
-    full = _no_room(error)
-    return ": ".join(text for text in (full.strerror, full.filename) if text) if full else ""
-
-
-def _no_room(error: BaseException | None) -> OSError | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return error
+            return ": ".join(text for text in (error.strerror, error.filename) if text)
         error = error.__cause__ or error.__context__
-    return None
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Adds the missing path to the error of a full disk.
-
-    Args:
-        path: the one written in the ``with`` block.
-
-    Example:
-        >>> with writing(Path("log.jsonl")):
-        ...     raise OSError(errno.ENOSPC, "No space left on device")
-        Traceback (most recent call last):
-        OSError: [Errno 28] No space left on device: 'log.jsonl'
-    """
-    try:
-        yield
-    except Exception as error:
-        full = _no_room(error)
-        if full and full.filename is None:
-            full.filename = os.fspath(path)
-        raise
+    return ""
 
 
 def check_folder(folder: Path, label: str) -> None:
@@ -205,7 +178,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
     new = temporary(path)
     try:
-        with writing(path), new.open("wb") as file:
+        with new.open("wb") as file:
             yield file
             file.flush()
             _sync(file.fileno(), path.parent)
@@ -232,6 +205,6 @@ def _sync(descriptor: int, folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno == errno.EIO or _no_room(error):
+        if error.errno == errno.EIO or no_room(error):
             raise
         _warn_once(f"{folder}: a crash of the machine may lose what is written ({error.strerror})")

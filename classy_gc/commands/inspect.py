@@ -24,7 +24,7 @@ from classy_gc.files import atomic_write
 from classy_gc.hooks.gc_monitor import named_parameters
 from classy_gc.options import registered_name
 from classy_gc.param_groups import parameter_occurrences
-from classy_gc.param_groups.layer_weights import no_layer_weight_reason
+from classy_gc.param_groups.kinds import no_layer_weight_reason
 from classy_gc.plots import COLORS, GREY, new_figure, plain, tidy
 from classy_gc.table import aligned
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import register_hook
 
-from classy_gc.files import atomic_write, writing
+from classy_gc.files import atomic_write
 from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook, trained_epochs
 
 
@@ -95,7 +95,7 @@ class JSONLogHook(PhaseRecordHook):
         if not is_primary():
             return
         line = json.dumps(as_json({"kind": kind, **fields}), allow_nan=False)
-        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
 
 

@@ -1,4 +1,4 @@
-"""The kinds of modules that have their own rules."""
+"""The kinds of modules that have their own rules, and which parameters are weights of layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils.parametrize import ParametrizationList
 from torchvision.ops import DeformConv2d
+
+from classy_gc.param_groups.builder import NamedParameter
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 #: layers whose weights have a row for each unit, channel or word
@@ -32,15 +35,9 @@ def is_norm(module: nn.Module) -> bool:
     """
     if isinstance(module, LAYERS):
         return False
-    return isinstance(module, _NORMS) or _is_named_norm(module)
-
-
-def _is_named_norm(module: nn.Module) -> bool:
-    return any(
-        word.lower() == "norm"
-        for cls in type(module).__mro__
-        for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", cls.__name__)
-    )
+    names = " ".join(cls.__name__ for cls in type(module).__mro__)
+    words = re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", names)
+    return isinstance(module, _NORMS) or "norm" in map(str.lower, words)
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -65,3 +62,47 @@ def kind(module: nn.Module) -> str:
     if is_norm(module):
         return f"{name}, norm" if isinstance(module, _NORMS) else f"{name}, norm by its name"
     return f"{name}, depthwise" if is_depthwise(module) else name
+
+
+def no_layer_weight_reason(parameter: NamedParameter) -> str | None:
+    """Why a parameter is not the weight of a layer, or ``None`` if it is.
+
+    Layers are linear, convolution, embedding, recurrent and attention modules: torch's,
+    ``torchvision.ops.DeformConv2d``, and classes derived from them. In their weights a row belongs
+    to a unit, a channel or a word, as gradient centralization assumes. But GC looks only at shapes,
+    and so also centralizes everything else that has rows.
+
+    Args:
+        parameter: with the modules that hold it. A parametrized weight (``weight_norm``, …) belongs
+            to the module that it was taken from.
+
+    Returns:
+        None, or the kind of the parameter and the class of its module. A normalization is
+        recognized by its base class, or by ``norm`` in its name.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from classy_gc.param_groups import parameter_occurrences
+        >>> class Encoder(nn.Sequential):
+        ...     def __init__(self):
+        ...         super().__init__(nn.Linear(4, 4), nn.LayerNorm([4, 4]))
+        ...         self.positions = nn.Parameter(torch.zeros(1, 4, 4))
+        >>> for p in parameter_occurrences(Encoder()):
+        ...     print(p.full_name, no_layer_weight_reason(p))
+        positions no layer: Encoder
+        0.weight None
+        0.bias bias: Linear
+        1.weight normalization: LayerNorm
+        1.bias normalization: LayerNorm
+    """
+    module = parameter.module
+    if isinstance(module, ParametrizationList):
+        module = parameter.parents[-2]  # above the dict of the module's parametrizations
+    name = module.__class__.__name__
+    if isinstance(module, LAYERS):
+        # Attention has biases with the shape of a weight: bias_k, of shape [1, 1, d].
+        return f"bias: {name}" if parameter.name.startswith("bias") else None
+    if is_norm(module):
+        return f"normalization: {name}"
+    return f"no layer: {name}"

@@ -17,8 +17,7 @@ from classy_gc.param_groups.builder import (
     ParamGroupBuilder,
     register_param_group_builder,
 )
-from classy_gc.param_groups.kinds import is_depthwise, is_norm
-from classy_gc.param_groups.layer_weights import no_layer_weight_reason
+from classy_gc.param_groups.kinds import is_depthwise, is_norm, no_layer_weight_reason
 from classy_gc.param_groups.multipliers import OptimizerOptions
 
 _OF_LR = ("bias_lr_mult", "dcn_offset_lr_mult")

@@ -6,7 +6,7 @@ from torchvision.ops import DeformConv2d
 
 from classy_gc.core import ineligible_reason
 from classy_gc.param_groups import parameter_occurrences
-from classy_gc.param_groups.layer_weights import no_layer_weight_reason
+from classy_gc.param_groups.kinds import no_layer_weight_reason
 
 
 class RmsNorm2d(nn.Module):
