@@ -74,6 +74,7 @@ ANYTHING = Rule("anything", lambda v: True, schedulable=False)
 _BY_NAME = {
     **dict.fromkeys(("lr", "weight_decay", "eps", "lr_decay", "momentum_decay"), NON_NEGATIVE),
     **dict.fromkeys(("momentum", "alpha"), FRACTION),
+    "trust_coefficient": NON_NEGATIVE,
     **dict.fromkeys(("use_gc", "gc_conv_only", "gc_loc"), GC_FLAG),
     **dict.fromkeys(("fused", "foreach"), SWITCH),
     "betas": BETAS,

@@ -8,9 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch.optim.optimizer import required
+from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from classy_gc.core import CentralizedOptimizer, RMSprop
-from classy_gc.optim.fused import fused_supported
+from classy_gc.core._torch import local_tensor
+from classy_gc.core.centralization import HALF
+from classy_gc.core.memory import is_dense
 from classy_gc.optim.groups import momentum_drives_betas, with_momentum
 from classy_gc.optim.resume import first_steps
 from classy_gc.optim.scheduled_gc import ScheduledGC
@@ -69,6 +72,32 @@ def _signature(options: Mapping[str, tuple[Any, Rule]]) -> inspect.Signature:
     return inspect.Signature(
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
         for name, (default, _) in options.items()
+    )
+
+
+def fused_supported(p: torch.Tensor) -> bool:
+    """Whether torch's fused kernels can update ``p``.
+
+    Before torch 2.14, its fused SGD on the CPU does not update most elements of half-precision
+    parameters (https://github.com/pytorch/pytorch/issues/191763).
+
+    Args:
+        p: a parameter on the device where it is trained.
+
+    Returns:
+        True if it is real floating point, dense in memory, and its device has the kernels.
+
+    Example:
+        >>> fused_supported(torch.zeros(2, 3)), fused_supported(torch.zeros(2, 3).cfloat())
+        (True, False)
+    """
+    skipped = torch.__version__ < (2, 14) and p.is_cpu and p.dtype in HALF
+    x = local_tensor(p)
+    return (
+        p.is_floating_point()
+        and p.device.type in _get_fused_kernels_supported_devices()
+        and is_dense(x.shape, x.stride())
+        and not skipped
     )
 
 
@@ -179,11 +208,8 @@ class ClassyGCOptimizer(ScheduledGC):
         options = dict(self._options)
         if options.get("fused", True) is None and not options["foreach"]:
             params = [p for group in param_groups for p in group["params"]]
-            options["fused"] = all(map(self._fuses, params)) or None
+            # torch has no fused RMSprop, and ours is for the CPU.
+            ours = not issubclass(self.core_class, RMSprop) or all(p.is_cpu for p in params)
+            options["fused"] = (ours and all(map(fused_supported, params))) or None
         self.optimizer = self._built(param_groups, options)
         momentum_drives_betas(self.optimizer)
-
-    def _fuses(self, p: torch.Tensor) -> bool:
-        """Whether the fused kernel is the better choice for ``p``."""
-        # torch has no fused RMSprop, and ours is for the CPU.
-        return fused_supported(p) and (p.is_cpu or not issubclass(self.core_class, RMSprop))

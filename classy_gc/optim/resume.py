@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
@@ -32,13 +31,18 @@ _LARC = {"trust_coefficient", "clip", "eps"}
 _OPTIONAL = {*_INDISTINCT, *_LARC, "momentum"}
 
 
-def _telling(group: Mapping[str, Any]) -> frozenset[str]:
-    """The options of a group that distinguish algorithms."""
-    names = frozenset(group) - _INDISTINCT
-    if "trust_coefficient" in names:  # LARC has SGD's state, which has no eps
-        names -= _LARC
-    # Beside betas, momentum is only the schedule of the first.
-    return names - {"momentum"} if "betas" in names else names
+def _kind(group: Mapping[str, Any]) -> set[str]:
+    """What tells algorithms apart in a group: its options, and a word where they are the same."""
+    kind = set(group) - _INDISTINCT
+    if "trust_coefficient" in kind:  # LARC has SGD's state, which has no eps
+        kind -= _LARC
+    if "betas" in kind:
+        kind -= {"momentum"}  # which is only the schedule of the first
+    if "amsgrad" in kind and group.get("decoupled_weight_decay"):  # AdamW
+        kind |= {"decoupled decay"}
+    if "centered" in kind and ("lr_in_momentum" in group or "maximize" not in group):
+        kind |= {"TensorFlow's eps"}  # RMSpropTF, whose stock class has no maximize
+    return kind
 
 
 def _tensors(state: Mapping[Any, Any]) -> Iterator[tuple[Any, str, torch.Tensor]]:
@@ -48,10 +52,6 @@ def _tensors(state: Mapping[Any, Any]) -> Iterator[tuple[Any, str, torch.Tensor]
             for name, x in own.items():
                 if torch.is_tensor(x) and name != "step":  # older versions keep it as a number
                     yield parameter, name, x
-
-
-def _names(state: Mapping[Any, Any]) -> set[str]:
-    return {name for _, name, _ in _tensors(state)}
 
 
 def first_steps(
@@ -100,32 +100,6 @@ def classes_of(module: ModuleType) -> dict[str, type[torch.optim.Optimizer]]:
     return {name: c for name, c in classes.items() if issubclass(c, base) and c is not base}
 
 
-@functools.cache
-def _torchs_classes() -> dict[str, tuple[frozenset[str], set[str]]]:
-    """The options that distinguish each torch class, and the tensors of its state."""
-    result = {}
-    for name, cls in classes_of(torch.optim).items():
-        if name not in ("LBFGS", "SparseAdam"):  # they need a closure and sparse gradients
-            weight = nn.Parameter(torch.ones(2, 2))
-            weight.grad = torch.ones(2, 2)
-            optimizer = cls([weight], lr=0.1)
-            optimizer.step()
-            result[name] = _telling(optimizer.defaults), _names(optimizer.state)
-    return result
-
-
-def _kinds(group: Mapping[str, Any], names: set[str]) -> set[str]:
-    """The algorithms of torch or this package that a state may belong to."""
-    options = _telling(group)
-    kinds = {k for k, (own, x) in _torchs_classes().items() if own == options and x <= names}
-    if "RMSprop" in kinds and ("lr_in_momentum" in group or "maximize" not in group):
-        return {"RMSpropTF"}
-    decoupled = group.get("decoupled_weight_decay")  # older versions of torch lack it
-    if "AdamW" in kinds and decoupled is not None:
-        return {"AdamW" if decoupled else "Adam"}
-    return kinds
-
-
 def _malformed(saved: Any) -> str | None:
     groups = saved.get("param_groups") if isinstance(saved, Mapping) else None
     lists = isinstance(groups, list) and isinstance(saved.get("state"), Mapping)
@@ -142,45 +116,45 @@ def _forbidden_value(saved: Mapping[str, Any], rules: Mapping[str, Rule]) -> str
 
 
 @torch.random.fork_rng(devices=[])
-def _other_kind(
+def _misfit(
     saved: Mapping[str, Any], optimizer: ClassyOptimizer, rules: Mapping[str, Rule]
 ) -> str | None:
     """Why a state belongs to another algorithm or model; None if it fits."""
     if not saved["param_groups"]:
         return None
-    was, names = saved["param_groups"][0], _names(saved["state"])
-    probe = first_steps(optimizer, {k: v for k, v in was.items() if k in rules})
-    own_names = _names(probe.state)
-    kinds, own_kinds = _kinds(was, names or own_names), _kinds(probe.defaults, own_names)
-    fits = kinds & own_kinds
-    if not kinds and (own_names <= names or not names):  # some classes add tensors later
-        # Some classes also add options as they train.
-        fits = _telling(was) in (_telling(probe.defaults), _telling(probe.param_groups[0]))
-    if fits:
-        return _other_shape(saved, optimizer, probe)
-    whose = " or ".join(sorted(kinds)) or (
-        f"one with the options {', '.join(sorted(_telling(was)))} and the tensors "
-        f"{', '.join(sorted(names)) or '(none)'}"
-    )
-    own = " or ".join(own_kinds) or type(probe).__name__.removeprefix("Centralized")
-    return f"the state of the optimizer is that of {whose}, not of {own}"
-
-
-def _other_shape(
-    saved: Mapping[str, Any], optimizer: ClassyOptimizer, probe: torch.optim.Optimizer
-) -> str | None:
-    tensors = list(_tensors(probe.state))
-    as_weight = {(name, p.ndim) for p, name, _ in tensors}
-    as_weight -= {(name, p.ndim) for p, name, x in tensors if x.shape != p.shape}
+    was = saved["param_groups"][0]
+    options = rules.keys() - _INDISTINCT
+    probe = first_steps(optimizer, {k: v for k, v in was.items() if k in options})
+    if "decoupled_weight_decay" in probe.defaults:  # older versions of torch do not save it
+        was = {"decoupled_weight_decay": probe.defaults["decoupled_weight_decay"], **was}
     params = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
-    for i, name, x in _tensors(saved["state"]):
-        if i in params and (name, params[i].ndim) in as_weight and x.shape != params[i].shape:
+    tensors = list(_tensors({params[i]: x for i, x in saved["state"].items() if i in params}))
+    names, dims = {name for _, name, _ in tensors}, {p.ndim for p, _, _ in tensors}
+    own = [(p, name, x) for p, name, x in _tensors(probe.state) if p.ndim in dims]
+    own_names = {name for _, name, _ in own}
+    # A class may add tensors and options as it trains; a schedule may just have set a momentum.
+    kinds = [_kind(probe.defaults), _kind(probe.param_groups[0])]
+    if _kind(was) not in kinds or not own_names - {"momentum_buffer"} <= names:
+        return (
+            f"the state of the optimizer is that of another: it has {_listed(_kind(was), names)}, "
+            f"and {type(probe).__name__.removeprefix('Centralized')} has "
+            f"{_listed(kinds[0], own_names)}"
+        )
+    as_weight = {(name, p.ndim) for p, name, _ in own}
+    as_weight -= {(name, p.ndim) for p, name, x in own if x.shape != p.shape}
+    for p, name, x in tensors:
+        if (name, p.ndim) in as_weight and x.shape != p.shape:
+            i = next(i for i, other in params.items() if other is p)
             return (
                 f"{name} of parameter {i} has the shape {list(x.shape)}, and the parameter "
-                f"{list(params[i].shape)}: it is the state of another model, or of parameters in "
+                f"{list(p.shape)}: it is the state of another model, or of parameters in "
                 "another order"
             )
     return None
+
+
+def _listed(kind: set[str], names: set[str]) -> str:
+    return f"{', '.join(sorted(kind))} and the tensors {', '.join(sorted(names)) or '(none)'}"
 
 
 def resumed_state(state: dict[str, Any], optimizer: ClassyOptimizer, label: str) -> dict[str, Any]:
@@ -202,7 +176,7 @@ def resumed_state(state: dict[str, Any], optimizer: ClassyOptimizer, label: str)
     """
     saved, rules = state["optim"], group_options(optimizer)[1]
     reason = _malformed(saved) or _forbidden_value(saved, rules)
-    reason = reason or _other_kind(saved, optimizer, rules)
+    reason = reason or _misfit(saved, optimizer, rules)
     if reason:
         raise ValueError(f"{label} cannot resume: {reason}")
     groups, differences = [], {"config": {}, "checkpoint": {}}
@@ -238,8 +212,6 @@ def _resumed_group(
         if name in driven or name in _SPEED or name not in rules:
             continue
         old = was.get(name, value)
-        if name in GC_KEYS:
-            old, value = bool(old), bool(value)
         if name == "betas" and "momentum" in schedule:
             old, value = old[1:], value[1:]
         if _equal(old, value):

@@ -8,13 +8,11 @@ from typing import Any, ClassVar
 from classy_vision.optim import SGD, register_optimizer
 
 from classy_gc import core
-from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
-from classy_gc.options import BOOL, MAPPING, NON_NEGATIVE, check_options
+from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer, constructor_options
+from classy_gc.options import MAPPING, check_options
 
 _LARC_OPTIONS = {
-    "clip": (True, BOOL),
-    "eps": (1e-8, NON_NEGATIVE),
-    "trust_coefficient": (0.02, NON_NEGATIVE),
+    name: constructor_options(core.LARC)[name] for name in ("trust_coefficient", "clip", "eps")
 }
 
 

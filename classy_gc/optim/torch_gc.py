@@ -15,12 +15,7 @@ from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer, options_table
 from classy_gc.optim.resume import classes_of
 from classy_gc.options import REQUIRED, SWITCH, check_known
 
-_UNFIT = {
-    "LBFGS": "takes several gradients in a step, from a closure",
-    "Muon": "only takes weights of two dimensions; a model also has biases, norms and convolutions",
-    "SparseAdam": "only takes sparse gradients, which have no rows to centralize",
-}
-_CLASSES = {name: cls for name, cls in classes_of(torch.optim).items() if name not in _UNFIT}
+_CLASSES = classes_of(torch.optim)
 
 # Other packages' names of ``decoupled_weight_decay``.
 _DECOUPLED = ("decoupled_weight_decay", "weight_decouple", "decoupled_decay", "decouple_wd")
@@ -48,9 +43,8 @@ class TorchGC(ClassyGCOptimizer):
     and ``eval()`` called. To find out, the class takes a few steps on small weights.
 
     Args:
-        optimizer (str): the class; not torch's LBFGS, which takes several gradients in a step,
-            SparseAdam, whose gradients have no rows, or Muon, which only takes weights of two
-            dimensions (in Python, :func:`classy_gc.core.centralize_optimizer` takes it)
+        optimizer (str): the class; not torch's LBFGS, SparseAdam or Muon, which only takes
+            weights of two dimensions (:func:`classy_gc.core.centralize_optimizer` takes it)
         **options: of that class, with its defaults, except ``capturable``, ``differentiable`` and
             those that JSON cannot express; lists stand for tuples
         use_gc (bool): centralize gradients row by row; a row is what the first index of a
@@ -121,8 +115,6 @@ def _named(name: Any) -> type[torch.optim.Optimizer]:
             f"missing key 'optimizer' in {label}; known: {', '.join(_CLASSES)}, and the path of "
             "any other class"
         )
-    if isinstance(name, str) and name in _UNFIT:
-        raise ValueError(f"{label}: optimizer must not be {name!r}, which {_UNFIT[name]}")
     if not isinstance(name, str) or "." not in name:
         check_known([name], _CLASSES, label, "optimizer")
         return getattr(core, name, _CLASSES[name])

@@ -240,10 +240,14 @@ SGD = {"name": "sgd_gc", "lr": 0.01, "momentum": 0.9}
 @pytest.mark.parametrize(
     ("was", "now", "whose"),
     [
-        (ADAMW, "own_lion", "of AdamW, not of Mine"),
-        ("own_lion", SGD, "the tensors exp_avg, not of SGD"),
-        ("own_lion", ADAMW, "the tensors exp_avg, not of AdamW"),
-        ("own_lion", "other_lion", "the tensors exp_avg, not of Mine"),
+        (ADAMW, "own_lion", "exp_avg, exp_avg_sq, and Mine has betas, lr, weight_decay"),
+        ("own_lion", SGD, "the tensors exp_avg, and SGD has"),
+        ("own_lion", ADAMW, "the tensors exp_avg, and AdamW has amsgrad"),
+        (
+            "own_lion",
+            "other_lion",
+            "the tensors exp_avg, and Mine has betas, lr, weight_decay and the tensors moment",
+        ),
     ],
     ids=["AdamW-Lion", "Lion-SGD", "Lion-AdamW", "own-own"],
 )

@@ -406,9 +406,9 @@ def test_the_gc_options_are_those_of_the_one_that_goes_on(was, now):
 
 
 @pytest.mark.parametrize(
-    ("was", "now", "kinds"),
+    ("was", "now"),
     [
-        pytest.param(was, now, (a, b), id=f"{short(was)}-{short(now)}")
+        pytest.param(was, now, id=f"{short(was)}-{short(now)}")
         for a, sources in FAMILIES.items()
         for b, targets in FAMILIES.items()
         if a != b
@@ -417,13 +417,15 @@ def test_the_gc_options_are_those_of_the_one_that_goes_on(was, now):
         if now["name"] not in STOCK
     ],
 )
-def test_another_kind_is_refused_in_one_line(was, now, kinds):
+def test_another_kind_is_refused_in_one_line(was, now):
     params, grads = problem(2)
     first = build(copy.deepcopy(was), params)
     advance(first, grads)
     second = build(copy.deepcopy(now), copies(params))
     before = str(second.optimizer.state_dict())
-    with pytest.raises(ValueError, match=f"is that of {kinds[0]}, not of {kinds[1]}") as caught:
+    with pytest.raises(
+        ValueError, match="the state of the optimizer is that of another: "
+    ) as caught:
         second.set_classy_state(saved(first))
     assert repr(now["name"]) in str(caught.value)
     assert str(second.optimizer.state_dict()) == before
@@ -489,5 +491,7 @@ def test_ones_own_optimizer_keeps_what_it_wrote_into_its_groups(use_gc):
     # It can read the state of Adam itself.
     third = build(given, copies(params))
     third.set_classy_state(saved(build(config("adam_gc"), params)))
-    with pytest.raises(ValueError, match="that of SGD, not of Adam"):
+    with pytest.raises(
+        ValueError, match=r"is that of another: .*nesterov, .*, and CountingAdam has"
+    ):
         third.set_classy_state(saved(build(config("sgd_gc"), params)))

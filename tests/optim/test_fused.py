@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from classy_gc.optim.fused import fused_supported
+from classy_gc.optim.classy_gc_optimizer import fused_supported
 
 
 @pytest.mark.parametrize(
