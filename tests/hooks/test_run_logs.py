@@ -82,7 +82,7 @@ def test_without_the_library(library, monkeypatch):
 @pytest.mark.parametrize(
     ("hook", "message"),
     [
-        ({"name": "wandb_log", "init": {"projcet": 1}}, "'projcet' in init of hook 'wandb_log'"),
+        ({"name": "wandb_log", "init": 1}, "init must be an object, not 1"),
         ({"name": "mlflow_log", "experiment": 1}, "experiment must be a string or null, not 1"),
     ],
 )
