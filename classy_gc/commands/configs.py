@@ -8,15 +8,6 @@ from pathlib import Path
 
 from classy_gc.configuration.load import dumps, read_config, shipped_configs
 from classy_gc.options import check_known
-from classy_gc.table import aligned
-
-
-def _about(path: Path) -> str:
-    """What a config trains, from the names in it."""
-    config = read_config(path)
-    optimizer = config.get("optimizer", {}).get("name", "tests only")
-    data = next(iter(config["dataset"].values()))["name"]
-    return f"{optimizer}, {config['model']['name']} on {data}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.names and args.output_folder:
         raise ValueError("--output_folder needs the NAME of a config to copy there")
     if not args.names:
-        print(aligned((name, _about(path)) for name, path in files.items()))
+        print(*files, sep="\n")
         print("classy-gc train --config_file NAME trains one, classy-gc configs NAME copies it")
         return 0
     check_known(args.names, files, "the shipped configs", "config")

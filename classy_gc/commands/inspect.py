@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import ClassificationTask
 
 from classy_gc.commands.seeded_task import build_seeded_task
@@ -22,38 +21,24 @@ from classy_gc.core.centralization import ineligible_reason
 from classy_gc.core.measures import gradient_norms, ratios
 from classy_gc.files import atomic_write
 from classy_gc.hooks.gc_monitor import named_parameters
-from classy_gc.options import registered_name
 from classy_gc.param_groups import parameter_occurrences
 from classy_gc.param_groups.kinds import no_layer_weight_reason
 from classy_gc.plots import COLORS, GREY, new_figure, plain, tidy
 from classy_gc.table import aligned
-
-# What GC does: the color of the bars, and their legend.
-_KINDS = {
-    "yes": (COLORS[0], "GC is on"),
-    "would": (COLORS[4], "GC is off, and would remove this"),
-    "no": (GREY, "gc_conv_only leaves it out"),
-}
-_MOST_BARS = 150
 
 
 class Row(NamedTuple):
     """The row of one parameter."""
 
     name: str
-    shape: Sequence[int]
-    group: int | None  # None for a frozen parameter
-    gc: str  # "yes", "would" with use_gc, or "no: " and why not
+    shape: str
+    group: int | str  # "-" for a frozen parameter
+    gc: str  # "yes", "would" with use_gc, or "no: " and why not; with a mark of what is no layer's
     norms: torch.Tensor | None  # row_mean_norms of its gradients; None if they have no rows
-    mark: str | None = None  # what a tensor with rows is, if it is not a layer's weight
-
-    @property
-    def removed(self) -> float | None:
-        """The share of the gradient's energy that GC removes; None without gradient or rows."""
-        return _removed([self])
 
 
 def _removed(rows: Sequence[Row]) -> float | None:
+    """The share of the gradients' energy that GC removes; None without gradient or rows."""
     ratio = ratios({row.name: row.norms for row in rows if row.norms is not None})[1]
     return None if ratio is None else ratio**2
 
@@ -79,8 +64,7 @@ def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
 
 def _backward(task: ClassificationTask, loss: torch.Tensor) -> None:
     """Replaces ``task.run_optimizer``, without a step."""
-    if not loss.isfinite():
-        raise ValueError(f"the loss is {float(loss)}, so there are no gradients to look at")
+    task.check_inf_nan(loss)
     task.optimizer.zero_grad()
     scaler = task.amp_grad_scaler
     (loss if scaler is None else scaler.scale(loss)).backward()
@@ -120,15 +104,16 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
         groups |= dict.fromkeys(map(id, group["params"]), (i, group))
     rows = []
     for name, p in parameters.items():
-        i, group = groups.get(id(p), (None, {}))
+        i, group = groups.get(id(p), ("-", {}))
         reason = ineligible_reason(p, gc_conv_only=group.get("gc_conv_only", False))
         if not p.requires_grad:
-            i, reason = None, "it is frozen"
+            i, reason = "-", "it is frozen"
         elif p.grad is not None and p.grad.layout != torch.strided and reason is None:
-            del norms[name]
             reason = "its gradient is sparse, which use_gc refuses"
         gc = f"no: {reason}" if reason else "yes" if group.get("use_gc") else "would"
-        rows.append(Row(name, p.shape, i, gc, norms.get(name), None if reason else marks[name]))
+        if marks[name] and not reason:
+            gc = f"{gc} ({marks[name]})"
+        rows.append(Row(name, "×".join(map(str, p.shape)) or "1", i, gc, norms.get(name)))
     return rows, done
 
 
@@ -143,13 +128,9 @@ def table(rows: Sequence[Row]) -> str:
         rows: from :func:`inspect_task`.
     """
     lines = [("parameter", "shape", "group", "removed", "GC")]
-    for row in rows:
-        shape = "×".join(map(str, row.shape)) or "1"
-        group = "-" if row.group is None else row.group
-        gc = f"{row.gc} ({row.mark})" if row.mark else row.gc
-        lines.append((row.name, shape, group, _percent(row.removed), gc))
+    lines += [(row.name, row.shape, row.group, _percent(_removed([row])), row.gc) for row in rows]
     for gc in ("yes", "would"):
-        those = [row for row in rows if row.gc == gc]
+        those = [row for row in rows if row.gc.startswith(gc)]
         if those:
             count = f"{len(those)} of {len(rows)}"
             lines.append((f"total of {count} tensors", "", "", _percent(_removed(those)), gc))
@@ -160,46 +141,26 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     """Draws one bar per parameter with rows, in the order of the model.
 
     Args:
-        rows: from :func:`inspect_task`; of more than 150, the first have a bar.
+        rows: from :func:`inspect_task`.
         title: of the picture.
 
     Returns:
         A ``matplotlib`` Figure.
     """
-    from matplotlib.patches import Patch
-    from matplotlib.ticker import PercentFormatter
-
-    with_rows = [row for row in rows if row.norms is not None]
-    bars = with_rows[:_MOST_BARS]
-    note = f"{len(rows) - len(with_rows)} tensors without rows, frozen or sparse have no bar"
-    if len(bars) < len(with_rows):
-        note = f"the first {_MOST_BARS} of {len(with_rows)}; {note}"
-    figure = new_figure(9, 1.9 + 0.2 * max(len(bars), 3))
+    bars = [row for row in rows if row.norms is not None]
+    figure = new_figure(9, 1.5 + 0.2 * max(len(bars), 3))
     figure.suptitle(plain(title), fontsize="medium")
     axes = figure.subplots()
-    kinds = [row.gc.split(":")[0] for row in bars]
-    shares = [row.removed or 0 for row in bars]
-    drawn = axes.barh(range(len(bars)), shares, color=[_KINDS[kind][0] for kind in kinds])
-    axes.bar_label(drawn, [_percent(row.removed) for row in bars], padding=3, fontsize=7)
+    shares = [_removed([row]) for row in bars]
+    colors = [COLORS[0] if row.gc.startswith("yes") else GREY for row in bars]
+    drawn = axes.barh(range(len(bars)), [share or 0 for share in shares], color=colors)
+    axes.bar_label(drawn, map(_percent, shares), padding=3, fontsize=7)
     axes.set_yticks(range(len(bars)), [row.name for row in bars], fontsize=7)
     axes.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
-    axes.set_xlim(0, 1.12 * max([*shares, 1e-3]))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    label = f"share of the gradient's energy that GC removes\n({note})"
-    axes.set_xlabel(label, fontsize="medium")
+    axes.margins(x=0.12)
+    axes.set_xlabel("share of the gradient's energy that GC removes, or would (grey: it is off)")
     tidy(axes, grid="x")
-    handles = [Patch(color=c, label=text) for kind, (c, text) in _KINDS.items() if kind in kinds]
-    figure.legend(handles=handles, frameon=False, loc="outside lower center", ncols=len(_KINDS))
     return figure
-
-
-def _how_to_turn_on(task: ClassificationTask) -> str:
-    """How to turn GC on."""
-    if any("use_gc" in group for group in task.optimizer.param_groups):
-        return "use_gc is off there"
-    name = registered_name(type(task.optimizer), OPTIMIZER_REGISTRY)
-    other = f"{name}_gc" if f"{name}_gc" in OPTIMIZER_REGISTRY else "gc"
-    return f"optimizer {name!r} has no GC; {other!r} with use_gc true has"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -218,17 +179,6 @@ def run(args: argparse.Namespace) -> int:
     of_batches = f"mean over {count} of {task.get_global_batchsize()}"
     print(table(rows))
     print(f"removed: share of the gradient's energy, {of_batches}")
-    if any(row.norms is not None and row.removed is None for row in rows):
-        print("-: the gradient is zero, or there is none")
-    marked = sum(row.mark is not None for row in rows)
-    if marked:
-        print(
-            f"(…): {marked} tensors that are no weights of a linear, convolution, embedding, "
-            "recurrent or attention layer; 'gc_layer_weights_only': true of param_groups "
-            "'paramwise' turns GC off for all of them"
-        )
-    if any(row.gc == "would" for row in rows):
-        print(f"would: {_how_to_turn_on(task)}")
     with atomic_write(Path(args.output)) as file:
         title = f"{Path(args.config_file).stem}, {of_batches}"
         picture(rows, title).savefig(file, format="png", dpi=150)

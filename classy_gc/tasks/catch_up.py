@@ -14,11 +14,23 @@ def catch_up(task: ClassificationTask) -> None:
 
     Args:
         task: prepared, with the state of a checkpoint; not changed if its data have no length.
+
+    Raises:
+        ValueError: with fewer data or smaller batches than before, so that the schedules, which
+            count samples, would run past their end.
     """
     dataset, optimizer = task.datasets["train"], task.optimizer
     if not hasattr(dataset, "__len__"):
         return
-    steps = len(task.build_dataloader_from_dataset(dataset)) * task.get_total_training_phases()
-    where = task.num_updates / dataset.get_global_batchsize() / steps
+    phases, done = task.get_total_training_phases(), task.train_phase_idx + 1
+    batch = dataset.get_global_batchsize()
+    samples = len(task.build_dataloader_from_dataset(dataset)) * batch  # of a phase
+    if done < phases and task.num_updates >= done * samples + batch:
+        raise ValueError(
+            f"the checkpoint was trained on {task.num_updates} samples in {done} epochs, which "
+            f"would be {done * samples} with the data and batches of this config: its schedules "
+            "would run past their end"
+        )
+    where = task.num_updates / (phases * samples)
     if where < 1:
         optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.EPOCH))

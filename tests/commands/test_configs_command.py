@@ -10,13 +10,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 def test_it_lists_every_config(capsys):
     assert main(["configs"]) == 0
-    *lines, last = capsys.readouterr().out.splitlines()
-    listed = dict(line.split(maxsplit=1) for line in lines)
+    *listed, last = capsys.readouterr().out.splitlines()
     files = {
         str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.json") if "results" not in p.parts
     }
     assert set(listed) == files
-    assert listed["digits_sgd_gc.json"] == "sgd_gc, resnet on digits"
     assert "classy-gc configs NAME copies it" in last
 
 

@@ -123,13 +123,12 @@ def test_values_are_those_of_the_formula_and_only_a_picture_is_written(here, cap
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "head", "block", "below"),
+    ("optimizer", "head", "block"),
     [
-        ({"gc_conv_only": True}, "no: gc_conv_only is on and it has 2", "yes", None),
-        ({"use_gc": False}, "would", "would", "would: use_gc is off there"),
-        ({"name": "adam"}, "would", "would", "'adam' has no GC; 'adam_gc' with use_gc true has"),
-        ({"name": "rmsprop"}, "would", "would", "'rmsprop_gc' with use_gc true has"),
-        ({"name": "sgd"}, "would", "would", "'sgd_gc' with use_gc true has"),
+        ({"gc_conv_only": True}, "no: gc_conv_only is on and it has 2", "yes"),
+        ({"use_gc": False}, "would", "would"),
+        ({"name": "adam"}, "would", "would"),
+        ({"name": "sgd"}, "would", "would"),
         (
             {
                 "name": "adamw_gc",
@@ -137,12 +136,11 @@ def test_values_are_those_of_the_formula_and_only_a_picture_is_written(here, cap
             },
             "would",
             "yes",
-            "would: use_gc is off there",
         ),
     ],
-    ids=["conv_only", "off", "adam", "rmsprop", "sgd", "paramwise"],
+    ids=["conv_only", "off", "adam", "sgd", "paramwise"],
 )
-def test_what_gc_touches(here, capsys, optimizer, head, block, below):
+def test_what_gc_touches(here, capsys, optimizer, head, block):
     config = digits(**optimizer)
     if "param_groups" in optimizer:
         config["name"] = "paramwise_classification_task"
@@ -154,8 +152,6 @@ def test_what_gc_touches(here, capsys, optimizer, head, block, below):
     assert rows[HEAD][-1].startswith(head)
     assert rows["blocks.0.block0-0.convolutional_block.0.weight"][-1] == block
     assert share(rows[HEAD][-2]) > 0.1
-    notes = [line for line in rest if line.startswith("would: ")]
-    assert [below in note for note in notes] == [True] * (below is not None)
     totals = [line.split()[-1] for line in rest if line.startswith("total")]
     assert totals == [gc for gc in ("yes", "would") if gc in (head, block)]
 
@@ -185,12 +181,11 @@ def test_zero_gradients_have_no_share(here, capsys):
     config |= {"use_gpu": False}
     config["dataset"]["train"] |= {"crop_size": 32, "batchsize_per_replica": 2}
     config["dataset"]["test"] = {"name": "synthetic_image"}  # is not built
-    rows, rest = inspected(capsys, config, "--batches", 1, "--output", "resnet50.png")
+    rows, _ = inspected(capsys, config, "--batches", 1, "--output", "resnet50.png")
     assert rows["blocks.1.block1-0.convolutional_block.0.weight"][-2:] == ["-", "yes"]
     assert share(rows["blocks.1.block1-0.downsample.0.weight"][-2]) > 0
-    assert "-: the gradient is zero, or there is none" in rest
     with Image.open("resnet50.png") as image:  # 54 bars
-        assert image.size == (1350, round(150 * (1.9 + 0.2 * 54)))
+        assert image.size == (1350, round(150 * (1.5 + 0.2 * 54)))
 
 
 def test_a_sparse_gradient_is_what_gc_refuses(here, capsys):
@@ -219,9 +214,6 @@ def test_what_is_no_weight_of_a_layer_is_marked(here, capsys, off):
         "head.weight": "yes",
         "head.bias": "no: it has 1 dimension, and rows need at least 2",
     }
-    (note,) = (line for line in rest if line.startswith("(…): "))
-    assert note.startswith("(…): 3 tensors that are no weights of a linear, convolution,")
-    assert "'gc_layer_weights_only': true of param_groups 'paramwise'" in note
     totals = [line.split()[2] for line in rest if line.startswith("total")]
     assert totals == (["1", "3"] if off else ["4"])
 
@@ -230,23 +222,13 @@ def test_picture(here, capsys):
     inspected(capsys, digits(gc_conv_only=True), "--batches", 1, "--output", "bars.png")
     assert {path.name for path in here.iterdir()} == {"config.json", "bars.png"}
     with Image.open("bars.png") as image:
-        assert image.size == (1350, round(150 * (1.9 + 0.2 * 7)))
+        assert image.size == (1350, round(150 * (1.5 + 0.2 * 7)))
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     colors, counts = np.unique(pixels, axis=0, return_counts=True)
     drawn = {tuple(map(int, c)): int(n) for c, n in zip(colors, counts, strict=True)}
     # A bar of what GC touches, and one of what gc_conv_only leaves alone.
     assert drawn[0, 0x72, 0xB2] > 5000
     assert drawn[0x99, 0x99, 0x99] > 5000
-
-
-def test_the_first_bars_are_kept():
-    from classy_gc.commands.inspect import Row, picture
-
-    rows = [Row(f"layer{i}", (2, 2), 0, "yes", torch.ones(2)) for i in range(200)]
-    axes = picture(rows, "many").axes[0]
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == [f"layer{i}" for i in range(150)]
-    assert "the first 150 of 200" in axes.get_xlabel()
 
 
 @pytest.mark.parametrize(
@@ -298,8 +280,8 @@ def test_a_checkpoint_of_another_model_is_one_line(here, capsys):
     with pytest.raises(SystemExit):
         main(["inspect", "--config_file", "config.json", "--checkpoint_load_path", "saved.torch"])
     (line,) = capsys.readouterr().err.splitlines()
-    assert "checkpoint saved.torch does not fit config.json: the checkpoint has model.head" in line
-    assert re.search(r"weight \[10, 32\].*; the config's model has .*weight \[9, 32\]", line)
+    assert "checkpoint saved.torch does not fit config.json: Error(s) in loading" in line
+    assert re.search(r"weight: .*\[10, 32\].* in current model is torch.Size\(\[9, 32\]", line)
 
 
 def test_the_command_itself(tmp_path):

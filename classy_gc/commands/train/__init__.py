@@ -31,7 +31,7 @@ from torchvision import get_video_backend, set_image_backend, set_video_backend
 
 from classy_gc.commands.cli import CommandError
 from classy_gc.commands.seeded_task import build_seeded_task
-from classy_gc.commands.train.checkpoints import check_progress, loading, set_checkpoints
+from classy_gc.commands.train.checkpoints import loading, set_checkpoints
 from classy_gc.commands.train.hooks import Output, set_hooks
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.commands.train.last_batch import warn_of_last_batch
@@ -85,7 +85,6 @@ def _start(task: ClassyTask, ranks: Ranks, output: Output, start_hooks: Callable
     take_threads(task, lambda: ranks.agreed(lambda: try_batches(task)))
     if not getattr(task, "test_only", False):
         if task.checkpoint_dict and isinstance(task, ClassificationTask):
-            check_progress(task)
             catch_up(task)
         warn_of_last_batch(task)
     output.epochs_before = trained_epochs(task)

@@ -16,7 +16,6 @@ from classy_vision.optim import ClassyOptimizer
 from classy_vision.optim.zero import ZeRO
 from classy_vision.tasks import ClassificationTask, ClassyTask, FineTuningTask
 from fvcore.common.file_io import PathManager
-from torch import Tensor
 
 from classy_gc.commands.train.hooks import absolute
 from classy_gc.files import check_scheme
@@ -173,36 +172,6 @@ def _tell_options(optimizer: ClassyOptimizer, name: str) -> None:
     optimizer.set_classy_state = told
 
 
-def check_progress(task: ClassificationTask) -> None:
-    """Refuses to resume if a schedule would run past its end, and warns if it jumps.
-
-    Classy Vision counts the trained samples and places them in the plan of the config, whose data
-    or batch size may have changed.
-
-    Args:
-        task: prepared, with the state of a checkpoint.
-
-    Raises:
-        ValueError: with both numbers of samples.
-    """
-    dataset = task.datasets["train"]
-    if not hasattr(dataset, "__len__"):
-        return
-    steps, batch = len(task.build_dataloader_from_dataset(dataset)), dataset.get_global_batchsize()
-    phases, done = task.get_total_training_phases(), task.train_phase_idx + 1
-    ahead = task.num_updates - done * steps * batch
-    if abs(ahead) < batch or done >= phases:
-        return
-    text = (
-        f"the checkpoint was trained on {task.num_updates} samples in {done} epochs, which would "
-        f"be {done * steps * batch} with the data and batches of this config"
-    )
-    if ahead > 0:
-        raise ValueError(f"--checkpoint_load_path: {text}: its schedules would run past their end")
-    at = task.num_updates / (phases * steps * batch)
-    logging.warning(f"{text}: its schedules continue at {at:.1%} of the training")
-
-
 class _LoadError(logging.Filter):
     """Keeps the reason why a checkpoint could not be loaded, which Classy Vision only logs."""
 
@@ -242,51 +211,16 @@ def _misfit(error: BaseException, task: ClassyTask, config_file: str) -> str:
     path, checkpoint = task.checkpoint_path, task.checkpoint_dict
     if checkpoint is None:
         path, checkpoint = task.pretrained_checkpoint_path, task.pretrained_checkpoint_dict
-    states = [checkpoint["classy_state_dict"]["base_model"], task.base_model.get_classy_state()]
-    if task.checkpoint_dict is None and task.reset_heads:
-        states = [state["model"]["trunk"] for state in states]
-    reason = model_difference(*states)
-    if not reason and isinstance(error, KeyError):
+    reason = str(error)
+    if isinstance(error, KeyError):
+        saved = checkpoint["classy_state_dict"]["base_model"]
+        theirs, ours = _head_names(saved), _head_names(task.base_model.get_classy_state())
         reason = f"it has no {error}: it is of another optimizer, or was saved without its state"
-    return f"checkpoint {path} does not fit {config_file}: {reason or error}"
+        if theirs != ours:
+            reason = f"the checkpoint has the heads {theirs}; the config's model has {ours}"
+    return f"checkpoint {path} does not fit {config_file}: {reason}"
 
 
-def model_difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """How the tensors of a checkpoint's model and of a config's model differ.
-
-    Args:
-        saved: the tensors of the checkpoint, nested by name.
-        wanted: those of the config's model.
-
-    Returns:
-        One line, empty if names and shapes are the same.
-
-    Example:
-        >>> import torch
-        >>> saved = {"heads": {"old": {"fc.weight": torch.ones(9, 4), "fc.bias": torch.ones(9)}}}
-        >>> model_difference(saved, {"heads": {"new": {"fc.weight": torch.ones(9, 4)}}})
-        "the checkpoint has heads.old.fc.weight [9, 4], heads.old.fc.bias [9]; the config's model
-        has heads.new.fc.weight [9, 4]"
-        >>> model_difference({"fc.weight": torch.ones(9, 4)}, {"fc.weight": torch.ones(5, 4)})
-        "the checkpoint has fc.weight [9, 4]; the config's model has fc.weight [5, 4]"
-    """
-    ours, theirs = list(_shapes(saved)), list(_shapes(wanted))
-    texts = []
-    for owner, shapes, others in (
-        ("the checkpoint", ours, theirs),
-        ("the config's model", theirs, ours),
-    ):
-        different = [shape for shape in shapes if shape not in others]
-        if different:
-            more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""
-            texts.append(f"{owner} has {', '.join(different[:3])}{more}")
-    return "; ".join(texts)
-
-
-def _shapes(state: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The names of the tensors in a nested state, each with its shape."""
-    for key, value in state.items():
-        if isinstance(value, Mapping):
-            yield from _shapes(value, f"{prefix}{key}.")
-        elif isinstance(value, Tensor):
-            yield f"{prefix}{key} {list(value.shape)}"
+def _head_names(state: Mapping[str, Any]) -> list[str]:
+    """The heads in the state of a model, each with the block that it is attached to."""
+    return [f"{block}.{name}" for block, heads in state["model"]["heads"].items() for name in heads]

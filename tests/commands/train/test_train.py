@@ -72,16 +72,15 @@ def test_same_seed_same_weights_bit_for_bit(here):
 
 def test_seed_orders_the_data(here):
     """With equal weights at the start and no augmentation, only the order can differ."""
-    from classy_gc.commands.parser import command_parser
+    from classy_gc.commands.parser import build_parser
     from classy_gc.commands.train import build_seeded_task
 
     orders = []
     config = short()
     del config["dataset"]["train"]["transforms"][0]["transforms"][0]
     for seed in (0, 0, 1):
-        args = command_parser("train").parse_args(
-            ["--config_file", "digits_sgd_gc.json", "--seed", str(seed)]
-        )
+        flags = ["--config_file", "digits_sgd_gc.json", "--seed", str(seed)]
+        args = build_parser().parse_args(["train", *flags])
         task = build_seeded_task(args, config)
         task.train, task.train_phase_idx = True, 0
         (loader,) = (task.build_dataloader_from_dataset(task.datasets["train"]),)
@@ -228,18 +227,17 @@ def test_nothing_left_to_train_is_told(here, capsys):
 def test_flags_are_those_of_classy_train():
     from classy_vision.generic.opts import get_parser
 
-    from classy_gc.commands.parser import command_parser
+    from classy_gc.commands.parser import build_parser
 
     def flags(parser):
         return {a.option_strings[-1]: a.nargs for a in parser._actions}
 
-    stock, ours = flags(get_parser()), flags(command_parser("train"))
+    file = str(CONFIGS / "digits_sgd_gc.json")
+    args = build_parser().parse_args(["train", "--config", file])
+    stock, ours = flags(get_parser()), flags(args.parser)
     assert {k: v for k, v in ours.items() if k in stock} == stock
     assert set(ours) - set(stock) == {"--seed", "--output_folder", "--set"}
-    file = str(CONFIGS / "digits_sgd_gc.json")
-    stock, ours = (
-        p.parse_args(["--config", file]) for p in (get_parser(), command_parser("train"))
-    )
+    stock, ours = get_parser().parse_args(["--config", file]), args
     assert vars(ours).pop("parser").prog == "classy-gc train"
     del ours.run
     assert vars(ours) == {
