@@ -150,6 +150,11 @@ def rows(gc_loc=(False, True), implementations=({},), table=ROWS):
     return [pytest.param(cls, options, id=row_id((cls, options))) for cls, options in combined]
 
 
+def accepted(cls, implementations):
+    """The implementations that the class has."""
+    return [one for one in implementations if accepts(cls, *one)]
+
+
 def one_row_each(*args, **combinations):
     """As :func:`rows`, but for each optimizer only the last of its rows with the most options."""
     most = {}

@@ -54,26 +54,26 @@ def one(shape=(4, 3)):
 # Options.
 
 
-@pytest.mark.parametrize("value", ["yes", "0", None, [], [True], {}, float("nan")], ids=repr)
 @pytest.mark.parametrize("name", ["use_gc", "gc_conv_only", "gc_loc"])
 @pytest.mark.parametrize("cls", OPTIMIZERS)
-def test_invalid_gc_options_are_refused(cls, name, value):
-    if name in cls.added_defaults:
+def test_invalid_gc_options_are_refused(cls, name):
+    for value in ("yes", "0", None, [], [True], {}, float("nan")):
+        if name in cls.added_defaults:
+            with pytest.raises(ValueError, match=name) as caught:
+                cls([one()], **{name: value})
+            assert repr(value) in str(caught.value)
+        with pytest.raises(ValueError, match=name):
+            cls([{"params": [one()], name: value}])
+        optimizer = cls([one()])
         with pytest.raises(ValueError, match=name) as caught:
-            cls([one()], **{name: value})
+            optimizer.add_param_group({"params": [one()], name: value})
         assert repr(value) in str(caught.value)
-    with pytest.raises(ValueError, match=name):
-        cls([{"params": [one()], name: value}])
-    optimizer = cls([one()])
-    with pytest.raises(ValueError, match=name) as caught:
-        optimizer.add_param_group({"params": [one()], name: value})
-    assert repr(value) in str(caught.value)
-    assert len(optimizer.param_groups) == 1
+        assert len(optimizer.param_groups) == 1
 
 
 @pytest.mark.parametrize("value", [np.bool_(True), np.float32(1), np.int64(1)], ids=repr)
-@pytest.mark.parametrize("cls", OPTIMIZERS)
-def test_options_may_be_numpys(cls, value):
+def test_options_may_be_numpys(value):
+    cls = core.Adam
     optimizer = cls([one()], use_gc=value)
     file = io.BytesIO()
     torch.save(optimizer.state_dict(), file)
@@ -225,7 +225,7 @@ def continued(optimizer, **overrides):
         if accepts(cls, name)
     ],
 )
-@pytest.mark.parametrize(("was", "becomes"), [(True, False), (False, True), (1.0, 0.0), (0.0, 1.0)])
+@pytest.mark.parametrize(("was", "becomes"), [(True, False), (0.0, 1.0)])
 def test_options_changed_between_steps_take_effect_at_the_next(cls, name, was, becomes):
     weights, grads = problem(steps=8)
     options = {"weight_decay": 0.3, "use_gc": True, name: was}
@@ -327,12 +327,13 @@ def sparse_problem():
 
 
 @on_every_device
-@pytest.mark.parametrize("gc_conv_only", [False, True])
-@pytest.mark.parametrize("use_gc", [False, True])
-@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
-def test_sparse_gradients(cls, options, use_gc, gc_conv_only):
+@pytest.mark.parametrize(
+    ("cls", "options", "gc_conv_only"), pairs(one_row_each(), IMPLEMENTATIONS, [False, True])
+)
+def test_sparse_gradients(cls, options, gc_conv_only):
+    use_gc = options["use_gc"]
     weights, grads, params = sparse_problem()
-    optimizer = cls(params, **options, use_gc=use_gc, gc_conv_only=gc_conv_only)
+    optimizer = cls(params, **options, gc_conv_only=gc_conv_only)
     if use_gc and not gc_conv_only:
         with pytest.raises(RuntimeError, match=r"use_gc.*sparse"):
             optimizer.step()
@@ -470,7 +471,9 @@ def train_scaled(cls, weights, grads, unscale=False, **options):
 
 
 @on_every_device
-@pytest.mark.parametrize(("cls", "options", "unscale"), pairs(rows(), KERNELS, [False, True]))
+@pytest.mark.parametrize(
+    ("cls", "options", "unscale"), pairs(one_row_each(), KERNELS, [False, True])
+)
 def test_scaled_gradients(cls, options, unscale):
     weights, grads = problem([(4, 3), (2, 3, 2, 2), (5,)])
     params, _ = train_scaled(cls, weights, grads, unscale, **options)
@@ -495,7 +498,7 @@ def test_a_step_with_an_infinite_gradient_changes_nothing(cls, options, bad_step
     assert_close(params, expected(cls, weights, grads, **options), 1e-5)
 
 
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=[{"fused": True}]))
+@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=[{"fused": True}]))
 def test_scaled_gradients_without_kernels(cls, options, monkeypatch):
     monkeypatch.setenv("CLASSY_GC_KERNELS", "0")
     weights, grads = problem([(4, 3), (2, 3, 2, 2), (5,)])
@@ -591,15 +594,20 @@ def by_deepcopy(cls, params, optimizer):
 @on_every_device
 @pytest.mark.filterwarnings("ignore:.*as in torch it counts")
 @pytest.mark.parametrize(
-    "restore", [by_state_dict, by_saved_state_dict, by_save, by_pickle, by_deepcopy]
+    ("cls", "options", "restore"),
+    pairs(
+        one_row_each(),
+        KERNELS,
+        [by_state_dict, by_saved_state_dict, by_save, by_pickle, by_deepcopy],
+    ),
 )
-@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
 def test_a_restored_optimizer_goes_on_alike(cls, options, restore):
     weights, grads = problem([(4, 3), (2, 3, 2, 2), (5, 3), (2, 2, 3, 1)], steps=8)
     weights[3] = weights[3].to(memory_format=torch.channels_last)
     params = [Parameter(w.clone()) for w in weights]
     groups = [{"params": params[:2], "use_gc": 1.0}, {"params": params[2:], "gc_conv_only": True}]
-    optimizer = cls(groups, lr=0.1, **{"use_gc": True} | options)
+    options = options | {"use_gc": True}
+    optimizer = cls(groups, lr=0.1, **options)
     advance(optimizer, grads[:3])
 
     restored_params, restored = restore(cls, params, optimizer)
@@ -609,7 +617,7 @@ def test_a_restored_optimizer_goes_on_alike(cls, options, restore):
     advance(restored, grads[3:])
     assert_same(restored_params, params)
     assert_same(moments(restored), moments(optimizer))
-    wanted = expected(cls, weights[:2], [g[:2] for g in grads], **options, use_gc=True)
+    wanted = expected(cls, weights[:2], [g[:2] for g in grads], **options)
     assert_close(restored_params[:2], wanted, 1e-5)
 
     if restore not in (by_state_dict, by_saved_state_dict):

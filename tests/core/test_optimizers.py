@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from itertools import product
 
 import hypothesis.strategies as st
 import pytest
@@ -22,6 +23,7 @@ from .cases import (
     REFERENCE,
     ROWS,
     TORCH_GRID,
+    accepted,
     accepts,
     advance,
     assert_close,
@@ -155,46 +157,41 @@ def error(function, *args, **kwargs):
     return caught.type, re.sub(r"\w+\.__init__", "__init__", str(caught.value))
 
 
-@pytest.mark.parametrize("bad", BAD, ids=str)
 @pytest.mark.parametrize("cls", OPTIMIZERS)
-def test_bad_options_raise_torchs_errors(cls, bad):
+def test_bad_options_raise_torchs_errors(cls):
     w = [Parameter(torch.ones(2, 2))]
-    try:
-        parent(cls)(w, **bad)
-    except Exception:
-        if not (cls in FUSED_HERE and "fused" in bad):
-            assert error(cls, w, **bad) == error(parent(cls), w, **bad)
-    else:
-        cls(w, **bad)
+    for bad in BAD:
+        try:
+            parent(cls)(w, **bad)
+        except Exception:
+            if not (cls in FUSED_HERE and "fused" in bad):
+                assert error(cls, w, **bad) == error(parent(cls), w, **bad)
+        else:
+            cls(w, **bad)
 
 
 @pytest.mark.parametrize("cls", OPTIMIZERS)
-@pytest.mark.parametrize(
-    "params",
-    [
+def test_bad_params_raise_torchs_errors(cls):
+    for params in (
         [],
         torch.ones(2),
         ["weight"],
         [torch.ones(2, requires_grad=True) * 2],
         [{"params": {torch.ones(2)}}],
         [{"params": [torch.ones(2)]}, [torch.ones(2)]],
-    ],
-    ids=["empty", "tensor", "string", "non-leaf", "set in a group", "no dict"],
-)
-def test_bad_params_raise_torchs_errors(cls, params):
-    assert error(cls, params) == error(parent(cls), params)
+    ):
+        assert error(cls, params) == error(parent(cls), params)
 
 
 @on_every_device
-@pytest.mark.parametrize(
-    "gc", [{"use_gc": False}, {"use_gc": True}, {"use_gc": True, "gc_conv_only": True}], ids=str
-)
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=IMPLEMENTATIONS))
-def test_ten_steps_match_the_reference(cls, options, gc):
+@pytest.mark.parametrize(("cls", "options"), rows())
+def test_ten_steps_match_the_reference(cls, options):
     weights, grads = problem()
-    options = options | gc
-    params, _ = train(cls, weights, grads, **options)
-    assert_close(params, expected(cls, weights, grads, **options), 1e-5)
+    for gc in ({"use_gc": False}, {"use_gc": True}, {"use_gc": True, "gc_conv_only": True}):
+        wanted = expected(cls, weights, grads, **options, **gc)
+        for implementation in accepted(cls, IMPLEMENTATIONS):
+            params, _ = train(cls, weights, grads, **options, **gc, **implementation)
+            assert_close(params, wanted, 1e-5)
 
 
 @pytest.mark.parametrize(("cls", "options"), rows(implementations=[{"fused": True}]))
@@ -215,46 +212,39 @@ def test_where_gc_acts_by_default_matches_the_reference(cls):
 
 
 @on_every_device
-@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
+@pytest.mark.parametrize(("cls", "options"), one_row_each())
 def test_what_is_not_eligible_is_trained_as_without_gc(cls, options):
     weights, grads = problem(INELIGIBLE)
     plain = {k: v for k, v in options.items() if k != "gc_loc"}
-    wanted, reference = train(cls, weights, grads, **plain)
-    params, optimizer = train(cls, weights, grads, **options, use_gc=True)
-    if optimizer.step_paths() == reference.step_paths():
-        assert_same(params, wanted)
-        assert_same(moments(optimizer), moments(reference))
-    else:  # our kernel against torch
-        assert_close(params, [p.detach().double() for p in wanted], 1e-5)
-        assert_close(moments(optimizer), [x.double() for x in moments(reference)], 1e-5)
-    moved = [not torch.equal(p, w) for p, w in zip(params, weights, strict=True)]
-    assert moved == [w.numel() > 0 for w in weights]
+    for implementation in accepted(cls, IMPLEMENTATIONS):
+        wanted, reference = train(cls, weights, grads, **plain, **implementation)
+        params, optimizer = train(cls, weights, grads, **options, **implementation, use_gc=True)
+        if optimizer.step_paths() == reference.step_paths():
+            assert_same(params, wanted)
+            assert_same(moments(optimizer), moments(reference))
+        else:  # our kernel against torch
+            assert_close(params, [p.detach().double() for p in wanted], 1e-5)
+            assert_close(moments(optimizer), [x.double() for x in moments(reference)], 1e-5)
+        moved = [not torch.equal(p, w) for p, w in zip(params, weights, strict=True)]
+        assert moved == [w.numel() > 0 for w in weights]
 
 
 @on_every_device
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
 def test_parameters_that_miss_gradients_go_at_their_own_pace(cls, options):
-    weights, grads = problem([(4, 3)] * 4)
+    weights, grads = problem([(4, 3)] * 5)
     for t, step_grads in enumerate(grads):
         if 2 <= t < 5:
             step_grads[1] = None
         if t == 7:
             step_grads[2] = None
-        step_grads[3] = None
+        if t < 3:
+            step_grads[3] = None
+        step_grads[4] = None
     params, optimizer = train(cls, weights, grads, **options, use_gc=True)
     assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
-    assert_same(params[3:], weights[3:])
-    assert not optimizer.state.get(params[3])
-
-
-@on_every_device
-@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=KERNELS))
-def test_parameters_may_get_their_first_gradient_late(cls, options):
-    weights, grads = problem([(4, 3)] * 2)
-    for step_grads in grads[:3]:
-        step_grads[1] = None
-    params, _ = train(cls, weights, grads, **options, use_gc=True)
-    assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
+    assert_same(params[4:], weights[4:])
+    assert not optimizer.state.get(params[4])
 
 
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=[{"fused": True}]))
@@ -297,7 +287,7 @@ def test_frozen_parameters_stay(cls, options):
     assert_close([trained], wanted, 1e-5)
 
 
-@pytest.mark.parametrize(("cls", "options"), rows(gc_loc=[False], implementations=KERNELS))
+@pytest.mark.parametrize(("cls", "options"), rows(gc_loc=[False]))
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(
     shape=st.lists(st.integers(1, 6), min_size=2, max_size=5).filter(
@@ -306,10 +296,11 @@ def test_frozen_parameters_stay(cls, options):
 )
 def test_row_means_never_move(cls, options, shape):
     weights, grads = problem([shape], dtype=torch.float64)
-    params, _ = train(cls, weights, grads, **options, use_gc=True)
-    before, after = (x.detach().flatten(1).mean(1) for x in (weights[0], params[0]))
-    torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
-    assert not torch.equal(params[0], weights[0])
+    for implementation in accepted(cls, KERNELS):
+        params, _ = train(cls, weights, grads, **options, **implementation, use_gc=True)
+        before, after = (x.detach().flatten(1).mean(1) for x in (weights[0], params[0]))
+        torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
+        assert not torch.equal(params[0], weights[0])
 
 
 LAYOUTS = {
@@ -379,31 +370,31 @@ def test_a_weight_laid_out_anew_between_steps(cls, options, layout):
 
 
 @on_every_device
-@pytest.mark.parametrize("use_gc", [False, True])
-@pytest.mark.parametrize("was", [False, True])
 @pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=[{"fused": True}]))
-def test_fused_switched_between_steps(cls, options, was, use_gc):
+def test_fused_switched_between_steps(cls, options):
     weights, grads = problem([(4, 3, 2, 2), (5, 3)])
     # torch's SGD clones gradients as its first buffers, with their layout in memory.
     grads = [[LAYOUTS["reversed"](g[0]), g[1]] for g in grads]
-    options = options | {"use_gc": use_gc, "fused": was}
-    params, optimizer = train(cls, weights, grads[:5], **options)
-    optimizer.param_groups[0]["fused"] = not was
-    advance(optimizer, grads[5:])
-    assert_close(params, expected(cls, weights, grads, **options), 1e-5)
+    for use_gc, was in product((False, True), repeat=2):
+        switched = options | {"use_gc": use_gc, "fused": was}
+        params, optimizer = train(cls, weights, grads[:5], **switched)
+        optimizer.param_groups[0]["fused"] = not was
+        advance(optimizer, grads[5:])
+        assert_close(params, expected(cls, weights, grads, **switched), 1e-5)
 
 
 @on_every_device
-@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
+@pytest.mark.parametrize(("cls", "options"), one_row_each())
 def test_an_expanded_gradient(cls, options):
     weights, grads = problem([(4, 3)], steps=3)
     grads = [[g.flatten()[0].expand(4, 3)] for (g,) in grads]
-    p = Parameter(weights[0].clone())
-    optimizer = cls([p], lr=0.1, **options, use_gc=True)
-    for (g,) in grads:
-        p.grad = g
-        optimizer.step()
-    assert_close([p], expected(cls, weights, grads, **options, use_gc=True), 1e-5)
+    for implementation in accepted(cls, IMPLEMENTATIONS):
+        p = Parameter(weights[0].clone())
+        optimizer = cls([p], lr=0.1, **options, **implementation, use_gc=True)
+        for (g,) in grads:
+            p.grad = g
+            optimizer.step()
+        assert_close([p], expected(cls, weights, grads, **options, use_gc=True), 1e-5)
 
 
 @on_every_device
@@ -418,24 +409,26 @@ def test_an_expanded_gradient(cls, options):
     ],
     ids=str,
 )
-@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
+@pytest.mark.parametrize(("cls", "options"), one_row_each())
 def test_any_dtype(cls, options, dtype, tolerance):
     # Second moments in half precision cannot decay by 0.999, which rounds to 1.
     half = {"betas": (0.8, 0.9), "alpha": 0.9, "eps": 1e-2}
     options = options | {k: v for k, v in half.items() if accepts(cls, k)}
     weights, grads = problem([(4, 30), (3, 2, 3, 3), (5,), (5, 1)], dtype=dtype)
     of_torch = parent(cls).__module__.startswith("torch.optim.")
-    if dtype.is_complex and (options.get("fused") or not of_torch):
-        with pytest.raises(RuntimeError, match=r"floating point|complex"):
-            train(cls, weights, grads, **options, use_gc=True)
-        return
-    params, _ = train(cls, weights, grads, **options, use_gc=True)
-    assert all(p.dtype is dtype for p in params)
-    assert_close(params, expected(cls, weights, grads, **options, use_gc=True), tolerance)
+    for implementation in accepted(cls, IMPLEMENTATIONS):
+        given = options | implementation | {"use_gc": True}
+        if dtype.is_complex and (implementation.get("fused") or not of_torch):
+            with pytest.raises(RuntimeError, match=r"floating point|complex"):
+                train(cls, weights, grads, **given)
+            continue
+        params, _ = train(cls, weights, grads, **given)
+        assert all(p.dtype is dtype for p in params)
+        assert_close(params, expected(cls, weights, grads, **given), tolerance)
 
 
 @on_every_device
-@pytest.mark.parametrize(("cls", "options"), rows(implementations=[{}, {"fused": True}]))
+@pytest.mark.parametrize(("cls", "options"), one_row_each())
 def test_large_tensors(cls, options):
     # Among so many gradients, some are so small that eps = 1e-8 would keep only their sign.
     options = options | ({"eps": 1e-2} if accepts(cls, "eps") else {})
@@ -444,8 +437,8 @@ def test_large_tensors(cls, options):
     assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.99, 0.9999])
-@pytest.mark.parametrize("eps", [1e-8, 1e-3, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.99, 0.9999])
+@pytest.mark.parametrize("eps", [1e-8, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_second_moment_of_fused_rmsprop_tf(dtype, eps, alpha):
     # Where gradients are so small that v vanishes in v + eps, v stays >= 0 and the step is right.
@@ -465,30 +458,33 @@ def test_the_second_moment_of_fused_rmsprop_tf(dtype, eps, alpha):
 
 
 @on_every_device
-@pytest.mark.parametrize(("cls", "options"), one_row_each(implementations=IMPLEMENTATIONS))
+@pytest.mark.parametrize(("cls", "options"), one_row_each())
 def test_one_group_of_several_dtypes(cls, options):
     dtypes = [torch.float32, torch.float64, torch.float32, torch.float64]
     weights, grads = problem([(4, 3), (4, 3), (5, 3), (2, 3, 2, 2)])
     weights = [w.to(dtype) for w, dtype in zip(weights, dtypes, strict=True)]
     grads = [[g.to(dtype) for g, dtype in zip(gs, dtypes, strict=True)] for gs in grads]
-    params, _ = train(cls, weights, grads, **options, use_gc=True)
-    assert [p.dtype for p in params] == dtypes
-    assert_close(params, expected(cls, weights, grads, **options, use_gc=True), 1e-5)
-    assert_close(params[1::2], expected(cls, weights, grads, **options, use_gc=True)[1::2], 1e-12)
+    wanted = expected(cls, weights, grads, **options, use_gc=True)
+    for implementation in accepted(cls, IMPLEMENTATIONS):
+        params, _ = train(cls, weights, grads, **options, **implementation, use_gc=True)
+        assert [p.dtype for p in params] == dtypes
+        assert_close(params, wanted, 1e-5)
+        assert_close(params[1::2], wanted[1::2], 1e-12)
 
 
 @pytest.mark.parametrize(
-    ("cls", "options"), rows(implementations=KERNELS, table=[r for r in ROWS if r[0] is core.RAdam])
+    ("cls", "options"), rows(table=[row for row in ROWS if row[0] is core.RAdam])
 )
 def test_plain_radam_is_radam(cls, options):
     weights, grads = problem()
     for step_grads in grads[:4]:
         step_grads[0] = None
-    options = options | {"use_gc": True}
-    params, optimizer = train(core.PlainRAdam, weights, grads, **options)
-    wanted, reference = train(cls, weights, grads, **options)
-    assert_same(params, wanted)
-    assert_same(moments(optimizer), moments(reference))
+    for implementation in KERNELS:
+        given = options | implementation | {"use_gc": True}
+        params, optimizer = train(core.PlainRAdam, weights, grads, **given)
+        wanted, reference = train(cls, weights, grads, **given)
+        assert_same(params, wanted)
+        assert_same(moments(optimizer), moments(reference))
 
 
 @pytest.mark.parametrize("fused", [True, False])

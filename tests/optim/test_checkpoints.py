@@ -8,6 +8,8 @@ import pytest
 import torch
 from classy_vision.optim import ClassyOptimizer, register_optimizer
 
+from tests.pairwise import pairwise
+
 from .cases import (
     CONFIGS,
     STOCK,
@@ -189,17 +191,17 @@ DIFFER = [
 ]
 
 
-@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(
-    ("row", "was", "now"),
-    [
-        pytest.param(row, was, now, id=f"{row}-{was}-{now}")
-        for row in CONFIGS
-        for was, now in DIFFER
-        if row != "sgd_gc" or "gc_loc" not in was
-    ],
+    ("row", "differ", "groups"),
+    pairwise(
+        list(CONFIGS),
+        DIFFER,
+        [1, 2],
+        allowed=lambda row, differ, _: row != "sgd_gc" or "gc_loc" not in differ[0],
+    ),
 )
-def test_the_config_wins_and_one_warning_says_so(row, was, now, groups, caplog):
+def test_the_config_wins_and_one_warning_says_so(row, differ, groups, caplog):
+    was, now = differ
     params, grads = problem(6)
 
     def split(params):
@@ -405,30 +407,23 @@ def test_the_gc_options_are_those_of_the_one_that_goes_on(was, now):
         assert_close(row_means(own), means)
 
 
-@pytest.mark.parametrize(
-    ("was", "now"),
-    [
-        pytest.param(was, now, id=f"{short(was)}-{short(now)}")
-        for a, sources in FAMILIES.items()
-        for b, targets in FAMILIES.items()
-        if a != b
-        for was in sources
-        for now in targets
-        if now["name"] not in STOCK
-    ],
-)
+@pytest.mark.parametrize(("was", "now"), [(a, b) for a in FAMILIES for b in FAMILIES if a != b])
 def test_another_kind_is_refused_in_one_line(was, now):
     params, grads = problem(2)
-    first = build(copy.deepcopy(was), params)
-    advance(first, grads)
-    second = build(copy.deepcopy(now), copies(params))
-    before = str(second.optimizer.state_dict())
-    with pytest.raises(
-        ValueError, match="the state of the optimizer is that of another: "
-    ) as caught:
-        second.set_classy_state(saved(first))
-    assert repr(now["name"]) in str(caught.value)
-    assert str(second.optimizer.state_dict()) == before
+    # Each of the one kind once, and each of the other.
+    sources, targets = FAMILIES[was], [x for x in FAMILIES[now] if x["name"] not in STOCK]
+    for i in range(max(len(sources), len(targets))):
+        source, target = sources[i % len(sources)], targets[i % len(targets)]
+        first = build(copy.deepcopy(source), copies(params))
+        advance(first, grads)
+        second = build(copy.deepcopy(target), copies(params))
+        before = str(second.optimizer.state_dict())
+        with pytest.raises(
+            ValueError, match="the state of the optimizer is that of another: "
+        ) as caught:
+            second.set_classy_state(saved(first))
+        assert repr(target["name"]) in str(caught.value)
+        assert str(second.optimizer.state_dict()) == before
 
 
 def test_larc_is_sgd():

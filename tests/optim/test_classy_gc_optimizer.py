@@ -67,12 +67,11 @@ def test_the_table_holds_every_registered_name():
         pytest.param(lambda ps: {"params": zip("abcde", ps, strict=True)}, id="named group"),
     ],
 )
-@with_and_without_gc
 @every_row
-def test_build(row, use_gc, groups):
+def test_build(row, groups):
     params, grads = problem(1)
     before = copies(params)
-    optimizer = build_optimizer(config(row, use_gc=use_gc))
+    optimizer = build_optimizer(config(row, use_gc=True))
     assert type(optimizer) is OPTIMIZER_REGISTRY[CONFIGS[row]["name"]]
     optimizer.set_param_groups(groups(params))
     assert isinstance(optimizer.optimizer, core.CentralizedOptimizer)

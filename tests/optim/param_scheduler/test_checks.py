@@ -9,6 +9,7 @@ from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common import param_scheduler as fvcore
 
 from classy_gc import core
+from tests.pairwise import pairwise
 
 from ..cases import (
     CONFIGS,
@@ -39,19 +40,25 @@ WARM_UP = {
 }
 LINEAR = {"name": "linear", "start_value": 0.1, "end_value": 1.0}
 AFTER_STEP = [0.1] * 8 + [0.01] * 3 + [0.001] * 4
-SCHEDULES = [
-    pytest.param({"name": "constant", "value": 0.1}, [0.1] * 15, id="constant"),
-    pytest.param(STEP, AFTER_STEP, id="step"),
-    pytest.param(WARM_UP, [0.01, 0.0325, 0.055, *[0.1] * 5, *AFTER_STEP[8:]], id="warm-up"),
-    pytest.param(LINEAR, [0.1 + 0.9 * e / EPOCHS for e in SEEN_AT], id="linear"),
-]
+SCHEDULES = {
+    "constant": ({"name": "constant", "value": 0.1}, [0.1] * 15),
+    "step": (STEP, AFTER_STEP),
+    "warm-up": (WARM_UP, [0.01, 0.0325, 0.055, *[0.1] * 5, *AFTER_STEP[8:]]),
+    "linear": (LINEAR, [0.1 + 0.9 * e / EPOCHS for e in SEEN_AT]),
+}
 
 
-@pytest.mark.parametrize("interval", ["epoch", "step"])
-@pytest.mark.parametrize("option", ["lr", "weight_decay", "use_gc", "gc_conv_only"])
-@pytest.mark.parametrize(("schedule", "values"), SCHEDULES)
-@every_row
-def test_options_follow_their_schedules(row, schedule, values, option, interval):
+@pytest.mark.parametrize(
+    ("row", "schedule", "option", "interval"),
+    pairwise(
+        list(CONFIGS),
+        list(SCHEDULES),
+        ["lr", "weight_decay", "use_gc", "gc_conv_only"],
+        ["epoch", "step"],
+    ),
+)
+def test_options_follow_their_schedules(row, schedule, option, interval):
+    schedule, values = SCHEDULES[schedule]
     schedulers = {option: {**schedule, "update_interval": interval}}
     optimizer = build({**config(row), "param_schedulers": schedulers}, problem(0)[0], EPOCHS)
     group = optimizer.optimizer.param_groups[0]
@@ -230,9 +237,9 @@ FVCORE = [
 ]
 
 
-@pytest.mark.parametrize("how", ["keyword", "group", "groups"])
-@pytest.mark.parametrize("scheduler", FVCORE, ids=lambda s: type(s).__name__)
-@every_row
+@pytest.mark.parametrize(
+    ("row", "scheduler", "how"), pairwise(list(CONFIGS), FVCORE, ["keyword", "group", "groups"])
+)
 def test_fvcore_schedulers_are_updated_at_every_step(row, scheduler, how):
     params = problem(0)[0]
     groups = {
