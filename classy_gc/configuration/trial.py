@@ -25,8 +25,9 @@ def try_batches(task: ClassyTask) -> None:
 
     The train batch goes forward and backward, the test batch forward, through copies of the
     modules that share their parameters with the originals. Buffers, gradients, meters, the order of
-    the data and the random number generators do not change, so that the training is the same bit
-    for bit as without the trial. The batches are loaded in this process, without workers.
+    the data and the random number generators of torch, NumPy and Python do not change, so that the
+    training is the same bit for bit as without the trial. The batches are loaded in this process,
+    without workers.
 
     It costs as much as loading two batches, a training step without the optimizer, and a test step.
     The memory for the activations and gradients of a batch is free again before training.
@@ -63,7 +64,6 @@ def _try_batches(task: ClassificationTask) -> None:
     try:
         task.base_model, task.base_loss = copy.deepcopy(modules, shared)
         task.meters = copy.deepcopy(task.meters)
-        datasets = {phase: _copied(dataset) for phase, dataset in task.datasets.items()}
     except Exception as error:
         logging.debug(f"no batch is tried, because a copy of the task fails: {error}")
         return
@@ -87,19 +87,11 @@ def _try_batches(task: ClassificationTask) -> None:
         task.phase_idx, task.train, task.losses = indices[0], train, []
         task.train_phase_idx += train
         with section("dataset", phase):
-            batch = _first_batch(task, datasets[phase], phase)
+            batch = _first_batch(task, task.datasets[phase], phase)
         if batch is not None:
             task.data_iterator = iter([batch])
             task._set_model_train_mode()
             (task.train_step if train else task.eval_step)()
-
-
-def _copied(dataset: Any) -> Any:
-    """A dataset with its own copy of the transform, which may count or draw."""
-    dataset = copy.copy(dataset)
-    if getattr(dataset, "transform", None) is not None:
-        dataset.transform = copy.deepcopy(dataset.transform)
-    return dataset
 
 
 def label_steps(task: ClassificationTask) -> None:

@@ -19,6 +19,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from classy_vision.generic.distributed_util import is_primary
@@ -63,12 +64,6 @@ class _LogFilter(logging.Filter):
 
 
 def _check_args(args: argparse.Namespace) -> None:
-    missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in os.environ]
-    if args.distributed_backend == "ddp" and missing:
-        raise ValueError(
-            f"--distributed_backend ddp: {', '.join(missing)} is missing; start it with: torchrun "
-            "--nproc_per_node N -m classy_gc.commands.train … --distributed_backend ddp"
-        )
     processes = os.environ.get("WORLD_SIZE", "1")
     if args.distributed_backend == "none" and int(processes) > 1:
         raise ValueError(
@@ -192,19 +187,18 @@ def run(args: argparse.Namespace) -> int:
         "PYTHONWARNINGS",
         "ignore:`torch.jit.script` is deprecated,ignore:The 'torchvision.transforms._",
     )
-    task = output = None
+    output = Output(args, ranks)
+    task: Any = None
     try:
-        output = Output(args, ranks)
         task = _build(args, ranks, output)
         start = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:
         if ranks.rank:
             raise CommandError("", 130) from None
-        text = _how_to_go_on(task, output) if task else "interrupted"
-        raise KeyboardInterrupt(text) from None
+        raise KeyboardInterrupt(_how_to_go_on(task, output)) from None
     except Exception as error:
-        started = task and output.started
+        started = output.started
         reason = _ending(error, task, output) if started else user_error(error, ranks.config)
         if args.debug or reason is None:
             raise
@@ -212,8 +206,7 @@ def run(args: argparse.Namespace) -> int:
         text = f"{rank}{' '.join(reason.split())}" if ranks.is_first_to_fail() else ""
         raise CommandError(text, 1 if started else 2) from error
     finally:
-        if output:
-            output.locks.close()
+        output.locks.close()
     if is_primary():
         print(_summary(task, output, time.perf_counter() - start))
     if torch.distributed.is_initialized():

@@ -289,7 +289,6 @@ def changed(path, value):
     return config
 
 
-NO_TORCHRUN = r"RANK, WORLD_SIZE, LOCAL_RANK is missing; start it with: torchrun"
 ROLLING = {"name": "rolling_checkpoint", "save_best": "top_1"}
 STOCK = {"name": "checkpoint", "checkpoint_folder": "stock"}
 TENSORBOARD = {"name": "tensorboard_plot"}
@@ -476,7 +475,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         ((), ["--image_backend", "pil"], "'pil'|backend"),
         ((), ["--video_backend", "foo"], "video.?backend"),
         ((), ["--distributed_backend", "dpp"], "--distributed_backend: invalid choice: 'dpp'"),
-        ((), ["--distributed_backend", "ddp"], NO_TORCHRUN),
+        ((), ["--distributed_backend", "ddp"], "environment variable RANK expected, but not set"),
         ((), ["--checkpoint_load_path", "no"], "--checkpoint_load_path: there is no checkpoint no"),
         ((), ["--checkpoint_load_path", "."], "no checkpoint ./checkpoint.torch"),
         (
