@@ -6,27 +6,26 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from classy_gc.commands.flag_types import integer, output_path, seeds, setting, target, utf8
-from classy_gc.commands.flags import add_config_flag, add_picture_flag
+from classy_gc.commands import flags
 
 
 def _add_contrast_flag(parser: argparse.ArgumentParser, arm: str) -> None:
     help = f"compare the second {arm} with the first; of four, their gains; repeatable"
-    options: dict[str, Any] = {"type": utf8, "action": "append", "default": []}
+    options: dict[str, Any] = {"type": flags.utf8, "action": "append", "default": []}
     parser.add_argument("--contrast", nargs="+", metavar="ARM", help=help, **options)
 
 
 def add_compare_summary_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a comparison")
     _add_contrast_flag(parser, "'FOLDER: ARM'")
-    add_picture_flag(parser, "summary.png")
+    flags.add_picture_flag(parser, "summary.png")
 
 
 def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add_config_flag(parser, "Classy Vision configs", nargs="+", metavar="FILE")
+    flags.add_config_flag(parser, "Classy Vision configs", nargs="+", metavar="FILE")
     repeatable: dict[str, Any] = {"action": "append", "default": []}
-    names: dict[str, Any] = {"type": utf8, **repeatable}
+    names: dict[str, Any] = {"type": flags.utf8, **repeatable}
     help = "a dotted key (model.heads.0.num_classes) and its values, JSON or words; repeatable"
     add("--vary", metavar="KEY=VALUE,…", help=help, **names)
     help = "a name and the keys that are set together for it; repeatable"
@@ -34,23 +33,25 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     help = "a key of --vary: compare only arms that differ in it alone"
     add("--effect_of", metavar="KEY", help=help)
     help = "train with 0 … N-1, or with a range such as 100-102 (default 5)"
-    add("--seeds", type=seeds, default=range(5), metavar="N", help=help)
+    add("--seeds", type=flags.seeds, default=range(5), metavar="N", help=help)
     help = "train every arm at these values, and find the best by validation images"
     add("--sweep", metavar="KEY=LOW:HIGH:COUNT", help=help)
     help = "then compare the best value of each arm on the test images, with these fresh seeds"
-    add("--confirm", type=seeds, metavar="SEEDS", help=help)
-    add("--output_folder", type=output_path, required=True, help="of the runs and the results")
+    add("--confirm", type=flags.seeds, metavar="SEEDS", help=help)
+    add(
+        "--output_folder", type=flags.output_path, required=True, help="of the runs and the results"
+    )
     help = "compare by this test meter, and count epochs until it has this value; or METER<=VALUE"
-    add("--target", type=target, metavar="METER=VALUE", help=help)
+    add("--target", type=flags.target, metavar="METER=VALUE", help=help)
     help = "say how many seeds a difference of this size needs (percentage points of an accuracy)"
     add("--power", type=float, metavar="POINTS", help=help)
     _add_contrast_flag(parser, "of two arms")
     help = "runs at a time, with one thread each if several (default: one per core; 1 with CUDA)"
-    add("--jobs", type=integer(1), help=help)
+    add("--jobs", type=flags.integer(1), help=help)
     help = "where runs are trained: on this machine, or as jobs of Slurm (default local)"
     add("--cluster", choices=["local", "slurm"], default="local", help=help)
     for key, help in (("partition", "of each job"), ("time", "of each job, in minutes")):
-        own: dict[str, Any] = {"type": lambda text, key=key: setting(f"{key}={text}")}
+        own: dict[str, Any] = {"type": lambda text, key=key: flags.setting(f"{key}={text}")}
         add(f"--slurm_{key}", dest="slurm", metavar=key.upper(), help=help, **repeatable, **own)
     help = "of submitit's SlurmExecutor, such as gpus_per_node=1; repeatable"
-    add("--slurm", type=setting, metavar="KEY=VALUE", help=help, **repeatable)
+    add("--slurm", type=flags.setting, metavar="KEY=VALUE", help=help, **repeatable)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from classy_gc.commands.flag_types import Target, utf8
+from classy_gc.commands.flags import Target, utf8
 from classy_gc.commands.train.checkpoints import loading
 from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import user_error

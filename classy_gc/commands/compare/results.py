@@ -26,7 +26,7 @@ from classy_gc.commands.compare.statistics import (
     sign_flip,
     spread,
 )
-from classy_gc.commands.flag_types import Target
+from classy_gc.commands.flags import Target
 from classy_gc.hooks.json_log import as_json
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.options import check_known

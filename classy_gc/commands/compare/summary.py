@@ -20,7 +20,7 @@ from classy_gc.commands.compare.report import (
 )
 from classy_gc.commands.compare.results import check_contrasts, sides, tell
 from classy_gc.commands.compare.statistics import CONFIDENCE, Difference, holm
-from classy_gc.commands.flag_types import utf8
+from classy_gc.commands.flags import utf8
 from classy_gc.plots import COLORS, new_figure, plain, tidy
 from classy_gc.table import aligned
 

@@ -15,7 +15,7 @@ from classy_gc.commands.compare.report import Scale, scale
 from classy_gc.commands.compare.results import headline_of, lower_is_better, run_metrics
 from classy_gc.commands.compare.runs import Run, runs_in
 from classy_gc.commands.compare.statistics import CONFIDENCE, spread
-from classy_gc.commands.flag_types import Target
+from classy_gc.commands.flags import Target
 from classy_gc.configuration.load import with_settings
 from classy_gc.hooks.json_log import as_json
 from classy_gc.plots import COLORS, new_figure, plain, tidy

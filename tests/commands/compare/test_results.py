@@ -8,7 +8,7 @@ from scipy import stats
 from classy_gc.commands.compare.report import power_sentence, rows, scale, sentence, text
 from classy_gc.commands.compare.results import evaluate, run_metrics
 from classy_gc.commands.compare.statistics import detectable, paired_difference
-from classy_gc.commands.flag_types import Target
+from classy_gc.commands.flags import Target
 
 
 def by_seed(values):

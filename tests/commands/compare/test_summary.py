@@ -10,7 +10,7 @@ from scipy import stats
 
 from classy_gc.commands import main
 from classy_gc.commands.compare.summary import picture, read, summarize
-from classy_gc.commands.flag_types import Target
+from classy_gc.commands.flags import Target
 from classy_gc.plots import COLORS
 from tests.commands.compare.test_results import evaluated_logs
 
