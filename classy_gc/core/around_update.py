@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from itertools import compress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -94,10 +92,15 @@ def update_around(
     """
     # torch allows a parameter to be in a group twice.
     before = {p: group for group, p in eligible if group.get("gc_loc", True)}
-    after = dict.fromkeys(p for group, p in eligible if not group.get("gc_loc", True))
+    after = list(dict.fromkeys(p for group, p in eligible if not group.get("gc_loc", True)))
     if before:
         _centralize_gradients(optimizer, before)
-    keep_row_means(optimizer, groups, list(after), optimizer.update_without_gc)
+    stand_ins = StandIns(optimizer, groups, [p for p in after if p.dtype in HALF])
+    weights = [local_rows(stand_ins.of.get(p, p)) for p in after]
+    means = row_means(weights)
+    stand_ins.run()
+    set_row_means_(weights, means)
+    stand_ins.write_back()
 
 
 def _centralize_gradients(optimizer: AnyOptimizer, groups: dict[Tensor, _Group]) -> None:
@@ -125,51 +128,3 @@ def _l2_decay(optimizer: AnyOptimizer, group: _Group) -> Any:
     wd = group.get("weight_decay", 0)
     # With maximize the update negates the gradient: μ(−g + wd·p) = −μ(g − wd·p).
     return -wd if group.get("maximize") else wd
-
-
-def keep_row_means(
-    optimizer: AnyOptimizer,
-    groups: list[_Group],
-    params: list[Tensor],
-    update: Callable[[list[_Group]], Any],
-) -> None:
-    """Updates groups, and restores the row means of parameters.
-
-    Args:
-        optimizer: of any class.
-        groups: the parameter groups to update.
-        params: the parameters whose row means should stay.
-        update: called with the groups, or with copies of them that hold float32 stand-ins.
-    """
-    stand_ins = StandIns(optimizer, groups, [p for p in params if p.dtype in HALF])
-    weights = [local_rows(stand_ins.of.get(p, p)) for p in params]
-    means = row_means(weights)
-    stand_ins.run(update)
-    set_row_means_(weights, means)
-    stand_ins.write_back()
-
-
-def keeping_row_means(method: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """Wraps an optimizer's method that changes weights between steps, with GC after it.
-
-    For example, the ``eval`` of a schedule-free optimizer replaces the weights by averages, which
-    have other row means, and its ``train`` brings the weights back.
-    """
-
-    @wraps(method)
-    @torch.no_grad()
-    def kept(optimizer: AnyOptimizer) -> None:
-        own = optimizer.param_groups
-        after = [group for group in own if group["use_gc"] and not group.get("gc_loc", True)]
-
-        def update(groups: list[_Group]) -> None:
-            try:
-                optimizer.param_groups = groups
-                method(optimizer)
-            finally:
-                optimizer.param_groups = own
-
-        params = [p for group in after for p in group["params"] if centralizes(group, p)]
-        keep_row_means(optimizer, own, params, update)
-
-    return kept

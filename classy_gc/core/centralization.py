@@ -84,12 +84,6 @@ def _splits_rows(placement: Any) -> bool:
     return not (placement.is_replicate() or getattr(placement, "dim", None) == 0)
 
 
-def _chunks(x: Tensor) -> tuple[Tensor, ...]:
-    # Half precision on the CPU goes in eighths: torch casts whole operands to float32 before it
-    # adds a float32 to them, which takes four times the tensor in temporaries.
-    return x.chunk(8) if x.dtype in HALF and x.device.type == "cpu" else (x,)
-
-
 def row_means(x: Tensor) -> Tensor:
     """``μ(x)``: the mean over all dimensions but the first, of at least two.
 
@@ -104,8 +98,7 @@ def row_means(x: Tensor) -> Tensor:
     dims = tuple(range(1, x.dim()))
     dtype = torch.float32 if x.dtype in HALF else None
     if type(x) in OWN_TYPES or not hasattr(x, "placements"):
-        means = [rows.mean(dims, True, dtype=dtype) for rows in _chunks(x)]
-        return means[0] if len(means) == 1 else torch.cat(means)
+        return x.mean(dims, True, dtype=dtype)
     sums = x.to_local().sum(dims, True, dtype=dtype)
     for i, placement in enumerate(x.placements):
         if _splits_rows(placement):
@@ -121,9 +114,7 @@ def shift_rows_(x: Tensor, means: Tensor) -> Tensor:
         >>> shift_rows_(x, row_means(x)).tolist()
         [[-1.0, 1.0], [0.0, 0.0]]
     """
-    chunks = _chunks(local_tensor(x))
-    for rows, rows_means in zip(chunks, means.chunk(len(chunks)), strict=True):
-        rows.sub_(rows_means)
+    local_tensor(x).sub_(means)
     return x
 
 

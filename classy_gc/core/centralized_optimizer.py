@@ -18,7 +18,7 @@ from classy_gc.core._torch import (
     uncompiled,
     unhooked,
 )
-from classy_gc.core.around_update import check_gradients, keeping_row_means, update_around
+from classy_gc.core.around_update import check_gradients, update_around
 from classy_gc.core.kernels.pick import pick
 from classy_gc.core.kernels.plan import launch, plans_of
 from classy_gc.core.kernels.update import UPDATES
@@ -99,9 +99,6 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         own_update = cls.update_without_gc is not CentralizedOptimizer.update_without_gc
         if cls.kernel_update is None and not own_update:
             cls.kernel_update = UPDATES.get(cls._parent)
-        for name in ("train", "eval"):
-            if hasattr(cls._parent, name):
-                setattr(cls, name, keeping_row_means(getattr(cls._parent, name)))
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         # The parent's constructor calls add_param_group, which reads the added options here.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from copy import copy
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -52,12 +52,12 @@ class StandIns:
             for x in _masters(tensors, for_half, p):
                 self.of[p].copy_(x)
 
-    def run(self, update: Callable[[list[_Group]], Any]) -> None:
-        """Runs an update that changes the stand-ins instead of the weights."""
+    def run(self) -> None:
+        """Runs the update, which changes the stand-ins instead of the weights."""
         own = self._optimizer.state
         try:
             self._optimizer.state = self._state
-            update(self._groups)
+            self._optimizer.update_without_gc(self._groups)
         finally:
             self._optimizer.state = own
         for q in self.of.values():

@@ -126,34 +126,6 @@ def test_any_class(name):
         assert_same(other_params, params)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["ScheduleFreeSGD", "ScheduleFreeAdamW", "ScheduleFreeRAdam"])
-def test_averages_of_schedule_free_optimizers_keep_row_means(name, dtype):
-    weights, _ = problem(SHAPES, steps=0, dtype=dtype)
-    params, optimizer = build(name, weights)
-    plain_params, plain = build(name, weights)
-    centralize_optimizer(optimizer)
-    tolerance = 1e-5 if dtype is torch.float32 else 0.05
-
-    def assert_projected():
-        for p, q, w in zip(params, plain_params, weights, strict=True):
-            if p.dim() > 1:
-                q = q + (w - q).mean(1, keepdim=True)
-            torch.testing.assert_close(p, q, rtol=0, atol=tolerance)
-
-    for x in (optimizer, plain):
-        x.train()
-    steps(params, optimizer, 0, 12)
-    steps(plain_params, plain, 0, 12)
-    assert_projected()  # C does not change any gradient here, so it may come last
-    for phase in ("eval", "train", "eval"):
-        before = [p.detach().clone() for p in params]
-        for x in (optimizer, plain):
-            getattr(x, phase)()
-        assert dtype is torch.bfloat16 or not any(map(torch.equal, params, before))
-        assert_projected()
-
-
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_wrappers_are_refused_and_go_around_the_centralized_optimizer(name):
     weights, _ = problem(SHAPES, steps=0)
