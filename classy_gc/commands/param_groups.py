@@ -7,8 +7,8 @@ import argparse
 from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
-from classy_gc.optim.param_scheduler.lengths import with_shares
 from classy_gc.tasks.param_group_table import param_group_table
+from classy_gc.tasks.warm_up import with_shares
 
 # Stands in for the data of the config, which may be missing.
 _NO_DATA = {

@@ -16,10 +16,9 @@ from classy_vision.optim.param_scheduler import UpdateInterval
 from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
 from classy_gc.files import atomic_write
-from classy_gc.optim.param_scheduler.lengths import with_shares
 from classy_gc.plots import new_figure, plain, tidy
 from classy_gc.table import aligned
-from classy_gc.tasks.warm_up import optimizer_steps
+from classy_gc.tasks.warm_up import optimizer_steps, with_shares
 
 _COLUMNS = 3
 _POINTS = 1000

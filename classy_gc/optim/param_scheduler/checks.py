@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,16 +19,29 @@ from classy_vision.optim.param_scheduler import (
 )
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.param_scheduler.lengths import LENGTHS
 from classy_gc.options import (
     ANYTHING,
     COUNT,
+    NON_NEGATIVE,
     NUMBER,
     POSITIVE,
     Rule,
     check_known,
     check_options,
     is_integer,
+)
+
+#: a length of a ``composite`` in steps or epochs
+LENGTH = re.compile(r"(\d+) steps?|(\d+(?:\.\d+)?) epochs?|rest")
+
+
+def _is_length(value: Any) -> bool:
+    return NON_NEGATIVE.accepts(value) or (isinstance(value, str) and bool(LENGTH.fullmatch(value)))
+
+
+LENGTHS = Rule(
+    "a list of shares of the training, 'N steps', 'N epochs' and 'rest'",
+    lambda v: isinstance(v, list) and all(map(_is_length, v)),
 )
 
 _LIST = Rule("a list", lambda v: isinstance(v, list))
@@ -61,7 +75,7 @@ def check_scheduler(
             adds. The arguments of your own classes are not checked.
         label: names the scheduler in messages.
         in_steps: whether the lengths of a ``composite`` may be in steps and epochs, see
-            :func:`classy_gc.optim.param_scheduler.lengths.with_shares` (default: True)
+            :func:`classy_gc.tasks.warm_up.with_shares` (default: True)
         num_epochs: of the training, if the config does not have it (default: None, not known)
 
     Raises:
