@@ -85,6 +85,4 @@ def test_commands_that_need_it_say_so_in_one_line(run):
     assert run(COMMAND, "--help").returncode == 0
     result = run(COMMAND, "train", "--config_file", "digits_sgd_gc.json")
     assert result.returncode == 2
-    assert result.stderr == (
-        "classy-gc train: error: it needs Classy Vision: pip install classy-vision\n"
-    )
+    assert result.stderr == "classy-gc train: error: No module named 'classy_vision'\n"

@@ -17,14 +17,6 @@ from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import no_room
 
 
-class CommandError(Exception):
-    """Ends a command with its text, if any, on one line, and an exit code."""
-
-    def __init__(self, text: str, code: int = 1) -> None:
-        super().__init__(text)
-        self.code = code
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -42,10 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError):  # a terminal that is also open for reading
                 stream.reconfigure(errors="replace")  # a locale may lack ± or −
-    args, unknown = build_parser().parse_known_args(argv)
+    args = build_parser().parse_args(argv)
     parser, run = args.parser, args.run
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     del args.parser, args.run
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     import_from_current_folder()
@@ -55,13 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt as error:
         parser.exit(130, f"{parser.prog}: {error or 'interrupted'}\n")
-    except CommandError as error:
-        text = str(error)
-        parser.exit(error.code, f"{parser.prog}: error: {text}\n" if text else None)
-    except ModuleNotFoundError as error:
-        if error.name != "classy_vision":
-            raise
-        parser.error("it needs Classy Vision: pip install classy-vision")
     except Exception as error:
         _end(error, args, parser)
         raise
@@ -73,7 +56,8 @@ def _end(error: Exception, args: argparse.Namespace, parser: Parser) -> None:
     if full or _is_unread(error):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be full
         parser.exit(1 if full else 0, f"{parser.prog}: error: {full}\n" if full else None)
-    own = isinstance(error, ValueError) or hasattr(error, "section")
+    # What is missing may be Classy Vision.
+    own = isinstance(error, (ValueError, ModuleNotFoundError)) or hasattr(error, "section")
     if own and not getattr(args, "debug", False):
         parser.error(user_error(error, getattr(args, "config", None)))
 

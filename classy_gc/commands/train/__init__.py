@@ -30,7 +30,6 @@ from classy_vision.tasks import ClassificationTask, ClassyTask
 from classy_vision.trainer import DistributedTrainer, LocalTrainer
 from torchvision import get_video_backend, set_image_backend, set_video_backend
 
-from classy_gc.commands.cli import CommandError
 from classy_gc.commands.seeded_task import build_seeded_task
 from classy_gc.commands.train.checkpoints import loading, set_checkpoints
 from classy_gc.commands.train.hooks import Output, set_hooks
@@ -195,7 +194,7 @@ def run(args: argparse.Namespace) -> int:
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:
         if ranks.rank:
-            raise CommandError("", 130) from None
+            raise SystemExit(130) from None
         raise KeyboardInterrupt(_how_to_go_on(task, output)) from None
     except Exception as error:
         started = output.started
@@ -203,8 +202,9 @@ def run(args: argparse.Namespace) -> int:
         if args.debug or reason is None:
             raise
         rank = f"rank {ranks.rank}: " if ranks.rank else ""
-        text = f"{rank}{' '.join(reason.split())}" if ranks.is_first_to_fail() else ""
-        raise CommandError(text, 1 if started else 2) from error
+        if ranks.is_first_to_fail():
+            print(f"classy-gc train: error: {rank}{' '.join(reason.split())}", file=sys.stderr)
+        raise SystemExit(1 if started else 2) from error
     finally:
         output.locks.close()
     if is_primary():

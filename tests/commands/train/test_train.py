@@ -469,7 +469,6 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         ((), ["--seed", "-1"], "--seed: must be an integer from 0 to 4294967295, not -1"),
         ((), ["--seed", "4294967296"], "--seed: must be .* from 0 to .*, not 4294967296"),
         ((), ["--seed", "x"], "--seed: must be an integer from 0 to .*, not 'x'"),
-        ((), ["--sed", "1"], "unrecognized arguments: --sed 1"),
         ((), ["--log_freq", "0"], "--log_freq: must be an integer >= 1, not 0"),
         ((), ["--checkpoint_period", "0"], "--checkpoint_period: must be .* not 0"),
         ((), ["--image_backend", "pil"], "'pil'|backend"),
