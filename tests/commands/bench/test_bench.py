@@ -101,7 +101,6 @@ REFUSED = [
         ["--output_folder", "file/below"],
         "--output_folder: folder file/below: file is no writable folder",
     ),
-    (["--stpes", "3"], "unrecognized arguments: --stpes 3"),
 ]
 if not torch.cuda.is_available():
     REFUSED.append((["--device", "cuda"], "--device cuda: torch finds no CUDA device"))
