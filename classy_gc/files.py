@@ -137,7 +137,7 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
         raise ValueError(f"{path}: another run writes there now") from None
     except OSError as error:
-        _warn_once(f"{path} cannot be locked ({error.strerror}): let one run at a time write there")
+        warn_once(f"{path} cannot be locked ({error.strerror}): let one run at a time write there")
     try:
         yield
     finally:
@@ -145,7 +145,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @functools.cache
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
+    """Logs a warning, the first time that a process has it."""
     logging.warning(text)
 
 
@@ -207,4 +208,4 @@ def _sync(descriptor: int, folder: Path) -> None:
     except OSError as error:
         if error.errno == errno.EIO or no_room(error):
             raise
-        _warn_once(f"{folder}: a crash of the machine may lose what is written ({error.strerror})")
+        warn_once(f"{folder}: a crash of the machine may lose what is written ({error.strerror})")

@@ -70,11 +70,25 @@ TEXT = Rule("a string", lambda v: isinstance(v, str), schedulable=False)
 MAPPING = Rule("an object", lambda v: isinstance(v, Mapping), schedulable=False)
 ANYTHING = Rule("anything", lambda v: True, schedulable=False)
 
+
+def or_null(rule: Rule) -> Rule:
+    """The rule of an option that may also be null.
+
+    Example:
+        >>> or_null(BOOL).allowed
+        'true or false or null'
+    """
+    return rule._replace(
+        allowed=f"{rule.allowed} or null", accepts=lambda v: v is None or rule.accepts(v)
+    )
+
+
 # Options with the same meaning in every optimizer.
 _BY_NAME = {
     **dict.fromkeys(("lr", "weight_decay", "eps", "lr_decay", "momentum_decay"), NON_NEGATIVE),
     **dict.fromkeys(("momentum", "alpha"), FRACTION),
     "trust_coefficient": NON_NEGATIVE,
+    "larc_config": or_null(MAPPING),
     **dict.fromkeys(("use_gc", "gc_conv_only", "gc_loc"), GC_FLAG),
     **dict.fromkeys(("fused", "foreach"), SWITCH),
     "betas": BETAS,
@@ -111,18 +125,6 @@ def _numbers(default: Sequence[float | None]) -> Rule:
 
     null = ", the first may be null" if None in default else ""
     return Rule(f"a list of {len(default)} numbers{null}", accepts, schedulable=False)
-
-
-def or_null(rule: Rule) -> Rule:
-    """The rule of an option that may also be null.
-
-    Example:
-        >>> or_null(BOOL).allowed
-        'true or false or null'
-    """
-    return rule._replace(
-        allowed=f"{rule.allowed} or null", accepts=lambda v: v is None or rule.accepts(v)
-    )
 
 
 def without_comments(config: Any) -> Any:

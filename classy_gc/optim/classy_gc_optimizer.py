@@ -132,8 +132,6 @@ class ClassyGCOptimizer(ScheduledGC):
     core_class: type[torch.optim.Optimizer]
     #: Classy Vision's class that gives the options, defaults and positional arguments
     stands_for: ClassVar[type | None] = None
-    #: option: (default, rule), where they differ from those constructors
-    more_options: ClassVar[Mapping[str, tuple[Any, Rule]]] = {}
     #: option: (default, rule), of all options
     OPTIONS: Mapping[str, tuple[Any, Rule]]
     #: defaults that differ between a JSON config and the constructor
@@ -142,7 +140,7 @@ class ClassyGCOptimizer(ScheduledGC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if hasattr(cls, "core_class"):
-            cls.OPTIONS = {**options_table(cls.core_class, cls.stands_for), **cls.more_options}
+            cls.OPTIONS = options_table(cls.core_class, cls.stands_for)
             cls.OPTIONS.pop("maximize", None)  # as in the stock optimizers
             cls.__signature__ = _signature(cls.OPTIONS)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from classy_vision.optim import RMSPropTF, register_optimizer
 
 from classy_gc import core
-from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer, constructor_options
+from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer
 
 
 @register_optimizer("rmsprop_tf_gc")
@@ -56,7 +54,3 @@ class RMSPropTFGC(ClassyGCOptimizer):
 
     core_class = core.RMSpropTF
     stands_for = RMSPropTF
-    more_options: ClassVar = {
-        name: constructor_options(core.RMSpropTF)[name]
-        for name in ("initial_square_avg", "lr_in_momentum")
-    }

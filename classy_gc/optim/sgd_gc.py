@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from classy_vision.optim import SGD, register_optimizer
 
 from classy_gc import core
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer, constructor_options
-from classy_gc.options import MAPPING, check_options
+from classy_gc.options import check_options
 
 _LARC_OPTIONS = {
     name: constructor_options(core.LARC)[name] for name in ("trust_coefficient", "clip", "eps")
@@ -21,9 +21,10 @@ class SGDGC(ClassyGCOptimizer):
     """``sgd_gc``: :class:`classy_gc.core.SGD` with the keys and defaults of Classy's ``sgd``.
 
     Args:
-        larc_config (dict): options of LARC: ``clip`` (bool, default: True), ``eps`` (float, >= 0,
-            default: 1e-8), ``trust_coefficient`` (float, >= 0, default: 0.02); it comes first as in
-                the stock class, but positional arguments may also begin with ``lr``
+        larc_config (dict, optional): options of LARC: ``clip`` (bool, default: True), ``eps``
+            (float, >= 0, default: 1e-8), ``trust_coefficient`` (float, >= 0, default: 0.02); it
+            comes first as in the stock class, but positional arguments may also begin with ``lr``
+            (default: None, these defaults)
         lr (float): learning rate, >= 0 (default: 0.1)
         momentum (float): in [0, 1) (default: 0)
         weight_decay (float): L2 decay, >= 0 (default: 0)
@@ -55,11 +56,10 @@ class SGDGC(ClassyGCOptimizer):
 
     core_class = core.SGD
     stands_for = SGD
-    more_options: ClassVar = {"larc_config": ({}, MAPPING)}
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        if args and not isinstance(args[0], Mapping):  # None is the stock default
-            args = ({}, *(args[1:] if args[0] is None else args))
+        if args and not isinstance(args[0], (Mapping, type(None))):
+            args = (None, *args)
         super().__init__(*args, **options)
         if options.get("larc_config") and "use_larc" not in options:
             raise ValueError(f"{self.label()}: larc_config needs use_larc beside it")
@@ -67,6 +67,6 @@ class SGDGC(ClassyGCOptimizer):
     def _built(self, params: list[Any], options: dict[str, Any]) -> core.SGD:
         sgd = {k: v for k, v in options.items() if k not in ("larc_config", "use_larc")}
         larc = check_options(
-            options["larc_config"], _LARC_OPTIONS, f"larc_config of {self.label()}"
+            options["larc_config"] or {}, _LARC_OPTIONS, f"larc_config of {self.label()}"
         )
         return core.LARC(params, **sgd, **larc) if options["use_larc"] else core.SGD(params, **sgd)

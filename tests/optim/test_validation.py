@@ -28,7 +28,7 @@ BETAS = (
 BOOL = ("true or false", [0, 1, 0.5, None, "true", "", [], [True]])
 GC_FLAG = ("true or false, or a number (0 is false)", [None, "true", "", [], [True], math.nan])
 SWITCH = ("true, false or null", [0, 1, "true", "", [True]])
-OBJECT = ("an object", [None, 1, "clip", [], True])
+OBJECT = ("an object or null", [1, "clip", [], True])
 KINDS = {
     **dict.fromkeys(["lr", "weight_decay", "eps", "initial_square_avg"], NUMBER),
     **dict.fromkeys(["momentum", "alpha"], FRACTION),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
-import logging
 import math
 import re
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from classy_vision.optim.param_scheduler import (
 )
 from fvcore.common.param_scheduler import ParamScheduler
 
+from classy_gc.files import warn_once
 from classy_gc.options import (
     ANYTHING,
     COUNT,
@@ -147,12 +146,10 @@ class CheckedParamScheduler(ClassyParamScheduler):
         """
         check_scheduler(config, f"scheduler {config['name']!r}")
         given = {name: config[name] for name in inspect.signature(cls).parameters if name in config}
+        if "scheduler" in given:
+            training = {k: config[k] for k in ("num_epochs",) if k in config}  # composite has it
+            given["scheduler"] = build_param_scheduler({**training, **given["scheduler"]})
         return cls(**given | {"update_interval": UpdateInterval.from_config(config)})
-
-
-@functools.cache  # an optimizer is built several times
-def _warn_once(text: str) -> None:
-    logging.warning(text)
 
 
 def check_schedulers(
@@ -213,7 +210,7 @@ def build_scheduler(
         raise ValueError(f"{label}: {error or type(error).__name__}{advice}") from error
     in_epochs = getattr(built, "update_interval", None) == UpdateInterval.EPOCH
     if config["name"] == "step" and in_epochs and len(config["values"]) > (num_epochs or math.inf):
-        _warn_once(
+        warn_once(
             f"{label} has {len(config['values'])} values, of which {num_epochs:g} epochs take one "
             'each: train longer, or set its update_interval to "step"'
         )

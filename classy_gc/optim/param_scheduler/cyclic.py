@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from classy_vision.optim.param_scheduler import (
-    UpdateInterval,
-    build_param_scheduler,
-    register_param_scheduler,
-)
+from classy_vision.optim.param_scheduler import UpdateInterval, register_param_scheduler
 from fvcore.common.param_scheduler import ParamScheduler
 
 from classy_gc.optim.param_scheduler.checks import CheckedParamScheduler
@@ -63,16 +57,6 @@ class CyclicParamScheduler(CheckedParamScheduler):
     decay: float = 1.0
     update_interval: UpdateInterval = UpdateInterval.STEP
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> CyclicParamScheduler:
-        """Instantiates the scheduler from a configuration: its arguments, by name."""
-        scheduler = super().from_config(config)
-        inner = dict(config["scheduler"])
-        if "num_epochs" in config:  # composite passes it on
-            inner["num_epochs"] = config["num_epochs"]
-        scheduler.scheduler = build_param_scheduler(inner)
-        return scheduler
-
     def __call__(self, where: float) -> float:
         period = int((where + self.WHERE_EPSILON) * self.periods)
         period = min(period, self.periods - 1)
@@ -81,7 +65,8 @@ class CyclicParamScheduler(CheckedParamScheduler):
         if factor == 1:
             return self.scheduler(inner)
         if isinstance(self.scheduler, OneCycleParamScheduler):
-            return self.scheduler.with_scaled_peak(factor)(inner)
+            start, peak = self.scheduler.start_value, self.scheduler.peak_value
+            return replace(self.scheduler, peak_value=start + factor * (peak - start))(inner)
         base = min(self.scheduler(0.0), self._last())
         return base + factor * (self.scheduler(inner) - base)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from classy_vision.optim.param_scheduler import UpdateInterval, register_param_scheduler
 
@@ -51,19 +51,6 @@ class OneCycleParamScheduler(CheckedParamScheduler):
     pct_start: float = 0.3
     anneal: str = "cosine"
     update_interval: UpdateInterval = UpdateInterval.STEP
-
-    def with_scaled_peak(self, factor: float) -> OneCycleParamScheduler:
-        """The same cycle with a scaled distance from ``start_value`` to ``peak_value``.
-
-        Args:
-            factor: of the distance.
-
-        Example:
-            >>> OneCycleParamScheduler(1.0, 3.0, 0.0, pct_start=0.5).with_scaled_peak(0.5)(0.5)
-            2.0
-        """
-        peak = self.start_value + factor * (self.peak_value - self.start_value)
-        return replace(self, peak_value=peak)
 
     def __call__(self, where: float) -> float:
         start, end, x = self.start_value, self.peak_value, where / self.pct_start
