@@ -5,21 +5,14 @@ import signal
 import sys
 
 import pytest
-import torch
-from fvcore.common.file_io import NativePathHandler, PathHandler, PathManager
-
-from classy_gc.hooks import TrainingCurvesHook
-from tests.devices import DEVICES
-
-DRAW = TrainingCurvesHook.on_end
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts background jobs with SIGINT ignored, but some tests press Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Threads that wait for each other take longer than the work on such small tensors, above all on a
-# busy machine. Set here so that it holds for doctests and for the processes that tests start.
-torch.set_num_threads(1)
+# busy machine. Set here so that it holds for doctests and for the processes that tests start. torch
+# is not imported here: the process that only hands out the tests needs none.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -29,9 +22,18 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-@pytest.fixture(params=DEVICES, scope="module")
+def pytest_generate_tests(metafunc):
+    if "device" in metafunc.fixturenames:
+        from tests.devices import DEVICES
+
+        metafunc.parametrize("device", DEVICES, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def device(request):
     """The device on which a test marked ``on_every_device`` makes its tensors."""
+    import torch
+
     if request.param == "cpu":  # setting it would slow every call down
         yield request.param
         return
@@ -41,12 +43,8 @@ def device(request):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty current folder; undoes what the command sets for its process.
-
-    Trainings draw no curves there: drawing would take longer than the training.
-    """
-    monkeypatch.setattr(TrainingCurvesHook, "on_end", TrainingCurvesHook._noop)
+def here_with_curves(tmp_path, monkeypatch):
+    """An empty current folder; undoes what the command sets for its process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
     for name in ("PYTHONWARNINGS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
@@ -60,43 +58,21 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def here_with_curves(here, monkeypatch):
-    """As ``here``, and trainings draw ``curves.png``."""
-    monkeypatch.setattr(TrainingCurvesHook, "on_end", DRAW)
-    return here
+def here(here_with_curves, monkeypatch):
+    """The same, where trainings draw no curves: drawing would take longer than the training."""
+    from classy_gc.hooks import TrainingCurvesHook
 
-
-class Box(PathHandler):
-    """``box://``: a local folder behind a scheme, as of remote storage."""
-
-    def __init__(self, folder):
-        super().__init__()
-        self.folder, self.native = folder, NativePathHandler()
-
-    def _get_supported_prefixes(self):
-        return ["box://"]
-
-    def _local(self, path):
-        return str(self.folder / path.removeprefix("box://"))
-
-    def _copy(self, source, target, *args):
-        return self.native._copy(self._local(source), self._local(target), *args)
-
-
-def _forward(name):
-    def method(self, path, *args, **kwargs):
-        return getattr(self.native, name)(self._local(path), *args, **kwargs)
-
-    setattr(Box, name, method)
-
-
-for name in ("_open", "_exists", "_isfile", "_isdir", "_ls", "_mkdirs", "_rm"):
-    _forward(name)
+    monkeypatch.setattr(TrainingCurvesHook, "on_end", TrainingCurvesHook._noop)
+    return here_with_curves
 
 
 @pytest.fixture
 def box(tmp_path_factory):
     """The folder behind ``box://``."""
+    from fvcore.common.file_io import PathManager
+
+    from tests.box import Box
+
     folder = tmp_path_factory.mktemp("box")
     PathManager.register_handler(Box(folder), allow_override=True)
     return folder

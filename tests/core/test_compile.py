@@ -11,17 +11,18 @@ from classy_gc import core
 from .cases import OF_TORCH, accepts, assert_same, moments, parent, row_id
 
 # Which code is compiled depends on the switches; GC itself always runs uncompiled.
-SWITCHES = [
-    {"use_gc": False},
+SWITCHES = [{"use_gc": False}, {"use_gc": True}]
+MORE = [
     {"use_gc": False, "foreach": True},
     {"use_gc": False, "fused": True},
-    {"use_gc": True},
     {"use_gc": True, "gc_loc": True, "fused": False},
 ]
+#: one of each step: torch's own with and without torch's fused kernels, and with ours
+STEPS = (core.SGD, core.Adam, core.RAdam, core.RMSpropTF)
 CASES = [
     pytest.param(p.values[0], options, id=row_id((p.values[0], options)))
     for p in OF_TORCH
-    for options in SWITCHES
+    for options in SWITCHES + (MORE if p.values[0] in STEPS else [])
     if accepts(p.values[0], *options)
 ]
 
@@ -91,7 +92,7 @@ def test_a_compiled_step(cls, options):
 @pytest.mark.parametrize(
     ("cls", "use_gc", "what"),
     [
-        *((param.values[0], True, training) for param in OF_TORCH),
+        *((cls, True, training) for cls in STEPS),
         *((cls, False, training) for cls in (core.SGD, core.RAdam, core.RMSpropTF)),
         *((cls, use_gc, function) for cls in (core.SGD, core.RAdam) for use_gc in (False, True)),
     ],

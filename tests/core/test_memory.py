@@ -8,6 +8,7 @@ import torch
 from torch.nn import Parameter
 
 from classy_gc import core
+from tests.pairwise import pairwise
 
 from .cases import (
     WITH_KERNELS,
@@ -34,11 +35,11 @@ def zeros(x):
     return torch._efficientzerotensor(x.shape)
 
 
-@pytest.mark.parametrize("later", [False, True], ids=["at the first step", "later"])
-@pytest.mark.parametrize("path", PATHS, ids=str)
-@pytest.mark.parametrize("lazy", [negative, zeros])
-@pytest.mark.parametrize("cls", WITH_KERNELS)
-def test_a_lazy_gradient_is_what_it_shows(cls, lazy, path, later):
+@pytest.mark.parametrize(
+    ("cls", "path", "lazy", "later"),
+    pairwise([param.values[0] for param in WITH_KERNELS], PATHS, [negative, zeros], [False, True]),
+)
+def test_a_lazy_gradient_is_what_it_shows(cls, path, lazy, later):
     weights, grads = problem([(4, 3), (5,)], steps=3)
     results = []
     for of in (lazy, lambda x: lazy(x) + 0):
@@ -79,8 +80,8 @@ def test_a_step_inside_of_vmap(cls):
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (0,), (4, 8), (8, 5)], ids=str)
-@pytest.mark.parametrize("cls", WITH_KERNELS)
-def test_a_gradient_whose_shape_changes_in_place_is_refused(cls, shape):
+def test_a_gradient_whose_shape_changes_in_place_is_refused(shape):
+    cls = core.AdamW
     p = Parameter(torch.ones(8, 4))
     optimizer = cls([p], use_gc=True)
     advance(optimizer, [[torch.rand(8, 4)]] * 2)
@@ -104,15 +105,19 @@ def test_memory_that_was_freed_is_not_read(cls):
     optimizer.step()
 
 
-@pytest.mark.parametrize("gc_loc", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
-    ("cls", "weight_decay"), [*((param.values[0], 0) for param in WITH_KERNELS), (core.AdamW, 0.1)]
+    ("optimizer", "dtype", "gc_loc", "path"),
+    pairwise(
+        [*((param.values[0], 0) for param in WITH_KERNELS), (core.AdamW, 0.1)],
+        [torch.float32, torch.float64, torch.bfloat16],
+        [True, False],
+        ["kernel", "rows.c", "torch"],
+    ),
 )
-@pytest.mark.parametrize("path", ["kernel", "rows.c", "torch"])
 def test_an_infinite_weight_stays_unless_its_gradient_decays(
-    cls, weight_decay, dtype, gc_loc, path, monkeypatch
+    optimizer, dtype, gc_loc, path, monkeypatch
 ):
+    cls, weight_decay = optimizer
     # Masks are kept as parameters of −inf.
     options = {"gc_loc": gc_loc} if accepts(cls, "gc_loc") else {}
     if path != "kernel":
@@ -128,7 +133,7 @@ def test_an_infinite_weight_stays_unless_its_gradient_decays(
     assert p.isfinite().sum() == 11
 
 
-@pytest.mark.parametrize("cls", WITH_KERNELS)
+@pytest.mark.parametrize("cls", [core.SGD, core.AdamW])
 def test_weights_that_overlap_are_stepped_one_after_the_other(cls):
     def overlapping(threads):
         torch.set_num_threads(threads)

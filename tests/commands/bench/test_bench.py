@@ -28,7 +28,7 @@ def rows_of(table):
 
 
 def test_table_json_and_picture_agree(tmp_path):
-    names = ["radam", "sgd", "rmsprop_tf", "torch.optim.NAdam"]
+    names = ["rmsprop_tf", "sgd", "torch.optim.NAdam"]
     flags = ["--model", "squeezenet1_1", "--optimizers", *names, *SHORT]
     (tmp_path / "there").mkdir()
     run = forked.run(forked.command, "bench", *flags, cwd=tmp_path / "there")
@@ -56,8 +56,7 @@ def test_table_json_and_picture_agree(tmp_path):
         numbers = [row[k] for k in ("ms", "ms_min", "ratio", "extra_mb")]
         assert printed[key][:-1] == pytest.approx(numbers, abs=0.0051)
         assert printed[key][-1] == row["path"]
-    for name in names[:1] + names[2:3]:
-        assert results[name, "GC before"]["path"] == "one pass"
+    assert results["rmsprop_tf", "GC before"]["path"] == "one pass"
     assert "no kernel" in results["torch.optim.NAdam", "GC after"]["path"]
     picture = imread(folder / "bench.png")
     assert picture.shape[:2] == (pytest.approx(150 * (1.6 + 0.26 * len(results)), abs=2), 1350)

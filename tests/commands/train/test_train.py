@@ -45,8 +45,13 @@ def test_digits_sgd_gc_as_a_person_runs_it(tmp_path):
     assert '"name"' not in result.stderr  # the config is not dumped into the log
 
 
-@pytest.mark.parametrize("name", ["adam_gc", "adamw_gc", "radam_gc", "plain_radam_gc"])
-@pytest.mark.parametrize("own_config", [True, False], ids=["own config", "only the name changed"])
+@pytest.mark.parametrize(
+    ("name", "own_config"),
+    [
+        *((name, True) for name in ("adam_gc", "adamw_gc", "radam_gc", "plain_radam_gc")),
+        ("adam_gc", False),  # only the name is changed
+    ],
+)
 def test_other_optimizers_learn(here, capsys, name, own_config):
     config = json.loads((CONFIGS / f"digits_{name if own_config else 'sgd_gc'}.json").read_text())
     config["optimizer"]["name"] = name
