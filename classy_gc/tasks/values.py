@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 from collections import ChainMap
 from collections.abc import Mapping
@@ -15,10 +16,12 @@ from classy_vision.losses import LOSS_REGISTRY
 from classy_vision.models import MODEL_REGISTRY
 from classy_vision.optim import OPTIMIZER_REGISTRY
 from classy_vision.tasks import TASK_REGISTRY
+from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
 from torch.nn.modules import loss
 from torchvision import transforms
 
-from classy_gc.options import BOOL, SHARE, SWITCH, OptionError, dotted, or_null
+from classy_gc import options
+from classy_gc.options import OptionError, Rule, dotted, or_null
 
 _DATA = (DATASET_REGISTRY, TRANSFORM_REGISTRY, vars(transforms))
 _MODELS = (MODEL_REGISTRY, HEAD_REGISTRY, LOSS_REGISTRY, vars(loss))
@@ -44,21 +47,47 @@ _BOOLEANS = (*_OF_TASKS, *_OF_SECTIONS, *_OF_MODELS, *_LONG)
 _DROPOUT = ("dropout", "dropout_rate", "attention_dropout_rate", "dropout_ratio")
 _SHARES = (*_DROPOUT, "drop_connect_rate", "label_smoothing", "mix_prob", "switch_prob")
 _OR_NULL = ("use_gpu", "use_dropout", "download", "antialias", "size_average", "reduce")
+_LIST = Rule("a list", lambda v: isinstance(v, list))
+_MODES = ("batch", "pair", "elem")
+
+
+def _member(mode: type[enum.Enum]) -> Rule:
+    names = [name.lower() for name in mode.__members__]
+    return Rule(f"one of {', '.join(names)}", lambda v: str(v).lower() in names)
+
+
+# By key, or by section and key.
 _RULES = {
-    **dict.fromkeys(_boolean_arguments().union(_BOOLEANS), BOOL),
-    **dict.fromkeys(_OR_NULL, SWITCH),
-    **dict.fromkeys(_SHARES, SHARE),
-    "smoothing_param": or_null(SHARE),
+    **dict.fromkeys(_boolean_arguments().union(_BOOLEANS), options.BOOL),
+    **dict.fromkeys(_OR_NULL, options.SWITCH),
+    **dict.fromkeys(_SHARES, options.SHARE),
+    "smoothing_param": or_null(options.SHARE),
+    "num_epochs": options.POSITIVE,
+    "clip_grad_norm": or_null(options.POSITIVE),
+    **dict.fromkeys(("test_phase_period", "batchsize_per_replica", "log_period"), options.COUNT),
+    **dict.fromkeys(("simulated_global_batchsize", "log_freq"), or_null(options.COUNT)),
+    **dict.fromkeys(("distributed", "summary_writer"), options.MAPPING),
+    **dict.fromkeys(("amp_args", "mixup"), or_null(options.MAPPING)),
+    "hooks": or_null(_LIST),
+    "model.heads": _LIST,
+    "broadcast_buffers": _member(BroadcastBuffersMode),
+    "batch_norm_sync_mode": _member(BatchNormSyncMode),
+    **dict.fromkeys(("mixup.alpha", "mixup.cutmix_alpha"), options.NON_NEGATIVE),
+    "mixup.num_classes": or_null(options.COUNT),
+    # Anything else, such as "Pair", would be the first.
+    "mixup.mode": Rule(f"one of {', '.join(_MODES)}", lambda v: v in _MODES),
 }
 
 
-def check_values(section: Any, path: tuple[Any, ...] = ()) -> None:
-    """Refuses values that Classy Vision would take for true, or for a share.
+def check_values(section: Any, path: tuple[Any, ...] = (), known: bool = True) -> None:
+    """Refuses values that Classy Vision would misread, or fail on later.
 
     Args:
         section: a config of a task, or a section of one. Your own classes may use the same keys
             differently, so they are not checked.
         path: the keys that lead to the section, for messages (default: none)
+        known: whether a section without a name is read by a class that is known here (default:
+            True)
 
     Raises:
         ValueError: with the key, its value, and what is allowed.
@@ -70,16 +99,16 @@ def check_values(section: Any, path: tuple[Any, ...] = ()) -> None:
     """
     if isinstance(section, list):
         for i, entry in enumerate(section):
-            check_values(entry, (*path, i))
+            check_values(entry, (*path, i), known)
     if not isinstance(section, Mapping):
         return
     name = section.get("name")
-    cls = _CLASSES.get(name) if isinstance(name, str) else None
-    known = cls is None or cls.__module__.startswith((*_THEIRS, "classy_gc."))
+    if isinstance(name, str) and name in _CLASSES:
+        known = _CLASSES[name].__module__.startswith((*_THEIRS, "classy_gc."))
     for key, value in section.items():
         here = (*path, key)
-        rule = _RULES.get(key)
+        rule = _RULES.get(key, _RULES.get(f"{path[-1]}.{key}" if path else key))
         if known and rule and not rule.accepts(value):
             raise OptionError(f"{dotted(here)} must be {rule.allowed}, not {value!r}", *here)
         if key not in ("param_groups", "param_schedulers"):  # checked by their readers
-            check_values(value, here)
+            check_values(value, here, known)

@@ -192,7 +192,10 @@ def test_no_file_and_a_byte_order_mark(here):
     ("mine", "message"),
     [
         ({"num_epochs": "x"}, "^mine.json: num_epochs must be a number > 0, not 'x'"),
-        ({"num_epoch": 3}, "^mine.json: unknown key 'num_epoch' in the config"),
+        (
+            {"num_epoch": 3, "test_phase_period": 1},
+            "^mine.json: unknown key 'num_epoch' in the config",
+        ),
         ({"clip_grad_norm": 1}, "^base.json: test_phase_period must be an integer > 0, not 0"),
         ({"test_phase_period": 1, "model": {"heads": 1}}, "^mine.json: model.heads must be a list"),
     ],

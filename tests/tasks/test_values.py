@@ -97,7 +97,7 @@ def test_what_others_read_is_theirs():
     class Transform(ClassyTransform):
         pass
 
-    check_values({"name": "values_test", "inplace": "twice"})
+    check_values({"name": "values_test", "inplace": "twice", "nested": {"num_epochs": "many"}})
     check_values({"optimizer": {"param_groups": {"custom_keys": {"bias": {"lr_mult": 2}}}}})
 
 
