@@ -16,7 +16,7 @@ from torch.nn import Parameter
 from torch.optim.lr_scheduler import StepLR
 
 from classy_gc import core
-from classy_gc.core import SGD, CentralizedOptimizer, centralize_optimizer
+from classy_gc.core import CentralizedOptimizer, centralize_optimizer
 
 from .cases import advance, assert_close, assert_same, problem, train
 from .reference import centralizer
@@ -246,11 +246,6 @@ def test_the_state_of_another_model_is_refused(name, was, fits):
         return
     with pytest.raises(ValueError, match="the state of another model"):
         optimizer.load_state_dict(state)
-
-
-def test_a_centralized_optimizer_is_refused():
-    with pytest.raises(TypeError, match="SGD already centralizes"):
-        centralize_optimizer(SGD([Parameter(torch.ones(4, 3))]))
 
 
 @pytest.mark.parametrize("gc_loc", [False, True])

@@ -1,13 +1,10 @@
 """What every registered optimizer does as a ClassyOptimizer: options, groups, schedules, state."""
 
 import inspect
-import io
 
 import pytest
 import torch
-from classy_vision.generic.util import split_batchnorm_params
 from classy_vision.optim import OPTIMIZER_REGISTRY, build_optimizer
-from classy_vision.optim.param_scheduler import LinearParamScheduler
 from torch import nn
 from torch.nn import Parameter
 
@@ -26,7 +23,6 @@ from .cases import (
     config,
     copies,
     keeps_row_means,
-    moments,
     options_of,
     problem,
     row_means,
@@ -106,23 +102,6 @@ def test_no_parameters_are_refused(row):
         build_optimizer(config(row)).set_param_groups([])
 
 
-@every_row
-def test_set_param_groups_comes_before_step(row):
-    with pytest.raises(RuntimeError, match="set_param_groups"):
-        build_optimizer(config(row)).step(where=0)
-
-
-@every_row
-def test_step_needs_where_by_name(row):
-    optimizer = build(config(row), problem(0)[0])
-    with pytest.raises(RuntimeError, match="where"):
-        optimizer.step(0)
-    for where in (-0.1, 1):
-        with pytest.raises(AssertionError, match="where"):
-            optimizer.step(where=where)
-    optimizer.step(where=0)
-
-
 @with_and_without_gc
 @every_row
 def test_step_takes_a_closure(row, use_gc):
@@ -138,15 +117,6 @@ def test_step_takes_a_closure(row, use_gc):
 
         optimizer.step(closure=closure, where=t / 2)
     assert_close(params, train(config(row, use_gc=use_gc), grads)[0])
-
-
-@every_row
-def test_zero_grad(row):
-    params, grads = problem(1)
-    optimizer = build(config(row), params)
-    advance(optimizer, grads)
-    optimizer.zero_grad()
-    assert all(p.grad is None for p in params)
 
 
 # Options.
@@ -300,31 +270,6 @@ def test_fused_kernels_are_not_picked_where_they_cannot_work(row, kind, where):
 # Parameter groups.
 
 
-@with_and_without_gc
-@every_row
-def test_weight_decay_of_a_group(row, use_gc):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.BatchNorm1d(3))
-    bn_params, linear_params = split_batchnorm_params(model)
-    optimizer = build_optimizer(config(row, use_gc=use_gc))
-    optimizer.set_param_groups(
-        [
-            {"params": linear_params, "lr": LinearParamScheduler(1, 2), "weight_decay": 0.5},
-            {"params": bn_params, "lr": 0, "weight_decay": 0},
-        ]
-    )
-    assert [g["weight_decay"] for g in optimizer.optimizer.param_groups] == [0.5, 0]
-    assert optimizer.options_view.lr == [1, 0]
-    before = copies([*linear_params, *bn_params])
-    # More steps than RAdam may wait for.
-    for t in range(8):
-        model(torch.tensor([[1.0, 1.0], [1.0, 2.0]])).pow(2).sum().backward()
-        optimizer.step(where=t / 8)
-    n = len(linear_params)
-    assert not any(torch.equal(x, y) for x, y in zip(linear_params, before, strict=False))
-    assert_same(bn_params, before[n:])
-
-
 @every_row
 def test_gc_of_a_group(row):
     params, grads = problem(8)
@@ -350,31 +295,6 @@ def test_gc_conv_only(row, gc_conv_only):
 
 
 # State.
-
-
-def saved_and_loaded(state):
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file)
-
-
-@with_and_without_gc
-@every_row
-def test_get_and_set_state(row, use_gc):
-    params, grads = problem(4)
-    first = build(config(row, use_gc=use_gc), params, lr=1)
-    advance(first, grads)
-    state = saved_and_loaded(first.get_classy_state())
-    params = copies(params)
-    second = build(config(row, use_gc=use_gc), params, lr=2)
-    assert second.options_view.lr == 2
-    second.set_classy_state(state)
-    assert second.options_view.lr == first.options_view.lr == 1
-    assert moments(second)
-    assert_same(moments(second), moments(first))
-    for x, y in zip(second.optimizer.param_groups, first.optimizer.param_groups, strict=True):
-        assert {**x, "params": None} == {**y, "params": None}
 
 
 @every_row

@@ -1,24 +1,20 @@
 """``gc`` around any ClassyOptimizer, and the function beneath it around any torch optimizer."""
 
 import copy
-import pickle
 
 import pytest
 import torch
 from classy_vision.optim import ClassyOptimizer, register_optimizer
-from pytorch_optimizer import Lion
 from torch.nn import Parameter
 
 from classy_gc.core import CentralizedOptimizer, centralize_optimizer
 from classy_gc.optim import GC
 
 from .cases import (
-    ELIGIBLE,
     SHAPES,
     STOCK,
     advance,
     assert_close,
-    assert_same,
     build,
     centralized,
     clones,
@@ -125,71 +121,6 @@ def test_before_the_moments_the_optimizer_is_fed_centralized_gradients(row):
         step(plain, plain_params, fed)
         step(optimizer, params, step_grads)
         assert_close(params, plain_params, 1e-10)
-
-
-@every_torch_row
-def test_off_it_is_the_plain_optimizer(row):
-    params, grads = torch_problem(row)
-    plain_params = copies(params)
-    plain, optimizer = (
-        make(row, plain_params),
-        centralize_optimizer(make(row, params), use_gc=False),
-    )
-    for step_grads in grads:
-        step(plain, plain_params, step_grads)
-        step(optimizer, params, step_grads)
-    assert_same(params, plain_params)
-
-
-def by_pickle(optimizer, row):
-    return pickle.loads(pickle.dumps(optimizer))
-
-
-def by_deepcopy(optimizer, row):
-    return copy.deepcopy(optimizer)
-
-
-def by_state_dict(optimizer, row):
-    params = copies(p for g in optimizer.param_groups for p in g["params"])
-    other = centralize_optimizer(make(row, params), use_gc=False)
-    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    return other
-
-
-@pytest.mark.parametrize("restore", [by_pickle, by_deepcopy, by_state_dict])
-@pytest.mark.parametrize("gc_loc", [False, True])
-@every_torch_row
-def test_a_restored_optimizer_goes_on_alike(row, gc_loc, restore):
-    # Of float64 weights, torch's load_state_dict widens the float32 scalars of NAdam.
-    params, grads = torch_problem(row, dtype=torch.float32)
-    optimizer = centralize_optimizer(make(row, params), gc_loc=gc_loc)
-    for step_grads in grads[:3]:
-        step(optimizer, params, step_grads)
-    restored = restore(optimizer, row)
-    assert type(restored) is type(optimizer)
-    assert restored.param_groups[0]["use_gc"] is True
-    own = [p for g in restored.param_groups for p in g["params"]]
-    for step_grads in grads[3:]:
-        step(optimizer, params, step_grads)
-        step(restored, own, step_grads)
-    assert_same(own, params)
-    assert own[0] is not params[0]
-
-
-@every_torch_row
-def test_hooks_and_schedulers_go_on_and_run_once(row):
-    params, grads = torch_problem(row, 3)
-    optimizer, calls = make(row, params), []
-    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
-    same = centralize_optimizer(optimizer)
-    assert same is optimizer
-    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
-    for step_grads in grads:
-        step(optimizer, params, step_grads)
-        scheduler.step()
-    assert calls == ["before", "after"] * 3
-    assert optimizer.param_groups[0]["lr"] == TORCH[row][0]["lr"] / 8
 
 
 def test_an_optimizer_may_be_centralized_in_the_middle_of_training():
@@ -344,34 +275,6 @@ def test_around_an_optimizer_of_ones_own(gc_loc):
     assert_close(params, wanted, 1e-6)
 
 
-@register_optimizer("test_gc_lion")
-class LionOptimizer(ClassyOptimizer):
-    """Around an optimizer of another package, whose class has ABC among its bases."""
-
-    @classmethod
-    def from_config(cls, config):
-        return cls()
-
-    def prepare(self, param_groups):
-        self.optimizer = Lion(param_groups, lr=0.01)
-
-
-def test_around_an_optimizer_of_another_package():
-    params, grads = problem(4)
-    given = {"name": "gc", "use_gc": True, "base_optimizer": {"name": "test_gc_lion"}}
-    optimizer = build(given, params)
-    before = row_means(params)
-    advance(optimizer, grads[:2])
-    assert_close(row_means(params), before, 1e-5)
-
-    own = copies(params)
-    resumed = build(given, own)
-    resumed.set_classy_state(copy.deepcopy(optimizer.get_classy_state()))
-    advance(optimizer, grads[2:])
-    advance(resumed, grads[2:])
-    assert_same(own, params)
-
-
 def test_what_it_overrides_goes_on_working():
     params, grads = problem(4)
     schedulers = {
@@ -433,17 +336,6 @@ def test_the_kind_of_decay_of_stock_optimizers_is_known(name):
         assert_close(params, stock_params, 1e-9)
 
 
-@pytest.mark.parametrize("name", STOCK)
-def test_row_means_stay_where_they_are(name):
-    params, grads = problem(6, dtype=torch.float64)
-    means = row_means(params)
-    before = clones(params)
-    advance(build(config(f"gc-{name}", use_gc=True), params), grads)
-    assert_close(row_means(params), means, 1e-12)
-    assert not any(torch.allclose(x, y) for x, y in zip(params, before, strict=True))
-    assert len(params[ELIGIBLE]) == 3
-
-
 def test_from_python():
     base = ClassySignSGD(0.1, 0.0)
     optimizer = GC(base, use_gc=True)
@@ -455,8 +347,3 @@ def test_from_python():
     assert_close(row_means(params), means)
     with pytest.raises(ValueError, match="'gc' already centralizes"):
         GC(optimizer)
-
-
-@pytest.mark.parametrize("row", TORCH)
-def test_the_kind_of_decay_of_torchs_optimizers_is_known(row):
-    centralize_optimizer(make(row, torch_problem(row)[0]), gc_loc=True)

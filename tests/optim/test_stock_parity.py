@@ -29,7 +29,7 @@ BN = {"bn_weight_decay": True}
 CLIP = {"clip_grad_norm": 0.05}
 ACCUMULATE = {"simulated_global_batchsize": 64}  # two batches
 ALL = BN | CLIP | ACCUMULATE
-OPTIONS = [{}, BN, CLIP, ACCUMULATE, ALL]
+OPTIONS = [{}, ALL]
 
 
 def dataset(split, num_samples):
