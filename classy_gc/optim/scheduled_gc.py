@@ -67,7 +67,7 @@ class ScheduledGC(ClassyOptimizer):
     def scheduled_groups(
         self, param_groups: Any, common: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """Checked groups with all their options, in the form of :func:`as_groups`.
+        """Checked groups with all their options as ParamSchedulers.
 
         Args:
             param_groups: as for ``set_param_groups``.
@@ -91,7 +91,7 @@ class ScheduledGC(ClassyOptimizer):
                 del group["weight_decay"]
             check_known(group, ["params", "param_names", *rules], self.label())
             check_schedulable(group, rules, self.label())
-        return groups
+        return list(map(as_schedulers, groups))
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
         """As in Classy Vision, and also with fvcore's own ParamSchedulers (updated at every step).
@@ -105,8 +105,7 @@ class ScheduledGC(ClassyOptimizer):
         Raises:
             ValueError: an option that the optimizer does not have or cannot schedule.
         """
-        groups = self.scheduled_groups(param_groups, kwargs)
-        super().set_param_groups(list(map(as_schedulers, groups)))
+        super().set_param_groups(self.scheduled_groups(param_groups, kwargs))
 
     def catch_up(self, where: float | None, optimizer: ClassyOptimizer | None = None) -> None:
         """Sets the options whose schedules change once per epoch to their current values.

@@ -111,10 +111,7 @@ def _named(name: Any) -> type[torch.optim.Optimizer]:
     """Returns the class of a name or path if a config can use it."""
     label = "optimizer 'torch_gc'"
     if name is None:
-        raise ValueError(
-            f"missing key 'optimizer' in {label}; known: {', '.join(_CLASSES)}, and the path of "
-            "any other class"
-        )
+        raise ValueError(f"missing key 'optimizer' in {label}: a class such as NAdam, or its path")
     if not isinstance(name, str) or "." not in name:
         check_known([name], _CLASSES, label, "optimizer")
         return getattr(core, name, _CLASSES[name])

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from classy_vision.optim import OPTIMIZER_REGISTRY, build_optimizer, zero
 
-from classy_gc.optim.groups import as_schedulers
 from classy_gc.optim.resume import first_steps
 from classy_gc.optim.scheduled_gc import ScheduledGC
 from classy_gc.optim.stock import with_outer_schedules
@@ -60,7 +59,7 @@ class ZeRO(zero.ZeRO):
         groups = self.base_optimizer.scheduled_groups(param_groups, kwargs)
         for group in groups:
             group.pop("param_names", None)
-        super().set_param_groups(list(map(as_schedulers, groups)))
+        super().set_param_groups(groups)
 
     def step(self, *args: Any, where: float | None = None, **kwargs: Any) -> None:
         self.base_optimizer.catch_up(where, self)

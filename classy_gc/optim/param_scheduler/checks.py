@@ -104,8 +104,8 @@ def check_scheduler(
     if texts and not in_steps:
         raise ValueError(
             f"{label}: {texts[0]!r} in lengths is only for an outermost scheduler, in the commands "
-            "of classy-gc or the tasks 'paramwise_classification_task' and "
-            "'paramwise_fine_tuning', which know how long an epoch is; here lengths must be shares"
+            "of classy-gc and its paramwise tasks, which know how long an epoch is; here lengths "
+            "must be shares"
         )
     if config["name"] == "multistep" and num_epochs is not None:
         _check_milestones(config, label, num_epochs)
@@ -119,15 +119,13 @@ def check_scheduler(
 def _check_milestones(config: Mapping[str, Any], label: str, num_epochs: float) -> None:
     """Checks milestones: fvcore's own error names neither key nor value."""
     changes = len(config["values"]) - 1
-    milestones, way_out = config.get("milestones"), ""
-    if milestones is None:  # fvcore spaces them evenly
-        way_out = ", which is how they are spaced by default: give milestones, or fewer values"
-        width = math.ceil(num_epochs / (changes + 1))
-        milestones = [width * (i + 1) for i in range(changes)]
-    if len(milestones) != changes or (milestones and milestones[-1] >= num_epochs):
+    width = math.ceil(num_epochs / (changes + 1))
+    milestones = config.get("milestones", [width * (i + 1) for i in range(changes)])
+    if len(milestones) != changes or max(milestones, default=0) >= num_epochs:
         raise ValueError(
             f"{label}: milestones must be {changes} epochs < {num_epochs:g}, one for each change "
-            f"of value, not {milestones!r}{way_out}"
+            f"of value, not {milestones!r}; by default they are spaced evenly, which may take "
+            "fewer values"
         )
 
 
