@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import csv
 import importlib.util
 import json
 import math
@@ -27,8 +26,14 @@ import torch
 from classy_gc.commands.compare.arms import Arm, build_arms, families, parse_axes
 from classy_gc.commands.compare.engines import Local, Slurm, train_runs
 from classy_gc.commands.compare.plot import picture
-from classy_gc.commands.compare.report import rows, text
-from classy_gc.commands.compare.results import check_contrasts, evaluate, run_metrics
+from classy_gc.commands.compare.report import phase_table, text
+from classy_gc.commands.compare.results import (
+    check_contrasts,
+    evaluate,
+    headline_of,
+    lower_is_better,
+    run_metrics,
+)
 from classy_gc.commands.compare.runs import Run, opened, read_json, runs_in
 from classy_gc.commands.compare.sweep import (
     Sweep,
@@ -146,29 +151,28 @@ def _report(
 ) -> None:
     folder, target, seeds = args.output_folder, args.target, len({run.seed for run in runs})
     groups = families(arms)
-    baselines = {arm.name: groups[arm.family][0] for arm in arms}
-    comparable = {a.name for a in arms if _tested_on(a) == _tested_on(baselines[a.name])}
-    logs: dict[str, dict[int, list[dict[str, Any]]]] = {arm.name: {} for arm in arms}
-    correct: dict[str, dict[int, str]] = {arm.name: {} for arm in arms}
-    for run in (run for run in runs if run not in failed):
-        logs[run.arm][run.seed] = run.phases()
-        if run.arm in comparable and (right := run.correct()):
-            correct[run.arm][run.seed] = right
-    names = {arm: baseline.name for arm, baseline in baselines.items()}
-    metrics = {a: {k: run_metrics(x, target) for k, x in own.items()} for a, own in logs.items()}
-    results = evaluate(names, metrics, seeds, target, correct, args.power, args.contrast)
-    for arm, entry in zip(arms, results["arms"], strict=True):
-        entry |= {"config_file": arm.file, "settings": arm.settings}
-    results["failed"] = _failures(failed)
-    results |= {"provenance": _machines(runs), "looks": _looks(folder, seeds), **extra}
+    entries, logs, correct = [], {}, {}
+    for arm in arms:
+        baseline = groups[arm.family][0]
+        finished = [run for run in runs if run.arm == arm.name and run not in failed]
+        phases = {run.seed: run.phases() for run in finished}
+        own = [{"seed": seed, **run_metrics(log, target)} for seed, log in phases.items()]
+        entry = {"name": arm.name, "baseline": None if arm is baseline else baseline.name}
+        entry |= {"config_file": arm.file, "settings": arm.settings, "seeds": seeds, "runs": own}
+        entries.append(entry)
+        logs[arm.name] = phases
+        if _tested_on(arm) == _tested_on(baseline):
+            correct[arm.name] = {run.seed: right for run in finished if (right := run.correct())}
+    headline = headline_of((m for arm in entries for run in arm["runs"] for m in run), target)
+    results = evaluate(entries, headline, correct, args.power, args.contrast)
+    results |= {"seeds": seeds, "target": target and target._asdict(), "failed": _failures(failed)}
+    results |= {"lower_is_better": lower_is_better(headline, target), **extra}
+    results |= {"provenance": _machines(runs), "looks": _looks(folder, seeds)}
     _write_json(folder, results)
-    table = rows({arm.name: arm.settings for arm in arms}, logs)
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in table for key in row)))
-        writer.writeheader()
-        writer.writerows(table)
-    labelled = {f: {a.label: logs[a.name] for a in group} for f, group in groups.items()}
-    picture(labelled, results["headline"], seeds).savefig(folder / "comparison.png", dpi=150)
+    table = phase_table({arm.name: arm.settings for arm in arms}, logs)
+    table.to_csv(folder / "results.csv", index=False)
+    labels = {family: {arm.name: arm.label for arm in group} for family, group in groups.items()}
+    picture(table, labels, headline, seeds).savefig(folder / "comparison.png", dpi=150)
     print(text(results))
     if extra:
         print(advice(results, arms))

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 from classy_gc.commands.compare.statistics import (
     CONFIDENCE,
     POWER,
-    Difference,
-    Spread,
     pairs_needed,
     spread,
 )
@@ -36,13 +34,13 @@ class Scale(NamedTuple):
         # A hyphen before the end of an interval would read as a range.
         return "–" if x is None else format(self.factor * x, sign + self.digits).replace("-", "−")
 
-    def spread(self, x: Spread, runs: int | None = None) -> str:
-        """Mean ± standard deviation with the unit, and the number of runs if some are missing."""
-        lack = f" ({x.n} of {runs})" if runs is not None and x.n < runs else ""
-        if x.mean is None:
-            return f"{self.value(None)}{lack}"
-        std = "" if x.std is None else f" ± {self.value(x.std)}"
-        return f"{self.value(x.mean)}{std}{self.unit}{lack}"
+    def spread(self, values: Sequence[float | None]) -> str:
+        """Mean ± standard deviation with the unit, and how many are numbers if not all are."""
+        x = spread(values)
+        std = "" if x["std"] is None else f" ± {self.value(x['std'])}"
+        unit = self.unit if x["n"] else ""
+        lack = f" ({x['n']} of {len(values)})" if x["n"] < len(values) else ""
+        return f"{self.value(x['mean'])}{std}{unit}{lack}"
 
 
 def scale(metric: str, values: Iterable[float | None]) -> Scale:
@@ -53,7 +51,7 @@ def scale(metric: str, values: Iterable[float | None]) -> Scale:
         values: of all runs; those that are not finite do not count.
 
     Example:
-        >>> scale("final test accuracy/top_1", [0.5, 0.75]).spread(Spread(2, 0.625, 0.17678))
+        >>> scale("final test accuracy/top_1", [0.5, 0.75]).spread([0.5, 0.75])
         '62.50 ± 17.68 %'
     """
     finite = [value for value in values if value is not None and math.isfinite(value)]
@@ -62,47 +60,45 @@ def scale(metric: str, values: Iterable[float | None]) -> Scale:
     return Scale(1, ".1f", "", "") if metric == "seconds" else Scale(1, ".4g", "", "")
 
 
-def sentence(difference: Difference, adjusted_p: float | None, seeds: int, form: Scale) -> str:
+def sentence(
+    difference: Mapping[str, Any], adjusted_p: float | None, seeds: int, form: Scale
+) -> str:
     """Whether a difference can be told from noise, in words.
 
     Args:
-        difference: against the first arm.
+        difference: from :func:`paired_difference`.
         adjusted_p: its p after :func:`holm`; None if it has none.
         seeds: how many pairs there would be if every run had finished.
         form: of the metric.
 
     Example:
         >>> form = scale("final test accuracy/top_1", [0.9])
-        >>> numbers = [0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0041, 0.0024, 0.0071]
-        >>> difference = Difference(5, *numbers)
+        >>> difference = {"pairs": 5, "mean": 0.0012, "low": -0.0005, "high": 0.0029, "p": 0.12}
+        >>> difference |= {"detectable": 0.0024, "detectable_high": 0.0071}
         >>> sentence(difference, 0.12, 5, form)
         '+0.12 points [−0.05, +0.29] (0.24 to 0.71) over 5 seeds: cannot be told from noise'
     """
-    n, mean, low, high, p, _, _, least, most, _ = difference
-    if mean is None:
+    n = difference["pairs"]
+    if not n:
         return "no seed has a value in both arms, so there is nothing to compare"
-    pairs = f"{n} seed" + "s" * (n > 1)
+    pairs = f"over {n} seed" + "s" * (n > 1)
     if n < seeds:
-        lack = "lack" if seeds - n > 1 else "lacks"
-        pairs += f" ({seeds - n} of {seeds} pairs {lack} a value)"
-    text = f"{form.value(mean, '+')}{form.difference_unit}"
-    if n == 1:
-        return f"{text} over {pairs}: one pair has no interval; give more --seeds"
-    if low is None and not mean:
-        return f"no difference in any of {pairs}"
-    if low is None:
-        return f"{text} in each of {pairs}: without any spread there is no test"
-    text += f" [{form.value(low, '+')}, {form.value(high, '+')}]"
-    text += f" ({form.value(least)} to {form.value(most)}) over {pairs}: "
+        pairs += f" ({n} of {seeds} pairs)"
+    text = f"{form.value(difference['mean'], '+')}{form.difference_unit}"
+    if adjusted_p is None:
+        return f"{text} {pairs}: without a spread over seeds there is no test"
+    low, high = (form.value(difference[key], "+") for key in ("low", "high"))
+    least, most = (form.value(difference[key]) for key in ("detectable", "detectable_high"))
+    text += f" [{low}, {high}] ({least} to {most}) {pairs}: "
     if adjusted_p < 1 - CONFIDENCE:
         return f"{text}more than noise (p = {adjusted_p:.2g})"
-    if p < 1 - CONFIDENCE:
+    if difference["p"] < 1 - CONFIDENCE:
         return f"{text}cannot be told from noise among so many comparisons (p = {adjusted_p:.2g})"
     return f"{text}cannot be told from noise"
 
 
 def power_sentence(
-    difference: Difference, wanted: float, form: Scale, comparisons: int = 1
+    difference: Mapping[str, Any], wanted: float, form: Scale, comparisons: int = 1
 ) -> str | None:
     """How many seeds a difference of a size would need; None without a spread.
 
@@ -114,14 +110,13 @@ def power_sentence(
 
     Example:
         >>> form = scale("final test accuracy/top_1", [0.9])
-        >>> difference = Difference(5, 0.0012, -0.0005, 0.0029, 0.12, 0.0014, 0.0041)
-        >>> power_sentence(difference, 0.1, form)
+        >>> power_sentence({"std": 0.0014, "std_high": 0.0041}, 0.1, form)
         'a difference of 0.1 points needs 18 seeds, or 134 if they spread as much as they may'
     """
-    if difference.std is None:
+    if "std" not in difference:
         return None
-    stds = difference.std, difference.std_high
-    needed = [pairs_needed(wanted / form.factor, std, comparisons) for std in stds]
+    size, stds = wanted / form.factor, (difference["std"], difference["std_high"])
+    needed = [pairs_needed(size, std, comparisons) for std in stds]
     few, many = (f"{n:,}" if n else "more than a million" for n in needed)
     return (
         f"a difference of {wanted:g}{form.difference_unit} needs {few} seeds, or {many} if they "
@@ -133,52 +128,63 @@ def text(results: Mapping[str, Any]) -> str:
     """The table and sentences to print.
 
     Args:
-        results: from :func:`evaluate`, with ``failed``.
+        results: from :func:`evaluate`; ``failed``, ``looks`` and ``provenance`` may be added.
     """
     arms, headline = results["arms"], results["headline"]
-    lines = [*_table(results), "", f"{headline}, paired by seed"]
+    lines = [*_table(arms, headline), "", f"{headline}, paired by seed"]
     for baseline in dict.fromkeys(arm["baseline"] for arm in arms if arm["baseline"]):
         lines.append(f"against {baseline}:")
         for arm in (a for a in arms if a["baseline"] == baseline):
-            lines += [f"  {arm['name']}: {arm['verdict']}", *details(arm, headline)]
-    for contrast in results.get("contrasts", []):
-        lines += [f"{contrast_name(contrast['arms'])}: {contrast['verdict']}", *details(contrast)]
+            details = _details(arm, arm["difference"][headline])
+            lines += [f"  {arm['name']}: {arm['verdict']}", *details]
+    for contrast in results["contrasts"]:
+        details = _details(contrast, contrast["difference"])
+        lines += [f"{contrast_name(contrast['arms'])}: {contrast['verdict']}", *details]
     lines += _notes(results)
-    for failure in results["failed"]:
+    for failure in results.get("failed", []):
         lines.append(f"failed: {failure['arm']}, seed {failure['seed']}: {failure['reason']}")
         lines.append(f"  see {failure['folder']}/output.log")
     return "\n".join(lines)
 
 
-def _table(results: Mapping[str, Any]) -> list[str]:
+def _table(arms: Sequence[Mapping[str, Any]], headline: str) -> list[str]:
     """A table with one row per arm, and what its columns mean."""
-    arms, headline, target = results["arms"], results["headline"], results["target"]
     best, loss = headline.replace("final", "best"), "final train loss"
-    columns = {headline: "final", best: "best", loss: "train loss", "seconds": "seconds"}
+    columns = {headline: "final", best: "best", loss: "train loss", "gap": "gap"}
+    columns["seconds"] = "seconds"
     forms = {
         metric: scale(metric, [run.get(metric) for arm in arms for run in arm["runs"]])
         for metric in columns
         if any(metric in arm["spread"] for arm in arms)
     }
-    epochs = ["epochs to target"] if target else []
-    header = [headline.removeprefix("final "), *(columns[m] for m in forms), *epochs, "runs"]
-    table = [header]
+    target = any(EPOCHS in arm for arm in arms)
+    header = [headline.removeprefix("final "), *(columns[m] for m in forms)]
+    table = [[*header, *[EPOCHS] * target, "runs"]]
     for arm in arms:
-        cells = [cell(arm, metric, form) for metric, form in forms.items()]
-        cells += [epochs_text(arm)] if target else []
-        table.append([arm["name"], *cells, f"{len(arm['runs'])} of {results['seeds']}"])
-    best, sign = ("lowest", "≤") if results["lower_is_better"] else ("highest", "≥")
+        runs = arm["runs"]
+        cells = [form.spread([run.get(m) for run in runs]) for m, form in forms.items()]
+        epochs = [_epochs(arm)] * target
+        table.append([arm["name"], *cells, *epochs, f"{len(runs)} of {arm['seeds']}"])
     lines = [
         aligned(table, numbers=True),
-        f"mean ± standard deviation over seeds; best: the {best} of all epochs; (… of …): so many "
-        "runs have a number",
+        "mean ± standard deviation over seeds; best: of all epochs; (… of …): so many runs have a "
+        "number",
     ]
+    if "gap" in forms:
+        lines.append("gap: test loss minus train loss")
     if target:
         lines.append(
-            f"epochs to target: median until {target['meter']} {sign} {target['value']:g} (how "
-            "many runs get there); those that never do count as later than all others"
+            "epochs to target: median (how many runs get there); those that never do count as "
+            "later than all others"
         )
     return lines
+
+
+def _epochs(arm: Mapping[str, Any]) -> str:
+    if EPOCHS not in arm:
+        return "–"
+    median, reached = arm[EPOCHS]["median"], arm[EPOCHS]["reached"]
+    return f"{'never' if median is None else format(median, 'g')} ({reached})"
 
 
 def _notes(results: Mapping[str, Any]) -> list[str]:
@@ -207,21 +213,6 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def cell(arm: Mapping[str, Any], metric: str, form: Scale) -> str:
-    """A metric of an arm in ``results.json``, as text for a table."""
-    return form.spread(spread(run.get(metric) for run in arm["runs"]), len(arm["runs"]))
-
-
-def epochs_text(arm: Mapping[str, Any]) -> str:
-    """When an arm in ``results.json`` reaches the target, and how many of its runs do."""
-    if EPOCHS not in arm:
-        return "no target"
-    if not arm["runs"]:
-        return "–"
-    median, reached = arm[EPOCHS]["median"], arm[EPOCHS]["reached"]
-    return f"{'never' if median is None else format(median, 'g')} ({reached})"
-
-
 def contrast_name(names: Sequence[str]) -> str:
     """The name of a comparison of two or four arms.
 
@@ -235,45 +226,51 @@ def contrast_name(names: Sequence[str]) -> str:
     return f"gain of {rest[1]} over {rest[0]}, less that of {other} over {first}"
 
 
-def details(compared: Mapping[str, Any], headline: str = "") -> list[str]:
-    """The lines below a verdict; ``headline`` names the metric of the verdict."""
-    difference = compared["difference"]
-    correlation = difference.get(headline, difference).get("correlation")
+def _details(compared: Mapping[str, Any], difference: Mapping[str, Any]) -> list[str]:
+    """The lines below a verdict."""
     lines = []
-    if compared.get("sign_flip_p") is not None:
+    if compared["sign_flip_p"] is not None:
         lines.append(f"sign-flip test: p = {compared['sign_flip_p']:.2g}")
-        if correlation is not None:
-            lines[-1] += f"; correlation of the pairs: {correlation:.2f}".replace("-", "−")
+        if difference["correlation"] is not None:
+            correlation = f"{difference['correlation']:.2f}".replace("-", "−")
+            lines[-1] += f"; correlation of the pairs: {correlation}"
     if both := compared.get("mcnemar"):
         lines.append(
             f"right where the other is wrong: {both['only_other']} test samples, the baseline: "
             f"{both['only_first']}, of {both['seeds']} seed{'s' * (both['seeds'] > 1)} (McNemar's "
             f"exact test: p = {both['p']:.2g})"
         )
-    lines += [compared["power"]] if compared.get("power") else []
+    if compared.get("power"):
+        lines.append(compared["power"])
     return [f"    {line}" for line in lines]
 
 
-def rows(
+def phase_table(
     settings: Mapping[str, Mapping[str, Any]], logs: Mapping[str, Mapping[int, Sequence[Phase]]]
-) -> list[dict[str, Any]]:
-    """The rows of ``results.csv``, one for each phase of each finished run.
+) -> Any:
+    """The table of ``results.csv``, with a row for each phase of each finished run.
 
     A setting with the name of a phase's column, such as ``loss``, becomes ``config.loss``.
 
     Args:
         settings: values by arm and dotted key.
         logs: the phases of a run by arm and seed.
+
+    Returns:
+        A ``pandas`` DataFrame.
     """
-    return [
+    import pandas as pd
+
+    columns = ["arm", "seed", "phase", "epoch", "loss", "seconds"]
+    table = [
         {
             "arm": arm,
             **{
-                f"config.{key}" if key in phase else key: value_text(value)
+                f"config.{key}" if key in columns else key: value_text(value)
                 for key, value in settings[arm].items()
             },
             "seed": seed,
-            **{key: phase[key] for key in ("phase", "epoch", "loss", "seconds")},
+            **{key: phase[key] for key in columns[2:]},
             **flat_meters(phase["meters"]),
             **phase["options"],
         }
@@ -281,3 +278,4 @@ def rows(
         for seed, log in runs.items()
         for phase in log
     ]
+    return pd.DataFrame(table) if table else pd.DataFrame(columns=columns)

@@ -14,7 +14,6 @@ import numpy as np
 from classy_gc.commands.compare.report import (
     EPOCHS,
     Phase,
-    Scale,
     power_sentence,
     scale,
     sentence,
@@ -31,10 +30,8 @@ from classy_gc.hooks.json_log import as_json
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.options import check_known
 
-Runs = Mapping[str, Mapping[int, Mapping[str, float]]]  #: metrics of finished runs by arm and seed
 
-
-def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[str, float]:
+def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[str, Any]:
     """The metrics of one run.
 
     Args:
@@ -43,8 +40,9 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
 
     Returns:
         ``final test METER`` and ``best test METER`` of all epochs, ``final test loss``,
-        ``final train loss``, ``seconds``, and with a target ``epochs to target``,
-        infinite if the run never gets there. Metrics that the log lacks are left out.
+        ``final train loss``, ``seconds``, and with a target ``epochs to target``, None if the run
+        never gets there. Numbers that are not finite are None; metrics that the log lacks are left
+        out.
 
     Raises:
         ValueError: the target names a meter that the run does not have.
@@ -56,7 +54,7 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
         >>> run_metrics([train, test], Target("accuracy/top_1", 0.8))["epochs to target"]
         1.0
     """
-    metrics = {"seconds": sum(phase["seconds"] for phase in phases)}
+    metrics: dict[str, Any] = {"seconds": sum(phase["seconds"] for phase in phases)}
     for kind in ("train", "test"):
         losses = [phase["loss"] for phase in phases if phase["phase"] == kind]
         if losses:
@@ -71,8 +69,8 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
         check_known([target.meter], tests[-1][1] if tests else (), "--target", "meter")
         there = operator.le if target.lower else operator.ge
         reached = (epoch for epoch, m in tests if there(m[target.meter], target.value))
-        metrics[EPOCHS] = next(reached, math.inf)
-    return metrics
+        metrics[EPOCHS] = next(reached, None)
+    return as_json(metrics)
 
 
 def lower_is_better(metric: str, target: Target | None = None) -> bool:
@@ -88,25 +86,22 @@ def lower_is_better(metric: str, target: Target | None = None) -> bool:
 
 
 def evaluate(
-    baselines: Mapping[str, str],
-    runs: Runs,
-    seeds: int,
-    target: Target | None = None,
+    arms: Sequence[Mapping[str, Any]],
+    headline: str,
     correct: Mapping[str, Mapping[int, str]] = MappingProxyType({}),
     wanted: float | None = None,
     contrasts: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
     """Statistics of every metric, and one sentence per arm on the headline.
 
-    The headline is the final value of the target's meter, else of the first test meter, else
-    the test loss, else the train loss. All other metrics are only for information: whoever searches
-    them for a difference will find one.
+    All metrics but the headline are only for information: whoever searches them for a difference
+    will find one.
 
     Args:
-        baselines: the baseline of each arm; a baseline is its own.
-        runs: :func:`run_metrics` of finished runs by arm and seed.
-        seeds: how many there should be.
-        target: (default: None)
+        arms: dicts with the ``name``, the name of the ``baseline`` (None for a baseline),
+            ``seeds``, how many there should be, and ``runs``, for each finished one its ``seed``
+            and :func:`run_metrics`.
+        headline: the metric to compare.
         correct: which test samples are right, by arm and seed, see
             :class:`classy_gc.hooks.predictions.PredictionsHook`; for arms tested on the same
             samples (default: none)
@@ -115,57 +110,44 @@ def evaluate(
             the third minus that of the second over the first (default: none)
 
     Returns:
-        What ``results.json`` holds: ``seeds``, ``headline``, ``lower_is_better``, ``target``,
-        ``comparisons`` (the number of p-values in Holm's correction), ``arms`` and ``contrasts``.
-        Numbers that are not finite become None.
+        For ``results.json``: ``headline``, ``comparisons`` (the number of p-values in Holm's
+        correction), ``contrasts``, and ``arms`` with more entries.
     """
-    metrics = dict.fromkeys(
-        metric for own in runs.values() for run in own.values() for metric in run
-    )
-    metrics.pop(EPOCHS, None)
-    headline = headline_of(list(metrics), target)
-    compared = [(baseline, arm) for arm, baseline in baselines.items() if arm != baseline]
-    contrasts = list(map(tuple, contrasts))
-    results = {arm: values(runs[arm], headline) for arm in baselines}
-    form = scale(headline, [x for by_seed in results.values() for x in by_seed.values()])
-    told = tell(results, [*compared, *contrasts], seeds, form, wanted)
-    arms = []
-    for arm, baseline in baselines.items():
-        entry = {
-            "name": arm,
-            "baseline": None if arm == baseline else baseline,
-            "runs": [{"seed": seed, **run} for seed, run in runs[arm].items()],
-            "spread": {m: spread(values(runs[arm], m).values())._asdict() for m in metrics},
-        }
-        if target:
-            epochs = values(runs[arm], EPOCHS).values()
-            reached = sum(map(math.isfinite, epochs))
-            entry[EPOCHS] = {"reached": reached, "median": median(epochs) if epochs else None}
-        if arm != baseline:
-            entry |= told[baseline, arm]
+    metrics = dict.fromkeys(metric for arm in arms for run in arm["runs"] for metric in run)
+    by_name = {arm["name"]: arm for arm in arms}
+    compared = [(arm["baseline"], arm["name"]) for arm in arms if arm["baseline"]]
+    told = tell(arms, headline, [*compared, *map(tuple, contrasts)], wanted)
+    entries = []
+    for arm in arms:
+        own = {m: values(arm, m) for m in metrics if m not in ("seed", EPOCHS)}
+        entry = {**arm, "spread": {m: spread(x.values()) for m, x in own.items()}}
+        epochs = [run[EPOCHS] for run in arm["runs"] if EPOCHS in run]
+        if epochs:
+            middle = median(math.inf if x is None else x for x in epochs)
+            entry[EPOCHS] = {"reached": len(epochs) - epochs.count(None), "median": middle}
+        if arm["baseline"]:
+            baseline = by_name[arm["baseline"]]
+            entry |= told[arm["baseline"], arm["name"]]
             entry["difference"] = {
-                m: paired_difference(values(runs[baseline], m), values(runs[arm], m))._asdict()
-                for m in metrics
+                m: paired_difference(values(baseline, m), x) for m, x in own.items()
             } | {headline: entry["difference"]}
-            both = disagreement(correct.get(baseline, {}), correct.get(arm, {}))
-            entry["mcnemar"] = both and both._asdict()
-        arms.append(entry)
+            both = (correct.get(name, {}) for name in (arm["baseline"], arm["name"]))
+            entry["mcnemar"] = disagreement(*both)
+        entries.append(entry)
     return as_json(
         {
-            "seeds": seeds,
             "headline": headline,
-            "lower_is_better": lower_is_better(headline, target),
-            "target": target and target._asdict(),
-            "comparisons": len({sides(x) for x, one in told.items() if one["holm_p"] is not None}),
-            "arms": arms,
-            "contrasts": [{"arms": names, **told[names]} for names in contrasts],
+            "comparisons": sum(one["holm_p"] is not None for one in told.values()),
+            "arms": entries,
+            "contrasts": [{"arms": names, **told[tuple(names)]} for names in contrasts],
         }
     )
 
 
-def values(runs: Mapping[int, Mapping[str, float]], metric: str) -> dict[int, float]:
+def values(arm: Mapping[str, Any], metric: str) -> dict[int, float]:
     """The values of a metric by seed, for the runs of an arm that have it."""
-    return {seed: run[metric] for seed, run in runs.items() if metric in run}
+    runs = arm["runs"]
+    return {run["seed"]: run[metric] for run in runs if run.get(metric) is not None}
 
 
 def check_contrasts(contrasts: Iterable[Sequence[str]], arms: Iterable[str]) -> None:
@@ -180,52 +162,41 @@ def check_contrasts(contrasts: Iterable[Sequence[str]], arms: Iterable[str]) -> 
             raise ValueError(f"--contrast must have two arms or four, not {len(names)}")
 
 
-def sides(names: Sequence[str]) -> frozenset[frozenset[str]]:
-    """The arms that a comparison of two or four adds, and those that it subtracts.
-
-    Example:
-        >>> sides(["off", "on"]) == sides(["on", "off"])
-        True
-    """
-    first, other, *rest = names
-    return frozenset({frozenset({first, *rest[1:]}), frozenset({other, *rest[:1]})})
-
-
 def tell(
-    results: Mapping[str, Mapping[int, float]],
+    arms: Sequence[Mapping[str, Any]],
+    headline: str,
     compared: Iterable[tuple[str, ...]],
-    seeds: int,
-    form: Scale,
     wanted: float | None = None,
 ) -> dict[tuple[str, ...], dict[str, Any]]:
     """Tests several differences at once.
 
     Args:
-        results: values by arm and seed.
-        compared: two arms each, or four, as in the contrasts of :func:`evaluate`. Duplicates count
-            once.
-        seeds: how many pairs there should be.
-        form: of the values.
+        arms: as in :func:`evaluate`.
+        headline: the metric.
+        compared: names of two arms each, or of four, as in its contrasts.
         wanted: size of a difference (default: None)
 
     Returns:
         For each, its ``difference``, ``holm_p``, ``sign_flip_p``, ``verdict`` and ``power``.
     """
+    results = {arm["name"]: values(arm, headline) for arm in arms}
+    seeds = {arm["name"]: arm["seeds"] for arm in arms}
+    form = scale(headline, [x for by_seed in results.values() for x in by_seed.values()])
     pairs = {}
     for names in compared:
         first, other, *rest = (results[name] for name in names)
         pairs[names] = (_minus(other, first), _minus(rest[1], rest[0])) if rest else (first, other)
-    adjusted = holm({sides(names): paired_difference(*pair).p for names, pair in pairs.items()})
+    adjusted = holm({names: paired_difference(*pair).get("p") for names, pair in pairs.items()})
     comparisons = max(1, len(adjusted))
     told = {}
     for names, pair in pairs.items():
         difference = paired_difference(*pair, comparisons)
-        holm_p = adjusted.get(sides(names))
+        holm_p = adjusted.get(names)
         told[names] = {
-            "difference": difference._asdict(),
+            "difference": difference,
             "holm_p": holm_p,
             "sign_flip_p": None if holm_p is None else sign_flip(*pair),
-            "verdict": sentence(difference, holm_p, seeds, form),
+            "verdict": sentence(difference, holm_p, max(seeds[name] for name in names), form),
         }
         if wanted is not None:
             told[names]["power"] = power_sentence(difference, wanted, form, comparisons)
@@ -236,10 +207,11 @@ def _minus(other: Mapping[int, float], first: Mapping[int, float]) -> dict[int, 
     return {seed: value - first[seed] for seed, value in other.items() if seed in first}
 
 
-def headline_of(metrics: Sequence[str], target: Target | None) -> str:
+def headline_of(metrics: Iterable[str], target: Target | None) -> str:
     """The metric to compare: the target's meter, else the first test meter, else a loss."""
     if target:
         return f"final test {target.meter}"
+    metrics = list(metrics)
     meters = [m for m in metrics if m.startswith("final ") and "/" in m]
     losses = [m for m in ("final test loss", "final train loss") if m in metrics]
     return [*meters, *losses, "final train loss"][0]

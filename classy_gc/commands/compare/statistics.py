@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Hashable, Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,44 +21,25 @@ ROUNDING = 1e-6
 POWER = 0.8
 
 
-class Spread(NamedTuple):
-    """Mean and standard deviation of a metric over seeds."""
-
-    n: int
-    mean: float | None  #: None if n is 0
-    std: float | None  #: with n - 1 in the denominator; None if n is below 2
-
-
-class Difference(NamedTuple):
-    """The difference of another arm minus the first, paired by seed."""
-
-    pairs: int
-    mean: float | None = None  #: None if there is no pair
-    low: float | None = None  #: of the confidence interval; None if there is none
-    high: float | None = None
-    p: float | None = None  #: of the paired t-test, two-sided
-    std: float | None = None  #: of the differences; None if there is no interval
-    std_high: float | None = None  #: the upper end of its confidence interval
-    detectable: float | None = None  #: see :func:`detectable`
-    detectable_high: float | None = None  #: the same, for ``std_high``
-    correlation: float | None = None  #: of the pairs; None if one of the two is constant
-
-
-def spread(values: Iterable[float | None]) -> Spread:
-    """Mean and standard deviation.
+def spread(values: Iterable[float | None]) -> dict[str, Any]:
+    """How many values there are, their mean and their standard deviation.
 
     Args:
         values: one per seed; those that are None or not finite do not count.
 
+    Returns:
+        ``n``, ``mean`` (None if n is 0) and ``std`` (with n - 1 in the denominator; None if n is
+        below 2).
+
     Example:
         >>> spread([1.0, 3.0])
-        Spread(n=2, mean=2.0, std=1.4142135623730951)
+        {'n': 2, 'mean': 2.0, 'std': 1.4142135623730951}
         >>> spread([1.0, None])
-        Spread(n=1, mean=1.0, std=None)
+        {'n': 1, 'mean': 1.0, 'std': None}
     """
     x = [value for value in values if value is not None and math.isfinite(value)]
     std = float(np.std(x, ddof=1)) if len(x) > 1 else None
-    return Spread(len(x), float(np.mean(x)) if x else None, std)
+    return {"n": len(x), "mean": float(np.mean(x)) if x else None, "std": std}
 
 
 def _pairs(first: Mapping[int, float], other: Mapping[int, float]) -> np.ndarray:
@@ -70,7 +51,7 @@ def _pairs(first: Mapping[int, float], other: Mapping[int, float]) -> np.ndarray
 
 def paired_difference(
     first: Mapping[int, float], other: Mapping[int, float], comparisons: int = 1
-) -> Difference:
+) -> dict[str, Any]:
     """Mean difference with the confidence interval of the paired t-test.
 
     Seeds drop out if one of the two lacks them or a value is not finite. One pair has no interval.
@@ -82,34 +63,49 @@ def paired_difference(
         other: values by seed.
         comparisons: how many are made at once, which decides what is detectable (default: 1).
 
+    Returns:
+        ``pairs``; ``mean`` if there are any; and if there is an interval, ``low`` and ``high``,
+        the two-sided ``p``, the differences' ``std`` and the upper end of its own interval,
+        ``std_high``, what is :func:`detectable` with these two (``detectable``,
+        ``detectable_high``), and the ``correlation`` of the pairs, None if an arm is constant.
+
     Source: Student, *The Probable Error of a Mean*, Biometrika 6 (1908);
     ``scipy.stats.ttest_rel``.
 
     Example:
         >>> difference = paired_difference({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 4.0, 2: 6.0})
-        >>> [round(x, 3) for x in difference]
-        [3, 2.0, -0.484, 4.484, 0.074, 1.0, 6.285, 3.264, 20.514, 1.0]
-        >>> paired_difference({0: 1.0, 1: 2.0}, {1: 2.5, 2: 7.0})[:3]
-        (1, 0.5, None)
+        >>> [round(difference[key], 3) for key in ("pairs", "mean", "low", "high", "p")]
+        [3, 2.0, -0.484, 4.484, 0.074]
+        >>> paired_difference({0: 1.0, 1: 2.0}, {1: 2.5, 2: 7.0})
+        {'pairs': 1, 'mean': 0.5}
     """
     a, b = _pairs(first, other)
     if not a.size:
-        return Difference(0)
+        return {"pairs": 0}
     n, differences = len(a), b - a
     mean = float(np.mean(differences))
     rounding = ROUNDING * max(np.abs([a, b]).max(axis=1))
     if np.ptp(differences) <= rounding:
-        return Difference(n, 0.0 if abs(mean) <= rounding else mean)
+        return {"pairs": n, "mean": 0.0 if abs(mean) <= rounding else mean}
     from scipy.stats import chi2, ttest_rel
 
     test = ttest_rel(b, a)
     low, high = map(float, test.confidence_interval(CONFIDENCE))
     std = float(np.std(differences, ddof=1))
     std_high = std * math.sqrt((n - 1) / chi2.ppf((1 - CONFIDENCE) / 2, n - 1))
-    smallest = [detectable(x, n, comparisons) for x in (std, std_high)]
     constant = min(np.ptp(a), np.ptp(b)) <= rounding
-    correlation = None if constant else float(np.corrcoef(a, b)[0, 1])
-    return Difference(n, mean, low, high, float(test.pvalue), std, std_high, *smallest, correlation)
+    return {
+        "pairs": n,
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "p": float(test.pvalue),
+        "std": std,
+        "std_high": std_high,
+        "detectable": detectable(std, n, comparisons),
+        "detectable_high": detectable(std_high, n, comparisons),
+        "correlation": None if constant else float(np.corrcoef(a, b)[0, 1]),
+    }
 
 
 def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float | None:
@@ -202,12 +198,9 @@ def detectable(std: float, pairs: int, comparisons: int = 1) -> float:
         >>> round(detectable(std=1.0, pairs=10), 3)
         0.996
     """
-    from scipy.optimize import brentq
+    from statsmodels.stats.power import TTestPower
 
-    largest = 1.0
-    while power(largest, 1, pairs, comparisons) < POWER:
-        largest *= 2
-    return std * float(brentq(lambda x: power(x, 1, pairs, comparisons) - POWER, 0, largest))
+    return std * float(TTestPower().solve_power(None, pairs, (1 - CONFIDENCE) / comparisons, POWER))
 
 
 def pairs_needed(difference: float, std: float, comparisons: int = 1) -> int | None:
@@ -231,16 +224,7 @@ def pairs_needed(difference: float, std: float, comparisons: int = 1) -> int | N
     return n if n <= 10**6 else None
 
 
-class Disagreement(NamedTuple):
-    """Test samples that one of two arms gets right and the other does not."""
-
-    seeds: int
-    only_first: int
-    only_other: int
-    p: float  #: of McNemar's exact test
-
-
-def disagreement(first: Mapping[int, str], other: Mapping[int, str]) -> Disagreement | None:
+def disagreement(first: Mapping[int, str], other: Mapping[int, str]) -> dict[str, Any] | None:
     """McNemar's exact test on the test samples of all seeds, each paired with itself.
 
     All seeds share the same samples, which are therefore not independent: the test says whether
@@ -251,7 +235,8 @@ def disagreement(first: Mapping[int, str], other: Mapping[int, str]) -> Disagree
         other: the same.
 
     Returns:
-        None if no seed has both, with the same length.
+        The number of ``seeds``, of the samples that ``only_first`` or ``only_other`` gets right,
+        and ``p``; None if no seed has both, with the same length.
 
     Source: McNemar, *Note on the sampling error of the difference between correlated
     proportions or percentages*, Psychometrika 12 (1947);
@@ -259,7 +244,7 @@ def disagreement(first: Mapping[int, str], other: Mapping[int, str]) -> Disagree
 
     Example:
         >>> disagreement({0: "1100"}, {0: "1011"})
-        Disagreement(seeds=1, only_first=1, only_other=2, p=1.0)
+        {'seeds': 1, 'only_first': 1, 'only_other': 2, 'p': 1.0}
     """
     seeds = [k for k in {*first} & {*other} if len(first[k]) == len(other[k])]
     if not seeds:
@@ -267,6 +252,6 @@ def disagreement(first: Mapping[int, str], other: Mapping[int, str]) -> Disagree
     from statsmodels.stats.contingency_tables import mcnemar
 
     pairs = [pair for seed in seeds for pair in zip(first[seed], other[seed], strict=True)]
-    only_first, only_other = pairs.count(("1", "0")), pairs.count(("0", "1"))
-    p = mcnemar([[0, only_first], [only_other, 0]], exact=True).pvalue
-    return Disagreement(len(seeds), only_first, only_other, float(p))
+    first_only, other_only = pairs.count(("1", "0")), pairs.count(("0", "1"))
+    p = float(mcnemar([[0, first_only], [other_only, 0]], exact=True).pvalue)
+    return {"seeds": len(seeds), "only_first": first_only, "only_other": other_only, "p": p}

@@ -259,7 +259,7 @@ def sweep_entry(response: Response) -> dict[str, Any]:
             "points": [
                 {
                     "value": value,
-                    "spread": spread(results.values())._asdict(),
+                    "spread": spread(results.values()),
                     "runs": [{"seed": seed, "result": x} for seed, x in results.items()],
                 }
                 for value, results in sorted(curve.items())
@@ -276,7 +276,7 @@ def sweep_text(response: Response) -> str:
     lines = [[response.metric, *curves]]
     for value in response.values:
         per_curve = [curve.get(value, {}) for curve in curves.values()]
-        cells = [form.spread(spread(x.values()), len(x)) if x else "" for x in per_curve]
+        cells = [form.spread([*x.values()]) if x else "" for x in per_curve]
         lines.append([f"{response.sweep.short}={value:g}", *cells])
     lines.append(["best", *map(response.best_text, curves)])
     return (
@@ -298,8 +298,8 @@ def response_picture(response: Response) -> Any:
     axes.set_xscale("log", base=2)
     for i, (name, curve) in enumerate(response.curves.items()):
         shown = {value: spread(results.values()) for value, results in sorted(curve.items())}
-        means = {v: form.factor * x.mean for v, x in shown.items() if x.n}
-        stds = [form.factor * (x.std or 0) for x in shown.values() if x.n]
+        means = {v: form.factor * x["mean"] for v, x in shown.items() if x["n"]}
+        stds = [form.factor * (x["std"] or 0) for x in shown.values() if x["n"]]
         color, best = COLORS[i % len(COLORS)], response.best(name)
         label = plain(f"{name}: best at {response.best_text(name)}")
         style = {"color": color, "marker": "o", "fillstyle": "none", "capsize": 3}
@@ -307,7 +307,7 @@ def response_picture(response: Response) -> Any:
         if best is not None:
             axes.plot(best, means[best], "o", color=color)
         for value, x in shown.items():
-            if failed := len(curve[value]) - x.n:
+            if failed := len(curve[value]) - x["n"]:
                 at_edge = {"transform": axes.get_xaxis_transform(), "color": color}
                 axes.text(value, 0.03 + 0.06 * i, f" {failed} failed", **at_edge)
     axes.set_xticks(response.values, [f"{x:g}" for x in response.values], rotation=45)

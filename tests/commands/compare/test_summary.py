@@ -42,16 +42,16 @@ def test_it_prints_and_draws_every_difference(here, capsys):
     write("one", [0.01])
     assert summarized("helps", "noise", "one") == 0
     printed = capsys.readouterr().out
-    _, off, first, _, second, _, third, _, together, told, last = printed.splitlines()
-    none = r" +– \(0 of 3\) +– \(0 of 3\)"  # no run has a train loss
-    assert re.match(rf"helps +off +51.00 ± 1.00 %{none} +no target +3 of 3  the baseline", off)
-    assert re.search(r" on +53.10 ± 1.10 % .* 3 of 3  \+2.10 points \[\+1.85, \+2.35\]", first)
-    assert "more than noise" in first
-    assert "cannot be told from noise" in second
-    assert "one pair has no interval" in third
-    assert together == "more than noise among all 2 differences together, p after Holm:"
-    assert re.fullmatch(r"helps: on against off 0.00\d+", told)
-    assert last == "written to all.png"
+    header, off, on, *_ = printed.splitlines()
+    assert re.split(r"  +", header) == ["test accuracy/top_1", "final", "best", "seconds", "runs"]
+    assert re.match(r"helps: off +51.00 ± 1.00 % .* 3 of 3", off)
+    assert re.match(r"helps: on +53.10 ± 1.10 % .* 3 of 3", on)
+    assert "  helps: on: +2.10 points [+1.85, +2.35] (" in printed
+    assert re.search(r"\n  helps: on: .* more than noise \(p = 0.00\d+\)\n", printed)
+    assert re.search(r"\n  noise: on: .* cannot be told from noise\n", printed)
+    assert re.search(r"\n  one: on: .* without a spread over seeds there is no test\n", printed)
+    assert "hold for all 2 together (Holm)" in printed
+    assert printed.endswith("written to all.png\n")
     image = (imread("all.png")[..., :3] * 255).astype(int)
     for color in (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2):
         assert (abs(image - color).max(axis=-1) < 6).sum() > 50
@@ -97,7 +97,7 @@ def test_units_do_not_depend_on_the_order_of_folders(here, capsys):
     texts = []
     for folders in (("shares", "large"), ("large", "shares")):
         assert summarized(*folders) == 0
-        texts.append(sorted(re.findall(r"shares +on .*", capsys.readouterr().out)))
+        texts.append(sorted(re.findall(r"shares: on.*", capsys.readouterr().out)))
     assert "points" not in texts[0][0]
     assert texts[0] == texts[1]
 
@@ -107,8 +107,8 @@ def test_never_reached_and_no_target_are_told_apart(here, capsys):
     write("never", [0.1, 0.2], target=Target("accuracy/top_1", 0.99))
     assert summarized("none", "never") == 0
     printed = capsys.readouterr().out
-    assert re.search(r"none +on .* no target ", printed)
-    assert re.search(r"never +on .* never \(0\) ", printed)
+    assert re.search(r"none: on .* –  2 of 2\n", printed)
+    assert re.search(r"never: on .* never \(0\)  2 of 2\n", printed)
 
 
 def test_names_that_are_the_same_and_files_in_place_of_folders(here, capsys):
@@ -117,8 +117,8 @@ def test_names_that_are_the_same_and_files_in_place_of_folders(here, capsys):
         write("sgd", [0.01 + 0.01 * (folder == "y"), 0.02], folder=Path(folder))
     assert summarized("x/sgd/results.json", "y/sgd") == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^x/sgd +on ", printed, re.M)
-    assert re.search(r"^y/sgd +on ", printed, re.M)
+    assert re.search(r"^x/sgd: on ", printed, re.M)
+    assert re.search(r"^y/sgd: on ", printed, re.M)
 
 
 def test_folders_with_and_without_a_meter_have_a_table_each(here, capsys):
@@ -142,28 +142,27 @@ def test_interactions_between_folders(here, capsys):
     assert "gain of b: on over b: off, less that of a: on over a: off: +3.00 points" in printed
     p = stats.ttest_1samp([0.02, 0.03, 0.04], 0).pvalue
     (summary,) = summarize(read([Path("a"), Path("b")]), [names])
-    assert summary.rows[-1].difference.p == pytest.approx(p)
+    assert summary["contrasts"][0]["difference"]["p"] == pytest.approx(p)
 
 
 def test_an_interaction_leaves_out_a_seed_without_a_result(here):
     write("a", [0.01, 0.01, 0.01])
     write("b", [0.03, math.nan, 0.05])
     (summary,) = summarize(read([Path("a"), Path("b")]), [["a: off", "a: on", "b: off", "b: on"]])
-    assert "+3.00 points" in summary.contrasts[0]
-    assert "over 2 seeds (1 of 3 pairs lacks a value)" in summary.contrasts[0]
+    (contrast,) = summary["contrasts"]
+    assert contrast["verdict"].startswith("+3.00 points")
+    assert "over 2 seeds (2 of 3 pairs)" in contrast["verdict"]
 
 
-@pytest.mark.parametrize("names", [["a: off", "a: on"], ["a: on", "a: off"]])
-def test_a_difference_that_is_listed_already_counts_once(names, here, capsys):
+def test_contrasts_are_corrected_on_their_own(here, capsys):
     write("a", [0.01, 0.013, 0.019])
     write("b", [0.02, 0.021, 0.022])
-    assert summarized("a", "b") == 0
-    alone = capsys.readouterr().out
-    assert summarized("a", "b", "--contrast", *names) == 0
-    printed = capsys.readouterr().out
-    assert "among all 2 differences together" in printed
-    tail = "more than noise among"
-    assert printed[printed.index(tail) :] == alone[alone.index(tail) :]
+    (summary,) = summarize(read([Path("a"), Path("b")]), [["a: off", "a: on"]])
+    (contrast,) = summary["contrasts"]
+    assert contrast["holm_p"] == pytest.approx(contrast["difference"]["p"])
+    assert summary["comparisons"] == 2
+    assert summarized("a", "b", "--contrast", "a: off", "a: on") == 0
+    assert "named by --contrast are corrected on their own" in capsys.readouterr().out
 
 
 def test_names_are_text(here):

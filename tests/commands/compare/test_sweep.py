@@ -239,7 +239,7 @@ def test_bad_flags_are_one_line_before_anything_is_written(config, flags, messag
 def test_the_last_sentence_is_what_to_do(on, words):
     arms = {"off": [0.50, 0.60, 0.70], "on": on}
     phases = {name: by_seed([log(x) for x in values]) for name, values in arms.items()}
-    results = evaluated_logs(phases, 3)
+    results = evaluated_logs(phases, 3) | {"lower_is_better": False}
     family = [Arm(name, "", name, "c", {}, {}) for name in arms]
     assert advice(results, family).startswith(words)
 
