@@ -87,6 +87,6 @@ def run(args: argparse.Namespace) -> int:
     print(f"  polygons  {args.output}")
     if args.picture:
         with atomic_write(Path(args.picture)) as file:
-            picture(interior, buildings).savefig(file, format="png", dpi=100)
+            picture(interior, buildings).savefig(file, format="png", dpi=150)
         print(f"  picture   {args.picture}")
     return 0

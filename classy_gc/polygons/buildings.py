@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+import shapely
+
 from classy_gc.polygons.arrays import Buildings, InputError, as_frame, as_map
 from classy_gc.polygons.faces import faces
 from classy_gc.polygons.files import placed
@@ -104,9 +107,10 @@ def polygonize(
     graph = Graph.of(resample(paths), interior.shape)
     refine = METHODS[method](graph, interior, frame, edges, threshold=threshold, **options)
     positions = refine.optimize(progress)
-    lines = simplify(graph, positions, tolerance, frame)
-    polygons_and_means = faces(lines, interior, threshold, min_area)
-    raw = None
-    if before:
-        raw, _ = faces(douglas_peucker(paths, tolerance), interior, threshold, min_area)
-    return Buildings(*polygons_and_means, raw)
+    lines, plain = simplify(graph, positions, tolerance, frame), douglas_peucker(paths, tolerance)
+    # A round corner may have more walls than the outline as it was traced; four are no more.
+    most = np.maximum(shapely.get_num_coordinates(plain), 5)
+    more = shapely.get_num_coordinates(lines) > most
+    lines = np.where(graph.closed & more, plain, lines)
+    raw = faces(plain, interior, threshold, min_area)[0] if before else None
+    return Buildings(*faces(lines, interior, threshold, min_area), raw)

@@ -57,7 +57,9 @@ class Graph:
         lengths = np.array([len(path) for path in paths], int)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         points = np.concatenate([np.empty((0, 2)), *paths]).astype(float)
-        nodes, node, _ = _nodes(points, starts)
+        ends = np.concatenate([points[starts[:-1]], points[starts[1:] - 1]])
+        nodes, node = np.unique(ends, axis=0, return_inverse=True)
+        node = node.reshape(2, -1)
         # The ends come first, then the vertices between them.
         between = np.ones(len(points), bool)
         between[starts[:-1]] = between[starts[1:] - 1] = False
@@ -173,26 +175,24 @@ def oblique(graph: Graph, frame: FrameField) -> np.ndarray:
     return on_wall[inside]
 
 
-def lay_out(graph: Graph, layout: str) -> tuple[np.ndarray, list[tuple[int, int, tuple[int, int]]]]:
-    """The place of each coordinate in a flat buffer, and the blocks of it that become tensors."""
+def lay_out(graph: Graph, layout: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """The place of each coordinate in a flat buffer, and the shapes of the tensors in it."""
     n = len(graph.positions)
     if layout == "n2":
-        return np.arange(2 * n).reshape(n, 2), [(0, 2 * n, (n, 2))] if n else []
+        return np.arange(2 * n).reshape(n, 2), [(n, 2)]
     # Parts of equal size share one tensor, so that there are few tensors.
-    size = np.bincount(graph.parts)
-    order = np.lexsort((np.arange(n), graph.parts, size[graph.parts]))
-    sizes, parts = np.unique(size, return_counts=True)
+    size = np.bincount(graph.parts)[graph.parts]
     place = np.empty((n, 2), int)
-    views = []
-    begin = first = 0
-    for m, k in zip(sizes.tolist(), parts.tolist(), strict=True):
-        vertices = order[first : first + k * m]
-        index = begin + np.arange(2 * k * m).reshape(k, 2, m)
+    shapes = []
+    begin = 0
+    for m in np.unique(size).tolist():
+        vertices = np.flatnonzero(size == m)
+        vertices = vertices[np.argsort(graph.parts[vertices], kind="stable")]
+        index = begin + np.arange(2 * len(vertices)).reshape(-1, 2, m)
         place[vertices] = index.transpose(0, 2, 1).reshape(-1, 2)
-        views.append((begin, begin + 2 * k * m, (2 * k, m)))
-        begin += 2 * k * m
-        first += k * m
-    return place, views
+        shapes.append((index.size // m, m))
+        begin += index.size
+    return place, shapes
 
 
 def connected(pairs: np.ndarray, n: int) -> np.ndarray:
@@ -213,75 +213,34 @@ def connected(pairs: np.ndarray, n: int) -> np.ndarray:
     return connected_components(links, directed=False)[1]
 
 
-def _nodes(points: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct ends of paths, the two of each path, and the connected part of each."""
-    ends = np.concatenate([points[starts[:-1]], points[starts[1:] - 1]])
-    z, node = np.unique(ends[:, 0] + 1j * ends[:, 1], return_inverse=True)
-    node = node.reshape(2, -1)
-    return np.stack([z.real, z.imag], axis=1), node, connected(node.T, len(z))
-
-
-def resample(paths: Sequence[np.ndarray], spacing: float = 2.0) -> list[np.ndarray]:
+def resample(paths: Sequence[np.ndarray], spacing: float = 1.9) -> list[np.ndarray]:
     """Puts vertices at equal distances on each path; its ends stay.
 
-    The number of vertices of a connected part is rounded up to one of a few sizes, by at most a
-    fifth. Parts of equal size share a tensor, and few large tensors make fast optimizer steps.
+    The number of edges is even, so that few sizes share a tensor, and four at least of a closed
+    path.
 
     Args:
         paths: the vertices of each path, shape ``[k, 2]``; a closed path ends where it starts.
-        spacing: the greatest distance along the path, in pixels (default: 2).
+        spacing: the greatest distance along the path, in pixels (default: 1.9)
 
     Returns:
         New paths, in the form of ``paths``.
 
+    Raises:
+        ValueError: vertices that are not finite.
+
     Example:
         >>> (path,) = resample([np.array([[0.0, 0], [0, 30]])], spacing=10)
         >>> path[:, 1].tolist()
-        [0.0, 10.0, 20.0, 30.0]
+        [0.0, 7.5, 15.0, 22.5, 30.0]
     """
-    if not paths:
-        return []
-    starts = np.concatenate([[0], np.cumsum([len(path) for path in paths])])
-    points = np.concatenate(paths).astype(float)
-    steps = np.hypot(*np.diff(points, axis=0, prepend=points[:1]).T)
-    steps[starts[1:-1]] = 1.0  # between paths, so that places on different paths differ
-    place = np.cumsum(steps)
-    first = place[starts[:-1]]
-    length = place[starts[1:] - 1] - first
-    edges = _edge_counts(points, starts, length, spacing)
-
-    new_starts = np.concatenate([[0], np.cumsum(edges + 1)])
-    index = np.arange(new_starts[-1]) - np.repeat(new_starts[:-1], edges + 1)
-    along = np.repeat(first, edges + 1) + index * np.repeat(length / edges, edges + 1)
-    new = np.stack([np.interp(along, place, x) for x in points.T], axis=1)
-    new[new_starts[:-1]] = points[starts[:-1]]
-    new[new_starts[1:] - 1] = points[starts[1:] - 1]
-    return np.split(new, new_starts[1:-1])
-
-
-def _edge_counts(
-    points: np.ndarray, starts: np.ndarray, length: np.ndarray, spacing: float
-) -> np.ndarray:
-    """How many edges each path gets, so that each part has one of few numbers of vertices."""
-    _, node, part_of_node = _nodes(points, starts)
-    part = part_of_node[node[0]]
-    nodes = np.bincount(part_of_node)
-    # The vertices of a part are its nodes and those between them.
-    between = np.bincount(part, np.maximum(np.ceil(length / spacing), 1) - 1, len(nodes))
-    between = _tidy(np.maximum(between + nodes, 4)) - nodes
-    # The paths of a part share its vertices by length; rounding the cumulated shares keeps the
-    # total.
-    share = length * (between / np.maximum(np.bincount(part, length), 1e-9))[part]
-    edges = np.empty(len(length), int)
-    order = np.argsort(part, kind="stable")
-    sums = np.concatenate([[0], np.cumsum(share[order])])
-    new_part = np.diff(part[order], prepend=-1) > 0
-    base = np.maximum.accumulate(np.where(new_part, sums[:-1], 0))
-    edges[order] = np.rint(sums[1:] - base) - np.rint(sums[:-1] - base) + 1
-    return edges
-
-
-def _tidy(counts: np.ndarray) -> np.ndarray:
-    """Rounds up to one of four sizes per octave: 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, …"""
-    octave = 2.0 ** np.floor(np.log2(counts)) / 4
-    return (np.ceil(counts / octave) * octave).astype(int)
+    resampled = []
+    for path in paths:
+        if not np.isfinite(path).all():
+            raise ValueError("the vertices of a path must be finite")
+        place = np.cumsum(np.hypot(*np.diff(path, axis=0, prepend=path[:1]).T))
+        fewest = 4 if (path[0] == path[-1]).all() else 2
+        edges = max(2 * int(np.ceil(place[-1] / (2 * spacing))), fewest)
+        along = np.linspace(0, place[-1], edges + 1)
+        resampled.append(np.stack([np.interp(along, place, x) for x in path.T], axis=1))
+    return resampled

@@ -68,7 +68,7 @@ class _VertexOptimizer:
         self._turns = indices(graph.turns)
         self._junctions = indices(graph.junctions)
         self._corners = self._walls = None
-        place, views = lay_out(graph, layout)
+        place, shapes = lay_out(graph, layout)
         self._place = indices(place)
         # The energy reads one buffer, and the optimizer's parameters are views of it; the same goes
         # for their gradients.
@@ -79,11 +79,12 @@ class _VertexOptimizer:
         self._fixed_at = self._buffer[self._fixed]
         self._buffer.requires_grad_()
         self._buffer.grad = torch.zeros_like(self._buffer)
+        sizes = [rows * columns for rows, columns in shapes]
+        values, gradients = self._buffer.detach().split(sizes), self._buffer.grad.split(sizes)
         params = []
-        for begin, end, shape in views:
-            p = torch.nn.Parameter(self._buffer.detach()[begin:end].view(shape))
-            p.grad = self._buffer.grad[begin:end].view(shape)
-            params.append(p)
+        for value, gradient, shape in zip(values, gradients, shapes, strict=True):
+            params.append(torch.nn.Parameter(value.view(shape)))
+            params[-1].grad = gradient.view(shape)
         # An optimizer refuses an empty list, but a map may have no buildings.
         self.optimizer = self._optimizer(params or [torch.nn.Parameter(start)], use_gc)
 

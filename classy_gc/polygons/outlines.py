@@ -6,9 +6,12 @@ along the border of the image, half a pixel outside the outermost centres.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import shapely
-from scipy import ndimage
+from scipy import ndimage, sparse
+from skimage.graph import pixel_graph
 from skimage.measure import find_contours
 from skimage.morphology import skeletonize
 
@@ -19,8 +22,6 @@ EDGE_THRESHOLD = 0.4
 _AT_BORDER = 0.75  # px
 _SMOOTHINGS = 4  # means of three cells, which smooth the staircase of a slanted wall
 _SQUARE = np.ones((3, 3), bool)
-# One of each opposite pair of a pixel's eight neighbours; those that share an edge come first.
-_NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 def contours(interior: np.ndarray, threshold: float = 0.5, min_area: float = 0.0) -> list:
@@ -49,25 +50,15 @@ def contours(interior: np.ndarray, threshold: float = 0.5, min_area: float = 0.0
 
 def _cut_at_border(path: np.ndarray, shape: tuple[int, ...]) -> list:
     """Moves vertices near the image's border onto it, and cuts the path at its corners there."""
-    on_axis = np.zeros(path.shape, bool)
-    for border in (np.array([-0.5, -0.5]), np.array(shape) - 0.5):
-        near = np.abs(path - border) <= _AT_BORDER
-        path, on_axis = np.where(near, border, path), on_axis | near
-    on = on_axis.any(axis=1)
-    if not on.any():
-        return [path]
-    closed = bool((path[0] == path[-1]).all())
-    before, after = np.roll(on, 1), np.roll(on, -1)
-    if closed:
-        before[0], after[-1] = on[-2], on[1]
-    cuts = on & (~before | ~after | on_axis.all(axis=1))
-    if closed and cuts.any():
-        first = int(cuts.argmax())
-        path = np.concatenate([path[first:-1], path[: first + 1]])
-        cuts = np.concatenate([cuts[first:-1], cuts[: first + 1]])
-    k = np.flatnonzero(cuts[1:-1]) + 1
-    ends = zip([0, *k], [*k, len(path) - 1], strict=True)
-    pieces = [path[a : b + 1] for a, b in ends]
+    borders = [np.array([-0.5, -0.5]), np.array(shape) - 0.5]
+    near = [np.abs(path - border) <= _AT_BORDER for border in borders]
+    path, on_axis = np.select(near, borders, path), near[0] | near[1]
+    side = (on_axis[:-1] & on_axis[1:]) @ [1, 2]  # of the image that each edge lies on, or 0
+    cuts = np.flatnonzero(np.diff(side)) + 1
+    if len(cuts) and (path[0] == path[-1]).all():
+        path = np.concatenate([path[cuts[0] : -1], path[: cuts[0] + 1]])
+        cuts = np.flatnonzero(np.diff(np.roll(side, -cuts[0]))) + 1
+    pieces = [path[a : b + 1] for a, b in pairwise([0, *cuts, len(path) - 1])]
     return [piece for piece in pieces if np.ptp(piece, axis=0).any()]
 
 
@@ -155,7 +146,11 @@ def trace(lines: np.ndarray, keep_tips: bool = True) -> list:
         [[[0.0, 2.0], [2.0, 2.0]], [[2.0, 0.0], [2.0, 2.0]], ...]
     """
     pixels = np.argwhere(lines)
-    links = _links(lines, len(pixels))
+    # Pixels that touch at a corner are linked only if no third pixel joins them.
+    straight, _ = pixel_graph(lines, connectivity=1)
+    every, _ = pixel_graph(lines, connectivity=2)
+    joined = (straight @ straight).astype(bool)
+    links = np.stack(sparse.triu(every - every.multiply(joined)).nonzero(), axis=1)
     # Junction pixels that touch become one node at their mean.
     junction = np.bincount(links.ravel(), minlength=len(pixels)) > 2
     label = connected(links[junction[links].all(axis=1)], len(pixels))
@@ -174,21 +169,3 @@ def trace(lines: np.ndarray, keep_tips: bool = True) -> list:
 def _merged(lines: np.ndarray) -> np.ndarray:
     """Joins lines where exactly two meet."""
     return shapely.get_parts(shapely.line_merge(shapely.multilinestrings(lines)))
-
-
-def _links(lines: np.ndarray, n: int) -> np.ndarray:
-    """Pairs of pixels that touch; at a corner only if no third pixel joins them."""
-    index = np.full(np.add(lines.shape, 2), -1)
-    index[1:-1, 1:-1][lines] = np.arange(n)
-    height, width = lines.shape
-    links = []
-    for row, column in _NEIGHBOURS:
-        here = index[1:-1, 1:-1]
-        there = index[1 + row : 1 + row + height, 1 + column : 1 + column + width]
-        linked = (here >= 0) & (there >= 0)
-        if row and column:
-            beside = index[1:-1, 1 + column : 1 + column + width]
-            below = index[2 : 2 + height, 1:-1]
-            linked &= (beside < 0) & (below < 0)
-        links.append(np.stack([here[linked], there[linked]], axis=1))
-    return np.concatenate(links)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
-_EVERY = 60.0  # seconds
 
 
-def shown(items: Collection[T], label: str, show: bool = True) -> Iterator[T]:
+def shown(items: Collection[T], label: str, show: bool = True) -> Iterable[T]:
     """Yields items and shows their progress on stderr: a bar on a terminal, else a line a minute.
 
     Args:
@@ -25,12 +23,7 @@ def shown(items: Collection[T], label: str, show: bool = True) -> Iterator[T]:
         >>> list(shown(range(3), "steps"))
         [0, 1, 2]
     """
-    if show and sys.stderr.isatty():
-        yield from tqdm(items, label, leave=False, delay=1)
-        return
-    said = time.monotonic()
-    for done, item in enumerate(items):
-        if show and time.monotonic() - said >= _EVERY:
-            print(f"{label}: {done:,} of {len(items):,}", file=sys.stderr, flush=True)
-            said = time.monotonic()
-        yield item
+    options = {"desc": label, "disable": not show, "leave": False, "delay": 1}
+    if not sys.stderr.isatty():
+        options |= {"delay": 60, "mininterval": 60, "bar_format": "{desc}: {n} of {total}\n"}
+    return tqdm(items, **options)

@@ -253,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _draw(interior: Map, found: Buildings, path: Path) -> None:
-    picture(interior, found).savefig(path, dpi=100)
+    picture(interior, found).savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

@@ -199,29 +199,16 @@ def test_a_courtyard_with_a_building_in_it():
     assert not big.intersects(small)
 
 
-def test_walls_end_at_corners_of_the_frame():
-    """A step shallower than the tolerance stays where both sides follow the frame."""
-    path = np.array([[0, 0], [0, 30], [16, 30], [16, 35], [32, 35], [32, 0], [0, 0]], float)
-    graph = Graph.of(resample([path], spacing=1))
-    c0 = np.full((40, 40), -1 + 0j)
-    counts = [
-        shapely.get_num_coordinates(simplify(graph, graph.positions, 3.0, frame))[0] - 1
-        for frame in (None, FrameField(c0, 0 * c0))
-    ]
-    assert counts[0] < counts[1] == 6
-
-
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        # A short wall 8° off the frame is turned into it, a long one 4° off it stays as it is.
+        # A short wall 8° off the frame is turned into it, a long one 7° off it stays as it is.
         ([(0, 0), (0, 60), (25, 63.5), (25, 0)], [90] * 4),
-        ([(0, 0), (0, 60), (100, 67), (100, 0)], [86, 90, 90, 94]),
-        # Turned walls far enough apart get a right-angled step between them; others are merged.
-        ([(0, 0), (0, 30), (5.6, 56), (60, 56), (60, 0)], [90] * 6),
+        ([(0, 0), (0, 60), (100, 72), (100, 0)], [83, 90, 90, 97]),
+        # Walls that nearly continue each other become one.
         ([(0, 0), (0, 30), (2, 56), (60, 56), (60, 0)], [90] * 4),
     ],
-    ids=["short", "long", "step", "one"],
+    ids=["short", "long", "one"],
 )
 def test_walls_turn_into_the_frame(path, expected):
     graph = Graph.of(resample([np.array([*path, path[0]], float)], spacing=1))
@@ -278,9 +265,26 @@ def test_round_corners_are_no_saw(radius):
     assert polygon.intersection(truth).area > 0.98 * polygon.union(truth).area
 
 
-def test_a_round_corner_without_smooth_borders():
-    interior = rasterio.features.rasterize([shapely.box(45, 45, 105, 95).buffer(15)], (140, 140))
-    assert corners(polygonize(interior).polygons[0])[0] <= 12
+@pytest.mark.parametrize("degrees", [0, 17, 30, 45])
+@pytest.mark.parametrize("smooth", [True, False])
+def test_round_corners_have_no_more_vertices_than_douglas_and_peucker(smooth, degrees):
+    """Radii from 5 to 20 px, one building each."""
+    truth = []
+    for k, radius in enumerate(range(5, 21)):
+        box = shapely.box(-30, -25, 30, 25).buffer(radius)
+        turned = shapely.affinity.rotate(box, degrees, origin=(0, 0))
+        truth.append(shapely.affinity.translate(turned, 70 + 135 * (k % 4), 70 + 135 * (k // 4)))
+    if smooth:
+        interior = rendered(truth, (550, 550), blur=0)
+    else:
+        interior = rasterio.features.rasterize(truth, (550, 550), dtype="float32")
+    found = polygonize(interior, before=True)
+    for polygon in truth:
+        (ours,), (plain,) = (
+            p[shapely.intersects(p, polygon)] for p in (found.polygons, found.before)
+        )
+        assert corners(ours)[0] <= corners(plain)[0]
+        assert ours.intersection(polygon).area > 0.965 * ours.union(polygon).area
 
 
 def contours_polygon(interior):

@@ -74,6 +74,16 @@ def test_outlines_close_at_the_border(box, outlines):
     assert at_border <= kept
 
 
+def test_pieces_of_outlines_along_the_border_meet():
+    random = np.random.default_rng(0)
+    interior = 0.5 + 9 * ndimage.gaussian_filter(random.random((400, 400)) - 0.5, 4)
+    paths = contours(interior.clip(0, 1))
+    ends = np.concatenate([path[[0, -1]] for path in paths])
+    _, count = np.unique(ends, axis=0, return_counts=True)
+    assert len(paths) > 100
+    assert (count == 2).all()
+
+
 def test_min_area_and_nothing():
     interior = np.zeros((20, 20))
     assert contours(interior) == skeleton(interior) == []
