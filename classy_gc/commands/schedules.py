@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from classy_vision.dataset import build_dataset
 from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.optim.param_scheduler import UpdateInterval
 
+from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
 from classy_gc.files import atomic_write
 from classy_gc.plots import new_figure, plain, tidy
 from classy_gc.table import aligned
-from classy_gc.tasks.warm_up import optimizer_steps, with_shares
+from classy_gc.tasks.warm_up import with_shares
 
 _COLUMNS = 3
 _POINTS = 1000
@@ -27,7 +27,7 @@ _POINTS = 1000
 def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Every scheduled option of the optimizer over the training.
 
-    Parameter groups are ignored. If a length is in steps, the dataset is built to count them.
+    Parameter groups are ignored. If a length is in steps, the task is built to count them.
 
     Args:
         config: of a task; not changed.
@@ -52,19 +52,19 @@ def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarr
     optimizer.pop("param_groups", None)  # the task reads these
     train = config.get("dataset", {}).get("train", {})
     phases = num_epochs * (train.get("phases_per_epoch") or 1)
-    if with_shares(optimizer, num_epochs) != optimizer:
-        dataset = build_dataset(copy.deepcopy(train))
-        batches = len(dataset.iterator(phase_type="train", current_phase_id=0))
-        simulated = config.get("simulated_global_batchsize")
-        steps = optimizer_steps(dataset, batches, phases, simulated)
-        optimizer = with_shares(optimizer, num_epochs, steps)
-    optimizer = copy.deepcopy({**optimizer, "num_epochs": num_epochs})
-    build_optimizer(copy.deepcopy(optimizer))
+    if with_shares(optimizer, num_epochs) == optimizer:
+        optimizer["num_epochs"] = num_epochs
+        build_optimizer(copy.deepcopy(optimizer))
+        schedulers = build_optimizer_schedulers(copy.deepcopy(optimizer))
+    else:
+        task = build_task({**config, "hooks": [], "use_gpu": False})
+        task.prepare()
+        schedulers = task.optimizer_schedulers
     share = np.arange(_POINTS) / _POINTS  # of the training
     at = {UpdateInterval.STEP: share, UpdateInterval.EPOCH: np.floor(share * phases) / phases}
     return share * num_epochs, {
         option: np.array([scheduler(float(x)) for x in at[scheduler.update_interval]])
-        for option, scheduler in build_optimizer_schedulers(optimizer).items()
+        for option, scheduler in schedulers.items()
     }
 
 

@@ -127,40 +127,39 @@ def read_config(path: str | Path) -> Config:
     config = Config(str(path))
     if not str(path):
         raise ValueError("a config must be a file, not ''")
-    _read_onto(config, find_config(str(path)), str(path), {})
+    _read_onto(config, str(path), Path(), {})
     merged = without_comments(dict(config))
     config.clear()
     config.update(merged)
     return config
 
 
-def _read_onto(config: Config, path: str, name: str, above: Mapping[str, str]) -> None:
+def _read_onto(config: Config, name: str, folder: Path, above: Mapping[str, str]) -> None:
     """Merges a file, its bases first, onto the files read before.
 
     ``above`` maps the real path of each file on the way to it to its name.
     """
-    files = {**above, os.path.realpath(path): name}
-    chain = " → ".join(files.values())
+    chain = " → ".join([*above.values(), name])
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # Windows writes a byte order mark
+        path = find_config(name, folder)
+        if os.path.realpath(path) in above:
+            raise ValueError("a circle of _base_")
+        text = path.read_text(encoding="utf-8-sig")  # Windows writes a byte order mark
         data = json.loads(text, object_pairs_hook=_without_duplicates)
+        if not isinstance(data, dict):
+            raise ValueError(f"the config must be an object with keys, not {data!r}")
         _check_values(data, ())
     except OSError as error:
         raise ValueError(f"{chain}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{chain}: {error}") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{chain}: the config must be an object with keys, not {data!r}")
     bases = data.pop("_base_", [])
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or not base:
             raise ValueError(f"{chain}: _base_ must be a file or a list of files, not {base!r}")
-        file = find_config(base, Path(path).parent)
-        if os.path.realpath(file) in files:
-            raise ValueError(f"{chain} → {base}: a circle of _base_")
-        _read_onto(config, file, base, files)
+        _read_onto(config, base, path.parent, {**above, os.path.realpath(path): name})
     _merge(config, config, data, (), chain)
-    config.files.append(Path(path).resolve())
+    config.files.append(path.resolve())
 
 
 def _merge(
@@ -249,24 +248,21 @@ def shipped_configs() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def find_config(path: str, folder: str | Path = "") -> str:
+def find_config(path: str, folder: Path) -> Path:
     """Finds the config that a person names: a file, or else one that the package ships.
 
     Args:
         path: of a file, or a path in the package's ``configs``, with or without that folder.
-        folder: the one that a path is relative to (default: the current one).
+        folder: the one that a path is relative to.
 
     Example:
-        >>> Path(find_config("digits_sgd_gc.json")).is_file()
+        >>> find_config("digits_sgd_gc.json", Path()).is_file()
         True
-        >>> find_config("my.json", "experiments")
+        >>> find_config("my.json", Path("experiments")).as_posix()
         'experiments/my.json'
     """
-    file, inside = Path(folder, path), shipped_configs() / path.removeprefix("configs/")
-    try:
-        return str(inside if not file.exists() and inside.is_file() else file)
-    except OSError:  # reading it will raise the same error, such as a name that is too long
-        return str(file)
+    file, inside = folder / path, shipped_configs() / path.removeprefix("configs/")
+    return inside if not file.exists() and inside.is_file() else file
 
 
 def with_settings(config: Config, settings: Mapping[str, Any], flag: str = "") -> Config:

@@ -49,12 +49,8 @@ _SECTION_KEYS = {
     "mixup": ("alpha", "num_classes", "mode", "mix_prob", "label_smoothing", *_CUTMIX),
 }
 
-# The task that reads param_groups, for each task that ignores them.
-_PARAMWISE = {
-    ClassificationTask: "paramwise_classification_task",
-    FineTuningTask: "paramwise_fine_tuning",
-}
-_TASKS = (*_PARAMWISE, ParamwiseClassificationTask, ParamwiseFineTuning)
+_STOCK = (ClassificationTask, FineTuningTask)  # their paramwise_… read param_groups
+_TASKS = (*_STOCK, ParamwiseClassificationTask, ParamwiseFineTuning)
 
 
 def check_config(config: Any) -> None:
@@ -100,9 +96,9 @@ def check_config(config: Any) -> None:
         optimizer = _check_name(config, ("optimizer",), OPTIMIZER_REGISTRY)
         with section("optimizer"):
             check_stock_optimizer(optimizer)
-            if task in _PARAMWISE and "param_groups" in optimizer:
-                text = f"unknown key 'param_groups' in optimizer: task {_PARAMWISE[task]!r} has it"
-                raise OptionError(text, "param_groups")
+            if task in _STOCK and "param_groups" in optimizer:
+                text = f"'param_groups' in optimizer: task 'paramwise_{config['name']}' has it"
+                raise OptionError(f"unknown key {text}", "param_groups")
     with section("meters"):
         _check_meters(config.get("meters", {}))
     for i, _ in enumerate(config.get("hooks") or []):

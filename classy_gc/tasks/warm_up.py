@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from classy_vision.dataset import ClassyDataset
 from classy_vision.optim import build_optimizer_schedulers
 from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY
 from classy_vision.tasks import ClassificationTask
@@ -71,21 +70,6 @@ def _shares(lengths: list[Any], num_epochs: float, steps: float | None, label: s
     return [max(rest, 0.0) if share == "rest" else share for share in shares]
 
 
-def optimizer_steps(
-    dataset: ClassyDataset, batches: int, phases: float, simulated_global_batchsize: int | None
-) -> float:
-    """How many steps the optimizer takes in a training; fewer with gradient accumulation.
-
-    Args:
-        dataset: of the training.
-        batches: in a phase.
-        phases: of the training.
-        simulated_global_batchsize: of the task.
-    """
-    batch = dataset.get_global_batchsize()
-    return math.ceil(phases) * batches * batch / (simulated_global_batchsize or batch)
-
-
 def preliminary(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a task in a form that can be built before the length of an epoch is known.
 
@@ -120,8 +104,9 @@ def _prepare(
     task: ClassificationTask, prepare: Callable[[], None], optimizer: Mapping[str, Any]
 ) -> None:
     dataset, phases = task.datasets["train"], task.train_phases_per_epoch * task.num_epochs
-    batches = len(task.build_dataloader_from_dataset(dataset))
-    steps = optimizer_steps(dataset, batches, phases, task.simulated_global_batchsize)
+    batch = dataset.get_global_batchsize()
+    samples = math.ceil(phases) * len(task.build_dataloader_from_dataset(dataset)) * batch
+    steps = samples / (task.simulated_global_batchsize or batch)
     resolved = with_shares(copy.deepcopy(dict(optimizer)), task.num_epochs, steps)
     resolved["num_epochs"] = phases
     rules = group_options(task.optimizer)[1]

@@ -83,10 +83,6 @@ def set_checkpoints(
         of_primary(lambda: check_checkpoint(pretrained, key))
         if tuned:
             task.set_pretrained_checkpoint(pretrained)
-    elif tuned and not (path or tested):
-        raise ValueError(
-            f"{config['name']} needs a checkpoint to start from: --pretrained_checkpoint_path"
-        )
     elif tested and not path:
         logging.warning(
             "test_only without --checkpoint_load_path tests the weights that the model starts with"

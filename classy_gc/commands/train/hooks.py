@@ -11,18 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from classy_vision import hooks as stock
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.generic.util import CHECKPOINT_FILE
-from classy_vision.hooks import (
-    HOOK_REGISTRY,
-    CheckpointHook,
-    ClassyHook,
-    LossLrMeterLoggingHook,
-    ModelComplexityHook,
-    ProfilerHook,
-    TensorboardPlotHook,
-    VisdomHook,
-)
+from classy_vision.hooks import HOOK_REGISTRY, CheckpointHook, ClassyHook
 from classy_vision.tasks import ClassyTask
 from fvcore.common.file_io import PathManager
 
@@ -108,7 +100,7 @@ def _tensorboard(
     options = {"log_dir": folder / "tensorboard", **given.get("summary_writer", {})}
     known = inspect.signature(SummaryWriter).parameters
     check_known(options, known, f"summary_writer of hook {TENSORBOARD!r}")
-    hook = TensorboardPlotHook(None, given.get("log_period", 10))
+    hook = stock.TensorboardPlotHook(None, given.get("log_period", 10))
     start = hook.on_start
 
     def on_start(task: ClassyTask) -> None:
@@ -152,17 +144,20 @@ def set_hooks(
         ValueError: two hooks for checkpoints, or a hook that cannot work as configured.
     """
     own = {hook.name(): hook for hook in task.hooks}
-    for flag, base in (("checkpoint_period", CheckpointHook), ("log_freq", LossLrMeterLoggingHook)):
+    for flag, base in (
+        ("checkpoint_period", CheckpointHook),
+        ("log_freq", stock.LossLrMeterLoggingHook),
+    ):
         for name, hook in own.items():
             if isinstance(hook, base) and getattr(args, flag):
                 logging.warning(f"--{flag} is not used: the config has {name}")
     hooks: list[ClassyHook] = [FillingProgressBarHook()] if args.show_progress else []
     log_freq = args.log_freq or (None if args.show_progress else 5)
-    hooks += [LossLrMeterLoggingHook(log_freq), ModelComplexityHook()]
+    hooks += [stock.LossLrMeterLoggingHook(log_freq), stock.ModelComplexityHook()]
     if args.profiler:
-        hooks.append(ProfilerHook())
+        hooks.append(stock.ProfilerHook())
     if args.visdom_server:
-        hooks.append(VisdomHook(args.visdom_server, args.visdom_port))
+        hooks.append(stock.VisdomHook(args.visdom_server, args.visdom_port))
     saver = _checkpoint_hook(args, task, output)
     if saver.name() not in own:
         saver.input_args = {

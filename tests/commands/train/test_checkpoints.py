@@ -149,10 +149,13 @@ def test_more_samples_as_a_run_resumes(here):
     assert train(config, "--output_folder", "other", *half) == 0
 
 
-def test_fine_tuning_without_a_checkpoint_names_the_flag(here, capsys):
+def test_fine_tuning_without_a_checkpoint_is_one_line(here, capsys):
     with pytest.raises(SystemExit):
         train(short() | {"name": "fine_tuning"}, "--output_folder", "run")
-    assert "fine_tuning needs a checkpoint to start from: --pretrained" in capsys.readouterr().err
+    assert (
+        "error: config.json: Need a pretrained checkpoint for fine tuning"
+        in capsys.readouterr().err
+    )
     assert not Path("run").exists()
 
 
