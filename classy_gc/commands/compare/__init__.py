@@ -42,7 +42,6 @@ from classy_gc.commands.compare.sweep import (
     confirmed_arms,
     parse_sweep,
     response_picture,
-    sweep_entry,
     sweep_text,
     train_sweep,
 )
@@ -122,11 +121,12 @@ def _compare(
     if sweep:
         runs_folder = folder / "sweep"
         response, failed = train_sweep(arms, sweep, seeds, runs_folder, engine, args.target)
-        extra = {"sweep": {**sweep_entry(response), "failed": _failures(failed)}}
+        extra = {"sweep": {**response, "failed": _failures(failed)}}
         response_picture(response).savefig(folder / "sweep.png", dpi=150)
         crashed = {run: reason for run, reason in failed.items() if not run.diverged}
         lines = [f"failed: {run.arm}, seed {run.seed}: {why}" for run, why in crashed.items()]
-        lines += [f"{a.name}: failed at every value" for a in arms if response.best(a.name) is None]
+        hopeless = [arm["name"] for arm in response["arms"] if arm["best"] is None]
+        lines += [f"{name}: failed at every value" for name in hopeless]
         told = sweep_text(response)
         if lines or not args.confirm:
             _write_json(folder, extra)

@@ -17,7 +17,6 @@ from classy_gc.commands.compare.runs import Run, runs_in
 from classy_gc.commands.compare.statistics import CONFIDENCE, spread
 from classy_gc.commands.flags import Target
 from classy_gc.configuration.load import with_settings
-from classy_gc.hooks.json_log import as_json
 from classy_gc.plots import COLORS, new_figure, plain, tidy
 from classy_gc.table import aligned
 
@@ -31,61 +30,7 @@ class Sweep(NamedTuple):
     """A key, and the values at which every arm is trained."""
 
     key: str
-    short: str  #: the key's name in names of arms
     values: list[float]
-
-
-class Response(NamedTuple):
-    """The results of a sweep."""
-
-    sweep: Sweep
-    headline: str
-    lower: bool  #: whether lower is better
-    #: result on the validation data by arm, value and seed; NaN if the run diverged or failed
-    curves: dict[str, dict[float, dict[int, float]]]
-
-    @property
-    def metric(self) -> str:
-        """The headline, on the validation images."""
-        return self.headline.replace("test", "validation")
-
-    @property
-    def form(self) -> Scale:
-        """How results are printed."""
-        points = [point for curve in self.curves.values() for point in curve.values()]
-        return scale(self.headline, [x for point in points for x in point.values()])
-
-    @property
-    def values(self) -> list[float]:
-        """All values of the key."""
-        return sorted({value for curve in self.curves.values() for value in curve})
-
-    def best(self, arm: str) -> float | None:
-        """The value with the best mean; None if a run failed at every value.
-
-        A value at which any run failed is not chosen: its mean would be over survivors.
-
-        Example:
-            >>> curve = {0.1: {0: 0.8, 1: 0.9}, 0.2: {0: 0.99, 1: math.nan}}
-            >>> response = Response(Sweep("lr", "lr", []), "final test loss", False, {"on": curve})
-            >>> response.best("on")
-            0.1
-        """
-        means = {v: np.mean(list(x.values())) for v, x in sorted(self.curves[arm].items())}
-        whole = [value for value, mean in means.items() if math.isfinite(mean)]
-        return (min if self.lower else max)(whole, key=means.__getitem__, default=None)
-
-    def best_text(self, arm: str) -> str:
-        """The best value, as text."""
-        best = self.best(arm)
-        return "none" if best is None else f"{best:g}"
-
-    def beyond(self, arm: str) -> float | None:
-        """The value to try next, if the best one is the smallest or the largest of all."""
-        best, tried = self.best(arm), self.curves[arm]
-        if best is None or best == min(tried):
-            return min(tried) / 2
-        return 2 * best if best == max(tried) else None
 
 
 def parse_sweep(flag: str, other_keys: Sequence[str]) -> Sweep:
@@ -100,7 +45,7 @@ def parse_sweep(flag: str, other_keys: Sequence[str]) -> Sweep:
 
     Example:
         >>> parse_sweep("optimizer.lr=0.1:0.8:4", [])
-        Sweep(key='optimizer.lr', short='lr', values=[0.1, 0.2, 0.4, 0.8])
+        Sweep(key='optimizer.lr', values=[0.1, 0.2, 0.4, 0.8])
     """
     key, _, values = flag.partition("=")
     try:
@@ -115,22 +60,21 @@ def parse_sweep(flag: str, other_keys: Sequence[str]) -> Sweep:
         ) from None
     if key in other_keys:
         raise ValueError(f"--sweep: {key} is varied too")
-    grid = [float(f"{x:.6g}") for x in np.geomspace(*ends, number)]
-    return Sweep(key, short_name(key, [key, *other_keys]), grid)
+    return Sweep(key, [float(f"{x:.6g}") for x in np.geomspace(*ends, number)])
 
 
-def at(arm: Arm, sweep: Sweep, value: float) -> Arm:
+def at(arm: Arm, key: str, value: float) -> Arm:
     """The arm with the swept key at a value; for a schedule, with the whole curve scaled.
 
     Args:
         arm: of the comparison.
-        sweep: the sweep with the key.
-        value: of the key; for a schedule, its largest value.
+        key: the swept one.
+        value: of it; for a schedule, its largest value.
 
     Raises:
         ValueError: the arm cannot have the key, or its schedule has no positive value.
     """
-    path, _, option = sweep.key.rpartition(".")
+    path, _, option = key.rpartition(".")
     name = f"{path}.param_schedulers.{option}"
     schedule = arm.config.get("optimizer", {}).get("param_schedulers", {}).get(option)
     if path == "optimizer" and schedule is not None:
@@ -140,13 +84,13 @@ def at(arm: Arm, sweep: Sweep, value: float) -> Arm:
             raise ValueError(f"--sweep: {name} has no value > 0 to scale")
         settings = {name: _changed(schedule, lambda x: x / max(values) * value)}
     else:
-        settings = {sweep.key: value}
-    label = f"{sweep.short}={value:g}"
+        settings = {key: value}
+    label = f"{short_name(key, [key, *arm.settings])}={value:g}"
     return arm._replace(
         name=f"{arm.name}, {label}",
         label=f"{arm.label}, {label}",
         folder=f"{arm.folder}/{label}",
-        settings={**arm.settings, sweep.key: value},
+        settings={**arm.settings, key: value},
         config=with_settings(arm.config, settings),
     )
 
@@ -185,7 +129,7 @@ def check_sweep(arms: Sequence[Arm], sweep: Sweep, target: Target | None) -> Non
         ValueError: naming the arm and what is wrong with it.
     """
     for arm in arms:
-        first = on_validation(at(arm, sweep, sweep.values[0]))
+        first = on_validation(at(arm, sweep.key, sweep.values[0]))
         check_arm(first._replace(settings={}), target)  # those of the arm are already checked
 
 
@@ -196,7 +140,7 @@ def train_sweep(
     folder: Path,
     engine: Local | Slurm,
     target: Target | None,
-) -> tuple[Response, dict[Run, str]]:
+) -> tuple[dict[str, Any], dict[Run, str]]:
     """Trains each arm at each value, and beyond if the best is the smallest or largest.
 
     Args:
@@ -208,84 +152,97 @@ def train_sweep(
         target: (default: None)
 
     Returns:
-        The results, and the runs that diverged or failed, with the reason.
+        The entry of ``results.json``, and the runs that diverged or failed, with the reason.
     """
     values = {arm.name: [*sweep.values] for arm in arms}
     for _ in range(_MAX_EXTENSIONS + 1):
         swept = {
-            (arm.name, value): runs_in(folder, [on_validation(at(arm, sweep, value))], seeds)
+            (arm.name, value): runs_in(folder, [on_validation(at(arm, sweep.key, value))], seeds)
             for arm in arms
-            for value in values[arm.name]
+            for value in sorted(values[arm.name])
         }
         runs = [run for of_value in swept.values() for run in of_value]
         failed = train_runs(runs, engine)
         metrics = {run: run_metrics(run.phases(), target) for run in runs if run not in failed}
-        headline = headline_of([m for by_meter in metrics.values() for m in by_meter], target)
-        curves: dict[str, dict[float, dict[int, float]]] = {arm.name: {} for arm in arms}
+        headline = headline_of((m for of_run in metrics.values() for m in of_run), target)
+        entries: dict[str, Any] = {arm.name: {"name": arm.name, "points": []} for arm in arms}
         for (name, value), of_value in swept.items():
-            results = {run.seed: metrics.get(run, {}).get(headline, math.nan) for run in of_value}
-            curves[name][value] = results
-        response = Response(sweep, headline, lower_is_better(headline, target), curves)
-        more = {name: v for name in curves if (v := response.beyond(name)) is not None}
-        if not more or any(not run.diverged for run in failed):
+            results = {run.seed: metrics.get(run, {}).get(headline) for run in of_value}
+            points = [{"seed": seed, "result": result} for seed, result in results.items()]
+            point = {"value": value, "spread": spread(results.values()), "runs": points}
+            entries[name]["points"].append(point)
+        extended = False
+        for name, entry in entries.items():
+            entry["best"] = best_value(entry["points"], lower_is_better(headline, target))
+            beyond = beyond_edge(entry["points"], entry["best"])
+            if beyond is not None:
+                values[name].append(beyond)
+                extended = True
+        if not extended or any(not run.diverged for run in failed):
             break
-        for name, value in more.items():
-            values[name].append(value)
-    return response, failed
+    metric = headline.replace("test", "validation")
+    return {"key": sweep.key, "metric": metric, "arms": [*entries.values()]}, failed
 
 
-def confirmed_arms(arms: Sequence[Arm], response: Response) -> list[Arm]:
+def best_value(points: Sequence[Mapping[str, Any]], lower: bool) -> float | None:
+    """The value with the best mean; None if a run failed at every value.
+
+    A value at which any run failed is not chosen: its mean would be over survivors.
+
+    Args:
+        points: with ``value``, ``spread`` and ``runs``, by rising values.
+        lower: whether lower is better.
+    """
+    whole = [point for point in points if point["spread"]["n"] == len(point["runs"])]
+    best = (min if lower else max)(whole, key=lambda point: point["spread"]["mean"], default=None)
+    return best and best["value"]
+
+
+def beyond_edge(points: Sequence[Mapping[str, Any]], best: float | None) -> float | None:
+    """The value to try next, if the best one is the smallest or the largest of all."""
+    smallest, largest = points[0]["value"], points[-1]["value"]
+    if best is None or best == smallest:
+        return smallest / 2
+    return 2 * largest if best == largest else None
+
+
+def confirmed_arms(arms: Sequence[Arm], response: Mapping[str, Any]) -> list[Arm]:
     """Each family's baseline at its best value, and every other arm at its own best and at that.
 
     Args:
         arms: of the comparison.
-        response: with a best value of each arm.
+        response: from :func:`train_sweep`, with a best value of each arm.
     """
+    best = {entry["name"]: entry["best"] for entry in response["arms"]}
     confirmed = []
     for family in families(arms).values():
-        base = response.best(family[0].name)
         for arm in family:
-            values = dict.fromkeys((response.best(arm.name), base))
-            confirmed += [at(arm, response.sweep, value) for value in values]
+            values = dict.fromkeys((best[arm.name], best[family[0].name]))
+            confirmed += [at(arm, response["key"], value) for value in values]
     return confirmed
 
 
-def sweep_entry(response: Response) -> dict[str, Any]:
-    """The entry of ``results.json``."""
-    arms = [
-        {
-            "name": name,
-            "best": response.best(name),
-            "points": [
-                {
-                    "value": value,
-                    "spread": spread(results.values()),
-                    "runs": [{"seed": seed, "result": x} for seed, x in results.items()],
-                }
-                for value, results in sorted(curve.items())
-            ],
-        }
-        for name, curve in response.curves.items()
-    ]
-    return as_json({"key": response.sweep.key, "metric": response.metric, "arms": arms})
-
-
-def sweep_text(response: Response) -> str:
-    """A table with one line per value and one column per arm, and the best of each."""
-    form, curves = response.form, response.curves
-    lines = [[response.metric, *curves]]
-    for value in response.values:
-        per_curve = [curve.get(value, {}) for curve in curves.values()]
-        cells = [form.spread([*x.values()]) if x else "" for x in per_curve]
-        lines.append([f"{response.sweep.short}={value:g}", *cells])
-    lines.append(["best", *map(response.best_text, curves)])
+def sweep_text(response: Mapping[str, Any]) -> str:
+    """A table with one line per arm and value, which marks the best of each arm."""
+    form = _scale(response)
+    lines = [["arm", response["key"], response["metric"], ""]]
+    for arm in response["arms"]:
+        for point in arm["points"]:
+            results = [run["result"] for run in point["runs"]]
+            best = "best" if point["value"] == arm["best"] else ""
+            lines.append([arm["name"], f"{point['value']:g}", form.spread(results), best])
     return (
-        f"{aligned(lines, numbers=True)}\nmean ± standard deviation over seeds; (… of …): so many "
-        "runs have a number, and all others diverged or failed"
+        f"{aligned(lines)}\nmean ± standard deviation over seeds; (… of …): so many runs have a "
+        "number, and all others diverged or failed"
     )
 
 
-def response_picture(response: Response) -> Any:
+def _scale(response: Mapping[str, Any]) -> Scale:
+    points = [point for arm in response["arms"] for point in arm["points"]]
+    return scale(response["metric"], [run["result"] for point in points for run in point["runs"]])
+
+
+def response_picture(response: Mapping[str, Any]) -> Any:
     """Draws one line per arm over the values: mean and standard deviation; the best is filled.
 
     Values at which runs failed have the number of failures at the lower edge.
@@ -293,27 +250,30 @@ def response_picture(response: Response) -> Any:
     Returns:
         A ``matplotlib`` Figure.
     """
-    figure, form = new_figure(8, 5), response.form
+    figure, form = new_figure(8, 5), _scale(response)
     axes = figure.subplots()
     axes.set_xscale("log", base=2)
-    for i, (name, curve) in enumerate(response.curves.items()):
-        shown = {value: spread(results.values()) for value, results in sorted(curve.items())}
-        means = {v: form.factor * x["mean"] for v, x in shown.items() if x["n"]}
-        stds = [form.factor * (x["std"] or 0) for x in shown.values() if x["n"]]
-        color, best = COLORS[i % len(COLORS)], response.best(name)
-        label = plain(f"{name}: best at {response.best_text(name)}")
+    ticks = set()
+    for i, arm in enumerate(response["arms"]):
+        color = COLORS[i % len(COLORS)]
+        shown = [point for point in arm["points"] if point["spread"]["n"]]
+        values = [point["value"] for point in shown]
+        means = [form.factor * point["spread"]["mean"] for point in shown]
+        stds = [form.factor * (point["spread"]["std"] or 0) for point in shown]
+        best = "none" if arm["best"] is None else f"{arm['best']:g}"
         style = {"color": color, "marker": "o", "fillstyle": "none", "capsize": 3}
-        axes.errorbar([*means], [*means.values()], stds, label=label, **style)
-        if best is not None:
-            axes.plot(best, means[best], "o", color=color)
-        for value, x in shown.items():
-            if failed := len(curve[value]) - x["n"]:
+        axes.errorbar(values, means, stds, label=plain(f"{arm['name']}: best at {best}"), **style)
+        if arm["best"] is not None:
+            axes.plot(arm["best"], means[values.index(arm["best"])], "o", color=color)
+        for point in arm["points"]:
+            ticks.add(point["value"])
+            if failed := len(point["runs"]) - point["spread"]["n"]:
                 at_edge = {"transform": axes.get_xaxis_transform(), "color": color}
-                axes.text(value, 0.03 + 0.06 * i, f" {failed} failed", **at_edge)
-    axes.set_xticks(response.values, [f"{x:g}" for x in response.values], rotation=45)
+                axes.text(point["value"], 0.03 + 0.06 * i, f" {failed} failed", **at_edge)
+    axes.set_xticks(sorted(ticks), [f"{x:g}" for x in sorted(ticks)], rotation=45)
     axes.minorticks_off()
-    axes.set_xlabel(plain(response.sweep.key))
-    axes.set_ylabel(plain(response.metric + form.unit))
+    axes.set_xlabel(plain(response["key"]))
+    axes.set_ylabel(plain(response["metric"] + form.unit))
     tidy(axes)
     figure.legend(loc="outside lower center", frameon=False)
     return figure
@@ -330,18 +290,14 @@ def advice(results: Mapping[str, Any], arms: Sequence[Arm]) -> str:
     entries = {arm["name"]: arm for arm in results["arms"]}
     sentences = []
     for baseline, *others in families(arms).values():
-        contrasts = [entries[arm.name] for arm in others]
-        told = [x for x in contrasts if x["holm_p"] is not None and x["holm_p"] < 1 - CONFIDENCE]
-        gains = {x["name"]: sign * x["difference"][headline]["mean"] for x in told}
-        name = max(gains, key=gains.__getitem__, default="")
-        if gains.get(name, 0) > 0:
-            chosen = f"Take {name}: it is better than {baseline.name}, the best value of that arm."
-        elif gains and len(gains) == len(others):
-            chosen = f"Stay with {baseline.name}: the others are worse."
+        gains = {}
+        for arm in others:
+            entry = entries[arm.name]
+            if entry["holm_p"] is not None and entry["holm_p"] < 1 - CONFIDENCE:
+                gains[arm.name] = sign * entry["difference"][headline]["mean"]
+        best = max(gains, key=gains.__getitem__, default=None)
+        if best and gains[best] > 0:
+            sentences.append(f"Take {best}: it is better than {baseline.name}.")
         else:
-            chosen = (
-                f"Stay with {baseline.name}: with its best value no other arm can be told to be "
-                "better."
-            )
-        sentences.append(chosen)
+            sentences.append(f"Stay with {baseline.name}: no other arm can be told to be better.")
     return "\n".join(sentences)
