@@ -104,18 +104,18 @@ OPTIMIZER_OPTIONS = {
     "RMSprop": {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1},
 }
 WRAPPERS = {
-    "OptimWrapper": ({}, {}),
-    "AmpOptimWrapper": ({"dtype": "bfloat16"}, {"dtype": torch.bfloat16}),
+    "OptimWrapper": ({}, {}, 0.5),
+    "AmpOptimWrapper": ({"dtype": "bfloat16"}, {"dtype": torch.bfloat16}, None),
     "AmpOptimWrapper, loss_scale": (
         {"dtype": "bfloat16", "loss_scale": 128.0},
         {"dtype": torch.bfloat16},
+        0.5,
     ),
 }
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `scheduler.step")  # while it accumulates
-@pytest.mark.parametrize("clip", [None, 0.5], ids=["", "clipped"])
-@pytest.mark.parametrize(("wrapper", "loop"), WRAPPERS.values(), ids=WRAPPERS)
+@pytest.mark.parametrize(("wrapper", "loop", "clip"), WRAPPERS.values(), ids=WRAPPERS)
 @pytest.mark.parametrize("name", OPTIMIZER_OPTIONS)
 def test_all_that_an_optim_wrapper_does(run, monkeypatch, name, wrapper, loop, clip):
     """Parameter-wise options, accumulation, clipping, mixed precision, a schedule of momentum."""

@@ -57,6 +57,7 @@ def test_what_needs_no_torch_is_told_before_it_is_imported(flags, code, tmp_path
             "schedules: error: --output",
         ),
         (["bench", "--device", "x"], "bench: error: --device: invalid choice: 'x'"),
+        (["tran"], "classy-gc: error: COMMAND: invalid choice: 'tran'"),
     ],
 )
 def test_bad_flags_are_one_line(argv, line, here, capsys):

@@ -11,7 +11,6 @@ from PIL import Image
 
 import classy_gc  # noqa: F401
 from classy_gc.commands import main
-from tests import forked
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DIGITS = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
@@ -282,11 +281,3 @@ def test_a_checkpoint_of_another_model_is_one_line(here, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "checkpoint saved.torch does not fit config.json: Error(s) in loading" in line
     assert re.search(r"weight: .*\[10, 32\].* in current model is torch.Size\(\[9, 32\]", line)
-
-
-def test_the_command_itself(tmp_path):
-    flags = ("inspect", "--config_file", CONFIGS / "digits_adam_gc.json")
-    result = forked.run(forked.command, *flags, cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.splitlines()[-1] == "picture: inspect.png"
-    assert [path.name for path in tmp_path.iterdir()] == ["inspect.png"]

@@ -42,25 +42,6 @@ def test_a_part_of_a_name_is_no_comment():
     assert without_comments({"custom_keys": keys, "_a": 1}) == wanted
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ('"use_gc": true,', '"use_gc": true, "use_gc": false,', "'use_gc' occurs twice, as True"),
-        ("{", '{"num_epochs": 3, ', "'num_epochs' occurs twice, as 3 and as 20"),
-    ],
-)
-def test_a_key_twice_is_refused_in_one_line(here, capsys, old, new, message):
-    text = DIGITS.read_text()
-    assert old in text
-    Path("config.json").write_text(text.replace(old, new, 1))
-    with pytest.raises(SystemExit) as exit_:
-        main(["train", "--config_file", "config.json"])
-    assert exit_.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-    assert line.startswith(f"classy-gc train: error: --config_file: config.json: key {message}")
-    assert [path.name for path in here.iterdir()] == ["config.json"]
-
-
 def test_a_comment_may_be_there_twice(here):
     Path("config.json").write_text(DIGITS.read_text().replace("{", '{"_": 1, "_": 2, ', 1))
     assert load_config("config.json") == load_config(DIGITS)

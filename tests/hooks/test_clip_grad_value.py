@@ -84,12 +84,6 @@ def test_does_not_see_the_scale_of_mixed_precision(config, raw):
     same(clipped, weights_after(config, by_hand=clip_by_hand))
 
 
-def test_a_fused_kernel_unscales_for_itself():
-    optimizer = build_optimizer(OPTIMIZERS["sgd_gc fused"])
-    optimizer.set_param_groups([torch.nn.Parameter(torch.ones(2, 2))])
-    assert optimizer.optimizer._step_supports_amp_scaling  # what the test above relies upon
-
-
 def test_inside_zero(tmp_path):
     pytest.importorskip("fairscale")
     base = OPTIMIZERS["adam_gc before"]

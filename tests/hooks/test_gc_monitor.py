@@ -1,7 +1,6 @@
 import copy
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -338,11 +337,3 @@ def test_tensorboard(tmp_path):
         expected = [s["parameters"]["head.weight"][key] for s in lines(tmp_path)]
         assert shown == pytest.approx(expected)
     assert "GC Removed/unused.weight" not in events.Tags()["scalars"]
-
-
-def test_a_config_can_ask_for_it():
-    path = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
-    from classy_vision.tasks import build_task
-
-    task = build_task(json.loads(path.read_text()) | {"hooks": [{"name": "gc_monitor"}]})
-    assert [hook.interval for hook in task.hooks] == [50]

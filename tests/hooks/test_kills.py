@@ -1,6 +1,5 @@
 """A training that is killed twelve times ends like one that nobody killed."""
 
-import copy
 import json
 import os
 import random
@@ -14,9 +13,9 @@ from classy_vision.hooks import ClassyHook, register_hook
 
 from classy_gc.commands import main
 from classy_gc.files import temporary
+from tests.commands.training import flat, short
 from tests.forked import context
 
-CONFIG = json.loads((Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json").read_text())
 KILLS = 12
 EPOCHS = 24  # two a kill, the most that a run trains before it is killed
 
@@ -46,19 +45,6 @@ def train(folder, announcements):
     if Path("checkpoints/checkpoint.torch").exists():
         flags += ["--checkpoint_load_path", "checkpoints"]
     raise SystemExit(main(["train", *flags]))
-
-
-def config():
-    """Saving 5 MB takes a fair share of an epoch; augmentation draws random numbers."""
-    config = copy.deepcopy(CONFIG) | {"num_epochs": EPOCHS, "use_gpu": False}
-    dims = {"input_dim": 192, "hidden_dims": [512, 1024], "output_dim": 10}
-    config["model"] = {"name": "mlp", **dims}
-    for dataset in config["dataset"].values():
-        dataset["num_samples"] = 96
-    crop = {"name": "RandomCrop", "size": 8, "padding": 1}
-    config["dataset"]["train"]["transforms"][0]["transforms"].insert(0, crop)
-    rolling = {"name": "rolling_checkpoint", "max_keep": 2, "save_best": "loss"}
-    return config | {"hooks": [rolling, {"name": "announce"}]}
 
 
 @pytest.fixture(scope="module")
@@ -107,20 +93,16 @@ def results(folder):
     return state, lines
 
 
-def leaves(state, prefix=""):
-    """Every leaf of a state by its path; tensors as bytes, so that equal is bit for bit."""
-    if isinstance(state, torch.Tensor):
-        return {prefix: (state.dtype, state.shape, state.numpy().tobytes())}
-    if isinstance(state, (dict, list, tuple)):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        return {k: v for key, x in items for k, v in leaves(x, f"{prefix}/{key}").items()}
-    return {prefix: state}
-
-
 def test_twelve_kills(tmp_path, start):
+    # Saving 5 MB takes a fair share of an epoch; augmentation draws random numbers.
+    config = short(EPOCHS)
+    dims = {"input_dim": 192, "hidden_dims": [512, 1024], "output_dim": 10}
+    config["model"] = {"name": "mlp", **dims}
+    rolling = {"name": "rolling_checkpoint", "max_keep": 2, "save_best": "loss"}
+    config["hooks"] = [rolling, {"name": "announce"}]
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(config()))
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
 
     process, announcements = start(tmp_path / "whole")
     announcements.recv()
@@ -141,7 +123,7 @@ def test_twelve_kills(tmp_path, start):
     assert process.exitcode == 0
 
     (whole, whole_log), (killed, killed_log) = map(results, (tmp_path / "whole", folder))
-    assert leaves(killed) == leaves(whole)
+    assert flat(killed) == flat(whole)
     assert killed_log == whole_log
     assert len(killed_log) == 2 * EPOCHS
     assert not list((folder / "checkpoints").glob(".*"))

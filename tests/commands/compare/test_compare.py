@@ -540,15 +540,6 @@ def test_any_name_is_a_folder_of_its_own(names):
         assert len(folder.encode()) < 200
 
 
-def test_an_arm_cannot_leave_its_folder(here):
-    flags = ("--arm", "..", "optimizer.use_gc=true", "--arm", "../..", "optimizer.use_gc=false")
-    assert main(arguments(tiny(), *flags, "--seeds", "1", "--jobs", "1")) == 0
-    assert {path.name for path in here.iterdir()} == {"tiny.json", "out"}
-    assert set(logs()) == {("_", 0), ("__..", 0)}
-    arms = json.loads(Path("out/results.json").read_text())["arms"]
-    assert [arm["name"] for arm in arms] == ["..", "../.."]
-
-
 def test_the_first_schedule_of_a_config(here):
     Path("tiny.json").write_text(json.dumps(tiny(name="adam_gc")))
     schedule = {"name": "step", "values": [1, 0]}

@@ -174,14 +174,6 @@ def test_only_what_is_tested_is_asked_of_a_test_only_config(here, capsys):
     assert capsys.readouterr().out.startswith("Tested in")
 
 
-def test_output_folder_has_everything(here_with_curves):
-    assert train(short(), "--output_folder", "new/run", "--skip_tensorboard") == 0
-    files = {"checkpoints", "config.json", "curves.png", "log.jsonl"}
-    assert {path.name for path in Path("new/run").iterdir()} == files
-    assert not list(here_with_curves.glob("output_*"))
-    assert len(checkpoint("new/run/checkpoints")["hooks"]["TrainingCurvesHook"]["history"]) == 1
-
-
 def test_a_folder_that_another_run_writes_into(here, capsys):
     flags = ("--output_folder", "run", "--skip_tensorboard")
     assert train(short(samples=32), *flags) == 0
@@ -537,17 +529,6 @@ def test_checkpoint_of_another_optimizer_is_one_line(here, capsys, optimizer):
     assert "checkpoint old/checkpoints does not fit config.json: optimizer 'torch_gc'" in line
     assert f"exp_avg, exp_avg_sq, and {optimizer} has" in line
     assert not Path("new").exists()
-
-
-def test_commands_are_listed(capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main(["--help"])
-    assert exit_.value.code == 0
-    assert "train a Classy Vision config" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as exit_:
-        main(["tran"])
-    assert exit_.value.code == 2
-    assert "invalid choice: 'tran'" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -339,13 +339,6 @@ def test_missing_kernels_are_said_once(monkeypatch, caplog, tmp_path):
             cached.cache_clear()
 
 
-def test_the_environment_turns_kernels_off(monkeypatch):
-    optimizer = core.Adam([Parameter(torch.ones(2, 3))], use_gc=True)
-    assert optimizer.step_paths() == ["one pass"]
-    monkeypatch.setenv("CLASSY_GC_KERNELS", "0")
-    assert "CLASSY_GC_KERNELS is 0" in optimizer.step_paths()[0]
-
-
 SHARED_POOL = """
 import re, torch
 from classy_gc import core
