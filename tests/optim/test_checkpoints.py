@@ -426,6 +426,50 @@ def test_another_kind_is_refused_in_one_line(was, now):
         assert str(second.optimizer.state_dict()) == before
 
 
+NEWER = {"decoupled_weight_decay", "foreach", "fused", "capturable", "differentiable", "maximize"}
+
+
+@pytest.mark.parametrize("name", SAME_KIND)
+def test_the_state_of_an_older_torch_goes_on(name):
+    stock, params, grads = stock_run(name, 3)
+    state = saved(stock)
+    for group in state["optim"]["param_groups"]:
+        # A group without maximize is that of the stock rmsprop_tf.
+        for option in NEWER - ({"maximize"} if name == "rmsprop" else set()):
+            group.pop(option, None)
+    for tensors in state["optim"]["state"].values():
+        if "step" in tensors:
+            tensors["step"] = int(tensors["step"])
+    row = f"{name}_gc"
+    optimizer, own = resumed(config(row, use_gc=False, **unfused(row)), params, state)
+    advance(stock, grads[3:], start=3, total=8)
+    advance(optimizer, grads[3:], start=3, total=8)
+    assert_close(own, params)
+
+
+@pytest.mark.parametrize("shapes", [[(3, 4), (4, 5)], [(3,)]], ids=["matrices", "vectors"])
+@pytest.mark.parametrize("name", ["Adafactor", "ASGD", "Rprop"])
+def test_a_class_may_keep_other_tensors_for_other_numbers_of_dimensions(name, shapes):
+    params, grads = problem(2, shapes)
+    given = {**TORCH_GC, "optimizer": name, "use_gc": True}
+    first = build(given, params)
+    advance(first, grads[:1], total=2)
+    second, own = resumed(given, params, saved(first))
+    advance(first, grads[1:], start=1, total=2)
+    advance(second, grads[1:], start=1, total=2)
+    assert_same(own, params)
+
+
+def test_a_momentum_that_was_just_switched_on_has_no_buffer_yet():
+    params, grads = problem(2)
+    first = build({"name": "sgd_gc", "lr": 0.01}, params)
+    advance(first, grads[:1], total=2)
+    first.param_groups[0]["momentum"] = 0.9
+    second, _ = resumed({"name": "sgd_gc", "lr": 0.01, "momentum": 0.9}, params, saved(first))
+    advance(second, grads[1:], start=1, total=2)
+    assert moments(second)
+
+
 def test_larc_is_sgd():
     params, grads = problem(4)
     for was, now in (({}, {"use_larc": True}), ({"use_larc": True}, {})):
