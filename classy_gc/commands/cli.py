@@ -1,20 +1,96 @@
-"""``classy-gc COMMAND …``: reads flags once, and turns errors into one line and an exit code."""
+"""``classy-gc COMMAND …``: reads flags once, and turns errors into one line and an exit code.
+
+``--help`` prints the tree of commands and flags without importing torch.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import importlib
 import io
 import logging
 import os
 import select
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from classy_gc.commands.parser import Parser, build_parser
+from classy_gc.commands import compare_flags, flags
 from classy_gc.configuration.errors import user_error
 from classy_gc.custom_imports import import_from_current_folder
 from classy_gc.files import no_room
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose errors are one line, without the usage before it.
+
+    Example:
+        >>> Parser(prog="classy-gc").parse_args(["--no-such-flag"])
+        Traceback (most recent call last):
+        SystemExit: 2
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message to stderr, on one line, and exits with code 2."""
+        message = " ".join(message.split()).removeprefix("argument ")
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+#: of each command: its help, and what adds its flags
+COMMANDS = {
+    "configs": ("list, copy or print the shipped configs", flags.add_configs_flags),
+    "train": ("train a Classy Vision config", flags.add_train_flags),
+    "param-groups": ("print the options of each parameter", flags.add_param_groups_flags),
+    "inspect": (
+        "print what GC does, or would do, to each gradient of a config, over a few batches",
+        flags.add_inspect_flags,
+    ),
+    "compare": (
+        "train a config several ways, with the same seeds, and tell differences from noise; "
+        "after an interruption, the same command continues",
+        compare_flags.add_compare_flags,
+    ),
+    "compare-summary": (
+        "draw the differences of several comparisons as one picture",
+        compare_flags.add_compare_summary_flags,
+    ),
+    "schedules": ("draw schedules, and print their values", flags.add_schedules_flags),
+    "bench": (
+        "time the optimizers beside torch's own, or whole training steps of a config",
+        flags.add_bench_flags,
+    ),
+    "polygonize": (
+        "turn a map of buildings into polygons with straight walls",
+        flags.add_polygonize_flags,
+    ),
+}
+
+
+def build_parser() -> Parser:
+    """The parser of ``classy-gc``, with all commands.
+
+    The arguments that it returns have ``run``, the function of the command, and ``parser``, the
+    command's own.
+
+    Example:
+        >>> build_parser().parse_args(["compare-summary", "a", "b"]).output
+        'summary.png'
+    """
+    parser = Parser(prog="classy-gc", description="Gradient centralization for Classy Vision.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (help, add_flags) in COMMANDS.items():
+        command = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+        add_flags(command)
+        command.set_defaults(run=functools.partial(_run, name), parser=command)
+    return parser
+
+
+def _run(command: str, args: argparse.Namespace) -> int:
+    # Imported only now, so that --help and errors do not wait for torch.
+    name = "compare.summary" if command == "compare-summary" else command.replace("-", "_")
+    return importlib.import_module(f"classy_gc.commands.{name}").run(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

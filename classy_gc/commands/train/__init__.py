@@ -18,7 +18,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from classy_vision.generic.distributed_util import is_primary
 from classy_vision.generic.opts import check_generic_args
 from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.hooks import CheckpointHook
-from classy_vision.tasks import ClassificationTask, ClassyTask
+from classy_vision.tasks import ClassyTask
 from classy_vision.trainer import DistributedTrainer, LocalTrainer
 from torchvision import get_video_backend, set_image_backend, set_video_backend
 
@@ -34,16 +33,13 @@ from classy_gc.commands.seeded_task import build_seeded_task
 from classy_gc.commands.train.checkpoints import loading, set_checkpoints
 from classy_gc.commands.train.hooks import Output, set_hooks
 from classy_gc.commands.train.interrupts import delay_interrupts
-from classy_gc.commands.train.last_batch import warn_of_last_batch
 from classy_gc.commands.train.ranks import Ranks
-from classy_gc.commands.train.threads import take_threads
+from classy_gc.commands.train.start import start
 from classy_gc.configuration.errors import section, user_error
 from classy_gc.configuration.load import load_config
-from classy_gc.configuration.trial import try_batches
 from classy_gc.files import no_room
 from classy_gc.hooks import TrainingCurvesHook
 from classy_gc.hooks.phase_record import flat_meters, scheduled_options, trained_epochs
-from classy_gc.tasks.catch_up import catch_up
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
 
@@ -72,18 +68,6 @@ def _check_args(args: argparse.Namespace) -> None:
     folder, args.checkpoint_folder = args.checkpoint_folder, ""
     check_generic_args(args)
     args.checkpoint_folder = folder
-
-
-def _start(task: ClassyTask, ranks: Ranks, output: Output, start_hooks: Callable[[], None]) -> None:
-    """Replaces a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
-    take_threads(task, lambda: ranks.agreed(lambda: try_batches(task)))
-    if not getattr(task, "test_only", False):
-        if task.checkpoint_dict and isinstance(task, ClassificationTask):
-            catch_up(task)
-        warn_of_last_batch(task)
-    output.epochs_before = trained_epochs(task)
-    start_hooks()
-    output.started = True
 
 
 def _log_to_stderr(level: int, debug: bool) -> None:
@@ -163,7 +147,7 @@ def _build(args: argparse.Namespace, ranks: Ranks, output: Output) -> ClassyTask
     ranks.agreed(lambda: set_hooks(args, config, task, output))
     set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
     task.prepare = loading(task, args.config_file)(section()(task.prepare))
-    task.on_start = functools.partial(_start, task, ranks, output, task.on_start)
+    task.on_start = functools.partial(start, task, ranks, output, task.on_start)
     if hasattr(task, "create_data_iterators"):
         task.create_data_iterators = delay_interrupts(task.create_data_iterators)
     return task
@@ -190,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
     task: Any = None
     try:
         task = _build(args, ranks, output)
-        start = time.perf_counter()
+        began = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:
         if ranks.rank:
@@ -208,7 +192,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         output.locks.close()
     if is_primary():
-        print(_summary(task, output, time.perf_counter() - start))
+        print(_summary(task, output, time.perf_counter() - began))
     if torch.distributed.is_initialized():
         # The replicas hold the group too. Its threads may still free tensors, for which they wait
         # for Python; if Python ends first, they abort the process.

@@ -144,11 +144,9 @@ def set_hooks(
         ValueError: two hooks for checkpoints, or a hook that cannot work as configured.
     """
     own = {hook.name(): hook for hook in task.hooks}
-    for flag, base in (
-        ("checkpoint_period", CheckpointHook),
-        ("log_freq", stock.LossLrMeterLoggingHook),
-    ):
-        for name, hook in own.items():
+    given = {CheckpointHook: "checkpoint_period", stock.LossLrMeterLoggingHook: "log_freq"}
+    for name, hook in own.items():
+        for base, flag in given.items():
             if isinstance(hook, base) and getattr(args, flag):
                 logging.warning(f"--{flag} is not used: the config has {name}")
     hooks: list[ClassyHook] = [FillingProgressBarHook()] if args.show_progress else []
@@ -160,11 +158,7 @@ def set_hooks(
         hooks.append(stock.VisdomHook(args.visdom_server, args.visdom_port))
     saver = _checkpoint_hook(args, task, output)
     if saver.name() not in own:
-        saver.input_args = {
-            **vars(args),
-            "config": dict(config),
-            "checkpoint_folder": saver.checkpoint_folder,
-        }
+        saver.input_args = {**vars(args), "config": dict(config)}
     curves = TrainingCurvesHook(folder=output.folder, title=Path(args.config_file).stem)
     hooks += [saver, curves, PhaseSeedHook(seed=args.seed)]
     log = own.pop(JSONLogHook.name(), None) or JSONLogHook(folder=output.folder)
