@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import importlib.util
 import json
-import math
 import multiprocessing
 import os
 import shutil
@@ -24,7 +22,6 @@ from classy_gc.commands.progress import show_progress
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.hooks.phase_record import flat_meters
 
-_POLL_SECONDS = 0.5
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -36,42 +33,40 @@ class Local:
     """
 
     def __init__(self, jobs: int) -> None:
-        self.limit, self._running = jobs, []
+        self.limit = jobs
+        self._running: dict[Run, Any] = {}
         for module in ("matplotlib.figure", "sklearn.datasets"):  # import once, not in every run
             if importlib.util.find_spec(module.partition(".")[0]):
                 importlib.import_module(module)
 
     @delay_interrupts  # Ctrl-C would get lost in a fork hook, or leave a run behind
-    def start(self, runs: Sequence[Run]) -> list[Any]:
+    def start(self, runs: Sequence[Run]) -> None:
         """Forks a process for each run."""
-        threads = 1 if self.limit > 1 else None
-        processes = [_FORK.Process(target=_in_fork, args=(run, threads)) for run in runs]
-        for process in processes:
+        for run in runs:
+            threads = 1 if self.limit > 1 else None
+            process = _FORK.Process(target=_in_fork, args=(run, threads))
             process.start()
-        self._running += processes
-        return processes
+            self._running[run] = process
 
-    def wait(self) -> None:
-        """Waits until one has ended, at most half a second."""
-        wait([process.sentinel for process in self._running], timeout=_POLL_SECONDS)
-
-    def ending(self, process: Any) -> str | None:
-        """The exit code or signal of a process; None while it runs."""
-        if process.exitcode is None:
-            return None
-        self._running.remove(process)
-        if process.exitcode >= 0:
-            return f"exit code {process.exitcode}"
-        name = signal.Signals(-process.exitcode).name
-        return f"killed by {name}" + " (out of memory?)" * (name == "SIGKILL")
+    def ended(self) -> dict[Run, str]:
+        """The exit code or signal of each run that has just ended; waits half a second for one."""
+        wait([process.sentinel for process in self._running.values()], timeout=0.5)
+        codes = {run: process.exitcode for run, process in self._running.items()}
+        ended = {run: code for run, code in codes.items() if code is not None}
+        for run in ended:
+            del self._running[run]
+        return {
+            run: f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            for run, code in ended.items()
+        }
 
     def stop(self) -> None:
         """Ends all running processes."""
-        for process in self._running:
+        for process in self._running.values():
             process.terminate()
-        for process in self._running:
+        for process in self._running.values():
             process.join()
-        self._running = []
+        self._running = {}
 
 
 def _in_fork(run: Run, threads: int | None) -> None:
@@ -116,7 +111,7 @@ class Slurm:
         ValueError: no submitit, no Slurm, or an unknown parameter.
     """
 
-    limit = math.inf
+    limit = sys.maxsize
 
     def __init__(self, folder: Path, jobs: int | None, parameters: Mapping[str, Any]) -> None:
         if not importlib.util.find_spec("submitit"):
@@ -129,48 +124,36 @@ class Slurm:
             self._executor.update_parameters(**{"job_name": "classy-gc", **parameters, **parallel})
         except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(f"--cluster slurm: {error}") from error
-        self._jobs: dict[str, Any] = {}
-        self._queued: set[str] = set()
+        self._jobs: dict[Run, Any] = {}
 
     @delay_interrupts
-    def start(self, runs: Sequence[Run]) -> list[Any]:
+    def start(self, runs: Sequence[Run]) -> None:
         """Submits one job array."""
         with self._executor.batch():
-            jobs = [self._executor.submit(ClusterRun(run)) for run in runs]
-        self._jobs |= {job.job_id: job for job in jobs}
-        return jobs
+            self._jobs |= {run: self._executor.submit(ClusterRun(run)) for run in runs}
 
-    def wait(self) -> None:
-        """Asks the queue, at most every two seconds."""
-        time.sleep(4 * _POLL_SECONDS)
+    def ended(self) -> dict[Run, str]:
+        """How each job ended that has just left the queue; asks every two seconds."""
+        time.sleep(2)
         command = ["squeue", "--noheader", "--array", "--me", "--format=%i"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:  # else the controller is busy, and the state is unknown
-            self._queued = set(done.stdout.split())
-        else:
-            self._queued = set(self._jobs)
-
-    def ending(self, job: Any) -> str | None:
-        """The exit code of a job, or a message that it has none; None while it is in the queue."""
-        if job.job_id in self._queued:
-            return None
-        del self._jobs[job.job_id]
-        if job.paths.result_pickle.exists():  # else results() would wait for sacct
-            return f"exit code {job.results()[0]}"
-        return f"job {job.job_id} was killed or failed, see {job.paths.stderr}"
+        queue = subprocess.run(command, capture_output=True, text=True, check=False)
+        if queue.returncode:  # the controller is busy
+            return {}
+        queued = queue.stdout.split()
+        jobs = {run: job for run, job in self._jobs.items() if job.job_id not in queued}
+        ended = {}
+        for run, job in jobs.items():
+            del self._jobs[run]
+            ended[run] = f"job {job.job_id} was killed or failed, see {job.paths.stderr}"
+            if job.paths.result_pickle.exists():  # else results() would wait for sacct
+                ended[run] = f"exit code {job.results()[0]}"
+        return ended
 
     def stop(self) -> None:
         """Cancels all remaining jobs."""
         for job in self._jobs.values():
             job.cancel(check=False)
         self._jobs = {}
-
-
-def _outcome(phases: Sequence[Mapping[str, Any]]) -> str:
-    """The result of a run, and how long it took."""
-    meters = next((flat_meters(p["meters"]) for p in phases[::-1] if p["phase"] == "test"), {})
-    reached = [f"{meter} {value:.4g}" for meter, value in meters.items()][:1]
-    return ", ".join([*reached, f"{sum(p['seconds'] for p in phases):.1f} s"])
 
 
 def train_runs(runs: Sequence[Run], engine: Local | Slurm) -> dict[Run, str]:
@@ -186,38 +169,39 @@ def train_runs(runs: Sequence[Run], engine: Local | Slurm) -> dict[Run, str]:
     Returns:
         The reason of each run that failed or diverged.
     """
-    waiting = collections.deque(run for run in runs if not run.finished)
-    ended, trained, everything = len(runs) - len(waiting), 0.0, sum(run.epochs for run in waiting)
-    training: dict[Run, Any] = {}
+    waiting, training = [run for run in runs if not run.finished], 0
     failed = {run: run.diverged for run in runs if run.finished and run.diverged}
     try:
         while waiting or training:
-            free = min(len(waiting), engine.limit - len(training))
-            new = [waiting.popleft() for _ in range(int(free))]
+            new = waiting[: engine.limit - training]
+            waiting = waiting[len(new) :]
             for run in new:
                 _prepare(run)
-            training |= zip(new, engine.start(new) if new else (), strict=True)
-            engine.wait()
-            for run, process in list(training.items()):
-                how = engine.ending(process)
-                if how is None:
-                    continue
-                del training[run]
-                ended, trained = ended + 1, trained + run.epochs
-                reason = run.diverged if run.finished else _failure(run, how)
-                if reason:
-                    failed[run] = reason
+            if new:
+                engine.start(new)
+            training += len(new)
+            for run, how in engine.ended().items():
+                training -= 1
+                if not run.finished:
+                    failed[run] = f"{how}: {run.last_line()}"
+                elif run.diverged:
+                    failed[run] = run.diverged
+                outcome = failed.get(run) or _outcome(run)
                 show_progress("")
-                line = f"{time.strftime('%X')} run {ended}/{len(runs)}  {run.arm}  seed {run.seed}"
-                outcome = reason or _outcome(run.phases())
-                print(f"{line}: {outcome}", file=sys.stderr, flush=True)
-            latest = [phase["epoch"] for run in training for phase in run.phases()[-1:]]
-            epochs = f"{trained + sum(latest):g}/{everything:g} epochs"
-            show_progress(f"{ended}/{len(runs)} runs, {epochs}" if training else "")
+                done = f"{len(runs) - len(waiting) - training}/{len(runs)}"
+                line = f"{time.strftime('%X')} run {done}  {run.arm}  seed {run.seed}: {outcome}"
+                print(line, file=sys.stderr, flush=True)
+            show_progress(f"{len(runs) - len(waiting) - training}/{len(runs)} runs")
     finally:
         show_progress("")
         engine.stop()
     return failed
+
+
+def _outcome(run: Run) -> str:
+    last = run.phases()[-1]
+    numbers = {"loss": last["loss"], **flat_meters(last["meters"])}
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
 
 
 def _prepare(run: Run) -> None:
@@ -230,9 +214,3 @@ def _prepare(run: Run) -> None:
         (run.folder / name).unlink(missing_ok=True)
     config = json.dumps(run.written_config, indent=2)
     (run.folder / "config.json").write_text(config, encoding="utf-8")
-
-
-def _failure(run: Run, how: str) -> str:
-    if how == "exit code 0":
-        return "has trained nothing"
-    return f"{how}: {run.last_line()}" if how.startswith("exit code") else how

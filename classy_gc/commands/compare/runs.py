@@ -40,20 +40,17 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether this config was trained here to its end, or until it diverged."""
+        mark = read_json(self.folder / "finished")
         return (
-            self._mark().get("log_bytes") == self._log_bytes
+            isinstance(mark, dict)
+            and mark.get("log_bytes") == self._log_bytes
             and read_json(self.folder / "config.json") == self.written_config
         )
 
     @property
-    def epochs(self) -> float:
-        """The length of the training."""
-        return self.config.get("num_epochs", 1)
-
-    @property
     def diverged(self) -> str | None:
-        """How the training ended, if the loss was no longer finite."""
-        return self._mark().get("diverged")
+        """How the training of a finished run ended, if the loss was no longer finite."""
+        return (read_json(self.folder / "finished") or {}).get("diverged")
 
     def mark_finished(self, diverged: str | None = None) -> None:
         """Marks the run, so that the same comparison does not train it again."""
@@ -66,10 +63,6 @@ class Run:
         # A run that diverges in its first phase has no log.
         log = self.folder / "log.jsonl"
         return log.stat().st_size if log.is_file() else 0
-
-    def _mark(self) -> dict[str, Any]:
-        mark = read_json(self.folder / "finished")
-        return mark if isinstance(mark, dict) and {"log_bytes", "diverged"} <= mark.keys() else {}
 
     @property
     def written_config(self) -> dict[str, Any]:
@@ -126,18 +119,10 @@ def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]
     file = folder / "comparison.json"
     label = f"--output_folder {folder}"
     if file.exists():
-        try:
-            there = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(there, dict) or "arms" not in there:
-                raise ValueError("it has no arms")
-        except (OSError, ValueError, RecursionError) as error:
+        if read_json(file) != plan:
             raise ValueError(
-                f"{label}: {file} is damaged ({error}); name another folder"
-            ) from error
-        if there != plan:
-            raise ValueError(
-                f"{label} holds another comparison: {file} has other arms, or other configs of "
-                "them; name another folder"
+                f"{label} holds another comparison: {file} has other arms, other configs of them, "
+                "or is damaged; name another folder"
             )
     elif folder.exists() and {path.name for path in folder.iterdir()} - {temporary(file).name}:
         raise ValueError(f"{label} holds something else than a comparison")
@@ -210,7 +195,7 @@ def train_run(run: Run, threads: int | None = None) -> int:
         "output_folder": run.folder,
         "checkpoint_folder": checkpoints,
         "checkpoint_load_path": checkpoints,
-        "checkpoint_period": max(1, int(run.epochs) // 10),
+        "checkpoint_period": max(1, int(run.config.get("num_epochs", 1)) // 10),
         "seed": run.seed,
     }
     argv = [f"--{flag}={value}" for flag, value in flags.items()]

@@ -179,10 +179,9 @@ def test_interrupted_twice_and_resumed(here, capfd):
     command += ["--jobs", "2", "--target", "accuracy/top_1=0.99", "--seeds"]
     seen = {}
     for by, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
-        before = marks()
         exitcode, shown = stopped([*command, "3"], by, here)
         assert exitcode == code, shown
-        assert re.search(rf"\d/6 runs, \d/{12 - 2 * before} epochs", shown), shown
+        assert re.search(r"\d/6 runs", shown), shown
         assert ("the same command continues from here" in shown) == (by == signal.SIGINT)
         time.sleep(0.3)
         written = {path: path.stat().st_size for path in Path("out").rglob("*")}
@@ -355,23 +354,17 @@ def test_a_folder_in_which_nothing_was_planned_yet(here):
 
 
 @pytest.mark.parametrize(
-    ("plan", "message"),
-    [
-        *((plan, "is damaged (it has no arms)") for plan in (b"[]", b"{}", b"null")),
-        (b"", "is damaged (Expecting value: line 1"),
-        (b"\xff\xfe\x00", "is damaged ('utf-8' codec can't decode"),
-        (b'{"arms": [{"na', "is damaged (Unterminated string"),
-        (b'{"arms": [1]}', "has other arms"),
-    ],
+    "plan",
+    [b"[]", b"{}", b"null", b"", b"\xff\xfe\x00", b'{"arms": [{"na', b'{"arms": [1]}', b"[" * 3000],
 )
-def test_a_folder_with_the_plan_of_something_else(plan, message, here, capsys):
+def test_a_folder_with_the_plan_of_something_else(plan, here, capsys):
     Path("out").mkdir()
     Path("out/comparison.json").write_bytes(plan)
     with pytest.raises(SystemExit, match="2"):
         main(arguments(tiny(), *GC))
     error = capsys.readouterr().err
     assert error.startswith("classy-gc compare: error: --output_folder out")
-    assert f"out/comparison.json {message}" in error
+    assert "out/comparison.json has other arms, other configs of them, or is damaged" in error
     assert error.count("\n") == 1
     assert [path.name for path in Path("out").iterdir()] == ["comparison.json"]
 

@@ -56,8 +56,7 @@ def test_a_run_is_finished_where_mark_config_and_log_are_whole(tmp_path):
     assert not run.finished
     log.write_text(text)
     assert run.finished
-    half = json.dumps({"log_bytes": len(text)})
-    for mark in ("", "null", "[]", "[1]", "5", '"a"', "true", "{}", '{"log_bytes"', half):
+    for mark in ("", "null", "[]", "[1]", "5", '"a"', "true", "{}", '{"log_bytes"'):
         (run.folder / "finished").write_text(mark)
         assert not run.finished
 
@@ -72,20 +71,16 @@ class Ended:
 
     def start(self, runs):
         self.started += runs
-        return [self.hows.pop(0) for _ in runs]
 
-    def wait(self):
-        pass
-
-    def ending(self, how):
+    def ended(self):
         phase = {"kind": "phase", "phase": "test", "epoch": 1.0, "loss": 1.0, "seconds": 2.0}
         phase |= {"meters": {"accuracy": {"top_1": 0.91234}}}
-        run = self.started[-1]
+        run, how = self.started[-1], self.hows.pop(0)
         (run.folder / "log.jsonl").write_text(json.dumps(phase) + "\n")
         if how == "exit code 0":
             run.mark_finished()
         (run.folder / "output.log").write_text("what it did\nno memory\n")
-        return how
+        return {run: how}
 
     def stop(self):
         self.stopped = True
@@ -99,10 +94,10 @@ def test_progress_is_a_line_a_run_where_there_is_no_terminal(tmp_path, capsys):
     assert engine.started == runs[1:]
     assert engine.stopped
     first, second, third = capsys.readouterr().err.splitlines()
-    assert first.endswith("run 2/4  a  seed 1: accuracy/top_1 0.9123, 2.0 s")
+    assert first.endswith("run 2/4  a  seed 1: loss 1, accuracy/top_1 0.9123")
     assert second.endswith("run 3/4  a  seed 2: exit code 1: no memory")
-    assert third.endswith("run 4/4  a  seed 3: killed by SIGKILL")
-    assert failed == {runs[2]: "exit code 1: no memory", runs[3]: "killed by SIGKILL"}
+    assert third.endswith("run 4/4  a  seed 3: killed by SIGKILL: no memory")
+    assert failed == {runs[2]: "exit code 1: no memory", runs[3]: "killed by SIGKILL: no memory"}
 
 
 def test_what_nfs_keeps_in_a_folder_stops_nobody(tmp_path, monkeypatch):
