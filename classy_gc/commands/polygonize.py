@@ -72,7 +72,6 @@ def run(args: argparse.Namespace) -> int:
         method=args.method,
         tolerance=args.tolerance,
         min_area=args.min_area,
-        before=truth is not None or bool(args.picture),
         device=args.device,
         **options,
     )

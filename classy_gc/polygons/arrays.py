@@ -22,12 +22,12 @@ class Buildings(NamedTuple):
     Attributes:
         polygons: shapely polygons in (x, y) = (column + ½, row + ½) pixels, shape ``[n]``.
         probability: the mean of the map over each polygon, shape ``[n]``.
-        before: polygons of the unrefined outlines, only simplified, shape ``[m]``; or None.
+        before: polygons of the unrefined outlines, only simplified, shape ``[m]``.
     """
 
     polygons: np.ndarray
     probability: np.ndarray
-    before: np.ndarray | None
+    before: np.ndarray
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -64,7 +64,10 @@ def as_map(values: Any, name: str = "interior", shape: tuple[int, ...] | None = 
         >>> as_map([[0, 0.5], [1, 1.0000002]]).tolist()
         [[0.0, 0.5], [1.0, 1.0]]
     """
-    values = as_array(values)
+    try:
+        values = as_array(values)
+    except ValueError as error:  # lists of unequal length
+        raise InputError(f"{name} must be one array [height, width]: {error}") from error
     check_form(values, name)
     if shape is not None and values.shape != shape:
         raise InputError(f"{name} is {size_text(values.shape)}, interior {size_text(shape)} pixels")

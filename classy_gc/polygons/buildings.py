@@ -41,8 +41,6 @@ def polygonize(
     threshold: float = 0.5,
     tolerance: float = 1.0,
     min_area: float = 10.0,
-    before: bool = False,
-    progress: bool = True,
     **options: Any,
 ) -> Any:
     """Polygons of the buildings in a map.
@@ -59,8 +57,6 @@ def polygonize(
         threshold: the probability on outlines (default: 0.5)
         tolerance: of the simplification, in pixels (default: 1)
         min_area: smaller buildings and courtyards are left out, in px² (default: 10)
-        before: also return the polygons without refinement (default: False)
-        progress: show a bar on a terminal (default: True)
         **options: of ``TensorPolyOptimizer`` or ``TensorSkeletonOptimizer``: ``layout``,
             ``use_gc``, ``weights``, ``lr``, ``steps``, ``device``.
 
@@ -83,10 +79,9 @@ def polygonize(
     if isinstance(interior, Map):
         from classy_gc.polygons.tiles import polygonize_map  # which imports this module
 
-        options |= {"method": method, "threshold": threshold, "progress": progress}
-        buildings = polygonize_map(
-            interior, edges, frame, tolerance=tolerance, min_area=min_area, **options
-        )
+        options |= {"method": method, "threshold": threshold}
+        options |= {"tolerance": tolerance, "min_area": min_area}
+        buildings = polygonize_map(interior, edges, frame, **options)
         return placed(buildings.polygons, buildings.probability, interior)
     if method is None:
         method = "contours" if edges is None else "skeleton"
@@ -106,11 +101,11 @@ def polygonize(
         paths = skeleton(interior, edges, threshold)
     graph = Graph.of(resample(paths), interior.shape)
     refine = METHODS[method](graph, interior, frame, edges, threshold=threshold, **options)
-    positions = refine.optimize(progress)
+    positions = refine.optimize()
     lines, plain = simplify(graph, positions, tolerance, frame), douglas_peucker(paths, tolerance)
     # A round corner may have more walls than the outline as it was traced; four are no more.
     most = np.maximum(shapely.get_num_coordinates(plain), 5)
     more = shapely.get_num_coordinates(lines) > most
     lines = np.where(graph.closed & more, plain, lines)
-    raw = faces(plain, interior, threshold, min_area)[0] if before else None
-    return Buildings(*faces(lines, interior, threshold, min_area), raw)
+    before, _ = faces(plain, interior, threshold, min_area)
+    return Buildings(*faces(lines, interior, threshold, min_area), before)

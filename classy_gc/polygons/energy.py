@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classy_gc.polygons.frame_field import FrameField, directions, nearest, polynomial
+from classy_gc.polygons.frame_field import (
+    FrameField,
+    directions,
+    follows_first,
+    nearest,
+    polynomial,
+)
 
 _SHORTEST = 0.1  # px; a shorter edge has no reliable direction
 
@@ -188,12 +194,9 @@ def are_corners(positions: Tensor, turns: Tensor, frame: FrameField) -> Tensor:
         [True]
     """
     first, middle, last = _places(positions, turns)
-    u, v = directions(nearest(frame, middle))
-
-    def follows_u(tangent: Tensor) -> Tensor:
-        return (tangent * u.conj()).real.abs() > (tangent * v.conj()).real.abs()
-
-    return follows_u(_tangents(first, middle)[0]) != follows_u(_tangents(middle, last)[0])
+    at = directions(nearest(frame, middle))
+    before, after = _tangents(first, middle)[0], _tangents(middle, last)[0]
+    return follows_first(before, at) != follows_first(after, at)
 
 
 class Weights:

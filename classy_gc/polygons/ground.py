@@ -37,14 +37,12 @@ def pixel_size(shape: tuple[int, int], transform: Affine, crs: CRS | None) -> tu
     xs, ys = np.transpose([transform * xy for xy in ((x, y), (x, y + 1), (x + 1, y))])
     try:
         to_degrees = Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
+        east, north = to_degrees.transform(xs, ys, errcheck=True)
     except ProjError:
-        return None
-    east, north = to_degrees.transform(xs, ys)
-    if not np.isfinite([east, north]).all():
         return None
     middle = [east[0]] * 2, [north[0]] * 2
     height, width = Geod(ellps="WGS84").inv(*middle, east[1:], north[1:])[2].tolist()
-    return (height, width) if 0 < height < np.inf and 0 < width < np.inf else None
+    return height, width
 
 
 def to_square(size: tuple[float, float] | None) -> np.ndarray:
@@ -103,7 +101,4 @@ def square_frame(frame: FrameField, ratio: np.ndarray) -> FrameField:
     for w in directions(frame):
         z = w.real * ratio[0] + 1j * w.imag * ratio[1]
         turned.append(z * np.abs(w) / np.maximum(np.abs(z), 1e-9))
-    c0, c2 = from_directions(*turned)
-    index = np.floor(np.indices(np.rint(c0.shape * ratio).astype(int)) / ratio[:, None, None])
-    row, column = np.minimum(index.astype(int), np.array(c0.shape)[:, None, None] - 1)
-    return FrameField(c0[row, column], c2[row, column])
+    return FrameField(*(square_map(c, ratio) for c in from_directions(*turned)))

@@ -24,7 +24,7 @@ from classy_gc.polygons.ground import pixel_size, to_square
 _IMAGES = (".tif", ".tiff", ".png")
 _MAPS = (*_IMAGES, ".npy", ".npz")
 _PIXELS = Affine.identity()
-_UNREADABLE = (RasterioError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 _BESIDE = 0.1  # px by which two transforms of the same pixels may differ
 _BENT = 0.5  # px by which ground control points may miss an affine transform
 
@@ -85,17 +85,12 @@ def open_map(path: str | Path, band: int | None = None) -> Map:
     suffix = path.suffix.lower()
     if suffix not in _MAPS:
         raise InputError(f"{path}: a map must be one of {', '.join(_MAPS)}")
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
-    try:
-        if suffix in _IMAGES:
-            return _open_image(path, band)
-        # Unlike np.load, open_memmap refuses a .npz or a pickle that is named .npy.
-        array = np.lib.format.open_memmap(path, "r") if suffix == ".npy" else _only_array(path)
-    except InputError:
-        raise
-    except _UNREADABLE as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    if suffix in _IMAGES:
+        return _open_image(path, band)
+    arrays = _arrays(path)
+    if len(arrays) != 1:
+        raise InputError(f"{path}: a map is one array, but this file has {list(arrays)}")
+    (array,) = arrays.values()
     if band not in (None, 1):
         raise InputError(f"{path} is one array and has no band {band}")
     check_form(array, f"{path}: a map")
@@ -106,25 +101,22 @@ def open_map(path: str | Path, band: int | None = None) -> Map:
     return Map(path, array.shape, _PIXELS, None, read)
 
 
-def _only_array(path: Path) -> np.ndarray:
-    arrays = _npz(path)
-    if len(arrays) != 1:
-        raise InputError(f"{path}: a map is one array, but this file has {list(arrays)}")
-    return arrays.popitem()[1]
-
-
-def _npz(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("it is not a complete .npz")
-    with np.load(path) as arrays:
-        return dict(arrays)
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` by name, or that of a ``.npy``, which stays in the file."""
+    try:
+        loaded = np.load(path, mmap_mode="r")
+        return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except _UNREADABLE as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def _open_image(path: Path, band: int | None) -> Map:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        source = rasterio.open(path)
+        try:
+            source = rasterio.open(path)
+        except RasterioError as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
     bands = [k for k in source.indexes if source.colorinterp[k - 1] != ColorInterp.alpha]
     if band is None and len(bands) == 1:
         band = bands[0]
@@ -204,17 +196,13 @@ def open_frame_field(path: str | Path, shape: tuple[int, int]) -> FrameField:
         >>> open_frame_field(path, (2, 3)).c2.shape
         (2, 3)
     """
-    path = Path(path)
-    try:
-        arrays = _npz(path)
-        if arrays.keys() == {"c0", "c2"}:
-            frame = FrameField(**arrays)
-        elif len(arrays) == 1:
-            frame = from_channels(arrays.popitem()[1])
-        else:
-            raise ValueError(f"it must hold c0 and c2, or four channels, not {list(arrays)}")
-    except _UNREADABLE as error:
-        raise InputError(f"the frame field {path} cannot be read: {error}") from error
+    arrays = _arrays(Path(path))
+    if len(arrays) == 1:
+        frame = from_channels(*arrays.values())
+    elif arrays.keys() == {"c0", "c2"}:
+        frame = FrameField(**arrays)
+    else:
+        raise InputError(f"{path} must hold c0 and c2, or four channels, not {list(arrays)}")
     return as_frame(frame, shape, f"the frame field {path}")
 
 
@@ -234,9 +222,8 @@ def check_same_place(edges: Map, interior: Map) -> None:
     if edges.crs != interior.crs:
         raise InputError(f"{edges.path} and {interior.path} are in different CRSs")
     height, width = interior.shape
+    between = ~interior.transform @ edges.transform
     corners = [(0, 0), (width, 0), (0, height), (width, height)]
-    beside = max(
-        np.hypot(*np.subtract(~interior.transform * (edges.transform * xy), xy)) for xy in corners
-    )
+    beside = max(np.hypot(*np.subtract(between @ xy, xy)) for xy in corners)
     if not beside <= _BESIDE:
         raise InputError(f"{edges.path} lies {beside:.3g} px away from {interior.path}")

@@ -146,17 +146,14 @@ class _VertexOptimizer:
     def _clip(self, gradient: Tensor) -> None:
         pass
 
-    def optimize(self, progress: bool = True) -> np.ndarray:
-        """Takes all steps.
-
-        Args:
-            progress: show a progress bar if it takes a while (default: True)
+    def optimize(self) -> np.ndarray:
+        """Takes all steps, and shows its progress if that takes a while.
 
         Returns:
             The positions for ``Graph.paths``, shape ``[n, 2]``.
         """
         if len(self.graph.positions):
-            for _ in shown(range(self.steps), "refine", progress):
+            for _ in shown(range(self.steps), "refine"):
                 self.step()
         positions = self.positions.detach().cpu().double().numpy()
         if not np.isfinite(positions).all():

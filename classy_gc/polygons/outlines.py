@@ -15,6 +15,7 @@ from skimage.graph import pixel_graph
 from skimage.measure import find_contours
 from skimage.morphology import skeletonize
 
+from classy_gc.polygons.arrays import as_map
 from classy_gc.polygons.graph import connected
 
 #: For the map of walls; less than a half, so that a wall does not break where the map is unsure.
@@ -43,6 +44,7 @@ def contours(interior: np.ndarray, threshold: float = 0.5, min_area: float = 0.0
         >>> sorted(path[0].tolist() for path in contours(np.ones((4, 5))))
         [[-0.5, -0.5], [-0.5, 4.5], [3.5, -0.5], [3.5, 4.5]]
     """
+    interior = as_map(interior)
     paths = find_contours(np.pad(interior, 1), threshold)
     closed = [path - 1 for path in paths if len(path) > 3 and shapely.Polygon(path).area > min_area]
     return [piece for path in closed for piece in _cut_at_border(path, interior.shape)]
@@ -93,10 +95,8 @@ def skeleton(
         >>> len(skeleton(rooms)), len(skeleton(rooms, wall))
         (1, 3)
     """
-    walls = _walls(
-        np.pad(np.asarray(interior) > threshold, 1),
-        None if edges is None else np.pad(np.asarray(edges) > EDGE_THRESHOLD, 1),
-    )
+    mask = np.pad(as_map(interior) > threshold, 1)
+    walls = _walls(mask, None if edges is None else np.pad(as_map(edges) > EDGE_THRESHOLD, 1))
     paths = [path / 2 - 1.5 for path in trace(skeletonize(walls), keep_tips)]
     return [_smoothed(p) for path in paths for p in _cut_at_border(path, interior.shape)]
 

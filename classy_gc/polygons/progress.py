@@ -11,19 +11,18 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def shown(items: Collection[T], label: str, show: bool = True) -> Iterable[T]:
+def shown(items: Collection[T], label: str) -> Iterable[T]:
     """Yields items and shows their progress on stderr: a bar on a terminal, else a line a minute.
 
     Args:
         items: to iterate over.
         label: names the work.
-        show: show the progress (default: True)
 
     Example:
         >>> list(shown(range(3), "steps"))
         [0, 1, 2]
     """
-    options = {"desc": label, "disable": not show, "leave": False, "delay": 1}
+    options = {"desc": label, "leave": False, "delay": 1}
     if not sys.stderr.isatty():
         options |= {"delay": 60, "mininterval": 60, "bar_format": "{desc}: {n} of {total}\n"}
     return tqdm(items, **options)

@@ -36,7 +36,6 @@ def polygonize_map(
     threshold: float = 0.5,
     tolerance: float | str = 1.0,
     min_area: float | str = 10.0,
-    progress: bool = True,
     **options: Any,
 ) -> Buildings:
     """Polygons of the buildings in a map of any size.
@@ -57,7 +56,6 @@ def polygonize_map(
             (default: 1)
         min_area: smaller buildings and courtyards are left out, in px², or in square metres as in
             "9m" (default: 10)
-        progress: show bars on a terminal (default: True)
         **options: of ``polygonize``.
 
     Returns:
@@ -72,7 +70,7 @@ def polygonize_map(
     check_ranges(*ranges)
     options |= dict(zip(("threshold", "tolerance", "min_area"), ranges, strict=True))
 
-    def worked(box: Box, ours: list | None, show: bool) -> Buildings:
+    def worked(box: Box, ours: list | None) -> Buildings:
         rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
         values = interior.read(rows, columns)
         walls = None if edges is None else edges.read(rows, columns)
@@ -86,25 +84,20 @@ def polygonize_map(
             values = values * mask
             walls = None if walls is None else walls * mask
         walls = None if walls is None else square_map(walls, ratio)
-        buildings = polygonize(square_map(values, ratio), walls, part, progress=show, **options)
+        buildings = polygonize(square_map(values, ratio), walls, part, **options)
         scale = np.array(values.shape[::-1]) / part.c0.shape[::-1]
-
-        def moved(polygons: np.ndarray) -> np.ndarray:
-            return shapely.transform(polygons, lambda xy: xy * scale + [box[1], box[0]])
-
-        before = None if buildings.before is None else moved(buildings.before)
-        return Buildings(moved(buildings.polygons), buildings.probability, before)
+        found, before = (
+            shapely.transform(polygons, lambda xy: xy * scale + [box[1], box[0]])
+            for polygons in (buildings.polygons, buildings.before)
+        )
+        return Buildings(found, buildings.probability, before)
 
     if max(height, width) <= tile + 2 * _CONTEXT:
         windows: list[tuple[Box, list | None]] = [((0, 0, height, width), None)]
     else:
-        parts = components(interior, edges, threshold, tile, progress)
+        parts = components(interior, edges, threshold, tile)
         windows = [(_window(ours, interior.shape), ours) for ours in _by_tile(parts, tile)]
-    alone = len(windows) == 1
-    results = [
-        worked(*window, progress and alone)
-        for window in shown(windows, "tiles", progress and not alone)
-    ]
+    results = [worked(*window) for window in shown(windows, "tiles")]
     if not any(len(buildings.polygons) for buildings in results):
         strips = (slice(r, min(r + tile, height)) for r in range(0, height, tile))
         highest = max(float(interior.read(rows, slice(0, width)).max()) for rows in strips)
@@ -113,12 +106,7 @@ def polygonize_map(
             f"({interior.scale}), the threshold {threshold:g}, the smallest area {min_area} "
             "(px², or m)"
         )
-    polygons, probability, before = zip(*results, strict=True)
-    return Buildings(
-        np.concatenate(polygons),
-        np.concatenate(probability),
-        None if before[0] is None else np.concatenate(before),
-    )
+    return Buildings(*map(np.concatenate, zip(*results, strict=True)))
 
 
 def _by_tile(parts: np.ndarray, tile: int) -> list[list]:
@@ -139,28 +127,20 @@ def _window(parts: list, shape: tuple[int, int]) -> Box:
     return (*first, *last)
 
 
-def _mask(values: np.ndarray, walls: np.ndarray | None, threshold: float) -> np.ndarray:
-    """Buildings and one pixel around them, so that those whose walls may touch are connected."""
-    mask = values > threshold
-    if walls is not None:
-        mask |= walls > EDGE_THRESHOLD
-    return ndimage.binary_dilation(mask, _SQUARE)
-
-
-def components(
-    interior: Map, edges: Map | None, threshold: float, tile: int, progress: bool
-) -> np.ndarray:
+def components(interior: Map, edges: Map | None, threshold: float, tile: int) -> np.ndarray:
     """The connected buildings of the map, as polygons along its pixels, found tile by tile."""
     height, width = interior.shape
     shapes = []
     corners = [(r, c) for r in range(0, height, tile) for c in range(0, width, tile)]
-    for row, column in shown(corners, "find buildings", progress):
+    for row, column in shown(corners, "find buildings"):
         # One pixel more on each side is read, so that tiles are dilated as in the whole map.
         rows = slice(max(row - 1, 0), min(row + tile + 1, height))
         columns = slice(max(column - 1, 0), min(column + tile + 1, width))
-        values = interior.read(rows, columns)
-        walls = None if edges is None else edges.read(rows, columns)
-        mask = _mask(values, walls, threshold)[row - rows.start :, column - columns.start :]
+        mask = interior.read(rows, columns) > threshold
+        if edges is not None:
+            mask |= edges.read(rows, columns) > EDGE_THRESHOLD
+        # Buildings whose walls may touch are connected.
+        mask = ndimage.binary_dilation(mask, _SQUARE)[row - rows.start :, column - columns.start :]
         mask = np.uint8(mask[:tile, :tile])
         place = Affine.translation(column, row)
         parts = rasterio.features.shapes(mask, mask, transform=place)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
-from classy_gc.polygons.frame_field import FrameField, directions, nearest
+from classy_gc.polygons.frame_field import FrameField, directions, follows_first, nearest
 from classy_gc.polygons.graph import Graph
 
 _TRIM = 2.5  # px at the ends of a wall that the fit ignores, since the blur of the map rounds them
@@ -124,7 +124,7 @@ def turned(walls: Walls, frame: FrameField, tolerance: float) -> Walls:
     at = nearest(frame, walls.centre)
     z = walls.direction[:, 0] + 1j * walls.direction[:, 1]
     u, v = (np.exp(1j * np.angle(w)) for w in directions(at))
-    w = np.where(np.abs((z * u.conj()).real) > np.abs((z * v.conj()).real), u, v)
+    w = np.where(follows_first(z, (u, v)), u, v)
     sure = np.abs(at.c0)
     sine = np.abs((z * w.conj()).imag)
     turns = (sure > _SURE) & (sine * walls.length / 2 <= _TURN * px)

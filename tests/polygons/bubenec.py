@@ -169,7 +169,7 @@ def compare(scene: Scene, rows: Rows, seeds: int) -> dict[str, Metrics]:
     for seed in tqdm(range(seeds), "seeds", leave=False, disable=None):
         interior, edges = maps(scene, seed)
         for name, options in rows.items():
-            found = polygonize(interior, **options(interior, edges, frame), before=True)
+            found = polygonize(interior, **options(interior, edges, frame))
             if name == next(iter(rows)):
                 measured.setdefault("before", []).append(measure(found.before, scene.truth))
             measured.setdefault(name, []).append(measure(found.polygons, scene.truth))
@@ -241,9 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         footprints = scene(joined)
         interior, edges = write(footprints, name, args.output_folder, with_edges=not joined)
         everywhere = slice(0, footprints.shape[0]), slice(0, footprints.shape[1])
-        found = polygonize(
-            interior.read(*everywhere), edges.read(*everywhere) if edges else None, before=True
-        )
+        found = polygonize(interior.read(*everywhere), edges.read(*everywhere) if edges else None)
         _draw(interior, found, args.output_folder / f"{name}.png")
         method = "contours" if joined else "skeleton, with a map of edges"
         print(f"{len(footprints.truth)} {name}, {method}, mean of {args.seeds} seeds")

@@ -179,7 +179,7 @@ def main(seeds: int = 2) -> None:
         scores: dict[str, list[Score]] = {}
         for seed in range(seeds):
             half, interior = realistic(bubenec.scene(joined), seed, 1, spread, size)
-            found = polygonize(interior, before=True)
+            found = polygonize(interior)
             for way, polygons in (
                 ("truth", half.truth),
                 ("Douglas and Peucker, 1 px", found.before),

@@ -25,7 +25,7 @@ def test_figures(blocks):
     """What refinement promises, on one seed."""
     scene = bubenec.scene(blocks)
     interior, edges = bubenec.maps(scene, 0)
-    found = polygonize(interior, None if blocks else edges, before=True)
+    found = polygonize(interior, None if blocks else edges)
     before, after = (measure(p, scene.truth) for p in (found.before, found.polygons))
     iou, angle, vertices = (0.945, 44, 0.7) if blocks else (0.935, 37.5, 0.82)
     assert after.matched == len(scene.truth)

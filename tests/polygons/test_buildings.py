@@ -15,6 +15,7 @@ from classy_gc.polygons import (
     from_map,
     polygonize,
     resample,
+    skeleton,
 )
 from classy_gc.polygons.faces import faces
 from classy_gc.polygons.metrics import vertices
@@ -58,7 +59,7 @@ def test_the_half_pixel(degrees):
 
 def test_rooms_share_their_wall():
     interior, edges = rooms()
-    found = polygonize(interior, edges, before=True)
+    found = polygonize(interior, edges)
     for polygons in (found.polygons, found.before):
         a, b = polygons
         assert sorted(len(p.interiors) for p in polygons) == [0, 1]
@@ -83,8 +84,11 @@ def test_contours_with_edges_and_other_bad_arguments():
     with pytest.raises(ValueError, match=r"interior must have the shape .*not \[1, 120, 160\]"):
         polygonize(interior[None])
     for values in (np.uint8(interior * 255), interior - 0.1, np.where(interior < 0.5, 0, np.nan)):
-        with pytest.raises(ValueError, match=r"interior must lie in \[0, 1\]"):
-            polygonize(values)
+        for call in (polygonize, contours, skeleton):
+            with pytest.raises(ValueError, match=r"interior must lie in \[0, 1\]"):
+                call(values)
+    with pytest.raises(ValueError, match=r"interior must be one array \[height, width\]"):
+        polygonize([[0, 1], [1]])
     for option, value in [("threshold", 2), ("tolerance", np.nan), ("min_area", -1)]:
         with pytest.raises(ValueError, match=rf"{option} must .*, not {value}"):
             polygonize(interior, **{option: value})
@@ -104,6 +108,7 @@ def test_one_value_that_is_not_finite_is_refused(value):
         lambda: polygonize(interior, frame=frame),
         lambda: TensorPolyOptimizer(Graph.of([]), interior, frame),
         lambda: simplify(GRAPH, np.full(GRAPH.positions.shape, value)),
+        lambda: resample([np.array([[0, 0], [value, 9]])]),
     ):
         with pytest.raises(ValueError, match="finite"):
             call()
@@ -161,7 +166,7 @@ def test_a_building_on_the_border(method, box):
 @pytest.mark.parametrize("method", ["contours", "skeleton"])
 @pytest.mark.parametrize("value", [0.0, 0.3])
 def test_a_map_without_buildings(method, value):
-    found = polygonize(np.full((40, 50), value, np.float32), method=method, before=True)
+    found = polygonize(np.full((40, 50), value, np.float32), method=method)
     assert len(found.polygons) == len(found.probability) == len(found.before) == 0
 
 
@@ -278,7 +283,7 @@ def test_round_corners_have_no_more_vertices_than_douglas_and_peucker(smooth, de
         interior = rendered(truth, (550, 550), blur=0)
     else:
         interior = rasterio.features.rasterize(truth, (550, 550), dtype="float32")
-    found = polygonize(interior, before=True)
+    found = polygonize(interior)
     for polygon in truth:
         (ours,), (plain,) = (
             p[shapely.intersects(p, polygon)] for p in (found.polygons, found.before)
@@ -309,7 +314,7 @@ def test_an_oblique_wall_stays_one_wall(method, degrees, turn):
 def test_maps_of_the_kind_that_networks_make(joined, spread, size):
     """On the half of the footprints that was not used for tuning."""
     scene, interior = realistic.realistic(bubenec.scene(joined), 0, 1, spread, size)
-    found = polygonize(interior, before=True)
+    found = polygonize(interior)
     plain, ours = (realistic.score(p, scene.truth) for p in (found.before, found.polygons))
     right, steps = realistic.shape_of(scene.truth)
     assert ours.iou >= plain.iou

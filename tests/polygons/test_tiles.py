@@ -44,7 +44,7 @@ def opened(path, array):
 def test_tiles_give_what_the_whole_gives(with_edges, own_frame, city, tmp_path):
     interior, walls, frame = city
     walls = walls if with_edges else None
-    options = {"steps": 15, "before": True}
+    options = {"steps": 15}
     whole = polygonize(interior, walls, frame, **options)
     found = polygonize_map(
         opened(tmp_path / "map.npy", interior),
@@ -78,7 +78,7 @@ def test_components_are_those_of_the_whole(tmp_path):
     interior = np.float32(ndimage.gaussian_filter(random.random((150, 170)), 2) > 0.505)
     mask = ndimage.binary_dilation(interior > 0.5, np.ones((3, 3)))
     labels, count = ndimage.label(mask)
-    found = tiles.components(opened(tmp_path / "map.npy", interior), None, 0.5, 16, False)
+    found = tiles.components(opened(tmp_path / "map.npy", interior), None, 0.5, 16)
     assert len(found) == count
     for part in found:
         pixels = rasterio.features.rasterize([part], mask.shape) == 1
