@@ -16,7 +16,7 @@ from torch import Tensor
 
 from classy_gc.core._torch import foreach
 from classy_gc.core.kernels.plan import local
-from classy_gc.core.kernels.table import COLUMNS, TYPES, Table
+from classy_gc.core.kernels.table import COLUMNS, Table
 from classy_gc.core.kernels.update import Update
 
 _TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
@@ -123,9 +123,9 @@ def missing() -> None:
 
 
 def usable(tensors: list[Tensor]) -> bool:
-    """Whether the tensors are on one GPU and have types that the kernel knows: not float64."""
+    """Whether the tensors are on one GPU and of one type that the kernel knows: not float64."""
     fit = all((x.is_cuda or triton.knobs.runtime.interpret) and x.dtype in _TYPES for x in tensors)
-    return fit and len({x.device for x in tensors}) == 1
+    return fit and len({(x.device, x.dtype) for x in tensors}) == 1
 
 
 def launch(steps: Sequence[tuple[Update, Table]], first: Callable[[], None] | None = None) -> None:
@@ -134,33 +134,27 @@ def launch(steps: Sequence[tuple[Update, Table]], first: Callable[[], None] | No
         first()
     for update, table in steps:
         counts, sign = local(update.steps), torch.as_tensor(update.numbers["sign"])
-        scalars = _scalars(update, counts)
-        memory = torch.frombuffer(table.memory, dtype=torch.int64).view(len(COLUMNS), -1)
-        types = memory[COLUMNS.index("type")]
-        for dtype in types.unique():
-            of_type = types == dtype
-            _launch(update, TYPES[dtype], sign, scalars[of_type], memory[:, of_type])
+        _launch(update, table, sign, _scalars(update, counts))
         for place in {t.device for t in counts}:
             one = _to(place, (sign != 0).float())
             foreach.add_([t for t in counts if t.device == place], one)
 
 
-def _launch(
-    update: Update, dtype: torch.dtype, sign: Tensor, scalars: Tensor, memory: Tensor
-) -> None:
-    p, count = local(update.params)[0], memory.shape[1]
-    size, length = (memory[COLUMNS.index(name)] for name in ("size", "length"))
+def _launch(update: Update, table: Table, sign: Tensor, scalars: Tensor) -> None:
+    p = local(update.params)[0]
+    memory = torch.frombuffer(table.memory, dtype=torch.int64)
+    size, length = (torch.tensor(table[name]) for name in ("size", "length"))
     length = torch.where(length > 0, length, _CHUNK.value)
     tasks = (size + length - 1) // length
     first = tasks.cumsum(0) - tasks
     numbers = update.numbers | {"one_minus_beta1": 1 - update.numbers.get("beta1", 0)}
     flags = update.flags | {k for k in ("radam", "waits") if numbers.get(k)}
     family = {"sgd": sgd, "adam": adam, "rmsprop": rmsprop}[update.family]
-    case = family, _TYPES[dtype], *(k in flags for k in _C._fields[2:])
+    case = family, _TYPES[p.dtype], *(k in flags for k in _C._fields[2:])
     c, o = _C(*map(tl.constexpr, case)), _O(*(float(numbers.get(k, 0)) for k in _O._fields))
     with torch.cuda.device_of(p):
         args = (_to(p.device, x) for x in (sign.float(), scalars.float(), first, memory))
-        row[(max(int(tasks.sum()), 1),)](c, o, _COLUMNS, *args, count, **_COMPILED)
+        row[(max(int(tasks.sum()), 1),)](c, o, _COLUMNS, *args, table.count, **_COMPILED)
 
 
 def _to(place: torch.device, x: Tensor) -> Tensor:
