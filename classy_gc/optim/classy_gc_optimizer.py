@@ -169,7 +169,7 @@ class ClassyGCOptimizer(ScheduledGC):
         config = without_comments(config)
         options = {k: v for k, v in config.items() if k not in CLASSY_KEYS}
         optimizer = cls(**{**cls.config_defaults, **options})
-        optimizer.keep_schedules(config, optimizer.group_options()[1])
+        optimizer.keep_schedules(config)
         return optimizer
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from classy_gc.optim.stock import (
     base_config,
     check_stock_optimizer,
     group_options,
-    is_stock,
 )
 from classy_gc.options import GC_FLAG, SWITCH, Rule, check_known, check_options, without_comments
 
@@ -107,9 +106,7 @@ class GC(ScheduledGC):
         options = {name: config[name] for name in cls.OPTIONS if name in config}
         # The stock from_config methods write their defaults into the config that they get.
         optimizer = cls(build_optimizer(copy.deepcopy(dict(base))), **options)
-        # The options of other optimizers are unknown until they have parameters.
-        stock = is_stock(type(optimizer.base_optimizer))
-        optimizer.keep_schedules(config, optimizer.group_options()[1] if stock else None)
+        optimizer.keep_schedules(config)
         return optimizer
 
     def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:

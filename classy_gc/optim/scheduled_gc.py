@@ -14,7 +14,7 @@ from fvcore.common.param_scheduler import ParamScheduler
 from classy_gc.optim.groups import as_groups, as_schedulers, check_schedulable
 from classy_gc.optim.param_scheduler.checks import build_scheduler, check_schedulers
 from classy_gc.optim.resume import resumed_state
-from classy_gc.options import NUMBER, Rule, check_known, registered_name
+from classy_gc.options import Rule, check_known, registered_name
 
 
 class ScheduledGC(ClassyOptimizer):
@@ -45,12 +45,11 @@ class ScheduledGC(ClassyOptimizer):
             (0.5, 0.9, 'a number >= 0')
         """
 
-    def keep_schedules(self, config: Mapping[str, Any], rules: Mapping[str, Rule] | None) -> None:
+    def keep_schedules(self, config: Mapping[str, Any]) -> None:
         """Keeps the schedules of a config, for options that ``set_param_groups`` does not get.
 
         Args:
             config: of the optimizer, perhaps with ``param_schedulers`` and ``num_epochs``.
-            rules: of a group's options; None if they are not known.
 
         Raises:
             ValueError: a schedule that is not read, or that leaves the range of its option.
@@ -60,7 +59,7 @@ class ScheduledGC(ClassyOptimizer):
                 f"{self.label()}: param_groups needs the task 'paramwise_classification_task' or "
                 "'paramwise_fine_tuning', which read it beside the name of their optimizer"
             )
-        check_schedulers(config, self.label(), rules)
+        check_schedulers(config, self.label(), self.group_options()[1])
         self.num_epochs = config.get("num_epochs")
         self._schedules = config.get("param_schedulers", {})
 
@@ -82,7 +81,7 @@ class ScheduledGC(ClassyOptimizer):
         kept = {}
         for name, config in self._schedules.items():
             if any(name not in group for group in groups):
-                key, rule = f"{self.label()}: param_schedulers.{name}", rules.get(name, NUMBER)
+                key, rule = f"{self.label()}: param_schedulers.{name}", rules[name]
                 kept[name] = build_scheduler(config, key, name, rule, self.num_epochs)
         groups = [{**kept, **group} for group in groups]
         for group in groups:

@@ -150,9 +150,7 @@ class CheckedParamScheduler(ClassyParamScheduler):
         return cls(**given | {"update_interval": UpdateInterval.from_config(config)})
 
 
-def check_schedulers(
-    config: Mapping[str, Any], label: str, rules: Mapping[str, Rule] | None = None
-) -> None:
+def check_schedulers(config: Mapping[str, Any], label: str, rules: Mapping[str, Rule]) -> None:
     """Refuses ``param_schedulers`` that are not read, cannot be built, or leave the range of their
     option.
 
@@ -160,7 +158,7 @@ def check_schedulers(
         config: of the optimizer; its ``param_schedulers`` (option: ParamScheduler config) are
             built and tried if it has ``num_epochs``, which a task adds.
         label: names their owner in messages.
-        rules: of the options (default: None, any option).
+        rules: of the options.
 
     Raises:
         ValueError: with the key, its value, and what is allowed.
@@ -170,8 +168,6 @@ def check_schedulers(
         raise ValueError(
             f"{label}: param_schedulers must map options to schedulers, not {schedulers!r}"
         )
-    if rules is None:
-        rules = dict.fromkeys(schedulers, NUMBER)
     known = [name for name, rule in rules.items() if rule.schedulable]
     check_known(schedulers, known, f"param_schedulers of {label}")
     for name, scheduler in schedulers.items():
