@@ -20,28 +20,24 @@ def run(args: argparse.Namespace) -> int:
         0. Bad input exits with code 2 and one line on stderr, before anything is copied.
     """
     if args.flatten:
-        if len(args.names) != 1 or args.output_folder:
+        if len(args.names) != 1:
             raise ValueError("--flatten needs one NAME, or the path of a file, and prints it")
         print(dumps(read_config(args.names[0])), end="")
         return 0
     folder = shipped_configs()
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.json"))}
     files = {name: path for name, path in files.items() if "results" not in path.parts}
-    if not args.names and args.output_folder:
-        raise ValueError("--output_folder needs the NAME of a config to copy there")
     if not args.names:
         print(*files, sep="\n")
         print("classy-gc train --config_file NAME trains one, classy-gc configs NAME copies it")
         return 0
     check_known(args.names, files, "the shipped configs", "config")
-    output = args.output_folder or Path()
-    copies = {files[name]: output / Path(name).name for name in args.names}
+    copies = {files[name]: Path(Path(name).name) for name in args.names}
     for copy in copies.values():
         if copy.exists():
             raise ValueError(f"{copy} already exists")
     if len(set(copies.values())) < len(copies):
         raise ValueError("two of these have the same name")
-    output.mkdir(parents=True, exist_ok=True)
     for path, copy in copies.items():
         shutil.copyfile(path, copy)
         print(copy)

@@ -208,8 +208,7 @@ def add_picture_flag(parser: argparse.ArgumentParser, file: str) -> None:
 
 def add_configs_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="of those to copy (default: list)")
-    add("--output_folder", type=output_path, help="to copy into (default: the current one)")
+    add("names", nargs="*", metavar="NAME", help="of those to copy here (default: list)")
     add("--flatten", action="store_true", help="print one, or a file, merged with its bases")
 
 

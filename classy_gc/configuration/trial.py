@@ -5,11 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
-import random
 from typing import Any
 
-import numpy as np
-import torch
 from classy_vision.heads import ClassyHead
 from classy_vision.meters import METER_REGISTRY
 from classy_vision.tasks import ClassificationTask, ClassyTask
@@ -24,10 +21,10 @@ def try_batches(task: ClassyTask) -> None:
     """Runs a batch of each dataset through a prepared task, and leaves no trace of it.
 
     The train batch goes forward and backward, the test batch forward, through copies of the
-    modules that share their parameters with the originals. Buffers, gradients, meters, the order of
-    the data and the random number generators of torch, NumPy and Python do not change, so that the
-    training is the same bit for bit as without the trial. The batches are loaded in this process,
-    without workers.
+    modules that share their parameters with the originals. Buffers, gradients, meters and the order
+    of the data do not change, so that the training is the same bit for bit as without the trial,
+    if random numbers are seeded when it starts. The batches are loaded in this process, without
+    workers.
 
     It costs as much as loading two batches, a training step without the optimizer, and a test step.
     The memory for the activations and gradients of a batch is free again before training.
@@ -42,18 +39,7 @@ def try_batches(task: ClassyTask) -> None:
     """
     if getattr(type(task), "train_step", None) is not ClassificationTask.train_step:
         return
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if task.use_gpu else []
-    try:
-        with torch.random.fork_rng(devices):
-            _try_batches(copy.copy(task))
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-
-
-def _try_batches(task: ClassificationTask) -> None:
-    """Changes the attributes of a copied task, and nothing that it shares with the original."""
+    task = copy.copy(task)
     modules = (task.base_model, task.base_loss)
     # Copies instead of the originals: the same numbers, but other gradients and hooks.
     shared = {

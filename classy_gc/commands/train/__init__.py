@@ -34,7 +34,7 @@ from classy_gc.commands.train.checkpoints import loading, set_checkpoints
 from classy_gc.commands.train.hooks import Output, set_hooks
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.commands.train.ranks import Ranks
-from classy_gc.commands.train.start import start
+from classy_gc.commands.train.start import start_training
 from classy_gc.configuration.errors import section, user_error
 from classy_gc.configuration.load import load_config
 from classy_gc.files import no_room
@@ -147,7 +147,7 @@ def _build(args: argparse.Namespace, ranks: Ranks, output: Output) -> ClassyTask
     ranks.agreed(lambda: set_hooks(args, config, task, output))
     set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
     task.prepare = loading(task, args.config_file)(section()(task.prepare))
-    task.on_start = functools.partial(start, task, ranks, output, task.on_start)
+    task.on_start = functools.partial(start_training, task, ranks, output, task.on_start)
     if hasattr(task, "create_data_iterators"):
         task.create_data_iterators = delay_interrupts(task.create_data_iterators)
     return task

@@ -25,7 +25,9 @@ _SMALL = 100_000_000
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-def start(task: ClassyTask, ranks: Ranks, output: Output, start_hooks: Callable[[], None]) -> None:
+def start_training(
+    task: ClassyTask, ranks: Ranks, output: Output, start_hooks: Callable[[], None]
+) -> None:
     """Replaces a prepared task's ``on_start``: refuses what cannot be trained, then starts.
 
     Args:
