@@ -198,9 +198,13 @@ def detectable(std: float, pairs: int, comparisons: int = 1) -> float:
         >>> round(detectable(std=1.0, pairs=10), 3)
         0.996
     """
-    from statsmodels.stats.power import TTestPower
+    from scipy.optimize import brentq
 
-    return std * float(TTestPower().solve_power(None, pairs, (1 - CONFIDENCE) / comparisons, POWER))
+    largest = 1.0
+    while power(largest, 1, pairs, comparisons) < POWER:
+        largest *= 2
+    # solve_power of statsmodels is wrong for a few pairs and many comparisons.
+    return std * float(brentq(lambda x: power(x, 1, pairs, comparisons) - POWER, 0, largest))
 
 
 def pairs_needed(difference: float, std: float, comparisons: int = 1) -> int | None:

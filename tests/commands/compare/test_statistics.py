@@ -84,10 +84,11 @@ def test_power_as_drawn(size, n):
 
 
 @pytest.mark.parametrize("n", [2, 5, 50])
-@pytest.mark.parametrize("std", [0.01, 3.0])
-def test_what_is_detectable_is_found_in_four_of_five(std, n):
-    assert power(detectable(std, n), std, n) == pytest.approx(0.8)
-    assert pairs_needed(detectable(std, n) * 1.001, std) == n
+@pytest.mark.parametrize(("std", "comparisons"), [(0.01, 1), (3.0, 1), (3.0, 16)])
+def test_what_is_detectable_is_found_in_four_of_five(std, comparisons, n):
+    size = detectable(std, n, comparisons)
+    assert power(size, std, n, comparisons) == pytest.approx(0.8)
+    assert pairs_needed(size * 1.001, std, comparisons) == n
 
 
 def test_pairs_needed_as_in_tables():
