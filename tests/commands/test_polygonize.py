@@ -12,7 +12,6 @@ from classy_gc.commands import main
 from classy_gc.polygons import polygonize
 from classy_gc.polygons.files import read_polygons, write_polygons
 from classy_gc.polygons.maps import open_map
-from tests import forked
 from tests.polygons.map_files import png, tiff
 from tests.polygons.shapes import ROOMS, rectangle, rendered, rooms
 
@@ -111,13 +110,6 @@ def test_pixels_that_are_not_square_on_the_ground(files):
     assert found["area"][0] == pytest.approx(71 * 45 * 0.557 * 0.5585, rel=0.02)
 
 
-def test_tiles(files):
-    assert run("map.npy", "--output", "whole.gpkg", "--steps", "5") == 0
-    assert run("map.npy", "--output", "tiles.gpkg", "--steps", "5", "--tile", "16") == 0
-    whole, tiles = (read_polygons(f, open_map("map.npy")) for f in ("whole.gpkg", "tiles.gpkg"))
-    assert len(whole) == len(tiles)
-
-
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
@@ -174,11 +166,3 @@ def test_one_line_without_its_packages(files, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run("map.npy", "--output", "out.gpkg")
     assert "pip install 'classy-gc[polygons]'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["map.tif", "map.npy"])
-def test_in_a_process_of_its_own(name, files):
-    flags = ("polygonize", name, "--output", "out.geojson")
-    done = forked.run(forked.command, *flags, cwd=Path.cwd())
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(read_polygons("out.geojson", open_map(name))) == 2

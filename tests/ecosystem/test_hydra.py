@@ -76,25 +76,6 @@ def test_config_trains_and_its_state_is_plain_data(tmp_path, name):
     assert {key: again.param_groups[0][key] for key in options} == options
 
 
-def test_there_are_two_ways_to_the_optimizer():
-    model = network()
-    config = composed("sgd")
-    assert not hasattr(instantiate(config, params=model.parameters()), "param_groups")
-    for optimizer in (
-        instantiate(config)(model.parameters()),
-        instantiate(config, params=model.parameters(), _partial_=False),
-    ):
-        assert optimizer.param_groups[0]["params"][0] is model[0].weight
-
-
-def test_overrides():
-    optimizer = instantiate(composed("adam", ["lr=0.5", "betas=[0.8,0.9]", "use_gc=false"]))(
-        network().parameters()
-    )
-    group = optimizer.param_groups[0]
-    assert (group["lr"], group["betas"], group["use_gc"]) == (0.5, (0.8, 0.9), False)
-
-
 def test_an_application_of_hydras(tmp_path):
     """The configs as the group ``optimizer`` of an application, chosen on its command line."""
     shutil.copytree(REPOSITORY / "configs" / "hydra", tmp_path / "conf" / "optimizer")
