@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     """
     _check_args(args)
     # In a fork: after torch has computed in a process, forking it can hang.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), _die) as pool:
+    quiet = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C prints no traceback there
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), *quiet) as pool:
         arms, sweep, cores = pool.submit(_checked, args).result()
     folder = args.output_folder
     seeds = {"sweep": args.seeds, "runs": args.confirm or ()} if sweep else {"runs": args.seeds}
@@ -90,10 +91,6 @@ def run(args: argparse.Namespace) -> int:
             return _compare(args, arms, sweep, engine)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; the same command continues from here") from None
-
-
-def _die() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback
 
 
 def _checked(args: argparse.Namespace) -> tuple[list[Arm], Sweep | None, int]:
@@ -119,22 +116,18 @@ def _compare(
     """Sweeps if asked to, trains, and reports; returns the exit code."""
     folder, seeds, extra = args.output_folder, args.seeds, {}
     if sweep:
-        runs_folder = folder / "sweep"
-        response, failed = train_sweep(arms, sweep, seeds, runs_folder, engine, args.target)
+        response, failed = train_sweep(arms, sweep, seeds, folder / "sweep", engine, args.target)
         extra = {"sweep": {**response, "failed": _failures(failed)}}
         response_picture(response).savefig(folder / "sweep.png", dpi=150)
-        crashed = {run: reason for run, reason in failed.items() if not run.diverged}
-        lines = [f"failed: {run.arm}, seed {run.seed}: {why}" for run, why in crashed.items()]
-        hopeless = [arm["name"] for arm in response["arms"] if arm["best"] is None]
-        lines += [f"{name}: failed at every value" for name in hopeless]
-        told = sweep_text(response)
-        if lines or not args.confirm:
+        print(sweep_text(response))
+        crashed = [run for run in failed if not run.diverged]
+        for run in crashed:
+            print(f"failed: {run.arm}, seed {run.seed}: {failed[run]}")
+        ready = not crashed and all(arm["best"] for arm in response["arms"])
+        if not (args.confirm and ready):
             _write_json(folder, extra)
-            hint = "To tell whether an arm is better, give fresh seeds: --confirm 200-215."
-            written = f"written to {folder}: results.json, sweep.png"
-            print(told, *(lines or [hint]), written, sep="\n")
-            return 1 if args.confirm or crashed else 0
-        print(told)
+            print(f"written to {folder}: results.json, sweep.png")
+            return 1 if crashed or args.confirm else 0
         arms, seeds = confirmed_arms(arms, response), args.confirm
     runs = runs_in(folder / "runs", arms, seeds)
     failed = train_runs(runs, engine)
@@ -176,8 +169,8 @@ def _report(
     print(text(results))
     if extra:
         print(advice(results, arms))
-    pictures = "comparison.png, sweep.png" if extra else "comparison.png"
-    print(f"written to {folder}: results.json, results.csv, {pictures}")
+    files = ["results.json", "results.csv", "comparison.png", *["sweep.png"] * bool(extra)]
+    print(f"written to {folder}: {', '.join(files)}")
 
 
 def _failures(failed: Mapping[Run, str]) -> list[dict[str, Any]]:

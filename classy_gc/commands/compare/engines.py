@@ -17,7 +17,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from classy_gc.commands.compare.runs import Run, read_json, train_run
+import torch
+
+from classy_gc.commands.compare.runs import Run, read_json
 from classy_gc.commands.progress import show_progress
 from classy_gc.commands.train.interrupts import delay_interrupts
 from classy_gc.hooks.phase_record import flat_meters
@@ -43,8 +45,7 @@ class Local:
     def start(self, runs: Sequence[Run]) -> None:
         """Forks a process for each run."""
         for run in runs:
-            threads = 1 if self.limit > 1 else None
-            process = _FORK.Process(target=_in_fork, args=(run, threads))
+            process = _FORK.Process(target=_in_fork, args=(run, self.limit > 1))
             process.start()
             self._running[run] = process
 
@@ -69,34 +70,19 @@ class Local:
         self._running = {}
 
 
-def _in_fork(run: Run, threads: int | None) -> None:
+def _in_fork(run: Run, one_thread: bool) -> None:
     # Ctrl-C reaches every process of the terminal, but the comparison itself ends its runs …
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # … unless it was killed.
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(train_run(run, threads))
+    if one_thread:
+        torch.set_num_threads(1)
+    sys.exit(run())
 
 
 def _end_with_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-class ClusterRun:
-    """A run in the form that submitit calls, again after a preemption or a timeout."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def __call__(self) -> int:
-        """Trains the run."""
-        return train_run(self.run)
-
-    def checkpoint(self) -> Any:
-        """What submitit calls next time: the run continues from its last checkpoint."""
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(self)
 
 
 class Slurm:
@@ -130,7 +116,7 @@ class Slurm:
     def start(self, runs: Sequence[Run]) -> None:
         """Submits one job array."""
         with self._executor.batch():
-            self._jobs |= {run: self._executor.submit(ClusterRun(run)) for run in runs}
+            self._jobs |= {run: self._executor.submit(run) for run in runs}
 
     def ended(self) -> dict[Run, str]:
         """How each job ended that has just left the queue; asks every two seconds."""

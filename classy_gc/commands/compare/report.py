@@ -149,35 +149,30 @@ def text(results: Mapping[str, Any]) -> str:
 
 def _table(arms: Sequence[Mapping[str, Any]], headline: str) -> list[str]:
     """A table with one row per arm, and what its columns mean."""
-    best, loss = headline.replace("final", "best"), "final train loss"
-    columns = {headline: "final", best: "best", loss: "train loss", "gap": "gap"}
-    columns["seconds"] = "seconds"
+    columns = {
+        headline: "final",
+        headline.replace("final", "best"): "best",
+        "final train loss": "train loss",
+        "gap": "gap",
+        "seconds": "seconds",
+    }
     forms = {
         metric: scale(metric, [run.get(metric) for arm in arms for run in arm["runs"]])
         for metric in columns
         if any(metric in arm["spread"] for arm in arms)
     }
-    target = any(EPOCHS in arm for arm in arms)
-    header = [headline.removeprefix("final "), *(columns[m] for m in forms)]
-    table = [[*header, *[EPOCHS] * target, "runs"]]
+    header = [headline.removeprefix("final "), *(columns[metric] for metric in forms)]
+    table = [[*header, EPOCHS, "runs"]]
     for arm in arms:
         runs = arm["runs"]
         cells = [form.spread([run.get(m) for run in runs]) for m, form in forms.items()]
-        epochs = [_epochs(arm)] * target
-        table.append([arm["name"], *cells, *epochs, f"{len(runs)} of {arm['seeds']}"])
-    lines = [
+        table.append([arm["name"], *cells, _epochs(arm), f"{len(runs)} of {arm['seeds']}"])
+    return [
         aligned(table, numbers=True),
-        "mean ± standard deviation over seeds; best: of all epochs; (… of …): so many runs have a "
-        "number",
+        "mean ± standard deviation over seeds, (… of …) where runs have no number; best: of all "
+        "epochs; gap: test loss minus train loss; epochs to target: median (how many runs get "
+        "there), where never is later than all others",
     ]
-    if "gap" in forms:
-        lines.append("gap: test loss minus train loss")
-    if target:
-        lines.append(
-            "epochs to target: median (how many runs get there); those that never do count as "
-            "later than all others"
-        )
-    return lines
 
 
 def _epochs(arm: Mapping[str, Any]) -> str:
@@ -192,14 +187,11 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     comparisons, lines = results["comparisons"], []
     if comparisons:
         lines.append(
-            f"(…) is the smallest difference that so many seeds find in {POWER:.0%} of all cases, "
-            "if they spread as here, and if they spread as much as they may"
-        )
-        lines.append(f"[…] is the {CONFIDENCE:.0%} confidence interval of the paired t-test")
-    if comparisons > 1:
-        lines[-1] += (
-            f", for one comparison alone; (…) and “more than noise” hold for all {comparisons} "
-            "together (Holm)"
+            f"[…] is the {CONFIDENCE:.0%} confidence interval of the paired t-test, for one "
+            "comparison alone; (…) is the smallest difference that so many seeds find in "
+            f"{POWER:.0%} of all cases, if they spread as here, and if they spread as much as they "
+            "may; comparisons that (…) and “more than noise” are corrected for (Holm): "
+            f"{comparisons}"
         )
     if len(results.get("looks", [])) > 1:
         looks = ", ".join(map(str, results["looks"]))
@@ -250,10 +242,8 @@ def phase_table(
 ) -> Any:
     """The table of ``results.csv``, with a row for each phase of each finished run.
 
-    A setting with the name of a phase's column, such as ``loss``, becomes ``config.loss``.
-
     Args:
-        settings: values by arm and dotted key.
+        settings: values by arm and dotted key; their columns begin with ``config.``.
         logs: the phases of a run by arm and seed.
 
     Returns:
@@ -265,10 +255,7 @@ def phase_table(
     table = [
         {
             "arm": arm,
-            **{
-                f"config.{key}" if key in columns else key: value_text(value)
-                for key, value in settings[arm].items()
-            },
+            **{f"config.{key}": value_text(value) for key, value in settings[arm].items()},
             "seed": seed,
             **{key: phase[key] for key in columns[2:]},
             **flat_meters(phase["meters"]),

@@ -19,6 +19,7 @@ from classy_gc.commands.compare.report import (
     sentence,
 )
 from classy_gc.commands.compare.statistics import (
+    detectable,
     disagreement,
     holm,
     paired_difference,
@@ -177,7 +178,9 @@ def tell(
         wanted: size of a difference (default: None)
 
     Returns:
-        For each, its ``difference``, ``holm_p``, ``sign_flip_p``, ``verdict`` and ``power``.
+        For each, its ``difference``, with what is ``detectable`` among so many and, at the upper
+        end of the standard deviation, ``detectable_high``; ``holm_p``, ``sign_flip_p``,
+        ``verdict`` and ``power``.
     """
     results = {arm["name"]: values(arm, headline) for arm in arms}
     seeds = {arm["name"]: arm["seeds"] for arm in arms}
@@ -186,20 +189,23 @@ def tell(
     for names in compared:
         first, other, *rest = (results[name] for name in names)
         pairs[names] = (_minus(other, first), _minus(rest[1], rest[0])) if rest else (first, other)
-    adjusted = holm({names: paired_difference(*pair).get("p") for names, pair in pairs.items()})
-    comparisons = max(1, len(adjusted))
+    differences = {names: paired_difference(*pair) for names, pair in pairs.items()}
+    adjusted = holm({names: difference.get("p") for names, difference in differences.items()})
     told = {}
-    for names, pair in pairs.items():
-        difference = paired_difference(*pair, comparisons)
+    for names, difference in differences.items():
+        if names in adjusted:
+            for key, std in (("detectable", "std"), ("detectable_high", "std_high")):
+                n = difference["pairs"]
+                difference[key] = detectable(difference[std], n, len(adjusted))
         holm_p = adjusted.get(names)
         told[names] = {
             "difference": difference,
             "holm_p": holm_p,
-            "sign_flip_p": None if holm_p is None else sign_flip(*pair),
+            "sign_flip_p": None if holm_p is None else sign_flip(*pairs[names]),
             "verdict": sentence(difference, holm_p, max(seeds[name] for name in names), form),
         }
         if wanted is not None:
-            told[names]["power"] = power_sentence(difference, wanted, form, comparisons)
+            told[names]["power"] = power_sentence(difference, wanted, form, len(adjusted))
     return told
 
 

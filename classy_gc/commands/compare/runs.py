@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from classy_gc.commands.cli import main
 from classy_gc.commands.compare.arms import Arm
 from classy_gc.files import atomic_write, locked, temporary
@@ -36,6 +34,51 @@ class Run:
     seed: int
     folder: Path
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __call__(self) -> int:
+        """Trains from the last checkpoint, or from the beginning; returns the exit code.
+
+        The folder has the config. The output of the whole process goes to ``output.log``.
+        """
+        log = (self.folder / "output.log").open("a", buffering=1, encoding="utf-8")
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+        sys.stdout = sys.stderr = log  # it may be elsewhere
+        checkpoints = self.folder / "checkpoints"
+        flags = {
+            "config_file": self.folder / "config.json",
+            "output_folder": self.folder,
+            "checkpoint_folder": checkpoints,
+            "checkpoint_load_path": checkpoints,
+            "checkpoint_period": max(1, int(self.config.get("num_epochs", 1)) // 10),
+            "seed": self.seed,
+        }
+        argv = [f"--{flag}={value}" for flag, value in flags.items()]
+        try:
+            code = main(["train", *argv, "--skip_tensorboard"])
+        except SystemExit as error:
+            if error.code == -1:  # submitit's, for a run that continues later
+                raise
+            code = error.code
+        except Exception as error:
+            traceback.print_exc()
+            # The last line of the log, which the comparison repeats.
+            print(textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …"))
+            code = 1
+        log.flush()
+        diverged = self.last_line() if code and _DIVERGED in self.last_line() else None
+        if diverged or (code == 0 and self.phases()):
+            hooks = self.config.get("hooks") or []
+            if not any(hook["name"].endswith("checkpoint") for hook in hooks):
+                shutil.rmtree(checkpoints, ignore_errors=True)
+            self.mark_finished(diverged)
+        return code
+
+    def checkpoint(self) -> Any:
+        """What submitit calls after a preemption or a timeout: it trains on in another job."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
 
     @property
     def finished(self) -> bool:
@@ -169,52 +212,3 @@ def _with_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_nan(x) for key, x in value.items()}
     return math.nan if value is None else value
-
-
-def train_run(run: Run, threads: int | None = None) -> int:
-    """Trains a run from its last checkpoint, or from the beginning.
-
-    The output of the whole process goes to ``output.log``.
-
-    Args:
-        run: its folder has its config.
-        threads: of torch (default: None, torch's choice).
-
-    Returns:
-        The exit code.
-    """
-    log = (run.folder / "output.log").open("a", buffering=1, encoding="utf-8")
-    for stream in (1, 2):
-        os.dup2(log.fileno(), stream)
-    sys.stdout = sys.stderr = log  # it may be elsewhere
-    if threads:
-        torch.set_num_threads(threads)
-    checkpoints = run.folder / "checkpoints"
-    flags = {
-        "config_file": run.folder / "config.json",
-        "output_folder": run.folder,
-        "checkpoint_folder": checkpoints,
-        "checkpoint_load_path": checkpoints,
-        "checkpoint_period": max(1, int(run.config.get("num_epochs", 1)) // 10),
-        "seed": run.seed,
-    }
-    argv = [f"--{flag}={value}" for flag, value in flags.items()]
-    try:
-        code = main(["train", *argv, "--skip_tensorboard"])
-    except SystemExit as error:
-        if error.code == -1:  # submitit's, for a run that continues later
-            raise
-        code = error.code
-    except Exception as error:
-        traceback.print_exc()
-        # The last line of the log, which the comparison repeats.
-        print(textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …"))
-        code = 1
-    log.flush()
-    diverged = run.last_line() if code and _DIVERGED in run.last_line() else None
-    if diverged or (code == 0 and run.phases()):
-        hooks = run.config.get("hooks") or []
-        if not any(hook["name"].endswith("checkpoint") for hook in hooks):
-            shutil.rmtree(checkpoints, ignore_errors=True)
-        run.mark_finished(diverged)
-    return code

@@ -49,9 +49,7 @@ def _pairs(first: Mapping[int, float], other: Mapping[int, float]) -> np.ndarray
     return pairs[:, np.isfinite(pairs).all(axis=0)]
 
 
-def paired_difference(
-    first: Mapping[int, float], other: Mapping[int, float], comparisons: int = 1
-) -> dict[str, Any]:
+def paired_difference(first: Mapping[int, float], other: Mapping[int, float]) -> dict[str, Any]:
     """Mean difference with the confidence interval of the paired t-test.
 
     Seeds drop out if one of the two lacks them or a value is not finite. One pair has no interval.
@@ -61,13 +59,11 @@ def paired_difference(
     Args:
         first: values by seed.
         other: values by seed.
-        comparisons: how many are made at once, which decides what is detectable (default: 1).
 
     Returns:
         ``pairs``; ``mean`` if there are any; and if there is an interval, ``low`` and ``high``,
         the two-sided ``p``, the differences' ``std`` and the upper end of its own interval,
-        ``std_high``, what is :func:`detectable` with these two (``detectable``,
-        ``detectable_high``), and the ``correlation`` of the pairs, None if an arm is constant.
+        ``std_high``, and the ``correlation`` of the pairs, None if an arm is constant.
 
     Source: Student, *The Probable Error of a Mean*, Biometrika 6 (1908);
     ``scipy.stats.ttest_rel``.
@@ -102,8 +98,6 @@ def paired_difference(
         "p": float(test.pvalue),
         "std": std,
         "std_high": std_high,
-        "detectable": detectable(std, n, comparisons),
-        "detectable_high": detectable(std_high, n, comparisons),
         "correlation": None if constant else float(np.corrcoef(a, b)[0, 1]),
     }
 

@@ -243,7 +243,7 @@ def _scale(response: Mapping[str, Any]) -> Scale:
 
 
 def response_picture(response: Mapping[str, Any]) -> Any:
-    """Draws one line per arm over the values: mean and standard deviation; the best is filled.
+    """Draws one line per arm over the values: mean and standard deviation; the best is named.
 
     Values at which runs failed have the number of failures at the lower edge.
 
@@ -252,8 +252,7 @@ def response_picture(response: Mapping[str, Any]) -> Any:
     """
     figure, form = new_figure(8, 5), _scale(response)
     axes = figure.subplots()
-    axes.set_xscale("log", base=2)
-    ticks = set()
+    axes.set_xscale("log")
     for i, arm in enumerate(response["arms"]):
         color = COLORS[i % len(COLORS)]
         shown = [point for point in arm["points"] if point["spread"]["n"]]
@@ -263,14 +262,12 @@ def response_picture(response: Mapping[str, Any]) -> Any:
         best = "none" if arm["best"] is None else f"{arm['best']:g}"
         style = {"color": color, "marker": "o", "fillstyle": "none", "capsize": 3}
         axes.errorbar(values, means, stds, label=plain(f"{arm['name']}: best at {best}"), **style)
-        if arm["best"] is not None:
-            axes.plot(arm["best"], means[values.index(arm["best"])], "o", color=color)
         for point in arm["points"]:
-            ticks.add(point["value"])
             if failed := len(point["runs"]) - point["spread"]["n"]:
                 at_edge = {"transform": axes.get_xaxis_transform(), "color": color}
                 axes.text(point["value"], 0.03 + 0.06 * i, f" {failed} failed", **at_edge)
-    axes.set_xticks(sorted(ticks), [f"{x:g}" for x in sorted(ticks)], rotation=45)
+    ticks = sorted({point["value"] for arm in response["arms"] for point in arm["points"]})
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks], rotation=45)
     axes.minorticks_off()
     axes.set_xlabel(plain(response["key"]))
     axes.set_ylabel(plain(response["metric"] + form.unit))

@@ -149,7 +149,7 @@ def check_files_of_the_interrupted(printed):
     assert results["failed"] == []
     table = list(csv.DictReader(Path("out/results.csv").read_text().splitlines()))
     assert len(table) == 8 * 2 * 2
-    assert {row["optimizer.use_gc"] for row in table} == {"false", "true"}
+    assert {row["config.optimizer.use_gc"] for row in table} == {"false", "true"}
     correct = {run: [x["correct"] for x in log if "correct" in x] for run, log in logs().items()}
     shares = {run: digits[-1].count("1") / 64 for run, digits in correct.items()}
     for arm in results["arms"]:

@@ -77,6 +77,9 @@ def test_metrics_of_a_run():
 def test_sentences(first, other, adjust, words):
     difference = paired_difference(by_seed(first), by_seed(other))
     p = adjust * difference["p"] if "p" in difference else None
+    if p is not None:
+        for key, std in (("detectable", "std"), ("detectable_high", "std_high")):
+            difference[key] = detectable(difference[std], difference["pairs"])
     form = scale("final test accuracy/top_1", [*first, *other])
     assert words in sentence(difference, p, max(len(first), len(other)), form)
 
@@ -122,10 +125,10 @@ def test_an_arm_without_any_run_has_no_numbers():
     assert re.fullmatch(r"b +– +– +– +– +–  0 of 1", b)
 
 
-def test_a_setting_named_as_what_a_phase_has_is_kept():
+def test_settings_are_told_from_what_a_phase_has():
     logs = {"a": {0: log(0.5, losses=[0.25])}}
     row = phase_table({"a": {"loss": "focal", "lr.x": "1"}}, logs).iloc[0]
-    assert (row["config.loss"], row["lr.x"], row["loss"]) == ("focal", "1", 0.25)
+    assert (row["config.loss"], row["config.lr.x"], row["loss"]) == ("focal", "1", 0.25)
 
 
 def test_without_test_phases_the_train_loss_is_compared():

@@ -43,14 +43,21 @@ def test_it_prints_and_draws_every_difference(here, capsys):
     assert summarized("helps", "noise", "one") == 0
     printed = capsys.readouterr().out
     header, off, on, *_ = printed.splitlines()
-    assert re.split(r"  +", header) == ["test accuracy/top_1", "final", "best", "seconds", "runs"]
+    assert re.split(r"  +", header) == [
+        "test accuracy/top_1",
+        "final",
+        "best",
+        "seconds",
+        "epochs to target",
+        "runs",
+    ]
     assert re.match(r"helps: off +51.00 ± 1.00 % .* 3 of 3", off)
     assert re.match(r"helps: on +53.10 ± 1.10 % .* 3 of 3", on)
     assert "  helps: on: +2.10 points [+1.85, +2.35] (" in printed
     assert re.search(r"\n  helps: on: .* more than noise \(p = 0.00\d+\)\n", printed)
     assert re.search(r"\n  noise: on: .* cannot be told from noise\n", printed)
     assert re.search(r"\n  one: on: .* without a spread over seeds there is no test\n", printed)
-    assert "hold for all 2 together (Holm)" in printed
+    assert "are corrected for (Holm): 2\n" in printed
     assert printed.endswith("written to all.png\n")
     image = (imread("all.png")[..., :3] * 255).astype(int)
     for color in (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2):
