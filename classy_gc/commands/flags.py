@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from classy_gc.configuration.load import read_config
 from classy_gc.configuration.settings import parse_setting
-from classy_gc.files import check_folder
+from classy_gc.files import check_folder, has_scheme
 
 #: names of ``--optimizers`` of bench
 ALGORITHMS = ("sgd", "adam", "adamw", "radam", "plain_radam", "rmsprop", "rmsprop_tf")
@@ -24,7 +24,6 @@ MIN_WARMUP = 6
 
 #: the flags of ``classy_train.py``: name, default, help
 _STOCK_FLAGS = (
-    ("checkpoint_folder", "", "of checkpoints (default: checkpoints in the output folder)"),
     ("checkpoint_load_path", "", "a checkpoint to resume from, or its folder"),
     ("pretrained_checkpoint_path", "", "a checkpoint to fine-tune from, or its folder"),
     ("show_progress", False, "show a progress bar"),
@@ -111,6 +110,11 @@ def output_folder(text: str) -> str:
     if not _one_of_several():
         check_folder(Path(text), "folder")
     return text
+
+
+def checkpoint_folder(text: str) -> str:
+    """:func:`output_folder`, a path with a scheme, or nothing."""
+    return text if not text or has_scheme(text) else output_folder(text)
 
 
 def output_path(text: str) -> Path:
@@ -282,3 +286,5 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=seed, default=0, help="of all random numbers (default 0)")
     help = "of the log, curves and checkpoints (default: output_TIME in the current folder)"
     add("--output_folder", type=output_folder, default="", help=help)
+    help = "of checkpoints (default: checkpoints in the output folder)"
+    add("--checkpoint_folder", type=checkpoint_folder, default="", help=help)

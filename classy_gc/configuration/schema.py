@@ -105,9 +105,8 @@ def check_config(config: Any) -> None:
         hook = _check_name(config, ("hooks", i), HOOK_REGISTRY)
         averages = hook["name"] == "ema_model_weights"
         if averages and hook.get("device", "gpu") == "gpu" and not torch.cuda.is_available():
-            raise OptionError(
-                f"hooks[{i}].device must be cpu where there is no CUDA device", "hooks"
-            )
+            text = f"hooks[{i}].device must be cpu where there is no CUDA device, not 'gpu'"
+            raise OptionError(text, "hooks", i)
 
 
 def named_sections(config: Mapping[str, Any]) -> Iterator[tuple[Keys, Mapping[str, type]]]:
@@ -120,7 +119,10 @@ def named_sections(config: Mapping[str, Any]) -> Iterator[tuple[Keys, Mapping[st
         yield ("dataset", phase), DATASET_REGISTRY
     yield ("loss",), _LOSSES
     yield ("model",), MODEL_REGISTRY
-    for i in range(len(config["model"].get("heads", []))):
+    heads = config["model"].get("heads", [])
+    if not isinstance(heads, list):
+        raise OptionError(f"model.heads must be a list, not {heads!r}", "model", "heads")
+    for i in range(len(heads)):
         yield ("model", "heads", i), HEAD_REGISTRY
 
 

@@ -86,6 +86,8 @@ class ImageDataset(ClassyDataset):
         if num_samples is not None and num_samples > len(samples):
             self._refuse("num_samples", f"null or an integer from 1 to {len(samples)}", num_samples)
         if options["random_subset"]:
+            if num_samples is None:
+                self._refuse("random_subset", "false without num_samples", True)
             # A separate generator, so that the weights do not depend on the subset.
             generator = torch.Generator().manual_seed(torch.initial_seed())
             chosen = torch.randperm(len(samples), generator=generator)[:num_samples]

@@ -47,7 +47,6 @@ _BOOLEANS = (*_OF_TASKS, *_OF_SECTIONS, *_OF_MODELS, *_LONG)
 _DROPOUT = ("dropout", "dropout_rate", "attention_dropout_rate", "dropout_ratio")
 _SHARES = (*_DROPOUT, "drop_connect_rate", "label_smoothing", "mix_prob", "switch_prob")
 _OR_NULL = ("use_gpu", "use_dropout", "download", "antialias", "size_average", "reduce")
-_LIST = Rule("a list", lambda v: isinstance(v, list))
 _MODES = ("batch", "pair", "elem")
 
 
@@ -68,8 +67,7 @@ _RULES = {
     **dict.fromkeys(("simulated_global_batchsize", "log_freq"), or_null(options.COUNT)),
     **dict.fromkeys(("distributed", "summary_writer"), options.MAPPING),
     **dict.fromkeys(("amp_args", "mixup"), or_null(options.MAPPING)),
-    "hooks": or_null(_LIST),
-    "model.heads": _LIST,
+    "hooks": Rule("a list or null", lambda v: v is None or isinstance(v, list)),
     "broadcast_buffers": _member(BroadcastBuffersMode),
     "batch_norm_sync_mode": _member(BatchNormSyncMode),
     **dict.fromkeys(("mixup.alpha", "mixup.cutmix_alpha"), options.NON_NEGATIVE),

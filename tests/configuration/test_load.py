@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from classy_vision.models import MODEL_REGISTRY, ClassyModel
 from classy_vision.optim import build_optimizer
 from classy_vision.tasks import build_task
 
@@ -187,6 +188,13 @@ def test_an_error_names_the_file_that_the_value_came_from(here, mine, message):
         mine={"_base_": "base.json", **mine},
     )
     with pytest.raises(ValueError, match=message):
+        load_config("mine.json")
+
+
+def test_heads_of_a_model_of_ones_own_are_a_list(here, monkeypatch):
+    monkeypatch.setitem(MODEL_REGISTRY, "own", type("Own", (ClassyModel,), {}))
+    write(mine={"_base_": "digits_sgd_gc.json", "model": {"name": "own", "heads": None}})
+    with pytest.raises(ValueError, match=r"^mine.json: model.heads must be a list, not None"):
         load_config("mine.json")
 
 

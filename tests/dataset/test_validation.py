@@ -48,6 +48,7 @@ def test_the_seed_draws_a_subset_and_no_other_random_number():
         ({"split": "test", "num_validation": 5}, "must be 0 for the split 'test', not 5"),
         ({"split": "train", "num_validation": -1}, "num_validation must be an integer >= 0"),
         ({"split": "train", "num_validation": 1442}, "an integer from 0 to 1441, not 1442"),
+        ({"split": "train", "random_subset": True}, "must be false without num_samples, not True"),
         ({"split": "train", "random_subset": 1}, "random_subset must be true or false, not 1"),
         (
             {"split": "validation", "num_validation": 9, "num_samples": 10},

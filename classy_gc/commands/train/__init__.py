@@ -141,8 +141,10 @@ def _build(args: argparse.Namespace, ranks: Ranks, output: Output) -> ClassyTask
     backend = get_video_backend()
     if args.video_backend != backend:  # newer versions of torchvision do not complain
         raise ValueError(f"--video_backend must be {backend}, not {args.video_backend!r}")
-    if sys.stderr.isatty() and importlib.util.find_spec("progressbar"):
-        args.show_progress = True
+    can_show_progress = importlib.util.find_spec("progressbar") is not None
+    if args.show_progress and not can_show_progress:
+        raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
+    args.show_progress |= sys.stderr.isatty() and can_show_progress
     task = ranks.agreed(lambda: build_seeded_task(args, config))
     ranks.agreed(lambda: set_hooks(args, config, task, output))
     set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)

@@ -219,4 +219,5 @@ def _misfit(error: BaseException, task: ClassyTask, config_file: str) -> str:
 
 def _head_names(state: Mapping[str, Any]) -> list[str]:
     """The heads in the state of a model, each with the block that it is attached to."""
-    return [f"{block}.{name}" for block, heads in state["model"]["heads"].items() for name in heads]
+    of_blocks = state.get("model", {}).get("heads", {})
+    return [f"{block}.{name}" for block, heads in of_blocks.items() for name in heads]

@@ -226,6 +226,7 @@ def test_an_old_file_of_torch_that_is_cut_off_is_one_line(here, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda state: state["base_model"].clear(), "has the heads []; the config's model has ["),
         (lambda state: state.pop("hooks"), "its classy_state_dict.hooks is 'missing'"),
         (lambda state: state.pop("meters"), "its classy_state_dict.meters is 'missing'"),
         (lambda state: state.update(train="yes"), "its classy_state_dict.train is 'yes'"),

@@ -202,11 +202,20 @@ def test_a_folder_in_place_of_a_file_is_told_before_training(here, capsys, name)
 
 def test_an_output_folder_that_cannot_be_written_is_told_first(here, capsys):
     Path("file").touch()
+    for flag in ("--output_folder", "--checkpoint_folder"):
+        with pytest.raises(SystemExit):
+            train({"of": "no use"}, flag, "file/run")
+        assert f"error: {flag}: folder file/run: file is no writable folder" in (
+            capsys.readouterr().err
+        )
+
+
+def test_a_progress_bar_that_cannot_be_shown_is_told_first(here, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
-        train({"of": "no use"}, "--output_folder", "file/run")
-    assert "error: --output_folder: folder file/run: file is no writable folder" in (
-        capsys.readouterr().err
-    )
+        train(short(), "--show_progress", "--output_folder", "run")
+    assert "error: --show_progress needs progressbar2" in capsys.readouterr().err
+    assert not Path("run").exists()
 
 
 def test_nothing_left_to_train_is_told(here, capsys):
