@@ -124,10 +124,9 @@ def _build_sections(config: dict[str, Any]) -> None:
         optimizer = config["optimizer"]
         phases = config["dataset"]["train"].get("phases_per_epoch", 1)
         optimizer["num_epochs"] = config["num_epochs"] * phases
-        if "param_groups" in optimizer:
-            with section("optimizer", "param_groups"):
-                build_param_group_builder(optimizer.pop("param_groups"))
         with section("optimizer"):
+            if "param_groups" in optimizer:
+                build_param_group_builder(optimizer.pop("param_groups"))
             build_optimizer(optimizer)
             build_optimizer_schedulers(optimizer)
     task, model, meters = ClassificationTask(), config["model"], config.get("meters", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import inspect
 import logging
 from collections.abc import Mapping
@@ -87,16 +88,13 @@ def _tensorboard(
     """Classy Vision's hook with the config's options; its writer creates a folder at once."""
     given = next((h for h in config.get("hooks") or [] if h["name"] == TENSORBOARD), {})
     check_known(given, ["name", "log_period", "summary_writer"], f"hook {TENSORBOARD!r}")
-    if args.skip_tensorboard:
+    if args.skip_tensorboard or not (given or importlib.util.find_spec("tensorboard")):
         return []
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        missing = "tensorboard: pip install 'classy-gc[tensorboard]'"
-        if given:
-            raise ValueError(f"hook {TENSORBOARD!r} needs {missing}") from error
-        logging.info(f"no tensorboard logs without {missing}")
-        return []
+        needed = "tensorboard: pip install 'classy-gc[tensorboard]'"
+        raise ValueError(f"hook {TENSORBOARD!r} needs {needed}") from error
     options = {"log_dir": folder / "tensorboard", **given.get("summary_writer", {})}
     known = inspect.signature(SummaryWriter).parameters
     check_known(options, known, f"summary_writer of hook {TENSORBOARD!r}")

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import torch
 from classy_vision.generic.distributed_util import get_world_size
 from classy_vision.tasks import ClassificationTask, ClassyTask
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from classy_gc.commands.train.hooks import Output
 from classy_gc.commands.train.ranks import Ranks
@@ -17,10 +18,8 @@ from classy_gc.configuration.trial import try_batches
 from classy_gc.hooks.phase_record import trained_epochs
 from classy_gc.tasks.catch_up import catch_up
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-# So many multiplications per batch take one core some milliseconds.
-_SMALL = 100_000_000
+# So many floating-point operations in the trial take one core some ten milliseconds.
+_SMALL = 400_000_000
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -36,7 +35,9 @@ def start_training(
         output: of the run.
         start_hooks: the task's own ``on_start``.
     """
-    _take_threads(task, lambda: ranks.agreed(lambda: try_batches(task)))
+    with FlopCounterMode(display=False) as counter:
+        ranks.agreed(lambda: try_batches(task))
+    _take_threads(task, counter.get_total_flops())
     if not getattr(task, "test_only", False):
         if task.checkpoint_dict and isinstance(task, ClassificationTask):
             catch_up(task)
@@ -46,30 +47,16 @@ def start_training(
     output.started = True
 
 
-def _take_threads(task: ClassyTask, run: Callable[[], None]) -> None:
+def _take_threads(task: ClassyTask, operations: int) -> None:
     """Trains a small model with one thread on a CPU, unless ``OMP_NUM_THREADS`` is set.
 
     On a busy machine, each of torch's parallel regions waits until all of its threads have run.
 
     Args:
         task: prepared.
-        run: runs a batch through the model or its copies; a model that it does not run keeps
-            torch's threads.
+        operations: of the trial; 0, and torch's threads stay, for a task that is not tried.
     """
-    multiplications = 0
-
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal multiplications
-        multiplications += output.numel() * layer.weight[0].numel()
-
-    layers = [layer for layer in task.base_model.modules() if isinstance(layer, _LAYERS)]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    small = 0 < multiplications < _SMALL and not getattr(task, "use_gpu", False)
+    small = 0 < operations < _SMALL and not getattr(task, "use_gpu", False)
     if small and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
 
