@@ -144,7 +144,7 @@ def _report(
 ) -> None:
     folder, target, seeds = args.output_folder, args.target, len({run.seed for run in runs})
     groups = families(arms)
-    entries, logs, correct = [], {}, {}
+    entries, logs = [], {}
     for arm in arms:
         baseline = groups[arm.family][0]
         finished = [run for run in runs if run.arm == arm.name and run not in failed]
@@ -152,20 +152,20 @@ def _report(
         own = [{"seed": seed, **run_metrics(log, target)} for seed, log in phases.items()]
         entry = {"name": arm.name, "baseline": None if arm is baseline else baseline.name}
         entry |= {"config_file": arm.file, "settings": arm.settings, "seeds": seeds, "runs": own}
+        if _tested_on(arm) == _tested_on(baseline):
+            entry["correct"] = {run.seed: run.correct() for run in finished}
         entries.append(entry)
         logs[arm.name] = phases
-        if _tested_on(arm) == _tested_on(baseline):
-            correct[arm.name] = {run.seed: right for run in finished if (right := run.correct())}
     headline = headline_of((m for arm in entries for run in arm["runs"] for m in run), target)
-    results = evaluate(entries, headline, correct, args.power, args.contrast)
+    results = evaluate(entries, headline, args.power, args.contrast)
     results |= {"seeds": seeds, "target": target and target._asdict(), "failed": _failures(failed)}
     results |= {"lower_is_better": lower_is_better(headline, target), **extra}
     results |= {"provenance": _machines(runs), "looks": _looks(folder, seeds)}
     _write_json(folder, results)
     table = phase_table({arm.name: arm.settings for arm in arms}, logs)
     table.to_csv(folder / "results.csv", index=False)
-    labels = {family: {arm.name: arm.label for arm in group} for family, group in groups.items()}
-    picture(table, labels, headline, seeds).savefig(folder / "comparison.png", dpi=150)
+    names = {family: [arm.name for arm in group] for family, group in groups.items()}
+    picture(table, names, headline, seeds).savefig(folder / "comparison.png", dpi=150)
     print(text(results))
     if extra:
         print(advice(results, arms))

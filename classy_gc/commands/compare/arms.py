@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +36,6 @@ class Arm(NamedTuple):
 
     name: str
     family: str  #: the settings shared by all arms that it is compared with; "" for all arms
-    label: str  #: its name in the family
     file: str  #: name of the config, without .json
     settings: dict[str, Any]  #: dotted key: value
     config: dict[str, Any]
@@ -83,26 +82,16 @@ def parse_axes(
     if len(set(keys)) < len(keys):
         raise ValueError("--vary: a key occurs twice")
     for key, values in varied:
-        short, labels = short_name(key, keys), [value_text(value) for value in values]
-        # Objects, such as schedules, are called by their names if these differ.
-        names = [value_text(x.get("name", x) if isinstance(x, Mapping) else x) for x in values]
-        if len(set(names)) == len(names):
-            labels = names
-        axes.append(
-            [Choice(f"{short}={label}", {key: v}) for label, v in zip(labels, values, strict=True)]
-        )
+        short = short_name(key, keys)
+        axes.append([Choice(f"{short}={value_text(value)}", {key: value}) for value in values])
     return axes
 
 
-def short_name(key: str, keys: Sequence[str]) -> str:
-    """The shortest end of a dotted key that no other key has, and that begins with a word."""
-    parts = key.split(".")
-    for n in range(1, len(parts)):
-        short = ".".join(parts[-n:])
-        others = [other for other in keys if f".{other}".endswith(f".{short}")]
-        if len(others) == 1 and not short[:1].isdigit():
-            return short
-    return key
+def short_name(key: str, keys: Iterable[str]) -> str:
+    """The last part of a dotted key, or all of it if that is an index or another key's too."""
+    last = key.rpartition(".")[2]
+    others = [other for other in keys if other.rpartition(".")[2] == last and other != key]
+    return key if others or last.isdecimal() else last
 
 
 def build_arms(
@@ -135,12 +124,10 @@ def build_arms(
         for choices in itertools.product(*axes):
             settings = {key: value for choice in choices for key, value in choice.settings.items()}
             shared = [x.label for x in choices if effect_of and effect_of not in x.settings]
-            own = [x.label for x in choices if not effect_of or effect_of in x.settings]
             names = [choice.label for choice in choices]
             arm = Arm(
                 name=", ".join([stem, *names] if len(files) > 1 or not axes else names),
                 family=", ".join([stem, *shared]),
-                label=", ".join(own) or stem,
                 file=stem,
                 settings=settings,
                 config=with_settings(config, settings),

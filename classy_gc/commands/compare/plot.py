@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,7 @@ from classy_gc.plots import COLORS, GREY, new_figure, plain, tidy
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
 
-def picture(
-    phases: Any, families: Mapping[str, Mapping[str, str]], headline: str, seeds: int
-) -> Any:
+def picture(phases: Any, families: Mapping[str, Sequence[str]], headline: str, seeds: int) -> Any:
     """Train loss, the test metric, its paired differences and the scheduled options over epochs.
 
     An arm is drawn as the mean over its runs, with a band of one standard deviation; a difference
@@ -25,7 +23,7 @@ def picture(
 
     Args:
         phases: a ``pandas`` DataFrame, see :func:`phase_table`.
-        families: one row each: its title, and the labels of its arms, the baseline first.
+        families: one row each: its title, and its arms, the baseline first.
         headline: metric of the test phases, ``final test METER`` or a loss.
         seeds: how many runs an arm should have.
 
@@ -38,12 +36,12 @@ def picture(
     form = scale(headline, [x for of_arm in results.values() for x in of_arm.to_numpy().ravel()])
     options = _options_that_change(phases)
     columns = 3 + len(options)
-    runs = phases.groupby("arm")["seed"].nunique()
-    labels = []
-    for family in families.values():
-        counts = {arm: int(runs.get(arm, 0)) for arm in family}
-        lacks = {arm: f" ({n} of {seeds} runs)" * (n < seeds) for arm, n in counts.items()}
-        labels.append([plain(textwrap.fill(family[x] + lacks[x], 45 * columns)) for x in family])
+    runs = phases.groupby("arm")["seed"].nunique().to_dict()
+    lacks = {x: f" ({runs.get(x, 0)} of {seeds} runs)" * (runs.get(x, 0) < seeds) for x in arms}
+    labels = [
+        [plain(textwrap.fill(arm + lacks[arm], 45 * columns)) for arm in family]
+        for family in families.values()
+    ]
     heights = [4 + 0.27 * "\n".join(of_row).count("\n") for of_row in labels]
     figure = new_figure(4.4 * columns, sum(heights) + 0.4)
     band = "one standard deviation; of a difference, its 95% interval"

@@ -6,7 +6,6 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -89,7 +88,6 @@ def lower_is_better(metric: str, target: Target | None = None) -> bool:
 def evaluate(
     arms: Sequence[Mapping[str, Any]],
     headline: str,
-    correct: Mapping[str, Mapping[int, str]] = MappingProxyType({}),
     wanted: float | None = None,
     contrasts: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
@@ -101,11 +99,10 @@ def evaluate(
     Args:
         arms: dicts with the ``name``, the name of the ``baseline`` (None for a baseline),
             ``seeds``, how many there should be, and ``runs``, for each finished one its ``seed``
-            and :func:`run_metrics`.
+            and :func:`run_metrics`. Arms that are tested on the same samples as their baseline
+            may have ``correct``, which samples are right by seed, see
+            :class:`classy_gc.hooks.predictions.PredictionsHook`; it is left out of the result.
         headline: the metric to compare.
-        correct: which test samples are right, by arm and seed, see
-            :class:`classy_gc.hooks.predictions.PredictionsHook`; for arms tested on the same
-            samples (default: none)
         wanted: size of a difference, to report how many seeds it needs (default: None)
         contrasts: of two arms, the second against the first; of four, the gain of the fourth over
             the third minus that of the second over the first (default: none)
@@ -132,8 +129,9 @@ def evaluate(
             entry["difference"] = {
                 m: paired_difference(values(baseline, m), x) for m, x in own.items()
             } | {headline: entry["difference"]}
-            both = (correct.get(name, {}) for name in (arm["baseline"], arm["name"]))
+            both = (one.get("correct", {}) for one in (baseline, arm))
             entry["mcnemar"] = disagreement(*both)
+        entry.pop("correct", None)
         entries.append(entry)
     return as_json(
         {

@@ -119,10 +119,10 @@ class Run:
         """The phases in the log so far; a null, which JSON has instead of NaN, becomes NaN."""
         return [_with_nan(record) for record in self._log("phase")]
 
-    def correct(self) -> str | None:
-        """Which test samples it got right at the end, one digit each, if the log says so."""
+    def correct(self) -> str:
+        """Which test samples it got right at the end, one digit each; empty if no log says so."""
         correct = [record["correct"] for record in self._log("predictions")]
-        return correct[-1] if correct else None
+        return correct[-1] if correct else ""
 
     def provenance(self) -> list[dict[str, Any]]:
         """What it was computed with: more than one entry if it was interrupted and resumed."""

@@ -234,7 +234,7 @@ def disagreement(first: Mapping[int, str], other: Mapping[int, str]) -> dict[str
 
     Returns:
         The number of ``seeds``, of the samples that ``only_first`` or ``only_other`` gets right,
-        and ``p``; None if no seed has both, with the same length.
+        and ``p``; None if no seed has both, of the same length.
 
     Source: McNemar, *Note on the sampling error of the difference between correlated
     proportions or percentages*, Psychometrika 12 (1947);
@@ -244,7 +244,7 @@ def disagreement(first: Mapping[int, str], other: Mapping[int, str]) -> dict[str
         >>> disagreement({0: "1100"}, {0: "1011"})
         {'seeds': 1, 'only_first': 1, 'only_other': 2, 'p': 1.0}
     """
-    seeds = [k for k in {*first} & {*other} if len(first[k]) == len(other[k])]
+    seeds = [k for k in {*first} & {*other} if len(first[k]) == len(other[k]) > 0]
     if not seeds:
         return None
     from statsmodels.stats.contingency_tables import mcnemar

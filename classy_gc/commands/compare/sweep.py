@@ -88,7 +88,6 @@ def at(arm: Arm, key: str, value: float) -> Arm:
     label = f"{short_name(key, [key, *arm.settings])}={value:g}"
     return arm._replace(
         name=f"{arm.name}, {label}",
-        label=f"{arm.label}, {label}",
         folder=f"{arm.folder}/{label}",
         settings={**arm.settings, key: value},
         config=with_settings(arm.config, settings),

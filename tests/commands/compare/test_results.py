@@ -26,15 +26,17 @@ def log(*accuracies, losses=None):
     ]
 
 
-def evaluated_logs(phases, seeds, target=None, *args, **kwargs):
+def evaluated_logs(phases, seeds, target=None, wanted=None, contrasts=(), correct=None):
     """:func:`evaluate`, of logs; the baseline is the first arm."""
     arms = []
     for name, logs in phases.items():
         runs = [{"seed": seed, **run_metrics(log, target)} for seed, log in logs.items()]
         baseline = arms[0]["name"] if arms else None
         arms.append({"name": name, "baseline": baseline, "seeds": seeds, "runs": runs})
+        if correct:
+            arms[-1]["correct"] = correct[name]
     headline = headline_of((m for arm in arms for run in arm["runs"] for m in run), target)
-    return evaluate(arms, headline, *args, **kwargs) | {"seeds": seeds}
+    return evaluate(arms, headline, wanted, contrasts) | {"seeds": seeds}
 
 
 def test_metrics_of_a_run():
@@ -145,7 +147,7 @@ def test_power_and_disagreement_are_printed():
         "on": by_seed([log(x) for x in (0.51, 0.5, 0.49)]),
     }
     correct = {"off": by_seed(["1100"] * 3), "on": by_seed(["1011", "1010", "111"])}
-    results = evaluated_logs(phases, 3, None, correct, 2.0)
+    results = evaluated_logs(phases, 3, wanted=2.0, correct=correct)
     on = results["arms"][1]
     # Differences of a point each: of standard deviation 1.
     assert on["difference"]["final test accuracy/top_1"]["std"] == pytest.approx(0.01)

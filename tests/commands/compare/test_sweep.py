@@ -113,7 +113,7 @@ def test_killed_and_resumed_to_its_end(here, capsys):
 def arm(**optimizer):
     config = Config("c.json")
     config["optimizer"] = {"name": "sgd_gc", **optimizer}
-    return Arm("a", "", "a", "c", {}, config, "a")
+    return Arm("a", "", "c", {}, config, "a")
 
 
 def schedule(lr, **options):
@@ -252,7 +252,7 @@ def test_the_last_sentence_is_what_to_do(on, words):
     arms = {"off": [0.50, 0.60, 0.70], "on": on}
     phases = {name: by_seed([log(x) for x in values]) for name, values in arms.items()}
     results = evaluated_logs(phases, 3) | {"lower_is_better": False}
-    family = [Arm(name, "", name, "c", {}, {}) for name in arms]
+    family = [Arm(name, "", "c", {}, {}) for name in arms]
     assert advice(results, family).startswith(words)
 
 
