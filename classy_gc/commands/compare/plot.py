@@ -54,7 +54,8 @@ def picture(phases: Any, families: Mapping[str, Sequence[str]], headline: str, s
         loss_axes, axes, difference_axes, *option_axes = row.subplots(1, columns)
         losses = [_by_epoch(phases, arm, "train", "loss") for arm in family]
         _draw(loss_axes, "train loss", map(_band, losses))
-        if all(np.min(line.get_ydata(), initial=1) > 0 for line in loss_axes.lines):
+        drawn = [loss for line in loss_axes.lines for loss in line.get_ydata()]
+        if drawn and min(drawn) > 0:
             loss_axes.set_yscale("log")
         first, *others = (form.factor * results[arm] for arm in family)
         _draw(axes, f"test {meter}{form.unit}", map(_band, [first, *others]))
@@ -90,7 +91,7 @@ def _by_epoch(phases: Any, arm: str, phase: str, column: str) -> Any:
 def _band(values: Any) -> np.ndarray:
     """Epochs, mean over seeds, and one standard deviation below and above."""
     mean, std = values.mean(axis=1), values.std(axis=1).fillna(0)
-    return np.stack([values.index, mean, mean - std, mean + std])
+    return np.stack([values.index, mean, mean - std, mean + std]).astype(float)
 
 
 def _difference(baseline: Any, other: Any) -> np.ndarray:

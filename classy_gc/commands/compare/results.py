@@ -111,7 +111,8 @@ def evaluate(
         For ``results.json``: ``headline``, ``comparisons`` (the number of p-values in Holm's
         correction), ``contrasts``, and ``arms`` with more entries.
     """
-    metrics = dict.fromkeys(metric for arm in arms for run in arm["runs"] for metric in run)
+    measured = (metric for arm in arms for run in arm["runs"] for metric in run)
+    metrics = dict.fromkeys([headline, *measured])
     by_name = {arm["name"]: arm for arm in arms}
     compared = [(arm["baseline"], arm["name"]) for arm in arms if arm["baseline"]]
     told = tell(arms, headline, [*compared, *map(tuple, contrasts)], wanted)

@@ -366,6 +366,14 @@ def test_a_folder_with_the_plan_of_something_else(plan, here, capsys):
     assert [path.name for path in Path("out").iterdir()] == ["comparison.json"]
 
 
+def test_a_comparison_whose_runs_all_diverge(here, capsys):
+    command = arguments(tiny(samples=96), "--arm", "diverges", "optimizer.lr=1e30", *GC)
+    assert main([*command, "--seeds", "1"]) == 1
+    assert re.search(r"\nfailed: .*, seed 0: .* infinity or NaN", capsys.readouterr().out)
+    assert main(["compare-summary", "out"]) == 0
+    assert "so there is nothing to compare" in capsys.readouterr().out
+
+
 def test_runs_that_diverge_at_once_and_other_test_images(here, capsys):
     flags = ["--arm", "off", GC[1].replace("false,true", "false"), "--arm", "on", GC_ON]
     flags += ["--arm", "other images", "dataset.test.num_samples=32"]
