@@ -8,7 +8,6 @@ from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
 from classy_gc.tasks.param_group_table import param_group_table
-from classy_gc.tasks.warm_up import with_shares
 
 # Stands in for the data of the config, which may be missing.
 _NO_DATA = {
@@ -37,9 +36,6 @@ def run(args: argparse.Namespace) -> int:
     train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)
     config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
     config |= {"use_gpu": False, "amp_args": None}
-    # Only the data would tell the length of a warm-up in steps.
-    with section("optimizer"):
-        config["optimizer"] = with_shares(config["optimizer"], config["num_epochs"])
     with section():
         print(param_group_table(build_task(config)))
     return 0
