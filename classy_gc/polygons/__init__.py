@@ -16,16 +16,15 @@ from classy_gc.polygons.frame_field import (
 )
 from classy_gc.polygons.graph import Graph, resample
 from classy_gc.polygons.maps import open_map
-from classy_gc.polygons.metrics import Metrics, measure
+from classy_gc.polygons.metrics import measure
 from classy_gc.polygons.optimizers import TensorPolyOptimizer, TensorSkeletonOptimizer
-from classy_gc.polygons.outlines import contours, skeleton, trace
+from classy_gc.polygons.outlines import contours, skeleton
 from classy_gc.polygons.tiles import polygonize_map
 
 __all__ = [
     "Buildings",
     "FrameField",
     "Graph",
-    "Metrics",
     "TensorPolyOptimizer",
     "TensorSkeletonOptimizer",
     "Weights",
@@ -40,6 +39,5 @@ __all__ = [
     "polygonize_map",
     "resample",
     "skeleton",
-    "trace",
     "write_polygons",
 ]

@@ -12,7 +12,6 @@ import geopandas
 import numpy as np
 import pyogrio
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 
 from classy_gc.polygons.arrays import InputError
 from classy_gc.polygons.maps import Map
@@ -20,7 +19,6 @@ from classy_gc.polygons.maps import Map
 #: GDAL's name of the format of each suffix.
 FORMATS = {
     ".geojson": "GeoJSON",
-    ".json": "GeoJSON",
     ".gpkg": "GPKG",
     ".shp": "ESRI Shapefile",
     ".fgb": "FlatGeobuf",
@@ -53,7 +51,7 @@ def check_output(path: str | Path, interior: Map) -> None:
     if FORMATS[path.suffix.lower()] == "GPKG" and path.exists():
         try:
             others = [name for name, _ in pyogrio.list_layers(path) if name != path.stem]
-        except (DataSourceError, DataLayerError):
+        except RuntimeError:
             raise InputError(f"--output {path} exists, but is not a GeoPackage") from None
         if others:
             raise InputError(
@@ -119,17 +117,15 @@ def write_polygons(
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             _write(Path(folder) / path.name, frame)
-            parts = list(Path(folder).iterdir())
-            for part in parts:
+            if (
+                path.suffix.lower() == ".shp"
+            ):  # a GIS would read the old file's index or CRS with it
+                for suffix in _BESIDE_SHAPES:
+                    path.with_suffix(suffix).unlink(missing_ok=True)
+            for part in Path(folder).iterdir():
                 part.replace(path.parent / part.name)
     except (OSError, RuntimeError) as error:  # pyogrio raises RuntimeError
         raise InputError(f"{path} cannot be written: {error}") from error
-    if path.suffix.lower() == ".shp":  # a GIS would read the old file's index or CRS with it
-        written = {part.name for part in parts}
-        for suffix in _BESIDE_SHAPES:
-            beside = path.with_suffix(suffix)
-            if beside.name not in written:
-                beside.unlink(missing_ok=True)
     return len(frame)
 
 
@@ -167,7 +163,7 @@ def read_polygons(path: str | Path, interior: Map) -> np.ndarray:
     except (RuntimeError, OSError, ValueError, ImportError, AttributeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     # GeoJSON has no way to say that its coordinates are pixels.
-    if path.suffix.lower() in (".geojson", ".json") and interior.crs is None:
+    if path.suffix.lower() == ".geojson" and interior.crs is None:
         polygons = polygons.set_crs(None, allow_override=True)
     if (polygons.crs is None) != (interior.crs is None):
         which = (interior.path, path) if polygons.crs is None else (path, interior.path)

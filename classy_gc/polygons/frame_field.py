@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy import ndimage
+from skimage.transform import downscale_local_mean
 
 _GRADIENT_SIGMA = 2.0  # px
 _AVERAGE_SIGMA = 32.0
@@ -100,8 +101,7 @@ def from_map(interior: np.ndarray) -> FrameField:
     z2 = (rows + 1j * columns) ** 2
     size = np.abs(z2)
     z4 = z2**2 / np.maximum(size, np.finfo(np.float32).tiny)
-    real, imaginary, size = map(_averaged, (z4.real, z4.imag, size))
-    average = (real + 1j * imaginary) / np.maximum(size, 1e-12)
+    average = _averaged(z4) / np.maximum(_averaged(size), 1e-12)
     height, width = z4.shape
     c0 = (-average * np.abs(average)).repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)
     c0 = np.ascontiguousarray(c0[:height, :width])
@@ -110,10 +110,7 @@ def from_map(interior: np.ndarray) -> FrameField:
 
 def _averaged(x: np.ndarray) -> np.ndarray:
     """Averages by the wide Gaussian, one value per block: it does not need every pixel."""
-    height, width = x.shape
-    x = np.pad(x, ((0, -height % _BLOCK), (0, -width % _BLOCK)))
-    x = x.reshape(-(-height // _BLOCK), _BLOCK, -(-width // _BLOCK), _BLOCK)
-    x = x.mean(axis=(1, 3), dtype=np.float32)
+    x = downscale_local_mean(x, (_BLOCK, _BLOCK))
     return ndimage.gaussian_filter(x, _AVERAGE_SIGMA / _BLOCK, mode="constant")
 
 

@@ -10,7 +10,6 @@ import shapely
 
 from classy_gc.table import aligned
 
-_SAMPLE = 2.0  # px between the places where the direction of an outline is compared
 _STRETCH = 2.0
 
 
@@ -48,13 +47,12 @@ class Metrics(NamedTuple):
     f1: float
 
 
-def measure(polygons: np.ndarray, truth: np.ndarray, pixel: float = 1.0) -> Metrics:
+def measure(polygons: np.ndarray, truth: np.ndarray) -> Metrics:
     """Compares polygons with the true ones.
 
     Args:
         polygons: shapely polygons, shape ``[n]``.
         truth: shapely polygons, shape ``[m]``.
-        pixel: edge of a pixel in the unit of the coordinates (default: 1)
 
     Returns:
         The metrics; NaN where there is nothing to measure.
@@ -72,7 +70,7 @@ def measure(polygons: np.ndarray, truth: np.ndarray, pixel: float = 1.0) -> Metr
     np.maximum.at(best, its, iou)
     mine, its = mine[iou > 0.5], its[iou > 0.5]
     angles = [
-        angle_error(polygon, other, _SAMPLE * pixel)
+        angle_error(polygon, other)
         for polygon, other in zip(polygons[mine], truth[its], strict=True)
     ]
     distances = shapely.hausdorff_distance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ class _VertexOptimizer:
     WEIGHTS: Weights
     WEIGHTS_ALONE: Weights | None = None
     LR: float
+    CLAMP = math.inf  # of gradients
 
     def __init__(
         self,
@@ -132,7 +134,7 @@ class _VertexOptimizer:
         value = self.energy()
         if value.requires_grad:
             value.backward()
-        self._clip(self._buffer.grad)
+        self._buffer.grad.clamp_(-self.CLAMP, self.CLAMP)
         factor = self._lr_factor(self.step_count * self.STEPS / max(self.steps, 1))
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * factor
@@ -142,9 +144,6 @@ class _VertexOptimizer:
             self._buffer[self._fixed] = self._fixed_at
         self.step_count += 1
         return value.item()
-
-    def _clip(self, gradient: Tensor) -> None:
-        pass
 
     def optimize(self) -> np.ndarray:
         """Takes all steps, and shows its progress if that takes a while.
@@ -207,6 +206,7 @@ class TensorPolyOptimizer(_VertexOptimizer):
 
     STEPS = 100
     LR = 0.02
+    CLAMP = 1.0
     WEIGHTS = Weights([0], level=[0.5], length=[0.005], align=[1.0])
 
     def _optimizer(self, params: list[Tensor], use_gc: bool) -> torch.optim.Optimizer:
@@ -214,9 +214,6 @@ class TensorPolyOptimizer(_VertexOptimizer):
 
     def _lr_factor(self, progress: float) -> float:
         return min(1.0, 0.1 + 0.9 * progress / (self.STEPS / 2))
-
-    def _clip(self, gradient: Tensor) -> None:
-        gradient.clamp_(-1, 1)
 
 
 class TensorSkeletonOptimizer(_VertexOptimizer):

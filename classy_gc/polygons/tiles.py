@@ -70,7 +70,7 @@ def polygonize_map(
     check_ranges(*ranges)
     options |= dict(zip(("threshold", "tolerance", "min_area"), ranges, strict=True))
 
-    def worked(box: Box, ours: list | None) -> Buildings:
+    def worked(box: Box, ours: np.ndarray | None) -> Buildings:
         rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
         values = interior.read(rows, columns)
         walls = None if edges is None else edges.read(rows, columns)
@@ -93,7 +93,7 @@ def polygonize_map(
         return Buildings(found, buildings.probability, before)
 
     if max(height, width) <= tile + 2 * _CONTEXT:
-        windows: list[tuple[Box, list | None]] = [((0, 0, height, width), None)]
+        windows: list[tuple[Box, np.ndarray | None]] = [((0, 0, height, width), None)]
     else:
         parts = components(interior, edges, threshold, tile)
         windows = [(_window(ours, interior.shape), ours) for ours in _by_tile(parts, tile)]
@@ -109,17 +109,15 @@ def polygonize_map(
     return Buildings(*map(np.concatenate, zip(*results, strict=True)))
 
 
-def _by_tile(parts: np.ndarray, tile: int) -> list[list]:
+def _by_tile(parts: np.ndarray, tile: int) -> list[np.ndarray]:
     """Buildings by the tile that their middle lies in."""
     x0, y0, x1, y1 = shapely.bounds(parts).T
     middles = np.stack([y0 + y1, x0 + x1], axis=1) // (2 * tile)
-    tiles: dict[tuple, list] = {}
-    for middle, part in zip(middles.tolist(), parts, strict=True):
-        tiles.setdefault(tuple(middle), []).append(part)
-    return list(tiles.values())
+    _, number = np.unique(middles, axis=0, return_inverse=True)
+    return [parts[number.ravel() == k] for k in range(number.max(initial=-1) + 1)]
 
 
-def _window(parts: list, shape: tuple[int, int]) -> Box:
+def _window(parts: np.ndarray, shape: tuple[int, int]) -> Box:
     """The box around buildings and what their frame field depends on."""
     left, top, right, bottom = shapely.total_bounds(parts).astype(int).tolist()
     first = (max(x - _CONTEXT, 0) // _ALIGN * _ALIGN for x in (top, left))

@@ -3,7 +3,8 @@ import pytest
 import shapely
 from scipy import ndimage
 
-from classy_gc.polygons import Graph, contours, skeleton, trace
+from classy_gc.polygons import Graph, contours, skeleton
+from classy_gc.polygons.outlines import trace
 
 
 def drawn(text):
