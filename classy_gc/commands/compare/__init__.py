@@ -24,17 +24,25 @@ from typing import Any
 import torch
 
 from classy_gc.commands.compare.arms import Arm, build_arms, families, parse_axes
-from classy_gc.commands.compare.engines import Local, Slurm, train_runs
 from classy_gc.commands.compare.plot import picture
-from classy_gc.commands.compare.report import phase_table, text
 from classy_gc.commands.compare.results import (
     check_contrasts,
     evaluate,
     headline_of,
     lower_is_better,
+    phase_table,
     run_metrics,
+    text,
 )
-from classy_gc.commands.compare.runs import Run, opened, read_json, runs_in
+from classy_gc.commands.compare.runs import (
+    Local,
+    Run,
+    Slurm,
+    opened,
+    read_json,
+    runs_in,
+    train_runs,
+)
 from classy_gc.commands.compare.sweep import (
     Sweep,
     advice,

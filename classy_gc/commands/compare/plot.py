@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from classy_gc.commands.compare.report import scale
+from classy_gc.commands.compare.results import scale
 from classy_gc.commands.compare.statistics import paired_difference
 from classy_gc.plots import COLORS, GREY, new_figure, plain, tidy
 

@@ -1,34 +1,35 @@
-"""Evaluates the logs of a comparison's runs: metrics, statistics, verdicts."""
+"""Evaluates the logs of a comparison's runs, and tells its numbers and differences."""
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from classy_gc.commands.compare.report import (
-    EPOCHS,
-    Phase,
-    power_sentence,
-    scale,
-    sentence,
-)
 from classy_gc.commands.compare.statistics import (
+    CONFIDENCE,
+    POWER,
     detectable,
     disagreement,
     holm,
     paired_difference,
+    pairs_needed,
     sign_flip,
     spread,
 )
 from classy_gc.commands.flags import Target
+from classy_gc.configuration.settings import value_text
 from classy_gc.hooks.json_log import as_json
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.options import check_known
+from classy_gc.table import aligned
+
+EPOCHS = "epochs to target"
+
+Phase = Mapping[str, Any]  #: a line of ``log.jsonl``
 
 
 def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[str, Any]:
@@ -61,15 +62,15 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
             metrics[f"final {kind} loss"] = losses[-1]
     tests = [(p["epoch"], flat_meters(p["meters"])) for p in phases if p["phase"] == "test"]
     for meter in tests[-1][1] if tests else ():
-        values = [meters[meter] for _, meters in tests]
+        values = np.array([meters[meter] for _, meters in tests], dtype=float)  # None is NaN
         lower = lower_is_better(f"best test {meter}", target)
         best = (np.fmin if lower else np.fmax).reduce(values)  # ignores NaN if there is a number
         metrics |= {f"final test {meter}": values[-1], f"best test {meter}": float(best)}
     if target:
         check_known([target.meter], tests[-1][1] if tests else (), "--target", "meter")
-        there = operator.le if target.lower else operator.ge
-        reached = (epoch for epoch, m in tests if there(m[target.meter], target.value))
-        metrics[EPOCHS] = next(reached, None)
+        values = np.array([meters[target.meter] for _, meters in tests], dtype=float)
+        reached = values <= target.value if target.lower else values >= target.value
+        metrics[EPOCHS] = next((tests[i][0] for i in np.flatnonzero(reached)), None)
     return as_json(metrics)
 
 
@@ -220,3 +221,250 @@ def headline_of(metrics: Iterable[str], target: Target | None) -> str:
     meters = [m for m in metrics if m.startswith("final ") and "/" in m]
     losses = [m for m in ("final test loss", "final train loss") if m in metrics]
     return [*meters, *losses, "final train loss"][0]
+
+
+class Scale(NamedTuple):
+    """How a metric is printed: unchanged, or as a percentage if it is a share."""
+
+    factor: float
+    digits: str
+    unit: str
+    difference_unit: str
+
+    def value(self, x: float | None, sign: str = "") -> str:
+        """A number, or a dash for None."""
+        # A hyphen before the end of an interval would read as a range.
+        return "–" if x is None else format(self.factor * x, sign + self.digits).replace("-", "−")
+
+    def spread(self, values: Sequence[float | None]) -> str:
+        """Mean ± standard deviation with the unit, and how many are numbers if not all are."""
+        x = spread(values)
+        std = "" if x["std"] is None else f" ± {self.value(x['std'])}"
+        unit = self.unit if x["n"] else ""
+        lack = f" ({x['n']} of {len(values)})" if x["n"] < len(values) else ""
+        return f"{self.value(x['mean'])}{std}{unit}{lack}"
+
+
+def scale(metric: str, values: Iterable[float | None]) -> Scale:
+    """The scale of a metric: meters in [0, 1] are shares; everything else is printed unchanged.
+
+    Args:
+        metric: its name.
+        values: of all runs; those that are not finite do not count.
+
+    Example:
+        >>> scale("final test accuracy/top_1", [0.5, 0.75]).spread([0.5, 0.75])
+        '62.50 ± 17.68 %'
+    """
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    if "/" in metric and all(0 <= value <= 1 for value in finite):
+        return Scale(100, ".2f", " %", " points")
+    return Scale(1, ".1f", "", "") if metric == "seconds" else Scale(1, ".4g", "", "")
+
+
+def sentence(
+    difference: Mapping[str, Any], adjusted_p: float | None, seeds: int, form: Scale
+) -> str:
+    """Whether a difference can be told from noise, in words.
+
+    Args:
+        difference: from :func:`paired_difference`.
+        adjusted_p: its p after :func:`holm`; None if it has none.
+        seeds: how many pairs there would be if every run had finished.
+        form: of the metric.
+
+    Example:
+        >>> form = scale("final test accuracy/top_1", [0.9])
+        >>> difference = {"pairs": 5, "mean": 0.0012, "low": -0.0005, "high": 0.0029, "p": 0.12}
+        >>> difference |= {"detectable": 0.0024, "detectable_high": 0.0071}
+        >>> sentence(difference, 0.12, 5, form)
+        '+0.12 points [−0.05, +0.29] (0.24 to 0.71) over 5 seeds: cannot be told from noise'
+    """
+    n = difference["pairs"]
+    if not n:
+        return "no seed has a value in both arms, so there is nothing to compare"
+    pairs = f"over {n} seed" + "s" * (n > 1)
+    if n < seeds:
+        pairs += f" ({n} of {seeds} pairs)"
+    text = f"{form.value(difference['mean'], '+')}{form.difference_unit}"
+    if adjusted_p is None:
+        return f"{text} {pairs}: without a spread over seeds there is no test"
+    low, high = (form.value(difference[key], "+") for key in ("low", "high"))
+    least, most = (form.value(difference[key]) for key in ("detectable", "detectable_high"))
+    text += f" [{low}, {high}] ({least} to {most}) {pairs}: "
+    if adjusted_p < 1 - CONFIDENCE:
+        return f"{text}more than noise (p = {adjusted_p:.2g})"
+    if difference["p"] < 1 - CONFIDENCE:
+        return f"{text}cannot be told from noise among so many comparisons (p = {adjusted_p:.2g})"
+    return f"{text}cannot be told from noise"
+
+
+def power_sentence(
+    difference: Mapping[str, Any], wanted: float, form: Scale, comparisons: int = 1
+) -> str | None:
+    """How many seeds a difference of a size would need; None without a spread.
+
+    Args:
+        difference: the one that was found, with its spread.
+        wanted: size, in the printed unit.
+        form: of the metric.
+        comparisons: how many are made at once (default: 1).
+
+    Example:
+        >>> form = scale("final test accuracy/top_1", [0.9])
+        >>> power_sentence({"std": 0.0014, "std_high": 0.0041}, 0.1, form)
+        'a difference of 0.1 points needs 18 seeds, or 134 if they spread as much as they may'
+    """
+    if "std" not in difference:
+        return None
+    size, stds = wanted / form.factor, (difference["std"], difference["std_high"])
+    needed = [pairs_needed(size, std, comparisons) for std in stds]
+    few, many = (f"{n:,}" if n else "more than a million" for n in needed)
+    return (
+        f"a difference of {wanted:g}{form.difference_unit} needs {few} seeds, or {many} if they "
+        "spread as much as they may"
+    )
+
+
+def text(results: Mapping[str, Any]) -> str:
+    """The table and sentences to print.
+
+    Args:
+        results: from :func:`evaluate`; ``failed``, ``looks`` and ``provenance`` may be added.
+    """
+    arms, headline = results["arms"], results["headline"]
+    lines = [*_table(arms, headline), "", f"{headline}, paired by seed"]
+    for baseline in dict.fromkeys(arm["baseline"] for arm in arms if arm["baseline"]):
+        lines.append(f"against {baseline}:")
+        for arm in (a for a in arms if a["baseline"] == baseline):
+            details = _details(arm, arm["difference"][headline])
+            lines += [f"  {arm['name']}: {arm['verdict']}", *details]
+    for contrast in results["contrasts"]:
+        details = _details(contrast, contrast["difference"])
+        lines += [f"{contrast_name(contrast['arms'])}: {contrast['verdict']}", *details]
+    lines += _notes(results)
+    for failure in results.get("failed", []):
+        lines.append(f"failed: {failure['arm']}, seed {failure['seed']}: {failure['reason']}")
+        lines.append(f"  see {failure['folder']}/output.log")
+    return "\n".join(lines)
+
+
+def _table(arms: Sequence[Mapping[str, Any]], headline: str) -> list[str]:
+    """A table with one row per arm, and what its columns mean."""
+    columns = {
+        headline: "final",
+        headline.replace("final", "best"): "best",
+        "final train loss": "train loss",
+        "gap": "gap",
+        "seconds": "seconds",
+    }
+    forms = {
+        metric: scale(metric, [run.get(metric) for arm in arms for run in arm["runs"]])
+        for metric in columns
+        if any(metric in arm["spread"] for arm in arms)
+    }
+    header = [headline.removeprefix("final "), *(columns[metric] for metric in forms)]
+    table = [[*header, EPOCHS, "runs"]]
+    for arm in arms:
+        runs = arm["runs"]
+        cells = [form.spread([run.get(m) for run in runs]) for m, form in forms.items()]
+        table.append([arm["name"], *cells, _epochs(arm), f"{len(runs)} of {arm['seeds']}"])
+    return [
+        aligned(table, numbers=True),
+        "mean ± standard deviation over seeds, (… of …) where runs have no number; best: of all "
+        "epochs; gap: test loss minus train loss; epochs to target: median (how many runs get "
+        "there), where never is later than all others",
+    ]
+
+
+def _epochs(arm: Mapping[str, Any]) -> str:
+    if EPOCHS not in arm:
+        return "–"
+    median, reached = arm[EPOCHS]["median"], arm[EPOCHS]["reached"]
+    return f"{'never' if median is None else format(median, 'g')} ({reached})"
+
+
+def _notes(results: Mapping[str, Any]) -> list[str]:
+    """How to read the intervals, and what weakens them."""
+    comparisons, lines = results["comparisons"], []
+    if comparisons:
+        lines.append(
+            f"[…] is the {CONFIDENCE:.0%} confidence interval of the paired t-test, for one "
+            "comparison alone; (…) is the smallest difference that so many seeds find in "
+            f"{POWER:.0%} of all cases, if they spread as here, and if they spread as much as they "
+            "may; comparisons that (…) and “more than noise” are corrected for (Holm): "
+            f"{comparisons}"
+        )
+    if len(results.get("looks", [])) > 1:
+        looks = ", ".join(map(str, results["looks"]))
+        lines.append(
+            f"looked at with {looks} seeds: p and intervals hold for a number that was chosen "
+            "beforehand, and noise passes for real more often than in 5% of all cases"
+        )
+    if len(results.get("provenance", [])) > 1:
+        lines.append("not all runs were computed alike, and other bits may be other results:")
+        lines += [f"  {', '.join(f'{k} {v}' for k, v in x.items())}" for x in results["provenance"]]
+    return lines
+
+
+def contrast_name(names: Sequence[str]) -> str:
+    """The name of a comparison of two or four arms.
+
+    Example:
+        >>> contrast_name(["off", "on"])
+        'on against off'
+    """
+    first, other, *rest = names
+    if not rest:
+        return f"{other} against {first}"
+    return f"gain of {rest[1]} over {rest[0]}, less that of {other} over {first}"
+
+
+def _details(compared: Mapping[str, Any], difference: Mapping[str, Any]) -> list[str]:
+    """The lines below a verdict."""
+    lines = []
+    if compared["sign_flip_p"] is not None:
+        lines.append(f"sign-flip test: p = {compared['sign_flip_p']:.2g}")
+        if difference["correlation"] is not None:
+            correlation = f"{difference['correlation']:.2f}".replace("-", "−")
+            lines[-1] += f"; correlation of the pairs: {correlation}"
+    if both := compared.get("mcnemar"):
+        lines.append(
+            f"right where the other is wrong: {both['only_other']} test samples, the baseline: "
+            f"{both['only_first']}, of {both['seeds']} seed{'s' * (both['seeds'] > 1)} (McNemar's "
+            f"exact test: p = {both['p']:.2g})"
+        )
+    if compared.get("power"):
+        lines.append(compared["power"])
+    return [f"    {line}" for line in lines]
+
+
+def phase_table(
+    settings: Mapping[str, Mapping[str, Any]], logs: Mapping[str, Mapping[int, Sequence[Phase]]]
+) -> Any:
+    """The table of ``results.csv``, with a row for each phase of each finished run.
+
+    Args:
+        settings: values by arm and dotted key; their columns begin with ``config.``.
+        logs: the phases of a run by arm and seed.
+
+    Returns:
+        A ``pandas`` DataFrame.
+    """
+    import pandas as pd
+
+    columns = ["arm", "seed", "phase", "epoch", "loss", "seconds"]
+    table = [
+        {
+            "arm": arm,
+            **{f"config.{key}": value_text(value) for key, value in settings[arm].items()},
+            "seed": seed,
+            **{key: phase[key] for key in columns[2:]},
+            **flat_meters(phase["meters"]),
+            **phase["options"],
+        }
+        for arm, runs in logs.items()
+        for seed, log in runs.items()
+        for phase in log
+    ]
+    return pd.DataFrame(table) if table else pd.DataFrame(columns=columns)

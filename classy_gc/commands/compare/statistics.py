@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
-
-K = TypeVar("K", bound=Hashable)
 
 #: of the intervals; a difference is more than noise if its p, after Holm, is below 1 - this
 CONFIDENCE = 0.95
@@ -128,7 +126,7 @@ def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float |
     return float(permutation_test((b - a,), np.mean, **signs).pvalue)
 
 
-def holm(p_values: Mapping[K, float | None]) -> dict[K, float]:
+def holm(p_values: Mapping[Any, float | None]) -> dict[Any, float]:
     """Corrects p-values for several comparisons at once.
 
     Args:

@@ -10,8 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classy_gc.commands.compare.report import contrast_name, scale, text
-from classy_gc.commands.compare.results import check_contrasts, evaluate, tell
+from classy_gc.commands.compare.results import (
+    check_contrasts,
+    contrast_name,
+    evaluate,
+    scale,
+    tell,
+    text,
+)
 from classy_gc.commands.compare.statistics import CONFIDENCE
 from classy_gc.commands.flags import utf8
 from classy_gc.plots import COLORS, new_figure, plain, tidy

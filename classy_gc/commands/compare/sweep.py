@@ -10,10 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classy_gc.commands.compare.arms import Arm, check_arm, families, short_name
-from classy_gc.commands.compare.engines import Local, Slurm, train_runs
-from classy_gc.commands.compare.report import Scale, scale
-from classy_gc.commands.compare.results import headline_of, lower_is_better, run_metrics
-from classy_gc.commands.compare.runs import Run, runs_in
+from classy_gc.commands.compare.results import (
+    Scale,
+    headline_of,
+    lower_is_better,
+    run_metrics,
+    scale,
+)
+from classy_gc.commands.compare.runs import Local, Run, Slurm, runs_in, train_runs
 from classy_gc.commands.compare.statistics import CONFIDENCE, spread
 from classy_gc.commands.flags import Target
 from classy_gc.configuration.load import with_settings

@@ -27,7 +27,7 @@ from classy_gc.commands.compare.arms import (
     parse_axes,
 )
 from classy_gc.commands.compare.plot import picture
-from classy_gc.commands.compare.report import phase_table
+from classy_gc.commands.compare.results import phase_table
 from classy_gc.configuration.settings import parse_values
 from tests import forked
 

@@ -5,8 +5,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from classy_gc.commands.compare.report import phase_table, power_sentence, scale, sentence, text
-from classy_gc.commands.compare.results import evaluate, headline_of, run_metrics
+from classy_gc.commands.compare.results import (
+    evaluate,
+    headline_of,
+    phase_table,
+    power_sentence,
+    run_metrics,
+    scale,
+    sentence,
+    text,
+)
 from classy_gc.commands.compare.statistics import detectable, paired_difference
 from classy_gc.commands.flags import Target
 
