@@ -28,6 +28,7 @@ from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.results import (
     check_contrasts,
     evaluate,
+    failure_lines,
     headline_of,
     lower_is_better,
     phase_table,
@@ -127,10 +128,8 @@ def _compare(
         response, failed = train_sweep(arms, sweep, seeds, folder / "sweep", engine, args.target)
         extra = {"sweep": {**response, "failed": _failures(failed)}}
         response_picture(response).savefig(folder / "sweep.png", dpi=150)
-        print(sweep_text(response))
-        crashed = [run for run in failed if not run.diverged]
-        for run in crashed:
-            print(f"failed: {run.arm}, seed {run.seed}: {failed[run]}")
+        crashed = {run: reason for run, reason in failed.items() if not run.diverged}
+        print(sweep_text(response), *failure_lines(_failures(crashed)), sep="\n")
         ready = not crashed and all(arm["best"] for arm in response["arms"])
         if not (args.confirm and ready):
             _write_json(folder, extra)
@@ -160,7 +159,8 @@ def _report(
         own = [{"seed": seed, **run_metrics(log, target)} for seed, log in phases.items()]
         entry = {"name": arm.name, "baseline": None if arm is baseline else baseline.name}
         entry |= {"config_file": arm.file, "settings": arm.settings, "seeds": seeds, "runs": own}
-        if _tested_on(arm) == _tested_on(baseline):
+        # Only the same images can be compared one by one.
+        if arm.config["dataset"].get("test") == baseline.config["dataset"].get("test"):
             entry["correct"] = {run.seed: run.correct() for run in finished}
         entries.append(entry)
         logs[arm.name] = phases
@@ -187,12 +187,6 @@ def _failures(failed: Mapping[Run, str]) -> list[dict[str, Any]]:
         {"arm": run.arm, "seed": run.seed, "reason": reason, "folder": str(run.folder)}
         for run, reason in failed.items()
     ]
-
-
-def _tested_on(arm: Arm) -> dict[str, Any]:
-    """The options that decide which samples are tested, and in which order."""
-    test = arm.config["dataset"].get("test", {})
-    return {key: value for key, value in test.items() if key != "transforms"}
 
 
 def _looks(folder: Path, seeds: int) -> list[int]:

@@ -70,8 +70,6 @@ def parse_axes(
     if named_arms:
         axes.append([])
     for name, *texts in named_arms:
-        if not name:
-            raise ValueError("--arm must have a name, not ''")
         settings = dict(map(parse_setting, texts))
         if len(settings) < len(texts):
             raise ValueError(f"--arm {name}: a key occurs twice")

@@ -92,10 +92,9 @@ def evaluate(
     wanted: float | None = None,
     contrasts: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
-    """Statistics of every metric, and one sentence per arm on the headline.
+    """The spread of every metric, and the differences of the headline with one sentence each.
 
-    All metrics but the headline are only for information: whoever searches them for a difference
-    will find one.
+    Of other metrics no difference is tested: whoever searches them for one will find it.
 
     Args:
         arms: dicts with the ``name``, the name of the ``baseline`` (None for a baseline),
@@ -119,19 +118,15 @@ def evaluate(
     told = tell(arms, headline, [*compared, *map(tuple, contrasts)], wanted)
     entries = []
     for arm in arms:
-        own = {m: values(arm, m) for m in metrics if m not in ("seed", EPOCHS)}
-        entry = {**arm, "spread": {m: spread(x.values()) for m, x in own.items()}}
+        spreads = {m: spread(values(arm, m).values()) for m in metrics if m not in ("seed", EPOCHS)}
+        entry = {**arm, "spread": spreads}
         epochs = [run[EPOCHS] for run in arm["runs"] if EPOCHS in run]
         if epochs:
             middle = median(math.inf if x is None else x for x in epochs)
             entry[EPOCHS] = {"reached": len(epochs) - epochs.count(None), "median": middle}
         if arm["baseline"]:
-            baseline = by_name[arm["baseline"]]
             entry |= told[arm["baseline"], arm["name"]]
-            entry["difference"] = {
-                m: paired_difference(values(baseline, m), x) for m, x in own.items()
-            } | {headline: entry["difference"]}
-            both = (one.get("correct", {}) for one in (baseline, arm))
+            both = (one.get("correct", {}) for one in (by_name[arm["baseline"]], arm))
             entry["mcnemar"] = disagreement(*both)
         entry.pop("correct", None)
         entries.append(entry)
@@ -337,16 +332,20 @@ def text(results: Mapping[str, Any]) -> str:
     for baseline in dict.fromkeys(arm["baseline"] for arm in arms if arm["baseline"]):
         lines.append(f"against {baseline}:")
         for arm in (a for a in arms if a["baseline"] == baseline):
-            details = _details(arm, arm["difference"][headline])
-            lines += [f"  {arm['name']}: {arm['verdict']}", *details]
+            lines += [f"  {arm['name']}: {arm['verdict']}", *_details(arm)]
     for contrast in results["contrasts"]:
-        details = _details(contrast, contrast["difference"])
-        lines += [f"{contrast_name(contrast['arms'])}: {contrast['verdict']}", *details]
-    lines += _notes(results)
-    for failure in results.get("failed", []):
-        lines.append(f"failed: {failure['arm']}, seed {failure['seed']}: {failure['reason']}")
-        lines.append(f"  see {failure['folder']}/output.log")
+        name = contrast_name(contrast["arms"])
+        lines += [f"{name}: {contrast['verdict']}", *_details(contrast)]
+    lines += [*_notes(results), *failure_lines(results.get("failed", []))]
     return "\n".join(lines)
+
+
+def failure_lines(failed: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The runs that failed, in the form of ``results.json``, and why."""
+    return [
+        f"failed: {x['arm']}, seed {x['seed']}: {x['reason']}, see {x['folder']}/output.log"
+        for x in failed
+    ]
 
 
 def _table(arms: Sequence[Mapping[str, Any]], headline: str) -> list[str]:
@@ -420,9 +419,9 @@ def contrast_name(names: Sequence[str]) -> str:
     return f"gain of {rest[1]} over {rest[0]}, less that of {other} over {first}"
 
 
-def _details(compared: Mapping[str, Any], difference: Mapping[str, Any]) -> list[str]:
+def _details(compared: Mapping[str, Any]) -> list[str]:
     """The lines below a verdict."""
-    lines = []
+    difference, lines = compared["difference"], []
     if compared["sign_flip_p"] is not None:
         lines.append(f"sign-flip test: p = {compared['sign_flip_p']:.2g}")
         if difference["correlation"] is not None:

@@ -148,7 +148,7 @@ def _drawn(summary: Mapping[str, Any]) -> tuple[list[tuple[str, dict[str, Any], 
             label = f"{arm['name']} against {arm['baseline'].partition(': ')[2]}"
             n = arm["spread"][headline]["n"]
             label += f" ({n} of {arm['seeds']} runs)" * (n < arm["seeds"])
-            lines.append((label, arm["difference"][headline], arm["holm_p"]))
+            lines.append((label, arm["difference"], arm["holm_p"]))
     for contrast in summary["contrasts"]:
         lines.append((contrast_name(contrast["arms"]), contrast["difference"], contrast["holm_p"]))
     below = [f"without results: {label}" for label, x, _ in lines if not x["pairs"]]

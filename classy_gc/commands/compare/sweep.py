@@ -286,7 +286,7 @@ def advice(results: Mapping[str, Any], arms: Sequence[Arm]) -> str:
         results: of the confirmation.
         arms: at the confirmed values.
     """
-    headline, sign = results["headline"], -1 if results["lower_is_better"] else 1
+    sign = -1 if results["lower_is_better"] else 1
     entries = {arm["name"]: arm for arm in results["arms"]}
     sentences = []
     for baseline, *others in families(arms).values():
@@ -294,7 +294,7 @@ def advice(results: Mapping[str, Any], arms: Sequence[Arm]) -> str:
         for arm in others:
             entry = entries[arm.name]
             if entry["holm_p"] is not None and entry["holm_p"] < 1 - CONFIDENCE:
-                gains[arm.name] = sign * entry["difference"][headline]["mean"]
+                gains[arm.name] = sign * entry["difference"]["mean"]
         best = max(gains, key=gains.__getitem__, default=None)
         if best and gains[best] > 0:
             sentences.append(f"Take {best}: it is better than {baseline.name}.")

@@ -210,7 +210,7 @@ def test_failing_runs_take_nobody_down(here, capfd):
     printed = capfd.readouterr().out
     assert "failed: do=raise, seed 0: exit code 1: RuntimeError: what a run" in printed
     assert "failed: do=crash, seed 1: killed by SIGKILL" in printed
-    assert "see out/runs/do=crash/seed_1/output.log" in printed
+    assert ", see out/runs/do=crash/seed_1/output.log\n" in printed
     assert "do=raise: no seed has a value in both arms" in printed
     assert marks() == 2
     assert "RuntimeError" in Path("out/runs/do=raise/seed_1/output.log").read_text()
@@ -386,7 +386,7 @@ def test_runs_that_diverge_at_once_and_other_test_images(here, capsys):
     _, on, other, diverges = results["arms"]
     assert on["mcnemar"]["seeds"] == 2
     assert other["mcnemar"] is None  # image by image these are not the same ones
-    assert other["difference"]["final test accuracy/top_1"]["pairs"] == 2
+    assert other["difference"]["pairs"] == 2
     assert diverges["runs"] == []
     assert "phase" not in {x["kind"] for x in logs().get(("diverges", 0), [])}
 
@@ -451,7 +451,6 @@ SYNTHETIC = {
         (tiny(), ["--vary", "optimizer.lr="], "optimizer.lr: '' is neither JSON nor a word"),
         (tiny(), ["--vary", "optimizer.betas=[0.9,0.99"], r"betas: '\[0.9,0.99' is neither"),
         (tiny(), [*GC, *GC], "--vary: a key occurs twice"),
-        (tiny(), ["--arm", "", "--arm", "a", GC[1]], "--arm must have a name"),
         (tiny(), ["--arm", "a", *GC[1:]], "optimizer.use_gc must have one value, not 2"),
         (tiny(), ["--vary", "optimizer.lr=0.1,0.1"], "arms 'lr=0.1' and 'lr=0.1' are the same"),
         (tiny(), ["--vary", "optimiser.lr=1,2"], "'optimiser' in the config.* mean 'optimizer'"),
