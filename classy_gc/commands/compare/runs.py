@@ -273,9 +273,7 @@ class Local:
         """Ends all running processes."""
         for process in self._running.values():
             process.terminate()
-        for process in self._running.values():
             process.join()
-        self._running = {}
 
 
 def _in_fork(run: Run, one_thread: bool) -> None:
@@ -327,7 +325,7 @@ class Slurm:
             self._jobs |= {run: self._executor.submit(run) for run in runs}
 
     def ended(self) -> dict[Run, str]:
-        """How each job ended that has just left the queue; asks every two seconds."""
+        """What to say of each job that has just left the queue; asks every two seconds."""
         time.sleep(2)
         command = ["squeue", "--noheader", "--array", "--me", "--format=%i"]
         queue = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -335,19 +333,17 @@ class Slurm:
             return {}
         queued = queue.stdout.split()
         jobs = {run: job for run, job in self._jobs.items() if job.job_id not in queued}
-        ended = {}
-        for run, job in jobs.items():
+        for run in jobs:
             del self._jobs[run]
-            ended[run] = f"job {job.job_id} was killed or failed, see {job.paths.stderr}"
-            if job.paths.result_pickle.exists():  # else results() would wait for sacct
-                ended[run] = f"exit code {job.results()[0]}"
-        return ended
+        return {
+            run: f"job {job.job_id} was killed or failed, see {job.paths.stderr}"
+            for run, job in jobs.items()
+        }
 
     def stop(self) -> None:
         """Cancels all remaining jobs."""
         for job in self._jobs.values():
             job.cancel(check=False)
-        self._jobs = {}
 
 
 def train_runs(runs: Sequence[Run], engine: Local | Slurm) -> dict[Run, str]:
