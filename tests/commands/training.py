@@ -20,13 +20,18 @@ BIN = Path(sys.executable).parent
 DIGITS = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
 
 
-def short(epochs=1, samples=96, optimizer="sgd_gc"):
-    """The digits config, shortened, with augmentation, which draws random numbers."""
-    config = copy.deepcopy(DIGITS)
-    config |= {"num_epochs": epochs, "use_gpu": False}
-    config["optimizer"]["name"] = optimizer
+def digits(epochs=1, samples=96, **changes):
+    """The digits config, shortened."""
+    config = copy.deepcopy(DIGITS) | {"num_epochs": epochs, "use_gpu": False}
     for dataset in config["dataset"].values():
         dataset["num_samples"] = samples
+    return config | changes
+
+
+def short(epochs=1, samples=96, optimizer="sgd_gc"):
+    """The same with augmentation, which draws random numbers."""
+    config = digits(epochs, samples)
+    config["optimizer"]["name"] = optimizer
     crop = {"name": "RandomCrop", "size": 8, "padding": 1}
     config["dataset"]["train"]["transforms"][0]["transforms"].insert(0, crop)
     return config

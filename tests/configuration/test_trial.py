@@ -15,19 +15,12 @@ from classy_vision.tasks import ClassificationTask, build_task
 from classy_gc.commands import main
 from classy_gc.commands.train import start
 from classy_gc.configuration.trial import try_batches
-
-CONFIG = json.loads((Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json").read_text())
+from tests.commands.training import DIGITS, short
 
 
 def config(epochs=2, **changes):
     """The digits with whatever is random or stateful: BatchNorm, crops, mixup, dropout."""
-    result = copy.deepcopy(CONFIG) | {"num_epochs": epochs, "use_gpu": False}
-    result["mixup"] = {"alpha": 0.4, "num_classes": 10}
-    for dataset in result["dataset"].values():
-        dataset["num_samples"] = 128
-    crop = {"name": "RandomCrop", "size": 8, "padding": 1}
-    result["dataset"]["train"]["transforms"][0]["transforms"].insert(0, crop)
-    return result | changes
+    return short(epochs, 128) | {"mixup": {"alpha": 0.4, "num_classes": 10}} | changes
 
 
 def prepared(**changes):
@@ -135,7 +128,7 @@ def test_what_could_not_be_undone_is_not_tried(monkeypatch):
         def train_step(self):
             pytest.fail("it may step any optimizer")
 
-    task = OwnStep().set_dataset(build_dataset(CONFIG["dataset"]["train"]), "train")
+    task = OwnStep().set_dataset(build_dataset(DIGITS["dataset"]["train"]), "train")
     try_batches(task)
 
     task = prepared()

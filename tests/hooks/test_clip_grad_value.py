@@ -1,7 +1,5 @@
 import copy
-import json
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +10,8 @@ from classy_vision.tasks import ClassificationTask, build_task
 from classy_vision.trainer import LocalTrainer
 from torch.nn import Flatten, Linear, ReLU, Sequential
 
-import classy_gc  # noqa: F401  registers the hook
+from tests.commands.training import digits
 
-CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
 VALUE = 0.01
 STEPS = 4
 OPTIMIZERS = {
@@ -132,12 +129,9 @@ class Recorder(ClassyHook):
 
 def trained(hooks, **changes):
     """A training through Classy Vision, of eight batches."""
-    config = {**json.loads(CONFIG.read_text()), "num_epochs": 1, "use_gpu": False, **changes}
-    for dataset in config["dataset"].values():
-        dataset["num_samples"] = 256
     torch.manual_seed(0)
     recorder = Recorder()
-    task = build_task(config).set_hooks([*hooks, recorder])
+    task = build_task(digits(1, 256, **changes)).set_hooks([*hooks, recorder])
     LocalTrainer().train(task)
     return recorder
 
@@ -158,8 +152,6 @@ def test_accumulated_gradients_are_clipped_once():
 
 
 def test_a_task_that_only_tests():
-    config = {**json.loads(CONFIG.read_text()), "test_only": True, "use_gpu": False}
-    config["dataset"]["test"]["num_samples"] = 32
-    task = build_task(config).set_hooks([hook()])
+    task = build_task(digits(test_only=True)).set_hooks([hook()])
     LocalTrainer().train(task)
     assert task.losses

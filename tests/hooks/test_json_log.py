@@ -1,6 +1,5 @@
 import json
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +8,7 @@ from classy_vision.hooks import CheckpointHook, ClassyHook, build_hook
 from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 
-import classy_gc  # noqa: F401
-
-CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
+from tests.commands.training import digits
 
 
 class Note(ClassyHook):
@@ -29,10 +26,7 @@ class Note(ClassyHook):
 
 def trained(folder, checkpoint=None, epochs=3, **changes):
     """Trains with Classy's own hook for checkpoints, and returns the log."""
-    config = json.loads(CONFIG.read_text()) | {"num_epochs": epochs, "use_gpu": False} | changes
-    for dataset in config["dataset"].values():
-        dataset["num_samples"] = 64
-    task = build_task(config)
+    task = build_task(digits(epochs, 64, **changes))
     log = build_hook({"name": "json_log", "folder": str(folder)})
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     task.set_hooks([log, Note(log), CheckpointHook(str(folder / "checkpoints"))])

@@ -1,21 +1,16 @@
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 
-import classy_gc  # noqa: F401  registers the hook
-
-CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
+from tests.commands.training import digits
 
 
 def trained(hooks, tmp_path, use_shuffle=False):
-    config = json.loads(CONFIG.read_text()) | {"num_epochs": 2, "use_gpu": False}
+    config = digits(2, 70)
     config["dataset"]["test"]["use_shuffle"] = use_shuffle
-    for dataset in config["dataset"].values():
-        dataset["num_samples"] = 70
     config["hooks"] = [
         {**hook, **({"folder": str(tmp_path)} if "log" in hook["name"] else {})} for hook in hooks
     ]

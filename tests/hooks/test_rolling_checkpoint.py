@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -8,19 +7,16 @@ from classy_vision.hooks import CheckpointHook, ClassyHook, build_hook
 from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 
-import classy_gc  # noqa: F401
 from classy_gc.files import temporary
+from tests.commands.training import digits
 
-CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
 SAVED = "model_phase-{}_end.torch"
 
 
 def trained(folder, checkpoint=None, hooks=(), dataset=("train", "test"), epochs=4, **options):
     """A few epochs of 64 digits; ``options`` are those of the hook."""
-    config = json.loads(CONFIG.read_text()) | {"num_epochs": epochs, "use_gpu": False}
+    config = digits(epochs, 64)
     config["dataset"] = {phase: config["dataset"][phase] for phase in dataset}
-    for section in config["dataset"].values():
-        section["num_samples"] = 64
     torch.manual_seed(0)
     task = build_task(config)
     hook = build_hook({"name": "rolling_checkpoint", "folder": str(folder), **options})
@@ -89,7 +85,7 @@ def ema_weights(state):
 
 
 def loaded(path):
-    task = build_task(json.loads(CONFIG.read_text()) | {"use_gpu": False})
+    task = build_task(digits())
     task.base_model.set_classy_state(state(path)["base_model"])
     return dict(task.base_model.named_parameters())
 

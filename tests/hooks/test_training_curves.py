@@ -1,7 +1,5 @@
-import json
 import logging
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +8,12 @@ from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 from PIL import Image
 
-import classy_gc  # noqa: F401
-
-CONFIG = Path(__file__).parents[2] / "configs" / "digits_sgd_gc.json"
+from tests.commands.training import digits
 
 
 def trained(folder, **changes):
-    config = {**json.loads(CONFIG.read_text()), "num_epochs": 2, "use_gpu": False, **changes}
-    for dataset in config["dataset"].values():
-        dataset["num_samples"] = 64
     hook = build_hook({"name": "training_curves", "folder": str(folder), "title": "two epochs"})
-    task = build_task(config)
+    task = build_task(digits(2, 64, **changes))
     task.set_hooks([hook])
     LocalTrainer().train(task)
     return task, hook

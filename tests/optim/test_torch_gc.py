@@ -1,8 +1,6 @@
 """``torch_gc`` with every class of torch.optim that takes a step from one gradient."""
 
 import inspect
-import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +12,10 @@ from fvcore.common.param_scheduler import LinearParamScheduler
 from classy_gc import core
 from classy_gc.optim import TorchGC
 from classy_gc.param_groups import build_param_group_builder, build_param_groups
+from tests.commands.training import digits
 
 from .cases import advance, assert_close, assert_same, build, problem
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 UNFIT = ("LBFGS", "Muon", "SparseAdam")
 NAMES = [
     name
@@ -236,9 +234,7 @@ def test_lr_of_rprop_by_name():
 
 
 def test_rprop_which_has_no_decay_trains_beside_batchnorm():
-    given = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
-    given |= {"num_epochs": 1, "use_gpu": False, "optimizer": config("Rprop", use_gc=True)}
-    given["dataset"]["train"]["num_samples"] = 64
+    given = digits(1, 64, optimizer=config("Rprop", use_gc=True))
     del given["dataset"]["test"]
     task = build_task(given)
     LocalTrainer().train(task)
@@ -266,17 +262,13 @@ def test_from_python_as_from_json():
 
 @pytest.mark.parametrize("paramwise", [True, False])
 def test_trains_from_a_config(paramwise):
-    given = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
-    given |= {"num_epochs": 1, "use_gpu": False}
-    given["optimizer"] = config("Adamax", lr=0.01, use_gc=True)
+    given = digits(1, 320, optimizer=config("Adamax", lr=0.01, use_gc=True))
     if paramwise:
         given["name"] = "paramwise_classification_task"
         given["optimizer"]["param_groups"] = {
             "name": "paramwise",
             "custom_keys": {"heads": {"lr_mult": 2, "betas": [0.5, 0.9]}},
         }
-    given["dataset"]["train"]["num_samples"] = 320
-    given["dataset"]["test"]["num_samples"] = 32
     torch.manual_seed(0)
     task = build_task(given)
     task.prepare()

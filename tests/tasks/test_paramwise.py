@@ -11,7 +11,7 @@ from classy_vision.tasks import FineTuningTask, build_task
 from classy_vision.trainer import LocalTrainer
 
 from classy_gc.configuration.schema import check_config
-from tests.commands.training import checkpoint, flat, train
+from tests.commands.training import checkpoint, digits, flat, train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BUILDER = {"name": "paramwise", "custom_keys": {"blocks": {"lr_mult": 0.1, "decay_mult": 0.5}}}
@@ -19,13 +19,10 @@ BUILDER = {"name": "paramwise", "custom_keys": {"blocks": {"lr_mult": 0.1, "deca
 
 def config(task="paramwise_classification_task", optimizer=None, param_groups=BUILDER, **changes):
     """The digits config, shortened."""
-    result = json.loads((CONFIGS / "digits_sgd_gc.json").read_text())
-    result |= {"name": task, "num_epochs": 2, "use_gpu": False, **changes}
+    result = digits(2) | {"name": task, **changes}
     result["optimizer"] |= optimizer or {}
     if param_groups is not None:
         result["optimizer"]["param_groups"] = param_groups
-    for dataset in result["dataset"].values():
-        dataset["num_samples"] = 96
     return result
 
 

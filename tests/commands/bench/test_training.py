@@ -1,19 +1,14 @@
 import json
 import re
-from pathlib import Path
 
 import pytest
 
 from classy_gc.commands import main
-
-CONFIG = Path(__file__).parents[3] / "configs" / "digits_sgd_gc.json"
+from tests.commands.training import digits
 
 
 def test_training(tmp_path, capsys):
-    config = json.loads(CONFIG.read_text())
-    for dataset in config["dataset"].values():
-        dataset["num_samples"] = 96  # three steps an epoch, so that epochs end in between
-    config["use_gpu"] = False
+    config = digits()  # three steps an epoch, so that epochs end in between
     # The config's own schedule must not decide which steps run with GC.
     config["optimizer"]["param_schedulers"]["use_gc"] = {"name": "constant", "value": 0}
     file = tmp_path / "config.json"
@@ -43,7 +38,7 @@ def test_training(tmp_path, capsys):
 )
 def test_configs_without_gc_to_measure(tmp_path, capsys, change, expected):
     file = tmp_path / "config.json"
-    file.write_text(json.dumps({**json.loads(CONFIG.read_text()), "use_gpu": False, **change}))
+    file.write_text(json.dumps(digits(**change)))
     with pytest.raises(SystemExit):
         main(["bench", "--config_file", str(file)])
     err = capsys.readouterr().err

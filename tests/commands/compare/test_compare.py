@@ -1,5 +1,4 @@
 import contextlib
-import copy
 import csv
 import json
 import os
@@ -30,8 +29,7 @@ from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.results import phase_table
 from classy_gc.configuration.settings import parse_values
 from tests import forked
-
-DIGITS = json.loads((Path(__file__).parents[3] / "configs/digits_sgd_gc.json").read_text())
+from tests.commands.training import short
 
 # What a run does besides training (nothing, raise, crash, wait or hold), and how long a step takes.
 HOOKS = """
@@ -69,14 +67,9 @@ class TestCompare(ClassyHook):
 
 def tiny(epochs=1, samples=64, **optimizer):
     """A small network on digits, with augmentation, which draws random numbers."""
-    config = copy.deepcopy(DIGITS)
-    config |= {"num_epochs": epochs, "use_gpu": False}
+    config = short(epochs, samples)
     config["model"] = {"name": "mlp", "input_dim": 192, "output_dim": 10, "hidden_dims": [32]}
     config["optimizer"] = {"name": "sgd_gc", "lr": 0.1} | optimizer
-    for dataset in config["dataset"].values():
-        dataset["num_samples"] = samples
-    crop = {"name": "RandomCrop", "size": 8, "padding": 1}
-    config["dataset"]["train"]["transforms"][0]["transforms"].insert(0, crop)
     return config
 
 
@@ -222,6 +215,8 @@ def test_failing_runs_take_nobody_down(here, capfd):
 def test_arms_start_with_the_same_weights_and_data(here, capfd):
     """The loss of the first epoch is that of its only batch, before any step."""
     config = tiny(epochs=2, samples=32)
+    Path("out").mkdir()
+    Path("out", ".comparison.json.tmp").touch()  # half a plan, of a comparison killed at once
     flags = ["--arm", "off", "optimizer.use_gc=false", "--seeds", "2"]
     flags += ["--arm", "on", "optimizer.use_gc=true", "optimizer.momentum=0.5"]
     assert main(arguments(config, *flags)) == 0
@@ -341,13 +336,6 @@ def test_long_names_stay_in_the_picture():
             box = artist.get_window_extent()
             assert row.bbox.x0 <= box.x0 < box.x1 <= row.bbox.x1
             assert row.bbox.y0 <= box.y0 < box.y1 <= row.bbox.y1
-
-
-def test_a_folder_in_which_nothing_was_planned_yet(here):
-    """A comparison that is killed at once leaves half a plan."""
-    Path("out").mkdir()
-    Path("out", ".comparison.json.tmp").touch()
-    assert main(arguments(tiny(), *GC, "--seeds", 1)) == 0
 
 
 @pytest.mark.parametrize(

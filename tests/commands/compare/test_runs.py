@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from classy_gc.commands.compare.runs import Local, Run, train_runs
-
-CONFIG = json.loads((Path(__file__).parents[3] / "configs" / "digits_sgd_gc.json").read_text())
+from tests.commands.training import digits
 
 
 def run_of(folder, *lines, arm="a", seed=0):
@@ -135,10 +134,7 @@ def test_a_line_of_the_log_that_is_no_record_is_passed_over(line, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_runs_end_well_or_say_why_not(tmp_path):
-    good = CONFIG | {"num_epochs": 1, "use_gpu": False}
-    good["dataset"] = {
-        phase: {**CONFIG["dataset"][phase], "num_samples": 64} for phase in ("train", "test")
-    }
+    good = digits(1, 64)
     bad = good | {"optimizer": {**good["optimizer"], "lr": 1e30}, "num_epochs": 3}
     bad["optimizer"].pop("param_schedulers", None)
     runs = [Run(n, 3, tmp_path / n, config) for n, config in (("good", good), ("bad", bad))]
