@@ -57,7 +57,10 @@ def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarr
         build_optimizer(copy.deepcopy(optimizer))
         schedulers = build_optimizer_schedulers(copy.deepcopy(optimizer))
     else:
-        task = build_task({**config, "hooks": [], "use_gpu": False})
+        # No checkpoint, GPU or hook is needed to count them.
+        plain = {"name": "classification_task", "test_only": False, "hooks": []}
+        plain |= {"use_gpu": False, "amp_args": None, "optimizer": optimizer}
+        task = build_task({**config, **plain})
         task.prepare()
         schedulers = task.optimizer_schedulers
     share = np.arange(_POINTS) / _POINTS  # of the training

@@ -63,8 +63,9 @@ class ParamwiseMixin:
         check_stock_optimizer(config["optimizer"])
         given, config = config, preliminary(config)
         optimizer = dict(config["optimizer"])
-        groups = optimizer.pop("param_groups", None)
-        builder = None if groups is None else build_param_group_builder(groups)
+        builder = None
+        if "param_groups" in optimizer:
+            builder = build_param_group_builder(optimizer.pop("param_groups"))
         task = super().from_config({**config, "optimizer": optimizer})
         task._config = given
         task.param_group_builder = builder

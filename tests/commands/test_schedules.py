@@ -64,8 +64,14 @@ def test_a_warm_up_in_steps_is_as_long_as_the_data_make_it():
     config = json.loads((CONFIGS / "digits_sgd_gc.json").read_text()) | {"num_epochs": 2}
     config["dataset"]["train"] |= {"num_samples": 96, "batchsize_per_replica": 16}
     config["optimizer"]["param_schedulers"] = {"lr": lr}
-    for simulated, rising in ((None, 500), (32, 1000)):
-        values = schedules(config | {"simulated_global_batchsize": simulated})[1]["lr"]
+    for changes, rising in (
+        ({}, 500),
+        ({"simulated_global_batchsize": 32}, 1000),
+        ({"name": "fine_tuning", "reset_heads": True}, 500),
+        ({"amp_args": {"amp_type": "pytorch"}, "use_gpu": True}, 500),
+        ({"test_only": True}, 500),
+    ):
+        values = schedules(config | changes)[1]["lr"]
         assert values[:rising] == pytest.approx(np.arange(rising) / rising)
         assert (values[rising:] == 1).all()
 

@@ -136,6 +136,12 @@ def test_frozen_trunk_is_left_out_and_stays():
     assert moved == {HEAD, HEAD.replace("weight", "bias")}
 
 
+def test_param_groups_are_an_object():
+    changed = config(optimizer={"param_groups": None}, param_groups=None)
+    with pytest.raises(ValueError, match="param_groups must be an object with a 'name', not None"):
+        build_task(changed)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "sgd_gc"])
 @pytest.mark.parametrize("task", ["classification_task", "fine_tuning"])
 def test_stock_tasks_refuse_param_groups(task, optimizer):
