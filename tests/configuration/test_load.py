@@ -131,10 +131,7 @@ NESTED = json.dumps([0])[:-1].replace("0", "") * 60 + "0" + "]" * 60
         ({"a": {"_base_": "b.json"}}, "_base_ is resolved only at the top of a file"),
         ({"a": [{"_delete_": True}]}, "_delete_ is resolved only at the top of a file"),
         ('{"_base_": "a", "_base_": "b"}', "mine.json: key '_base_' occurs twice"),
-        (
-            "[" * DEEP + "]" * DEEP,
-            "mine.json: (maximum recursion|.* more than 50 levels)",
-        ),
+        ("[" * DEEP + "]" * DEEP, "mine.json: (maximum recursion|.* more than 50 levels)"),
         (
             '{"a": ' * DEEP + "1" + "}" * DEEP,
             "mine.json: (maximum recursion|.* more than 50 levels)",
@@ -142,10 +139,7 @@ NESTED = json.dumps([0])[:-1].replace("0", "") * 60 + "0" + "]" * 60
         ('{"a": {"b": ' + NESTED + "}}", "mine.json: a.b.* is nested more than 50 levels deep"),
         ('{"a": {"b": [1, ' + "9" * 400 + "]}}", r"mine.json: a.b\[1\] must be a number that a fl"),
         ('{"a": {"b": [1, ' + "9" * 5000 + "]}}", "mine.json: Exceeds the limit .4300 digits"),
-        (
-            {"_base_": "large.json"},
-            "mine.json → large.json: a must be a number that a float",
-        ),
+        ({"_base_": "large.json"}, "mine.json → large.json: a must be a number that a float"),
     ],
 )
 def test_bad_files_are_one_line_with_their_chain(here, mine, message):

@@ -135,13 +135,7 @@ def test_differentiable_is_refused_with_gc(cls):
 
 @pytest.mark.parametrize(
     ("cls", "name"),
-    [
-        *(
-            (cls, name)
-            for cls in FUSED_HERE
-            for name in ("foreach", "differentiable", "capturable")
-        ),
-    ],
+    [(cls, name) for cls in FUSED_HERE for name in ("foreach", "differentiable", "capturable")],
 )
 def test_own_fused_kernels_refuse_what_they_cannot_do(cls, name):
     with pytest.raises(ValueError, match=f"fused.*{name}"):
@@ -156,10 +150,7 @@ def test_capturable_radam_cannot_wait(cls):
 
 @pytest.mark.parametrize(
     "bad",
-    [
-        torch.ones(4, 6)[:, ::2],
-        torch.ones(4, 3, dtype=torch.complex64),
-    ],
+    [torch.ones(4, 6)[:, ::2], torch.ones(4, 3, dtype=torch.complex64)],
     ids=["strided", "complex"],
 )
 @pytest.mark.parametrize("cls", FUSED_HERE)
@@ -490,10 +481,7 @@ def test_a_step_with_an_infinite_gradient_changes_nothing(cls, options, bad_step
     bad_grads = [g.clone() for g in grads[bad_step]]
     bad_grads[1][1, 1, 0, 1] = float("inf")
     params, _ = train_scaled(
-        cls,
-        weights,
-        [*grads[:bad_step], bad_grads, *grads[bad_step:]],
-        **options,
+        cls, weights, [*grads[:bad_step], bad_grads, *grads[bad_step:]], **options
     )
     assert_close(params, expected(cls, weights, grads, **options), 1e-5)
 

@@ -15,11 +15,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
-from torch.distributed.tensor.parallel import (
-    ColwiseParallel,
-    RowwiseParallel,
-    parallelize_module,
-)
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn import Conv2d, Flatten, Linear, Parameter, ReLU, Sequential
 
 from classy_gc import core
@@ -207,10 +203,7 @@ def resumed(cls, options, folder):
     state = checkpoint(net, optimizer)
     dcp.load(state, checkpoint_id=folder)
     set_state_dict(
-        net,
-        optimizer,
-        model_state_dict=state["model"],
-        optim_state_dict=state["optimizer"],
+        net, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
     )
     train(net, optimizer, inputs()[3:], dist.get_rank(), 2)
     return full(net.parameters()), moments(optimizer, full), options_of(optimizer)

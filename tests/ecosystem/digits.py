@@ -29,11 +29,7 @@ def network():
     """The same weights whenever it is called."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2),
-        nn.GroupNorm(2, 8),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(72, 10),
+        nn.Conv2d(1, 8, 3, stride=2), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10)
     )
 
 

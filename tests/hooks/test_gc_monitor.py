@@ -205,8 +205,7 @@ def test_between_looks_nothing_is_computed(monkeypatch, tmp_path):
     looks = []
     for module in ("core.measures", "hooks.gc_monitor"):
         monkeypatch.setattr(
-            f"classy_gc.{module}.row_mean_norms",
-            lambda *args: looks.append(1) or torch.ones(2),
+            f"classy_gc.{module}.row_mean_norms", lambda *args: looks.append(1) or torch.ones(2)
         )
     seen, _, _ = trained(tmp_path, interval=5)
     assert [line["step"] for line in seen] == [1, 6]

@@ -103,10 +103,5 @@ def test_lines_of_other_kinds_are_valid_json(tmp_path):
     hook.on_start(SimpleNamespace(test_only=True))
     hook.write("spike", norm=torch.tensor(0.5), where=[nan, -float("inf")], of={1: nan, "b": None})
     line = (tmp_path / "log.jsonl").read_text()
-    expected = {
-        "kind": "spike",
-        "norm": 0.5,
-        "where": [None, None],
-        "of": {"1": None, "b": None},
-    }
+    expected = {"kind": "spike", "norm": 0.5, "where": [None, None], "of": {"1": None, "b": None}}
     assert json.loads(line, parse_constant=pytest.fail) == expected

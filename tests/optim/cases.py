@@ -7,11 +7,7 @@ stand in for a stock optimizer have a row in ``STOCK``.
 import copy
 
 import torch
-from classy_vision.optim import (
-    OPTIMIZER_REGISTRY,
-    build_optimizer,
-    build_optimizer_schedulers,
-)
+from classy_vision.optim import OPTIMIZER_REGISTRY, build_optimizer, build_optimizer_schedulers
 from torch.nn import Parameter
 
 import classy_gc  # noqa: F401  registers the names

@@ -194,10 +194,7 @@ REFUSED = [
     (gc(lr=0.1), ["'lr'", "'gc'", "base_optimizer"]),
     (gc(use_cg=True), ["did you mean 'use_gc'?"]),
     (gc(base_optimzer={}), ["did you mean 'base_optimizer'?"]),
-    (
-        gc(base_optimizer={"name": "sgd", **scheduled("lr")}),
-        ["param_schedulers", "base_optimizer"],
-    ),
+    (gc(base_optimizer={"name": "sgd", **scheduled("lr")}), ["param_schedulers", "base_optimizer"]),
     *((gc(base_optimizer={"name": name}), ["'gc'", repr(name), "use_gc"]) for name in PLAIN),
     (gc(base_optimizer=gc()), ["'gc'", "already centralizes"]),
     (gc(**scheduled("lr", "liner")), ["'liner'", "did you mean 'linear'?"]),

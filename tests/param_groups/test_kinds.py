@@ -4,12 +4,7 @@ from torch import nn
 from classy_gc.param_groups.kinds import is_depthwise, is_norm, kind
 
 TIMM = ["RmsNorm", "RmsNorm2d", "LayerNorm", "LayerNorm2d", "GroupNorm", "GroupNorm1", "SimpleNorm"]
-TIMM += [
-    "BatchNormAct2d",
-    "LayerNormAct2d",
-    "EvoNorm2dB0",
-    "FilterResponseNormTlu2d",
-]
+TIMM += ["BatchNormAct2d", "LayerNormAct2d", "EvoNorm2dB0", "FilterResponseNormTlu2d"]
 
 
 @pytest.mark.parametrize("name", TIMM)

@@ -523,11 +523,7 @@ def test_refused(fields, fragments):
         ("adam", key(momentum=0.5), ["'momentum'", "optimizer 'adam'"]),
         ("sgd", key(lr=-1), ["lr must be a number >= 0, not -1"]),
         ("adam", key(betas=[0.5]), ["betas must be a list of two numbers"]),
-        (
-            Rprop,
-            key(decay_mult=2),
-            ["decay_mult of options", "'weight_decay'", "etas"],
-        ),
+        (Rprop, key(decay_mult=2), ["decay_mult of options", "'weight_decay'", "etas"]),
         (Rprop, {"norm_decay_mult": 2}, ["norm_decay_mult", "'weight_decay'", "'Rprop'", "etas"]),
     ],
 )

@@ -77,11 +77,7 @@ def test_a_name_is_taken_once():
             ValueError,
             "'paramwize' in param_groups, did you mean 'paramwise'",
         ),
-        (
-            {"name": "paramwise", "module": "mine"},
-            ValueError,
-            "unknown key 'module' in",
-        ),
+        ({"name": "paramwise", "module": "mine"}, ValueError, "unknown key 'module' in"),
     ],
 )
 def test_refused_configs(config, error, message):

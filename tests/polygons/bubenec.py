@@ -85,10 +85,7 @@ def scene(joined: bool) -> Scene:
     west, south, east, north = shapely.total_bounds(footprints)
     origin = np.array([west - _MARGIN * _PIXEL, north + _MARGIN * _PIXEL])
     truth = shapely.transform(footprints, lambda xy: (xy - origin) / [_PIXEL, -_PIXEL])
-    shape = (
-        int((north - south) / _PIXEL) + 2 * _MARGIN,
-        int((east - west) / _PIXEL) + 2 * _MARGIN,
-    )
+    shape = (int((north - south) / _PIXEL) + 2 * _MARGIN, int((east - west) / _PIXEL) + 2 * _MARGIN)
     return Scene(truth, shape, Affine(_PIXEL, 0, origin[0], 0, -_PIXEL, origin[1]))
 
 

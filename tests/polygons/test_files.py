@@ -13,13 +13,7 @@ from pyogrio import read_info
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from classy_gc.polygons.files import (
-    FORMATS,
-    check_output,
-    placed,
-    read_polygons,
-    write_polygons,
-)
+from classy_gc.polygons.files import FORMATS, check_output, placed, read_polygons, write_polygons
 from classy_gc.polygons.maps import InputError, open_map
 from tests.polygons.map_files import PLACE, UTM, VALUES, saved, tiff
 from tests.polygons.shapes import ROOMS

@@ -5,12 +5,7 @@ from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
 
-from classy_gc.polygons.maps import (
-    InputError,
-    check_same_place,
-    open_frame_field,
-    open_map,
-)
+from classy_gc.polygons.maps import InputError, check_same_place, open_frame_field, open_map
 from tests.polygons.map_files import ALL, PLACE, UTM, VALUES, damaged, png, saved, tiff, truncated
 
 BYTES = np.uint8(np.rint(VALUES * 255))

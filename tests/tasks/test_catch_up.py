@@ -12,10 +12,7 @@ CASES = {
     "stock task, sgd_gc": ("classification_task", {"name": "sgd_gc", "use_gc": True}),
     "our task": ("paramwise_classification_task", {"name": "sgd"}),
     "gc": ("classification_task", {"name": "gc", "base_optimizer": {"name": "sgd"}}),
-    "param_groups": (
-        "paramwise_classification_task",
-        {"name": "sgd"} | PARAM_GROUPS,
-    ),
+    "param_groups": ("paramwise_classification_task", {"name": "sgd"} | PARAM_GROUPS),
 }
 
 

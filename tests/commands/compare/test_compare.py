@@ -18,13 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from classy_gc.commands import main
-from classy_gc.commands.compare.arms import (
-    Choice,
-    build_arms,
-    families,
-    folder_names,
-    parse_axes,
-)
+from classy_gc.commands.compare.arms import Choice, build_arms, families, folder_names, parse_axes
 from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.results import phase_table
 from classy_gc.configuration.settings import parse_values
@@ -398,11 +392,7 @@ def test_a_locale_that_lacks_a_sign_costs_no_results(here):
     # What has been trained is not trained again, but read, printed and written.
     env = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     code = "import sys; from classy_gc.commands import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command],
-        capture_output=True,
-        env=env,
-    )
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, env=env)
     assert done.returncode == 0, done.stderr
     assert b" ? " in done.stdout  # in place of ±
     assert done.stdout.isascii()

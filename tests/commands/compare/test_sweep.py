@@ -257,10 +257,7 @@ def test_the_last_sentence_is_what_to_do(on, words):
 
 
 def test_the_picture_shows_failures_and_the_best():
-    curves = {
-        "off": {0.1: [0.5, 0.6], 0.2: [0.9, None]},
-        "on$": {0.1: [0.5, 0.7], 0.2: [0.8, 0.9]},
-    }
+    curves = {"off": {0.1: [0.5, 0.6], 0.2: [0.9, None]}, "on$": {0.1: [0.5, 0.7], 0.2: [0.8, 0.9]}}
     best = {"off": 0.1, "on$": 0.2}
     arms = [{"name": x, "best": best[x], "points": points_of(curves[x])} for x in curves]
     figure = response_picture({"key": "optimizer.lr", "metric": ACCURACY, "arms": arms})

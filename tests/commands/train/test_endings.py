@@ -47,11 +47,7 @@ def test_a_loss_that_is_no_longer_finite_is_one_line(here, capsys):
             [0.01, 1e30, 1e30],
             "step 5 (epoch 2), the last lr was 1e+30; the last checkpoint is ",
         ),
-        (
-            "none",
-            [1e30, 1e30, 1e30],
-            "step 2 (epoch 1), the last lr was 1e+30; no checkpoint yet",
-        ),
+        ("none", [1e30, 1e30, 1e30], "step 2 (epoch 1), the last lr was 1e+30; no checkpoint yet"),
     ):
         lr["values"] = values
         with pytest.raises(SystemExit) as exit_:

@@ -302,9 +302,7 @@ TEXT_LOG = {"name": "loss_lr_meter_logging", "log_freq": 0}
 JSON_LOG = {"name": "json_log", "folder": "config.json/sub"}
 EMA = {"name": "ema_model_weights", "decay": 0.9}
 SCRIPT = {"name": "torchscript", "torchscript_folder": "no"}
-VIDEO = {
-    "video_accuracy": {"topk": [1], "clips_per_video_train": 1, "clips_per_video_test": 2},
-}
+VIDEO = {"video_accuracy": {"topk": [1], "clips_per_video_train": 1, "clips_per_video_test": 2}}
 SYNTHETIC = {
     "name": "synthetic_image",
     **{"batchsize_per_replica": 4, "num_classes": 10, "crop_size": 8, "class_ratio": 0.5},
@@ -367,11 +365,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         ),
         (("hooks", [TENSORBOARD | {"summary_writer": None}]), [], "must be an object, not None"),
         (("hooks", [TEXT_LOG]), [], r"hooks\[0\].log_freq must be an integer > 0 or null, not 0"),
-        (
-            ("hooks", [JSON_LOG]),
-            [],
-            "/config.json/sub: .*/config.json is no writable folder",
-        ),
+        (("hooks", [JSON_LOG]), [], "/config.json/sub: .*/config.json is no writable folder"),
         (("hooks", [STOCK, {"name": "rolling_checkpoint"}]), [], "one of them can save"),
         (("distributed", {"bucket_cap": 1}), [], "'bucket_cap' in distributed, .* 'bucket_cap_mb'"),
         (
@@ -388,59 +382,23 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("mixup", {"alpha": -1}), [], "mixup.alpha must be a number >= 0, not -1"),
         (("mixup", {"alpha": 1, "mode": "x"}), [], "mixup.mode must be one of batch, .* not 'x'"),
         (("mixup", {"alpha": 1}), [], "config.json: missing key 'num_classes' in mixup"),
-        (
-            ("mixup", {"alpha": 1, "num_classes": 3}),
-            [],
-            r"error: config.json: mixup {.*}: ",
-        ),
+        (("mixup", {"alpha": 1, "num_classes": 3}), [], r"error: config.json: mixup {.*}: "),
         (("model.heads.0.in_plane", 31), [], r"error: config.json: model.heads\[0\] {.*31}: "),
-        (
-            ("model.heads.0.num_classes", 3),
-            [],
-            "error: config.json: loss {.*}: IndexError: ",
-        ),
-        (
-            ("model.heads.0.fork_block", "x"),
-            [],
-            "error: config.json: model: x ",
-        ),
-        (
-            ("model.num_blocks", []),
-            [],
-            "error: config.json: model: IndexError: ",
-        ),
-        (
-            ("loss", {"name": "MSELoss"}),
-            [],
-            'error: config.json: loss {"name": "MSELoss"}: ',
-        ),
-        (
-            ("loss.weight", [1, 2]),
-            [],
-            r"error: config.json: loss {.*\[1, 2\]}: ",
-        ),
-        (
-            ("meters", VIDEO),
-            [],
-            "error: config.json: meters.video_accuracy {.*}: ",
-        ),
+        (("model.heads.0.num_classes", 3), [], "error: config.json: loss {.*}: IndexError: "),
+        (("model.heads.0.fork_block", "x"), [], "error: config.json: model: x "),
+        (("model.num_blocks", []), [], "error: config.json: model: IndexError: "),
+        (("loss", {"name": "MSELoss"}), [], 'error: config.json: loss {"name": "MSELoss"}: '),
+        (("loss.weight", [1, 2]), [], r"error: config.json: loss {.*\[1, 2\]}: "),
+        (("meters", VIDEO), [], "error: config.json: meters.video_accuracy {.*}: "),
         (("amp_args", True), [], "amp_args must be an object or null, not True"),
-        (
-            ("amp_args", {"amp_type": "pytorch"}),
-            [],
-            "error: config.json: amp_args {.*}: ",
-        ),
+        (("amp_args", {"amp_type": "pytorch"}), [], "error: config.json: amp_args {.*}: "),
         (("hooks", [EMA]), [], r"config.json: hooks\[0\].device must be cpu where .* no CUDA"),
         (
             ("hooks", [{"name": "checkpoint"}]),
             [],
             r"hooks\[0\] {.*}: TypeError: .*'checkpoint_folder'",
         ),
-        (
-            ("hooks", [SCRIPT]),
-            [],
-            "error: config.json: hook 'torchscript': .*'no'",
-        ),
+        (("hooks", [SCRIPT]), [], "error: config.json: hook 'torchscript': .*'no'"),
         (
             ("hooks", [SCRIPT | {"use_traces": 1}]),
             [],

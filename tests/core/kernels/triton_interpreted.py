@@ -59,8 +59,7 @@ def large_eps(cls, options):
 
 
 @pytest.mark.parametrize(
-    ("cls", "options"),
-    [*rows([False], FUSED), *one_row_each(gc_loc=[True], implementations=FUSED)],
+    ("cls", "options"), [*rows([False], FUSED), *one_row_each(gc_loc=[True], implementations=FUSED)]
 )
 def test_every_case(cls, options, launches):
     weights, grads = problem([(2, 3), (3,), (0, 2)], steps=7 if cls in RADAMS else 3)
