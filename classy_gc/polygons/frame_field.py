@@ -151,7 +151,9 @@ def nearest(frame: FrameField, points: Any) -> FrameField:
     index = points.round()
     row, column = (index.long() if torch.is_tensor(index) else index.astype(int)).T
     pixel = row.clip(0, height - 1) * width + column.clip(0, width - 1)
-    return FrameField(frame.c0.take(pixel), frame.c2.take(pixel))
+    if torch.is_tensor(pixel):  # index_select is twice as fast as take
+        return FrameField(*(c.flatten().index_select(0, pixel) for c in frame))
+    return FrameField(*(c.take(pixel) for c in frame))
 
 
 def polynomial(z: Any, frame: FrameField) -> Any:

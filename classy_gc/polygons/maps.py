@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from classy_gc.polygons.arrays import InputError, as_frame, check_form, in_range, size_text
 from classy_gc.polygons.frame_field import FrameField, from_channels
-from classy_gc.polygons.ground import pixel_size, to_square
+from classy_gc.polygons.ground import pixel_size
 
 _IMAGES = (".tif", ".tiff", ".png")
 _MAPS = (*_IMAGES, ".npy", ".npz")
@@ -53,11 +53,6 @@ class Map(NamedTuple):
     def pixel_size(self) -> tuple[float, float] | None:
         """Height and width of a pixel in metres on the ground, None without a CRS."""
         return pixel_size(self.shape, self.transform, self.crs)
-
-    @property
-    def ratio(self) -> np.ndarray:
-        """How many square pixels replace a pixel, down and across."""
-        return to_square(self.pixel_size)
 
 
 def open_map(path: str | Path, band: int | None = None) -> Map:

@@ -14,7 +14,7 @@ from scipy import ndimage
 from classy_gc.polygons.arrays import Buildings
 from classy_gc.polygons.buildings import check_ranges, polygonize
 from classy_gc.polygons.frame_field import FrameField, from_map
-from classy_gc.polygons.ground import in_pixels, square_frame, square_map
+from classy_gc.polygons.ground import in_pixels, square_frame, square_map, to_square
 from classy_gc.polygons.maps import InputError, Map
 from classy_gc.polygons.outlines import EDGE_THRESHOLD
 from classy_gc.polygons.progress import shown
@@ -65,7 +65,8 @@ def polygonize_map(
         InputError: values outside the range, or no buildings in the map.
     """
     height, width = interior.shape
-    size, ratio = interior.pixel_size, interior.ratio
+    size = interior.pixel_size
+    ratio = to_square(size)
     ranges = threshold, in_pixels(tolerance, size, 1), in_pixels(min_area, size, 2, ratio.prod())
     check_ranges(*ranges)
     options |= dict(zip(("threshold", "tolerance", "min_area"), ranges, strict=True))
