@@ -78,7 +78,7 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
     """
     classifies = issubclass(tasks.TASK_REGISTRY[config["name"]], ClassificationTask)
     kept = copy.deepcopy(preliminary(config) if classifies else dict(config))
-    watched = _watch(kept) if classifies else []
+    watched = _watch(kept) if classifies else {}
     try:
         with section():
             task = tasks.build_task(kept)
@@ -86,11 +86,10 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
         if classifies:
             _build_sections(copy.deepcopy(preliminary(config)))
         raise  # no section is at fault alone
-    for path, parent, noted in watched:
+    for path, noted in watched.items():
         # A training config with ``test_only`` also has this key, now unused.
         known = [*noted.asked, *["phases_per_epoch"] * (path == ("dataset", "train"))]
         unread = [name for name in noted.data if name not in known]
-        parent[path[-1]] = noted.data  # for the task, which keeps its config
         given = getattr(config, "settings", ())
         with section(*path):
             check_known([n for n in unread if (*path, n) in given], known, dotted(path))
@@ -102,19 +101,19 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
     if hasattr(task, "prepare_optimizer"):
         task.prepare_optimizer = section("optimizer")(task.prepare_optimizer)
     if classifies:
+        task._config = copy.deepcopy(dict(config))  # without what recorded
         resolve_when_prepared(task, config)
     return task
 
 
-def _watch(config: dict[str, Any]) -> list[tuple[Keys, Any, _Section]]:
-    """Replaces sections by ones that record what is read; returns path, parent, section of each."""
-    watched = []
+def _watch(config: dict[str, Any]) -> dict[Keys, _Section]:
+    """Replaces sections by ones that record what is read; returns these by their paths."""
+    watched = {}
     for path, classes in reversed([*named_sections(config)]):
         parent = functools.reduce(operator.getitem, path[:-1], config)
         cls = classes[parent[path[-1]]["name"]]
         if cls.__module__.startswith("classy_vision."):
-            noted = parent[path[-1]] = _Section(parent[path[-1]])
-            watched.append((path, parent, noted))
+            watched[path] = parent[path[-1]] = _Section(parent[path[-1]])
     return watched
 
 
