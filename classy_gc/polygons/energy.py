@@ -14,13 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classy_gc.polygons.frame_field import (
-    FrameField,
-    directions,
-    follows_first,
-    nearest,
-    polynomial,
-)
+from classy_gc.polygons.frame_field import FrameField, directions, follows_u, nearest, polynomial
 
 _SHORTEST = 0.1  # px; a shorter edge has no reliable direction
 
@@ -196,7 +190,7 @@ def are_corners(positions: Tensor, turns: Tensor, frame: FrameField) -> Tensor:
     first, middle, last = _places(positions, turns)
     at = directions(nearest(frame, middle))
     before, after = _tangents(first, middle)[0], _tangents(middle, last)[0]
-    return follows_first(before, at) != follows_first(after, at)
+    return follows_u(before, at) != follows_u(after, at)
 
 
 class Weights:

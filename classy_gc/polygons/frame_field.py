@@ -174,16 +174,16 @@ def polynomial(z: Any, frame: FrameField) -> Any:
     return (z2 + frame.c2) * z2 + frame.c0
 
 
-def follows_first(z: Any, directions: tuple[Any, Any]) -> Any:
-    """Whether the first of two directions is nearer to z than the second.
+def follows_u(z: Any, directions: tuple[Any, Any]) -> Any:
+    """Whether u is nearer to z than v.
 
     Args:
         z: complex numbers, an array or a tensor.
-        directions: from :func:`directions`, each of the shape of ``z``.
+        directions: u and v from :func:`directions`, each of the shape of ``z``.
 
     Example:
-        >>> follows_first(np.array([2 + 1j]), (np.array([1]), np.array([1j]))).tolist()
+        >>> follows_u(np.array([2 + 1j]), (np.array([1]), np.array([1j]))).tolist()
         [True]
     """
-    first, second = (abs((z * w.conj()).real) for w in directions)
-    return first > second
+    u, v = directions
+    return abs((z * u.conj()).real) > abs((z * v.conj()).real)

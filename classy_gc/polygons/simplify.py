@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
-from classy_gc.polygons.frame_field import FrameField, directions, follows_first, nearest
+from classy_gc.polygons.frame_field import FrameField, directions, follows_u, nearest
 from classy_gc.polygons.graph import Graph
 
 _TRIM = 2.5  # px at the ends of a wall that the fit ignores, since the blur of the map rounds them
@@ -204,7 +204,7 @@ def _turned(walls: _Walls, frame: FrameField, tolerance: float) -> _Walls:
     at = nearest(frame, walls.centre)
     z = walls.direction[:, 0] + 1j * walls.direction[:, 1]
     u, v = (np.exp(1j * np.angle(w)) for w in directions(at))
-    w = np.where(follows_first(z, (u, v)), u, v)
+    w = np.where(follows_u(z, (u, v)), u, v)
     sure = np.abs(at.c0)
     sine = np.abs((z * w.conj()).imag)
     turns = (sure > _SURE) & (sine * walls.length / 2 <= _TURN * px)
