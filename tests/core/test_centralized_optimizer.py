@@ -40,7 +40,6 @@ from .cases import (
     pairs,
     parent,
     problem,
-    rows,
     train,
 )
 
@@ -161,7 +160,7 @@ def test_a_refused_group_is_not_added(cls, bad):
     assert len(optimizer.param_groups) == 1
 
 
-@pytest.mark.parametrize(("cls", "options"), rows())
+@pytest.mark.parametrize(("cls", "options"), one_row_each())
 def test_gc_options_are_per_group(cls, options):
     weights, grads = problem([(4, 3), (4, 3), (2, 3, 2, 2)])
     each = [{"use_gc": True}, {}, {"use_gc": 1, "gc_conv_only": True}]
@@ -174,7 +173,7 @@ def test_gc_options_are_per_group(cls, options):
         assert_close(groups[i]["params"], wanted, 1e-5)
 
 
-@pytest.mark.parametrize(("cls", "options"), rows())
+@pytest.mark.parametrize(("cls", "options"), one_row_each())
 def test_a_later_group_inherits_the_constructors_options(cls, options):
     weights, grads = problem([(4, 3), (4, 3)])
     params = [Parameter(w.clone()) for w in weights]

@@ -58,14 +58,14 @@ def label(path):
     return re.sub(r"\.(\d+)", r"[\1]", path)
 
 
-@pytest.mark.parametrize("value", ["false", 0, None])
 @pytest.mark.parametrize("path", BOOLEANS)
-def test_booleans(path, value):
+def test_booleans(path):
     for good in (True, False):
         check_values(at(path, good))
-    message = f"{label(path)} must be true or false, not {value!r}"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        check_values(at(path, value))
+    for value in ("false", 0, None):
+        message = f"{label(path)} must be true or false, not {value!r}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            check_values(at(path, value))
 
 
 @pytest.mark.parametrize("path", OR_NULL)
