@@ -246,6 +246,15 @@ def test_the_hook_can_be_copied_after_a_training(tmp_path):
     assert copy.deepcopy(task.hooks[-1]).state.step == 8
 
 
+def test_a_task_that_only_tests_has_no_steps():
+    hook = build_hook({"name": "gc_monitor"})
+    task = task_of([hook]).set_test_only(True)
+    task.optimizer = None  # as from a config
+    LocalTrainer().train(task)
+    assert task.losses
+    assert hook.state.step == 0
+
+
 def test_gradients_that_have_no_share_are_null(tmp_path):
     class Spoil(ClassyHook):
         on_phase_start = on_step = on_phase_end = on_end = ClassyHook._noop
