@@ -200,7 +200,7 @@ def seeds(text: str) -> range:
 
 def add_config_flag(parser: argparse.ArgumentParser, help: str, **options: str) -> None:
     parser.add_argument("--config_file", type=config_file, required=True, help=help, **options)
-    help = "a dotted key of the config (optimizer.lr) and its value, JSON or a word; repeatable"
+    help = "a dotted key of the config (optimizer.use_gc) and its value, JSON or a word; repeatable"
     options = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
     parser.add_argument("--set", type=setting, help=help, **options)
 

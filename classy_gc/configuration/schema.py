@@ -95,6 +95,7 @@ def check_config(config: Any) -> None:
         _check_phases(config)
         optimizer = _check_name(config, ("optimizer",), OPTIMIZER_REGISTRY)
         with section("optimizer"):
+            _check_settings(config, optimizer)
             check_stock_optimizer(optimizer)
             if task in _STOCK and "param_groups" in optimizer:
                 text = f"'param_groups' in optimizer: task 'paramwise_{config['name']}' has it"
@@ -132,6 +133,19 @@ def _check_phases(config: Mapping[str, Any]) -> None:
         # Classy Vision would also train the rest of the last phase.
         text = f"num_epochs must be whole phases, {per_epoch} an epoch, not {config['num_epochs']}"
         raise OptionError(text, "num_epochs")
+
+
+def _check_settings(config: Mapping[str, Any], optimizer: Mapping[str, Any]) -> None:
+    """Refuses a set option that a schedule drives, so that the value would never act."""
+    schedules = optimizer.get("param_schedulers")
+    for *above, option in getattr(config, "settings", ()):
+        driven = isinstance(schedules, Mapping) and option in schedules
+        if driven and above in (["optimizer"], ["optimizer", "base_optimizer"]):
+            raise ValueError(
+                f"{dotted((*above, option))} does nothing, because the schedule "
+                f"optimizer.param_schedulers.{option} drives {option}; set a key of it: "
+                f"{', '.join(schedules[option])}"
+            )
 
 
 def _check_meters(meters: Any) -> None:

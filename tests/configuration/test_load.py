@@ -200,6 +200,11 @@ def test_heads_of_a_model_of_ones_own_are_a_list(here, monkeypatch):
         (("num_epochs.x", 1), "^--set num_epochs.x=1: num_epochs is 20, so it has no key 'x'"),
         (("model.heads.1.num_classes", 1), "unknown index '1' in model.heads; known: 0"),
         (("num_epochs", -1), "^--set num_epochs=-1: num_epochs must be a number > 0, not -1"),
+        (
+            ("optimizer.lr", 0.2),
+            r"lr does nothing, because the schedule optimizer\.param_schedulers\.lr drives lr; "
+            "set a key of it: name, values$",
+        ),
         (("model.name", "resnett"), "^--set model.name=resnett: unknown name 'resnett' in model"),
     ],
 )
@@ -210,11 +215,12 @@ def test_settings_that_lead_nowhere(here, setting, message):
 
 
 def test_settings_change_single_values():
-    settings = [("optimizer.lr", 0.2), ("optimizer.gc_loc", True), ("model.heads.0.num_classes", 3)]
+    settings = [("optimizer.gc_loc", True), ("optimizer.weight_decay", 0.0)]
+    settings.append(("model.heads.0.num_classes", 3))
     config = load_config(DIGITS, [*settings, ("meters.accuracy.topk", [1])])
-    assert (config["optimizer"]["lr"], config["optimizer"]["gc_loc"]) == (0.2, True)
+    assert (config["optimizer"]["gc_loc"], config["optimizer"]["weight_decay"]) == (True, 0.0)
     assert config["model"]["heads"][0]["num_classes"] == 3
-    assert config.origin("optimizer", "lr") == "--set optimizer.lr=0.2"
+    assert config.origin("optimizer", "gc_loc") == "--set optimizer.gc_loc=true"
 
 
 @pytest.mark.parametrize("build", [build_task, lambda config: build_optimizer(config["optimizer"])])

@@ -158,7 +158,7 @@ def check_arm(arm: Arm, target: Target | None) -> None:
 
 
 def _check(arm: Arm, target: Target | None) -> None:
-    """Refuses an arm that cannot be trained, or whose settings have no effect."""
+    """Refuses an arm that cannot be trained."""
     config = arm.config
     check_config(config)
     if config.get("test_only"):
@@ -168,15 +168,6 @@ def _check(arm: Arm, target: Target | None) -> None:
             raise ValueError(
                 f"hooks.{i} {hook['name']!r} would write every run into the same folder; leave it "
                 "out of the config"
-            )
-    schedules = config.get("optimizer", {}).get("param_schedulers") or {}
-    for key in arm.settings:
-        section, _, option = key.rpartition(".")
-        if section in ("optimizer", "optimizer.base_optimizer") and option in schedules:
-            root = f"optimizer.param_schedulers.{option}"
-            raise ValueError(
-                f"{key} does nothing, because the schedule {root} drives {option}; vary a key of "
-                f"it: {', '.join(schedules[option])}"
             )
     task = build_task(config)
     if not task.use_gpu:  # it would take GPU memory from the runs

@@ -133,7 +133,7 @@ def check_sweep(arms: Sequence[Arm], sweep: Sweep, target: Target | None) -> Non
     """
     for arm in arms:
         first = on_validation(at(arm, sweep.key, sweep.values[0]))
-        check_arm(first._replace(settings={}), target)  # those of the arm are already checked
+        check_arm(first, target)
 
 
 def train_sweep(
