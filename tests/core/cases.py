@@ -164,6 +164,10 @@ def one_row_each(*args, **combinations):
     return rows(*args, table=most.items(), **combinations)
 
 
+def _name(value):
+    return getattr(value, "__name__", str(value))
+
+
 def pairs(table, implementations, *axes):
     """Parameters ``cls, options, *values`` in which every two of these meet: a case of the table,
     an implementation with GC on or off, and a value of each axis.
@@ -182,7 +186,7 @@ def pairs(table, implementations, *axes):
             cls,
             options | one,
             *values,
-            id="-".join([row_id((cls, options | one)), *map(str, values)]),
+            id="-".join([row_id((cls, options | one)), *map(_name, values)]),
         )
         for (cls, options), one, *values in chosen
     ]
