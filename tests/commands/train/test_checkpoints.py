@@ -142,11 +142,18 @@ def test_fewer_samples_as_a_run_resumes_are_one_line(here, capsys):
     assert Path("run/log.jsonl").read_text() == log
 
 
-def test_more_samples_as_a_run_resumes(here):
+def test_more_samples_as_a_run_resumes_are_told(here, capsys):
     assert train(short(epochs=2), "--output_folder", "run", "--skip_tensorboard") == 0
+    capsys.readouterr()
     config = short(epochs=3, samples=192)
     half = ("--checkpoint_load_path", "run/checkpoints", "--skip_tensorboard")
     assert train(config, "--output_folder", "other", *half) == 0
+    told = capsys.readouterr().err
+    assert "192 samples in 2 epochs, which would be 384 with" in told
+    assert "its schedules continue at 33.3% of the training" in told
+    # The same data and batches: no warning.
+    assert train(short(epochs=3), "--output_folder", "third", *half) == 0
+    assert "schedules continue" not in capsys.readouterr().err
 
 
 def test_fine_tuning_without_a_checkpoint_is_one_line(here, capsys):
