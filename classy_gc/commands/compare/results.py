@@ -371,8 +371,8 @@ def _table(arms: Sequence[Mapping[str, Any]], headline: str) -> list[str]:
     return [
         aligned(table, numbers=True),
         "mean ± standard deviation over seeds, (… of …) where runs have no number; best: of all "
-        "epochs; gap: test loss minus train loss; epochs to target: median (how many runs get "
-        "there), where never is later than all others",
+        "epochs; gap: test loss minus train loss",
+        "epochs to target: median (how many runs get there), where never is later than all others",
     ]
 
 
@@ -387,13 +387,14 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     """How to read the intervals, and what weakens them."""
     comparisons, lines = results["comparisons"], []
     if comparisons:
-        lines.append(
+        lines += [
             f"[…] is the {CONFIDENCE:.0%} confidence interval of the paired t-test, for one "
-            "comparison alone; (…) is the smallest difference that so many seeds find in "
-            f"{POWER:.0%} of all cases, if they spread as here, and if they spread as much as they "
-            "may; comparisons that (…) and “more than noise” are corrected for (Holm): "
-            f"{comparisons}"
-        )
+            "comparison alone",
+            f"(…) is the smallest difference that so many seeds find in {POWER:.0%} of all cases, "
+            "if they spread as here, and if they spread as much as they may",
+            f"(…) and “more than noise” are corrected for {comparisons} "
+            f"comparison{'s' * (comparisons != 1)} (Holm)",
+        ]
     if len(results.get("looks", [])) > 1:
         looks = ", ".join(map(str, results["looks"]))
         lines.append(
