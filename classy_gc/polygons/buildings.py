@@ -103,9 +103,9 @@ def polygonize(
     refine = METHODS[method](graph, interior, frame, edges, threshold=threshold, **options)
     positions = refine.optimize()
     lines, plain = simplify(graph, positions, tolerance, frame), douglas_peucker(paths, tolerance)
-    # A round corner may have more walls than the outline as it was traced; four are no more.
-    most = np.maximum(shapely.get_num_coordinates(plain), 5)
-    more = shapely.get_num_coordinates(lines) > most
-    lines = np.where(graph.closed & more, plain, lines)
+    # A round corner may have more walls than the outline as it was traced; four are no more. With
+    # three coordinates, that outline is flat: the tolerance is as large as the building.
+    traced, walls = map(shapely.get_num_coordinates, (plain, lines))
+    lines = np.where(graph.closed & (traced > 3) & (walls > np.maximum(traced, 5)), plain, lines)
     before, _ = faces(plain, interior, threshold, min_area)
     return Buildings(*faces(lines, interior, threshold, min_area), before)

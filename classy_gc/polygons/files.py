@@ -117,9 +117,8 @@ def write_polygons(
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             _write(Path(folder) / path.name, frame)
-            if (
-                path.suffix.lower() == ".shp"
-            ):  # a GIS would read the old file's index or CRS with it
+            if path.suffix.lower() == ".shp":
+                # A GIS would read the old file's index or CRS with the new one.
                 for suffix in _BESIDE_SHAPES:
                     path.with_suffix(suffix).unlink(missing_ok=True)
             for part in Path(folder).iterdir():
@@ -170,6 +169,8 @@ def read_polygons(path: str | Path, interior: Map) -> np.ndarray:
         raise InputError("{} has a CRS, but {} has none".format(*which))
     if interior.crs is not None:
         polygons = polygons.to_crs(interior.crs.to_wkt())
+        # GEOS refuses what is outside the CRS, such as pixels that GeoJSON passes for degrees.
+        polygons = polygons[np.isfinite(polygons.bounds).all(axis=1)]
     height, width = interior.shape
     polygons = polygons.set_crs(None, allow_override=True).force_2d().make_valid()
     polygons = polygons.affine_transform((~interior.transform).to_shapely())

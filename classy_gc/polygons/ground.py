@@ -24,7 +24,7 @@ def pixel_size(shape: tuple[int, int], transform: Affine, crs: CRS | None) -> tu
         crs: of the map, or None for a map in pixels.
 
     Returns:
-        Metres on the ground; None without a CRS, or where the CRS is not defined.
+        Metres on the ground; None without a CRS, or where the CRS gives none, as at a pole.
 
     Example:
         >>> at_60_degrees = Affine(1e-5, 0, 25, 0, -1e-5, 60)
@@ -42,7 +42,7 @@ def pixel_size(shape: tuple[int, int], transform: Affine, crs: CRS | None) -> tu
         return None
     middle = [east[0]] * 2, [north[0]] * 2
     height, width = Geod(ellps="WGS84").inv(*middle, east[1:], north[1:])[2].tolist()
-    return height, width
+    return (height, width) if 0 < height < np.inf and 0 < width < np.inf else None
 
 
 def to_square(size: tuple[float, float] | None) -> np.ndarray:

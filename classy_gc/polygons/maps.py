@@ -116,8 +116,8 @@ def _open_image(path: Path, band: int | None) -> Map:
     if band is None and len(bands) == 1:
         band = bands[0]
     if band not in bands:
-        chosen = "which one is the map?" if band is None else f"none is band {band}."
-        raise InputError(f"{path} has {len(bands)} bands, {chosen} --band 1 to {bands[-1]} says")
+        choice = f"choose the map's with --band 1 to {bands[-1]}, not {band}"
+        raise InputError(f"{path} has {len(bands)} bands, {choice}")
     one, offset, words = _scale(source, band)
     transform, crs = _place(source)
     masked = MaskFlags.alpha not in source.mask_flag_enums[band - 1]
@@ -217,8 +217,8 @@ def check_same_place(edges: Map, interior: Map) -> None:
     if edges.crs != interior.crs:
         raise InputError(f"{edges.path} and {interior.path} are in different CRSs")
     height, width = interior.shape
-    between = ~interior.transform @ edges.transform
+    between = ~interior.transform * edges.transform
     corners = [(0, 0), (width, 0), (0, height), (width, height)]
-    beside = max(np.hypot(*np.subtract(between @ xy, xy)) for xy in corners)
+    beside = max(np.hypot(*np.subtract(between * xy, xy)) for xy in corners)
     if not beside <= _BESIDE:
         raise InputError(f"{edges.path} lies {beside:.3g} px away from {interior.path}")

@@ -185,6 +185,16 @@ def test_no_building_is_lost_to_the_tolerance():
     assert polygon.area > 10
 
 
+def test_a_building_whose_traced_outline_is_flat_is_not_lost():
+    """A narrow chevron: at this tolerance, Douglas and Peucker leave a line that goes back."""
+    chevron = shapely.LineString([(60, 50), (69, 54), (78, 50)])
+    chevron = chevron.buffer(2.5, cap_style="flat", join_style="mitre")
+    interior = rendered(shapely.affinity.rotate(chevron, 20, origin=(60, 50)), blur=0)
+    found = polygonize(interior, tolerance=5.0, steps=10)
+    assert len(found.before) == 0
+    assert len(found.polygons) == 1
+
+
 def test_min_area_leaves_out_buildings_and_courtyards():
     court = shapely.box(20, 20, 60, 60).difference(shapely.box(38, 38, 42, 42))
     interior = rendered([court, shapely.box(100, 50, 104, 54)], blur=0)

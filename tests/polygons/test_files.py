@@ -13,6 +13,7 @@ from pyogrio import read_info
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
+from classy_gc.polygons import polygonize
 from classy_gc.polygons.files import FORMATS, check_output, placed, read_polygons, write_polygons
 from classy_gc.polygons.maps import InputError, open_map
 from tests.polygons.map_files import PLACE, UTM, VALUES, saved, tiff
@@ -90,6 +91,10 @@ def test_crs_of_one_alone(tmp_path):
     far = open_map(tiff(tmp_path / "far.tif", values, UTM, Affine(1, 0, 9, 0, -1, 0)))
     with pytest.raises(InputError, match="no polygons on"):
         read_polygons(tmp_path / "far.gpkg", far)
+    # GeoJSON cannot say that these are pixels, and as degrees they are outside the CRS.
+    write_polygons(tmp_path / "pixels.geojson", np.array(ROOMS), np.ones(2), pixels)
+    with pytest.raises(InputError, match="no polygons on"):
+        read_polygons(tmp_path / "pixels.geojson", placed)
 
 
 def test_geojson_cannot_name_every_crs(tmp_path):
@@ -162,6 +167,15 @@ def test_areas_are_those_of_the_ground(tmp_path):
     assert (height, width) == pytest.approx((1.1141, 0.5580), abs=1e-4)
     pixels = open_map(saved(tmp_path / "a.npy", np.zeros((120, 160), np.float32)))
     assert placed(np.array([room]), np.ones(1), pixels)["area"].tolist() == [4800]
+
+
+@pytest.mark.parametrize("north", [90, 95])
+def test_pixels_at_a_pole_or_beyond_have_no_size_on_the_ground(north, tmp_path):
+    place = Affine(1e-5, 0, 25, 0, -1e-5, north + 5e-5)
+    values = np.float32(np.pad(np.ones((6, 6)), 2))
+    opened = open_map(tiff(tmp_path / "a.tif", values, 4326, place))
+    assert opened.pixel_size is None
+    assert len(polygonize(opened)) == 1
 
 
 def test_what_collapses_in_the_crs_is_left_out(tmp_path):
