@@ -17,6 +17,8 @@ import torch
 from scipy import ndimage
 from skimage.transform import downscale_local_mean
 
+#: ``|c0|`` above which a field is certain of its directions
+CERTAIN = 0.95
 _GRADIENT_SIGMA = 2.0  # px
 _AVERAGE_SIGMA = 32.0
 _BLOCK = 4

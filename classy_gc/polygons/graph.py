@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from classy_gc.polygons.frame_field import FrameField, directions, nearest
+from classy_gc.polygons.frame_field import CERTAIN, FrameField, directions, nearest
 
 # (edges, share, degrees): so many edges are a straight wall if the distance of their ends is at
 # least this share of their length; it is oblique if it lies at least so many degrees off the frame.
@@ -153,7 +153,7 @@ def oblique(graph: Graph, frame: FrameField) -> np.ndarray:
     """Which edges belong to straight walls oblique to the frame's directions.
 
     ``align`` would turn such walls into saw teeth. Round corners are not straight, so ``align``
-    still sharpens them.
+    still sharpens them. A wall off a frame that is certain is the map's fault.
     """
     x = graph.positions[graph.path_vertices]
     z = x[:, 0] + 1j * x[:, 1]
@@ -168,6 +168,7 @@ def oblique(graph: Graph, frame: FrameField) -> np.ndarray:
         near = [np.abs((chord * w.conj()).real) / np.abs(w).clip(1e-9) for w in directions(at)]
         here = whole & (np.abs(chord) > straight * length)
         here &= np.maximum(*near) < np.cos(np.radians(degrees)) * np.abs(chord)
+        here &= np.abs(at.c0) <= CERTAIN
         for k in along[:-1]:
             on_wall[k[here]] = True
     inside = np.ones(len(x), bool)

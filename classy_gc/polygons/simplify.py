@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
-from classy_gc.polygons.frame_field import FrameField, directions, follows_u, nearest
+from classy_gc.polygons.frame_field import CERTAIN, FrameField, directions, follows_u, nearest
 from classy_gc.polygons.graph import Graph
 
 _TRIM = 2.5  # px at the ends of a wall that the fit ignores, since the blur of the map rounds them
@@ -16,8 +16,7 @@ _PULL = 0.01  # pull of a vertex's old place, relative to that of the lines of i
 _BEVEL = 8.0, 3.0  # px: largest length and depth of a wall that rounds a corner
 _FLAT = 0.2  # sine of the angle below which two walls have no corner between them
 _ONE = 2.5  # px: distance up to which such walls in succession are one
-_LONG = 44.0  # px: longer walls know their direction better than the frame does,
-_CERTAIN = 0.95  # unless its |c0| is so high
+_LONG = 44.0  # px: longer walls know their direction better than a frame that is not certain
 _TURN = 4.5  # px by which the frame may move the ends of a wall
 _SURE = 0.01  # of |c0|; below it the frame has no direction
 _SLANT = 0.35  # sine of the angle to the frame from which on a wall may be part of a round corner
@@ -208,7 +207,7 @@ def _turned(walls: _Walls, frame: FrameField, tolerance: float) -> _Walls:
     sure = np.abs(at.c0)
     sine = np.abs((z * w.conj()).imag)
     turns = (sure > _SURE) & (sine * walls.length / 2 <= _TURN * px)
-    turns &= (walls.length <= _LONG * px) | (sure > _CERTAIN)
+    turns &= (walls.length <= _LONG * px) | (sure > CERTAIN)
     # A slanted wall may be part of a round corner, unless it is short or joins two parallel walls.
     before, after = walls.neighbours()
     joins = (before >= 0) & (after >= 0)

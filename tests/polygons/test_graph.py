@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classy_gc.polygons import Graph, resample
+from classy_gc.polygons import Graph, from_directions, resample
+from classy_gc.polygons.frame_field import FrameField
+from classy_gc.polygons.graph import oblique
 
 
 def circle(radius, centre=(0.0, 0.0), n=100):
@@ -71,3 +73,11 @@ def test_no_paths(paths):
     assert graph.edges.shape == (0, 2)
     assert graph.turns.shape == graph.junctions.shape == (0, 3)
     assert graph.paths() == []
+
+
+def test_align_leaves_an_oblique_wall_to_a_frame_that_is_certain():
+    wall = Graph.of([np.linspace([5, 5], [45, 45], 30)])
+    u = np.ones((50, 50), complex)
+    certain = from_directions(u, 1j * u)
+    assert not oblique(wall, certain).any()
+    assert oblique(wall, FrameField(*(0.9 * c for c in certain))).all()
