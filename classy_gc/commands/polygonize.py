@@ -57,8 +57,6 @@ def run(args: argparse.Namespace) -> int:
     interior = maps.open_map(args.map, args.band)
     files.check_output(args.output, interior)
     edges = maps.open_map(args.edges) if args.edges else None
-    if edges:
-        maps.check_same_place(edges, interior)
     frame = maps.open_frame_field(args.frame_field, interior.shape) if args.frame_field else None
     truth = files.read_polygons(args.truth, interior) if args.truth else None
     options = {} if args.steps is None else {"steps": args.steps}

@@ -116,7 +116,8 @@ def _open_image(path: Path, band: int | None) -> Map:
     if band is None and len(bands) == 1:
         band = bands[0]
     if band not in bands:
-        choice = f"choose the map's with --band 1 to {bands[-1]}, not {band}"
+        choice = f"choose the map's with --band 1 to {bands[-1]}"
+        choice += "" if band is None else f", not {band}"
         raise InputError(f"{path} has {len(bands)} bands, {choice}")
     one, offset, words = _scale(source, band)
     transform, crs = _place(source)
@@ -207,6 +208,9 @@ def check_same_place(edges: Map, interior: Map) -> None:
     Raises:
         InputError: with both sizes, or with the number of pixels by which the maps are apart.
     """
+    if not isinstance(edges, Map):
+        kind = type(edges).__name__
+        raise InputError(f"edges must come from open_map, as interior does, not {kind}")
     if edges.shape != interior.shape:
         raise InputError(
             f"{edges.path} is {size_text(edges.shape)}, {interior.path} "

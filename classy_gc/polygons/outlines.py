@@ -95,8 +95,10 @@ def skeleton(
         >>> len(skeleton(rooms)), len(skeleton(rooms, wall))
         (1, 3)
     """
-    mask = np.pad(as_map(interior) > threshold, 1)
-    walls = _walls(mask, None if edges is None else np.pad(as_map(edges) > EDGE_THRESHOLD, 1))
+    interior = as_map(interior)
+    if edges is not None:
+        edges = np.pad(as_map(edges, "edges", interior.shape) > EDGE_THRESHOLD, 1)
+    walls = _walls(np.pad(interior > threshold, 1), edges)
     paths = [path / 2 - 1.5 for path in trace(skeletonize(walls), keep_tips)]
     return [_smoothed(p) for path in paths for p in _cut_at_border(path, interior.shape)]
 

@@ -15,7 +15,7 @@ from classy_gc.polygons.arrays import Buildings
 from classy_gc.polygons.buildings import check_ranges, polygonize
 from classy_gc.polygons.frame_field import FrameField, from_map
 from classy_gc.polygons.ground import in_pixels, square_frame, square_map, to_square
-from classy_gc.polygons.maps import InputError, Map
+from classy_gc.polygons.maps import InputError, Map, check_same_place
 from classy_gc.polygons.outlines import EDGE_THRESHOLD
 from classy_gc.polygons.progress import shown
 
@@ -62,8 +62,10 @@ def polygonize_map(
         ``Buildings``, in pixels of the map.
 
     Raises:
-        InputError: values outside the range, or no buildings in the map.
+        InputError: values outside the range, edges on other pixels, or no buildings in the map.
     """
+    if edges is not None:
+        check_same_place(edges, interior)
     height, width = interior.shape
     size = interior.pixel_size
     ratio = to_square(size)

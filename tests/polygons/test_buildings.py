@@ -79,8 +79,9 @@ def test_contours_with_edges_and_other_bad_arguments():
         polygonize(interior, method="outlines")
     with pytest.raises(ValueError, match="2×2, the map 120×160"):
         polygonize(interior, frame=FrameField(*np.zeros((2, 2, 2), complex)))
-    with pytest.raises(ValueError, match="edges is 2×2, interior 120×160"):
-        polygonize(interior, np.zeros((2, 2)))
+    for call in (polygonize, skeleton):
+        with pytest.raises(ValueError, match="edges is 2×2, interior 120×160"):
+            call(interior, np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r"interior must have the shape .*not \[1, 120, 160\]"):
         polygonize(interior[None])
     for values in (np.uint8(interior * 255), interior - 0.1, np.where(interior < 0.5, 0, np.nan)):

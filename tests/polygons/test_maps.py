@@ -5,6 +5,7 @@ from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
 
+from classy_gc.polygons import polygonize
 from classy_gc.polygons.maps import InputError, check_same_place, open_frame_field, open_map
 from tests.polygons.map_files import ALL, PLACE, UTM, VALUES, damaged, png, saved, tiff, truncated
 
@@ -172,5 +173,7 @@ def test_maps_that_do_not_lie_on_each_other(tmp_path):
         check_same_place(a, one)
     moved = open_map(tiff(tmp_path / "c.tif", transform=Affine(0.5, 0, 458001, 0, -0.5, 5551000)))
     with pytest.raises(InputError, match="lies 2 px away"):
-        check_same_place(moved, one)
+        polygonize(one, moved)
+    with pytest.raises(InputError, match="edges must come from open_map"):
+        polygonize(one, VALUES)
     check_same_place(open_map(saved(tmp_path / "d.npy", VALUES)), one)
