@@ -47,9 +47,10 @@ def tidy(axes: Any, grid: str | None = "both", epochs: bool = False) -> None:
 
     Example:
         >>> axes = new_figure(4, 3).subplots()
-        >>> tidy(axes)
-        >>> axes.spines["top"].get_visible()
-        False
+        >>> _ = axes.plot([1], [0.5], "o")
+        >>> tidy(axes, epochs=True)  # also where there is only one
+        >>> axes.get_xticks().tolist()
+        [0.0, 1.0, 2.0]
     """
     axes.spines[["top", "right"]].set_visible(False)
     if grid is not None:
@@ -59,4 +60,4 @@ def tidy(axes: Any, grid: str | None = "both", epochs: bool = False) -> None:
         from matplotlib.ticker import MaxNLocator
 
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

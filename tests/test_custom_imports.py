@@ -69,7 +69,7 @@ def test_those_of_set_are_imported(config):
     Path("config.json").write_text(json.dumps(config))
     settings = [("custom_imports", modules), ("optimizer", optimizer)]
     assert load_config("config.json", settings)["optimizer"] == optimizer
-    with pytest.raises(ValueError, match=r"--set custom_imports.*'jason' cannot be imported"):
+    with pytest.raises(ValueError, match=r"^--set custom_imports.*'jason' cannot be imported"):
         load_config("config.json", [("custom_imports", ["jason"])])
 
 

@@ -94,7 +94,8 @@ def load_config(path: str | Path, settings: Sequence[Setting] = ()) -> Config:
         config = with_settings(config, dict(settings), "--set")
         with section():
             import_project()
-            import_custom(config)
+            with section("custom_imports"):
+                import_custom(config)
             check_config(config)
     except ValueError as error:
         raise ValueError(user_error(error, config)) from error

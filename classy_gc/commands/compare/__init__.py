@@ -64,6 +64,10 @@ def _check_args(args: argparse.Namespace) -> None:
             raise ValueError(f"compare needs {package}: pip install 'classy-gc[examples]'")
     if args.confirm and not args.sweep:
         raise ValueError("--confirm needs --sweep, which finds what it confirms")
+    if args.power is not None and args.sweep and not args.confirm:
+        raise ValueError("--power with --sweep needs --confirm, whose spread over seeds it reads")
+    if args.slurm and args.cluster != "slurm":
+        raise ValueError(f"--slurm {args.slurm[0][0]} needs --cluster slurm")
     if args.confirm and {*args.confirm} & {*args.seeds}:
         raise ValueError("--confirm must be fresh seeds, but some of them are in --seeds")
     if args.power is not None and not 0 < args.power < math.inf:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,12 +71,14 @@ def parse_axes(
     if named_arms:
         axes.append([])
     for name, *texts in named_arms:
-        settings = dict(map(parse_setting, texts))
+        with _named(f"--arm {name}"):
+            settings = dict(map(parse_setting, texts))
         if len(settings) < len(texts):
             raise ValueError(f"--arm {name}: a key occurs twice")
         axes[0].append(Choice(name, settings))
         keys += settings.keys() - set(keys)
-    varied = list(map(parse_settings, varied_keys))
+    with _named("--vary"):
+        varied = list(map(parse_settings, varied_keys))
     keys += [key for key, _ in varied]
     if len(set(keys)) < len(keys):
         raise ValueError("--vary: a key occurs twice")
@@ -83,6 +86,15 @@ def parse_axes(
         short = short_name(key, keys)
         axes.append([Choice(f"{short}={value_text(value)}", {key: value}) for value in values])
     return axes
+
+
+@contextmanager
+def _named(flag: str) -> Iterator[None]:
+    """Makes an error name the flag."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from error
 
 
 def short_name(key: str, keys: Iterable[str]) -> str:

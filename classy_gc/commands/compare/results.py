@@ -371,7 +371,7 @@ def _table(arms: Sequence[Mapping[str, Any]], headline: str) -> list[str]:
     return [
         aligned(table, numbers=True),
         "mean ± standard deviation over seeds, (… of …) where runs have no number; best: of all "
-        "epochs; gap: test loss minus train loss",
+        "epochs" + "; gap: test loss minus train loss" * ("gap" in forms),
         "epochs to target: median (how many runs get there), where never is later than all others",
     ]
 

@@ -205,8 +205,8 @@ def build_scheduler(
     in_epochs = getattr(built, "update_interval", None) == UpdateInterval.EPOCH
     if config["name"] == "step" and in_epochs and len(config["values"]) > (num_epochs or math.inf):
         warn_once(
-            f"{label} has {len(config['values'])} values, of which {num_epochs:g} epochs take one "
-            'each: train longer, or set its update_interval to "step"'
+            f"{label} has {len(config['values'])} values, one an epoch, and the training has "
+            f'num_epochs {num_epochs:g}: train longer, or set its update_interval to "step"'
         )
     for at, value in values.items():
         if not rule.accepts(value):

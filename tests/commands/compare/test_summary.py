@@ -58,6 +58,7 @@ def test_it_prints_and_draws_every_difference(here, capsys):
     assert re.search(r"\n  noise: on: .* cannot be told from noise\n", printed)
     assert re.search(r"\n  one: on: .* without a spread over seeds there is no test\n", printed)
     assert "are corrected for 2 comparisons (Holm)\n" in printed
+    assert "gap:" not in printed  # no column has it
     assert printed.endswith("written to all.png\n")
     image = (imread("all.png")[..., :3] * 255).astype(int)
     for color in (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2):
