@@ -40,7 +40,7 @@ def check_output(path: str | Path, interior: Map) -> None:
             that the format cannot name.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
+    if path.suffix.lower() not in FORMATS or path.suffix == ".SHP":  # GDAL writes .shp instead
         raise InputError(f"--output must end in one of {', '.join(FORMATS)}, not {str(path)!r}")
     if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
         raise InputError(f"--output {path} needs one more package: pip install pyarrow")
