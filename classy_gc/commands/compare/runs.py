@@ -321,8 +321,14 @@ class Slurm:
     @delay_interrupts
     def start(self, runs: Sequence[Run]) -> None:
         """Submits one job array."""
-        with self._executor.batch():
-            self._jobs |= {run: self._executor.submit(run) for run in runs}
+        from submitit.core.utils import FailedJobError
+
+        try:
+            with self._executor.batch():
+                jobs = {run: self._executor.submit(run) for run in runs}
+        except FailedJobError as error:  # such as an unknown partition
+            raise ValueError(f"--cluster slurm: {error}") from error
+        self._jobs |= jobs
 
     def ended(self) -> dict[Run, str]:
         """What to say of each job that has just left the queue; asks every two seconds."""

@@ -14,7 +14,7 @@ import pytest
 
 from classy_gc.commands import main
 from tests import forked
-from tests.commands.compare.test_compare import arguments, hooked, logs
+from tests.commands.compare.test_compare import arguments, hooked, logs, tiny
 
 CONF = """
 ClusterName=test
@@ -127,6 +127,22 @@ def epochs(arm):
 
 def starts(arm):
     return sum(x["kind"] == "provenance" for x in logs().get((arm, 0), []))
+
+
+def test_jobs_that_slurm_refuses_are_one_line(here, monkeypatch, capsys):
+    pytest.importorskip("submitit")
+    for name in ("srun", "sbatch"):
+        program = Path("bin", name)
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\necho sbatch: error: invalid partition >&2\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(here / "bin"), prepend=os.pathsep)
+    command = arguments(tiny(), "--vary", "optimizer.use_gc=false,true", "--cluster", "slurm")
+    with pytest.raises(SystemExit) as exit_:
+        main(command)
+    assert exit_.value.code == 2
+    wanted = "\nclassy-gc compare: error: --cluster slurm: sbatch: error: invalid partition\n"
+    assert capsys.readouterr().err.endswith(wanted)  # submitit shows those of sbatch first
 
 
 def test_a_job_that_is_preempted_goes_on_and_one_that_is_killed_does_next_time(slurm, here, capfd):
