@@ -58,9 +58,9 @@ def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarr
         schedulers = build_optimizer_schedulers(copy.deepcopy(optimizer))
     else:
         # No checkpoint, GPU or hook is needed to count them.
-        plain = {"name": "classification_task", "test_only": False, "hooks": []}
-        plain |= {"use_gpu": False, "amp_args": None, "optimizer": optimizer}
-        task = build_task({**config, **plain})
+        without = {"name": "classification_task", "test_only": False, "hooks": []}
+        without |= {"use_gpu": False, "amp_args": None, "optimizer": optimizer}
+        task = build_task({**config, **without})
         task.prepare()
         schedulers = task.optimizer_schedulers
     share = np.arange(_POINTS) / _POINTS  # of the training

@@ -82,7 +82,8 @@ class Run:
             print(textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …"))
             code = 1
         log.flush()
-        diverged = self.last_line() if code and _DIVERGED in self.last_line() else None
+        last = self.last_line()
+        diverged = last if code and _DIVERGED in last else None
         if diverged or (code == 0 and self.phases()):
             hooks = self.config.get("hooks") or []
             if not any(hook["name"].endswith("checkpoint") for hook in hooks):
@@ -365,8 +366,12 @@ def train_runs(runs: Sequence[Run], engine: Local | Slurm) -> dict[Run, str]:
     Returns:
         The reason of each run that failed or diverged.
     """
-    waiting, training = [run for run in runs if not run.finished], 0
-    failed = {run: run.diverged for run in runs if run.finished and run.diverged}
+    waiting, training, failed = [], 0, {}
+    for run in runs:
+        if not run.finished:
+            waiting.append(run)
+        elif reason := run.diverged:
+            failed[run] = reason
     try:
         while waiting or training:
             new = waiting[: engine.limit - training]
@@ -380,8 +385,8 @@ def train_runs(runs: Sequence[Run], engine: Local | Slurm) -> dict[Run, str]:
                 training -= 1
                 if not run.finished:
                     failed[run] = f"{how}: {run.last_line()}"
-                elif run.diverged:
-                    failed[run] = run.diverged
+                elif reason := run.diverged:
+                    failed[run] = reason
                 outcome = failed.get(run) or _outcome(run)
                 show_progress("")
                 done = f"{len(runs) - len(waiting) - training}/{len(runs)}"
