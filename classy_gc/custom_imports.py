@@ -1,7 +1,5 @@
 """``custom_imports`` of a config: modules that register the names in the config."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import sys

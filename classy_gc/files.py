@@ -1,7 +1,5 @@
 """Folders to write into, and files that are always complete, even after a kill."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import functools

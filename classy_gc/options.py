@@ -3,8 +3,6 @@
 A table of options is called ``OPTIONS`` everywhere, and maps names to ``(default, rule)``.
 """
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import math

@@ -1,7 +1,5 @@
 """Common code of all figures. ``matplotlib``, an extra, is imported only when one is drawn."""
 
-from __future__ import annotations
-
 from typing import Any
 
 #: Okabe and Ito, https://jfly.uni-koeln.de/color: distinguishable with every kind of colour vision.

@@ -1,7 +1,5 @@
 """Formats tables as text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

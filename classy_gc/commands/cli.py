@@ -3,8 +3,6 @@
 ``--help`` prints the tree of commands and flags without importing torch.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import functools

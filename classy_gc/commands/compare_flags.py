@@ -1,7 +1,5 @@
 """The flags of ``compare`` and ``compare-summary``; nothing here imports torch."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

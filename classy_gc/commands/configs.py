@@ -1,7 +1,5 @@
 """``classy-gc configs``: lists, copies and flattens the configs that the package ships."""
 
-from __future__ import annotations
-
 import argparse
 import shutil
 from pathlib import Path

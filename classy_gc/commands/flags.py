@@ -1,7 +1,5 @@
 """The flags of every command but ``compare``, and their types; nothing here imports torch."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import importlib.util

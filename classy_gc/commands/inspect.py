@@ -1,7 +1,5 @@
 """``classy-gc inspect``: what GC does, or would do, to each gradient of a config."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import functools

@@ -1,7 +1,5 @@
 """``classy-gc param-groups``: which parameter of a config gets which options."""
 
-from __future__ import annotations
-
 import argparse
 
 from classy_gc.configuration.build import build_task

@@ -1,7 +1,5 @@
 """``classy-gc polygonize``: polygons of the buildings in a map of probabilities."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import time

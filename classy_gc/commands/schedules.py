@@ -1,7 +1,5 @@
 """``classy-gc schedules``: the ParamSchedulers of configs as a picture and a table."""
 
-from __future__ import annotations
-
 import argparse
 import copy
 from collections.abc import Mapping, Sequence

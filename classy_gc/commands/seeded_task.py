@@ -1,7 +1,5 @@
 """Builds a task whose random numbers depend only on a seed."""
 
-from __future__ import annotations
-
 import argparse
 import copy
 import functools

@@ -1,7 +1,5 @@
 """Builds the task of a config, and names the section of an error or an unread key."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import logging
@@ -43,7 +41,7 @@ class _Section(UserDict[str, Any]):
         self.asked[str(key)] = None
         return key in self.data
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Section:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Section":
         return _Section(copy.deepcopy(self.data, memo), self.asked)
 
 

@@ -1,7 +1,5 @@
 """Turns any error from a config into one line on what is wrong with it."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 import traceback

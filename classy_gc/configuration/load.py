@@ -1,7 +1,5 @@
 """Reads configs and merges them with their bases; nothing here imports torch before it checks."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

@@ -1,7 +1,5 @@
 """Checks what a Classy Vision config may hold, with one line on what is wrong."""
 
-from __future__ import annotations
-
 import inspect
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping

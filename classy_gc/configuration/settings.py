@@ -1,7 +1,5 @@
 """``KEY=VALUE`` on the command line: dotted keys, and JSON or words."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tries one batch of each dataset before anything is written: an error is the config's fault."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import pickle

@@ -3,8 +3,6 @@
 Nothing else in the core reads a torch name that begins with an underscore.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Sequence
 from functools import wraps

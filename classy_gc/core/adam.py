@@ -1,7 +1,5 @@
 """Adam and AdamW with gradient centralization."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

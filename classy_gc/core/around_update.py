@@ -1,7 +1,5 @@
 """GC around an update without GC: torch's own, or any other optimizer's."""
 
-from __future__ import annotations
-
 from itertools import compress
 from typing import Any
 from weakref import WeakKeyDictionary

@@ -14,8 +14,6 @@ of biases is centralized too, unless its parameter group has ``use_gc=False``. O
 whole row NaN.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Gradient centralization for an existing optimizer of any class."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """One step of an optimizer with gradient centralization, and its options."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import partial
 from numbers import Real

@@ -1,7 +1,5 @@
 """Half-precision weights whose update is computed in float32 and rounded once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from copy import copy
 from typing import Any

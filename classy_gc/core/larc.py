@@ -1,7 +1,5 @@
 """SGD with layer-wise adaptive rates (LARC) and gradient centralization."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """Measures what gradient centralization removes from a gradient, and how far row means drift."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """How elements lie in memory, as kernels that work with addresses must know."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any

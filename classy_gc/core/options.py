@@ -1,7 +1,5 @@
 """Options of a parameter group: allowed values, and the effect of a loaded state."""
 
-from __future__ import annotations
-
 import inspect
 import itertools
 import warnings

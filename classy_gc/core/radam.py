@@ -1,7 +1,5 @@
 """Rectified Adam with gradient centralization."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, ClassVar
 

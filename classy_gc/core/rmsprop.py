@@ -1,7 +1,5 @@
 """RMSprop, torch's and TensorFlow's, with gradient centralization."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, ClassVar
 

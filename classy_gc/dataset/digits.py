@@ -1,7 +1,5 @@
 """``digits``: the 1797 handwritten digits of 8x8 pixels that come with scikit-learn."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

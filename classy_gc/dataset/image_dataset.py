@@ -1,7 +1,5 @@
 """The common base of this package's image datasets: options and their checks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
@@ -121,7 +119,7 @@ class ImageDataset(ClassyDataset):
         return f"dataset {registered_name(cls, DATASET_REGISTRY)!r}"
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ImageDataset:
+    def from_config(cls, config: Mapping[str, Any]) -> "ImageDataset":
         """Instantiates the dataset from a configuration, which is not changed.
 
         Args:

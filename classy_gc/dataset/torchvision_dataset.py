@@ -1,7 +1,5 @@
 """``fashion_mnist``, ``cifar10``, ``cifar100``: torchvision's datasets, from files on the disk."""
 
-from __future__ import annotations
-
 import gzip
 import shutil
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """What the hooks have in common: options that are checked, and events that they leave alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

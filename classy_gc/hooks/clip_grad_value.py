@@ -1,7 +1,5 @@
 """``clip_grad_value``: keeps every element of the gradients within a value."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """``gc_monitor``: what gradient centralization removes from each gradient during training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """``json_log``: one line of JSON per phase."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -1,7 +1,5 @@
 """``mlflow_log``: logs a run to MLflow."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

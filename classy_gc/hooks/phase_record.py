@@ -1,7 +1,5 @@
 """A record of each phase, for hooks that keep or write it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``phase_seed``: seeds every random number generator anew for each phase."""
 
-from __future__ import annotations
-
 import random
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """``predictions``: which test samples a run gets right in the end."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

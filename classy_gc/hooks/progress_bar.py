@@ -1,7 +1,5 @@
 """Classy Vision's ``progress_bar``, mended."""
 
-from __future__ import annotations
-
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import ProgressBarHook
 from classy_vision.tasks import ClassyTask

@@ -1,7 +1,5 @@
 """``provenance``: what a run was computed with."""
 
-from __future__ import annotations
-
 import platform
 import re
 import subprocess

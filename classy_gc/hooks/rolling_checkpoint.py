@@ -1,7 +1,5 @@
 """``rolling_checkpoint``: checkpoints that survive a kill, the newest ones and the best."""
 
-from __future__ import annotations
-
 import logging
 import math
 from pathlib import Path

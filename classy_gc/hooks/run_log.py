@@ -1,7 +1,5 @@
 """The common base of hooks that log to an experiment tracker."""
 
-from __future__ import annotations
-
 import importlib
 from abc import abstractmethod
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """``training_curves``: loss, meters and learning rate of every phase, and a picture of them."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any, ClassVar

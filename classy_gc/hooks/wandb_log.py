@@ -1,7 +1,5 @@
 """``wandb_log``: logs a run to Weights & Biases."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

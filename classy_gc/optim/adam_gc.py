@@ -1,7 +1,5 @@
 """``adam_gc``: Adam with gradient centralization."""
 
-from __future__ import annotations
-
 from classy_vision.optim import Adam, register_optimizer
 
 from classy_gc import core

@@ -1,7 +1,5 @@
 """``adamw_gc``: AdamW with gradient centralization."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from classy_vision.optim import AdamW, register_optimizer

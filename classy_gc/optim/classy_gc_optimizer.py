@@ -1,7 +1,5 @@
 """Builds core optimizers from Classy Vision configs: defaults, validation, schedules."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -155,7 +153,7 @@ class ClassyGCOptimizer(ScheduledGC):
             raise ValueError(f"{self.label()}: {error or type(error).__name__}") from error
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ClassyGCOptimizer:
+    def from_config(cls, config: Mapping[str, Any]) -> "ClassyGCOptimizer":
         """Instantiates the optimizer from a configuration, which is not changed.
 
         Args:

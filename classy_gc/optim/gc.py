@@ -1,7 +1,5 @@
 """``gc``: gradient centralization around any ClassyOptimizer."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -89,7 +87,7 @@ class GC(ScheduledGC):
         self._options = check_options(options, self.OPTIONS, self.label())
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> GC:
+    def from_config(cls, config: Mapping[str, Any]) -> "GC":
         """Instantiates the optimizer from a configuration, which is not changed.
 
         Args:

@@ -1,7 +1,5 @@
 """Converts parameter groups to the forms that Classy Vision and torch take."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """``plain_radam_gc``: RAdam without the scalar cache, with gradient centralization."""
 
-from __future__ import annotations
-
 from classy_vision.optim import register_optimizer
 
 from classy_gc import core

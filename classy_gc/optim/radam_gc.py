@@ -1,7 +1,5 @@
 """``radam_gc``: RAdam with gradient centralization."""
 
-from __future__ import annotations
-
 from classy_vision.optim import register_optimizer
 
 from classy_gc import core

@@ -1,7 +1,5 @@
 """Resuming: which options come from the checkpoint or the config, and which state fits."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import logging

@@ -1,7 +1,5 @@
 """``rmsprop_gc``: RMSprop with gradient centralization."""
 
-from __future__ import annotations
-
 from classy_vision.optim import RMSProp, register_optimizer
 
 from classy_gc import core

@@ -1,7 +1,5 @@
 """``rmsprop_tf_gc``: TensorFlow's RMSprop with gradient centralization."""
 
-from __future__ import annotations
-
 from classy_vision.optim import RMSPropTF, register_optimizer
 
 from classy_gc import core

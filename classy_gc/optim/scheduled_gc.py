@@ -1,7 +1,5 @@
 """Parameter groups, schedules and checkpoints, the same for every GC optimizer."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """``sgd_gc``: SGD with gradient centralization."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

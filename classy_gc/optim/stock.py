@@ -3,8 +3,6 @@
 Here the config of any optimizer is checked as a whole, before anything is built.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """``torch_gc``: any PyTorch optimizer, by its name or path, with gradient centralization."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

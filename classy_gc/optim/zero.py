@@ -5,8 +5,6 @@ optimizer that it wraps. So its name is registered again, for a class that asks.
 optimizer it acts like Classy Vision's.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Builds few parameter groups from the options of each parameter."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any

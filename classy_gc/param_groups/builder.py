@@ -1,7 +1,5 @@
 """The base class of builders of parameter groups, what they get, and their registry."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar

@@ -1,7 +1,5 @@
 """The kinds of modules that have their own rules, and which parameters are weights of layers."""
 
-from __future__ import annotations
-
 import re
 
 from torch import nn

@@ -1,7 +1,5 @@
 """``layer_decay``: a learning rate that falls layer by layer from the head down."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from classy_vision.models import ResNeXt

@@ -1,7 +1,5 @@
 """The options that the parameter groups of an optimizer can have, and their multipliers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

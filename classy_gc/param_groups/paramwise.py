@@ -1,7 +1,5 @@
 """``paramwise``: multipliers by the name and kind of a parameter."""
 
-from __future__ import annotations
-
 import difflib
 import logging
 from collections.abc import Mapping

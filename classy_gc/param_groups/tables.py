@@ -1,7 +1,5 @@
 """Formats parameter groups as tables."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

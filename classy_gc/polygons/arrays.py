@@ -1,7 +1,5 @@
 """Maps and frame fields from outside, checked before anything is computed from them."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From a map of probabilities to polygons."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

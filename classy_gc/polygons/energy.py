@@ -6,8 +6,6 @@ Source: Girard et al., *Polygonal Building Extraction by Frame Field Learning*, 
 https://arxiv.org/abs/2004.14875, section 3.3 and its supplement.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Polygons from lines: the faces between them that are buildings."""
 
-from __future__ import annotations
-
 import numpy as np
 import rasterio.features
 import shapely

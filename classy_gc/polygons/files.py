@@ -1,7 +1,5 @@
 """Reads and writes polygons in the formats of a GIS."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import warnings

@@ -8,8 +8,6 @@ Source: Girard et al., *Polygonal Building Extraction by Frame Field Learning*, 
 https://arxiv.org/abs/2004.14875, section 3.1.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 Positions are (row, column) in pixels, the centres of pixels at integers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,7 +43,7 @@ class Graph:
     fixed: np.ndarray
 
     @classmethod
-    def of(cls, paths: Sequence[np.ndarray], shape: tuple[int, int] | None = None) -> Graph:
+    def of(cls, paths: Sequence[np.ndarray], shape: tuple[int, int] | None = None) -> "Graph":
         """The graph of paths; ends at the same position become one vertex.
 
         Args:

@@ -1,7 +1,5 @@
 """The size of pixels on the ground, and maps resampled to square pixels."""
 
-from __future__ import annotations
-
 import numpy as np
 from pyproj import Geod, Transformer
 from pyproj.exceptions import ProjError

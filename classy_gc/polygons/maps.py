@@ -1,7 +1,5 @@
 """Reads maps of probabilities and frame fields from GeoTIFF, PNG and NumPy files."""
 
-from __future__ import annotations
-
 import warnings
 import zipfile
 import zlib

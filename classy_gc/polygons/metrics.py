@@ -1,7 +1,5 @@
 """Compares polygons with the true ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

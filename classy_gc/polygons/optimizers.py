@@ -1,7 +1,5 @@
 """Moves the vertices of outlines with the GC optimizers until their energy is low."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ Positions are (row, column) in pixels, the centres of pixels at integers. Both k
 along the border of the image, half a pixel outside the outermost centres.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

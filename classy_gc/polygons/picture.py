@@ -1,7 +1,5 @@
 """Draws the map with the outlines and their vertices, before and after the refinement."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import shapely

@@ -1,7 +1,5 @@
 """Shows the progress of long computations."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Collection, Iterable
 from typing import TypeVar

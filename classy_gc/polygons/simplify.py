@@ -1,7 +1,5 @@
 """Replaces many vertices by few straight walls: fitted, made fewer, turned, and joined again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -113,7 +111,7 @@ class _Walls(NamedTuple):
     centre: np.ndarray
     direction: np.ndarray  # of unit length
 
-    def take(self, which: np.ndarray) -> _Walls:
+    def take(self, which: np.ndarray) -> "_Walls":
         return _Walls(*(x[which] for x in self))
 
     @property

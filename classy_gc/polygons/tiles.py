@@ -1,7 +1,5 @@
 """Polygons of large maps, computed in tiles."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

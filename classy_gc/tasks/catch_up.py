@@ -1,7 +1,5 @@
 """Sets a resumed task's options to the current values of its schedules."""
 
-from __future__ import annotations
-
 from classy_vision.optim.param_scheduler import UpdateInterval
 from classy_vision.tasks import ClassificationTask
 

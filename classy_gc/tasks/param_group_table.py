@@ -1,7 +1,5 @@
 """The parameter groups of any task, as a table."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from classy_vision.tasks import ClassyTask, FineTuningTask

@@ -1,7 +1,5 @@
 """Makes a Classy Vision task read ``param_groups``."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -41,7 +39,7 @@ class ParamwiseMixin:
         self.param_group_builder: ParamGroupBuilder | None = None
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ParamwiseMixin:
+    def from_config(cls, config: Mapping[str, Any]) -> "ParamwiseMixin":
         """Instantiates the task from a configuration, which is not changed.
 
         Args:
@@ -72,7 +70,7 @@ class ParamwiseMixin:
         resolve_when_prepared(task, given)
         return task
 
-    def set_param_group_builder(self, builder: ParamGroupBuilder | None) -> ParamwiseMixin:
+    def set_param_group_builder(self, builder: ParamGroupBuilder | None) -> "ParamwiseMixin":
         """Sets the builder of the parameter groups.
 
         Args:

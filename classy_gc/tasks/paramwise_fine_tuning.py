@@ -1,7 +1,5 @@
 """``paramwise_fine_tuning``: Classy's task, with options per parameter."""
 
-from __future__ import annotations
-
 from classy_vision.models import ClassyModel
 from classy_vision.optim import ClassyOptimizer
 from classy_vision.tasks import FineTuningTask, register_task

@@ -1,7 +1,5 @@
 """Checks values that Classy Vision does not check: in Python, ``"false"`` is true."""
 
-from __future__ import annotations
-
 import enum
 import inspect
 from collections import ChainMap

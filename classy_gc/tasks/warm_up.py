@@ -1,7 +1,5 @@
 """Warm-ups in steps and epochs: a task knows the length of its training."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import math

@@ -7,8 +7,6 @@ the timing, because GC and some other optimizers change them in place, and momen
 decay into subnormal numbers, which slow a CPU down many times.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import json

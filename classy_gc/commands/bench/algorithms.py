@@ -1,7 +1,5 @@
 """What ``classy-gc bench`` times: the algorithms, their peers, and the weights."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from typing import Any

@@ -1,7 +1,5 @@
 """The cost of single steps, in time and in memory."""
 
-from __future__ import annotations
-
 import argparse
 import random
 import statistics

@@ -1,7 +1,5 @@
 """The optimizer's share of a training step, and GC's."""
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -6,8 +6,6 @@ seed. An arm is compared with the first arm of its config file, its baseline; if
 one arm, with the first file.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import importlib.util

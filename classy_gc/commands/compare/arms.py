@@ -1,7 +1,5 @@
 """The arms of a comparison: configs with some keys set, all checked before any is trained."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The picture of ``classy-gc compare``: mean and spread of every arm over the epochs."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

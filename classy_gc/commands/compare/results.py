@@ -1,7 +1,5 @@
 """Evaluates the logs of a comparison's runs, and tells its numbers and differences."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median

@@ -3,8 +3,6 @@
 Runs are trained in processes on this machine, or as jobs of a Slurm cluster.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib.util

@@ -1,7 +1,5 @@
 """The statistics of a comparison, for values that are paired by seed."""
 
-from __future__ import annotations
-
 import bisect
 import math
 from collections.abc import Iterable, Mapping

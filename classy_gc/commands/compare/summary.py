@@ -1,7 +1,5 @@
 """``classy-gc compare-summary``: prints and draws the differences of several comparisons."""
 
-from __future__ import annotations
-
 import argparse
 import collections
 import json

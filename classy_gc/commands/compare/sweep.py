@@ -1,7 +1,5 @@
 """``--sweep``: trains every arm at every value of a key, and finds the best by validation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -8,8 +8,6 @@ the config or a flag is at fault. Under ``torchrun``, start the module::
         --distributed_backend ddp
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import importlib.util

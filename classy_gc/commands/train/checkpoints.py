@@ -1,7 +1,5 @@
 """The checkpoints that ``classy-gc`` starts from, and whether they fit the task."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import zipfile

@@ -1,7 +1,5 @@
 """The hooks of ``classy-gc train``: Classy Vision's defaults, and those that write files."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import inspect

@@ -1,7 +1,5 @@
 """Delays Ctrl-C where it would do harm."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable
 from functools import wraps

@@ -1,7 +1,5 @@
 """The processes of one training, which agree on everything before they train."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """What is done before the first step: checks of the prepared task, and its threads."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable

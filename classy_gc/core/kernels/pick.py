@@ -1,7 +1,5 @@
 """Picks the kernel that steps a parameter group."""
 
-from __future__ import annotations
-
 import os
 from importlib import import_module
 from typing import Any

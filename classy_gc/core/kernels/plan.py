@@ -1,7 +1,5 @@
 """How kernels step a parameter group; the next step reuses what it can."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import is_
@@ -19,40 +17,6 @@ from classy_gc.core.kernels.update import AnyOptimizer, Update
 from classy_gc.core.memory import has_memory, is_dense, laid_out_as, shared_memory
 
 _Group = dict[str, Any]
-_plans: WeakKeyDictionary[AnyOptimizer, list[Plan]] = WeakKeyDictionary()
-
-
-def plans_of(optimizer: AnyOptimizer, check_options: Callable[[_Group], None]) -> list[Plan]:
-    """The plan of each parameter group, for its current options.
-
-    Args:
-        optimizer: the one with the groups.
-        check_options: checks a group; called if an option has changed.
-    """
-    plans, groups = _plans.get(optimizer), optimizer.param_groups
-    if plans is None or len(plans) != len(groups):
-        plans = _plans[optimizer] = [Plan() for _ in groups]
-    for group, plan in zip(groups, plans, strict=True):
-        if not plan.is_for(group):
-            check_options(group)
-            kernel, _ = pick(optimizer, group)
-            plan.adopt(group, kernel)
-    return plans
-
-
-def launch(updates: Sequence[tuple[Plan, Update]], first: Callable[[], None] | None = None) -> None:
-    """Takes the steps of groups that :meth:`Plan.update` has prepared, after calling ``first``."""
-    steps: dict[Any, list[tuple[Update, Table]]] = {}
-    params: list[Tensor] = []
-    for plan, update in updates:
-        steps.setdefault(plan.kernel, []).append((update, plan.table))
-        params += update.params
-    for kernel in steps:
-        kernel.launch(steps[kernel], first)
-        first = None
-    if first is not None:
-        first()
-    torch.autograd.graph.increment_version(params)
 
 
 class Plan:
@@ -179,6 +143,42 @@ class Plan:
         self._state, self._flags = [x.data_ptr() for x in tensors], {*update.flags}
         self.table["step"] = self._state[: len(steps)] if plain else [0] * self.table.count
         self._same_state = sameness(tensors)
+
+
+_plans: WeakKeyDictionary[AnyOptimizer, list[Plan]] = WeakKeyDictionary()
+
+
+def plans_of(optimizer: AnyOptimizer, check_options: Callable[[_Group], None]) -> list[Plan]:
+    """The plan of each parameter group, for its current options.
+
+    Args:
+        optimizer: the one with the groups.
+        check_options: checks a group; called if an option has changed.
+    """
+    plans, groups = _plans.get(optimizer), optimizer.param_groups
+    if plans is None or len(plans) != len(groups):
+        plans = _plans[optimizer] = [Plan() for _ in groups]
+    for group, plan in zip(groups, plans, strict=True):
+        if not plan.is_for(group):
+            check_options(group)
+            kernel, _ = pick(optimizer, group)
+            plan.adopt(group, kernel)
+    return plans
+
+
+def launch(updates: Sequence[tuple[Plan, Update]], first: Callable[[], None] | None = None) -> None:
+    """Takes the steps of groups that :meth:`Plan.update` has prepared, after calling ``first``."""
+    steps: dict[Any, list[tuple[Update, Table]]] = {}
+    params: list[Tensor] = []
+    for plan, update in updates:
+        steps.setdefault(plan.kernel, []).append((update, plan.table))
+        params += update.params
+    for kernel in steps:
+        kernel.launch(steps[kernel], first)
+        first = None
+    if first is not None:
+        first()
+    torch.autograd.graph.increment_version(params)
 
 
 def local(xs: list[Tensor]) -> list[Tensor]:

@@ -1,7 +1,5 @@
 """Row means by ``rows.c``, for GC around a step that is none of ours; by torch where it cannot."""
 
-from __future__ import annotations
-
 import os
 from array import array
 from collections.abc import Sequence

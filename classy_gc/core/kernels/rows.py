@@ -1,7 +1,5 @@
 """The C kernel ``rows.c``, called with addresses."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The table of a parameter group, which tells a kernel where its tensors lie."""
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Sequence
 
@@ -34,7 +32,7 @@ class Table:
         self.memory = array("q", bytes(8 * count * len(COLUMNS)))
         self.address, _ = self.memory.buffer_info()
 
-    def __getitem__(self, column: str) -> array[int]:
+    def __getitem__(self, column: str) -> array:
         start = _INDEX[column] * self.count
         return self.memory[start : start + self.count]
 

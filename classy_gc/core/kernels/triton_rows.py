@@ -4,8 +4,6 @@ It is tested under Triton's interpreter and compiled for GPUs, but has never run
 is unknown. So it is opt-in: the environment variable ``CLASSY_GC_KERNELS=triton``.
 """
 
-from __future__ import annotations
-
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 

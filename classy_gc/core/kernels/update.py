@@ -1,7 +1,5 @@
 """Describes the step of a parameter group for a kernel."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 

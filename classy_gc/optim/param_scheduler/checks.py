@@ -1,7 +1,5 @@
 """Checks the ParamSchedulers of a config: all are read, and stay in range."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import math
@@ -133,7 +131,7 @@ class CheckedParamScheduler(ClassyParamScheduler):
     """Base of ParamSchedulers whose config has the arguments of the constructor."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> CheckedParamScheduler:
+    def from_config(cls, config: Mapping[str, Any]) -> "CheckedParamScheduler":
         """Instantiates the scheduler from a configuration: its arguments, by name.
 
         Args:

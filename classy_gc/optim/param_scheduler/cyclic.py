@@ -1,7 +1,5 @@
 """``cyclic``: repeats a schedule several times."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from classy_vision.optim.param_scheduler import UpdateInterval, register_param_scheduler

@@ -1,7 +1,5 @@
 """``one_cycle``: up to a peak and down again, or, for momentum, down and up."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

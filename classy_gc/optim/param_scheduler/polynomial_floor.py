@@ -1,7 +1,5 @@
 """``polynomial_floor``: polynomial decay that ends at a value other than zero."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from classy_vision.optim.param_scheduler import UpdateInterval, register_param_scheduler
