@@ -21,11 +21,7 @@ import classy_gc.hooks  # noqa: F401  these imports register the names of config
 from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import Keys
 from classy_gc.optim.stock import check_stock_optimizer
-from classy_gc.options import (
-    OptionError,
-    check_known,
-    dotted,
-)
+from classy_gc.options import OptionError, check_known, dotted
 from classy_gc.tasks import ParamwiseClassificationTask, ParamwiseFineTuning
 from classy_gc.tasks.values import check_values
 

@@ -11,12 +11,7 @@ from classy_vision.optim.zero import ZeRO
 from classy_gc.core import centralize_optimizer
 from classy_gc.optim.groups import momentum_drives_betas, with_momentum
 from classy_gc.optim.scheduled_gc import ScheduledGC
-from classy_gc.optim.stock import (
-    CLASSY_KEYS,
-    base_config,
-    check_stock_optimizer,
-    group_options,
-)
+from classy_gc.optim.stock import CLASSY_KEYS, base_config, check_stock_optimizer, group_options
 from classy_gc.options import GC_FLAG, SWITCH, Rule, check_known, check_options, without_comments
 
 

@@ -53,9 +53,7 @@ def _tensors(state: Mapping[Any, Any]) -> Iterator[tuple[Any, str, torch.Tensor]
 
 
 def first_steps(
-    optimizer: ClassyOptimizer,
-    options: Mapping[str, Any] | None = None,
-    which: slice = slice(None),
+    optimizer: ClassyOptimizer, options: Mapping[str, Any] | None = None, which: slice = slice(None)
 ) -> torch.optim.Optimizer:
     """Returns a torch optimizer like that of ``optimizer`` after its first steps on small weights.
 

@@ -47,9 +47,7 @@ def short_table(groups: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) 
 
 
 def full_table(
-    groups: Iterable[Mapping[str, Any]],
-    values: Mapping[str, Any],
-    named: Sequence[NamedParameter],
+    groups: Iterable[Mapping[str, Any]], values: Mapping[str, Any], named: Sequence[NamedParameter]
 ) -> str:
     """A table with one row per parameter: name, shape, module, group, options.
 

@@ -13,12 +13,7 @@ from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config, with_settings
 from classy_gc.configuration.schema import check_config
-from classy_gc.configuration.settings import (
-    Setting,
-    parse_setting,
-    parse_settings,
-    value_text,
-)
+from classy_gc.configuration.settings import Setting, parse_setting, parse_settings, value_text
 from classy_gc.configuration.trial import try_batches
 from classy_gc.hooks.phase_record import flat_meters, meter_values
 from classy_gc.options import check_known
