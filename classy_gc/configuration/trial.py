@@ -7,6 +7,7 @@ from typing import Any
 
 from classy_vision.heads import ClassyHead
 from classy_vision.meters import METER_REGISTRY
+from classy_vision.models.classy_model import ClassyModelWrapper
 from classy_vision.tasks import ClassificationTask, ClassyTask
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -38,16 +39,17 @@ def try_batches(task: ClassyTask) -> None:
     if getattr(type(task), "train_step", None) is not ClassificationTask.train_step:
         return
     task = copy.copy(task)
-    modules = (task.base_model, task.base_loss)
+    model, loss = task.base_model, task.base_loss
     # Copies instead of the originals: the same numbers, but other gradients and hooks.
-    shared = {
-        id(p): nn.Parameter(p.detach(), p.requires_grad)
-        for module in modules
-        for p in module.parameters()
-    }
+    parameters = [*model.parameters(), *loss.parameters()]
+    shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in parameters}
     try:
-        task.base_model, task.base_loss = copy.deepcopy(modules, shared)
-        task.meters = copy.deepcopy(task.meters)
+        if issubclass(type(model), ClassyModelWrapper):
+            # Before Python 3.11 a copy of the wrapper takes the model's attributes for its own.
+            task.base_model = type(model)(copy.deepcopy(model.classy_model, shared))
+        else:
+            task.base_model = copy.deepcopy(model, shared)
+        task.base_loss, task.meters = copy.deepcopy((loss, task.meters), shared)
     except Exception as error:
         logging.debug(f"no batch is tried, because a copy of the task fails: {error}")
         return

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from classy_vision.dataset import build_dataset
+from classy_vision.models.classy_model import ClassyModelWrapper
 from classy_vision.tasks import ClassificationTask, build_task
 
 from classy_gc.commands import main
@@ -59,6 +60,15 @@ def test_nothing_is_left_of_it():
     try_batches(task)
     assert len(calls) == 2  # a train batch, a test batch
     assert snapshot(task) == before
+
+
+def test_a_wrapped_model_is_copied_by_every_version_of_python(monkeypatch):
+    # Before Python 3.11 ``object`` has no such method, and the wrapper gives the model's.
+    state = ClassyModelWrapper.__getattr__
+    monkeypatch.setattr(
+        ClassyModelWrapper, "__getstate__", lambda self: state(self, "__getstate__")(), False
+    )
+    test_nothing_is_left_of_it()
 
 
 class Broken(torch.nn.Module):
