@@ -7,7 +7,7 @@ from classy_vision.tasks import build_task
 
 import classy_gc
 from classy_gc.configuration.load import load_config, read_config
-from classy_gc.tasks.param_group_table import param_group_table
+from classy_gc.param_groups.tables import param_group_table
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.json"))
 CONFIGS = [path for path in CONFIGS if "zero" not in path.stem]  # needs torchrun

@@ -5,7 +5,7 @@ import argparse
 from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
-from classy_gc.tasks.param_group_table import param_group_table
+from classy_gc.param_groups.tables import param_group_table
 
 # Stands in for the data of the config, which may be missing.
 _NO_DATA = {

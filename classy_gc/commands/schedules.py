@@ -16,7 +16,7 @@ from classy_gc.configuration.load import load_config
 from classy_gc.files import atomic_write
 from classy_gc.plots import new_figure, plain, tidy
 from classy_gc.table import aligned
-from classy_gc.tasks.warm_up import with_shares
+from classy_gc.tasks.schedules import with_shares
 
 _COLUMNS = 3
 _POINTS = 1000

@@ -23,7 +23,7 @@ from classy_gc.configuration.load import Keys
 from classy_gc.configuration.schema import named_sections
 from classy_gc.options import check_known, dotted
 from classy_gc.param_groups import build_param_group_builder
-from classy_gc.tasks.warm_up import preliminary, resolve_when_prepared
+from classy_gc.tasks.schedules import preliminary, resolve_when_prepared
 
 
 class _Section(UserDict[str, Any]):

@@ -5,14 +5,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
+from classy_vision.optim import ClassyOptimizer
 from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 
 from classy_gc.optim.groups import as_groups, as_schedulers, check_schedulable
 from classy_gc.optim.param_scheduler.checks import build_scheduler, check_schedulers
 from classy_gc.optim.resume import resumed_state
-from classy_gc.options import Rule, check_known, registered_name
+from classy_gc.optim.stock import label_of
+from classy_gc.options import Rule, check_known
 
 
 class ScheduledGC(ClassyOptimizer):
@@ -26,7 +27,7 @@ class ScheduledGC(ClassyOptimizer):
 
     def label(self) -> str:
         """The name in messages."""
-        return f"optimizer {registered_name(type(self), OPTIMIZER_REGISTRY)!r}"
+        return label_of(self)
 
     @abstractmethod
     def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:

@@ -14,11 +14,21 @@ from classy_vision.optim.zero import ZeRO
 from torch import nn
 
 from classy_gc.optim.param_scheduler.checks import check_schedulers
-from classy_gc.options import Rule, check_known, rule_of
+from classy_gc.options import Rule, check_known, registered_name, rule_of
 
 #: keys in the config of an optimizer that are not its options
 CLASSY_KEYS = ("name", "num_epochs", "param_schedulers", "param_groups")
 GC_KEYS = ("use_gc", "gc_conv_only", "gc_loc")
+
+
+def label_of(optimizer: ClassyOptimizer) -> str:
+    """The name of an optimizer in messages.
+
+    Example:
+        >>> label_of(build_optimizer({"name": "sgd"}))
+        "optimizer 'sgd'"
+    """
+    return f"optimizer {registered_name(type(optimizer), OPTIMIZER_REGISTRY)!r}"
 
 
 def is_stock(cls: type) -> bool:

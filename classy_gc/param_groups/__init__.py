@@ -13,12 +13,11 @@ from classy_gc.param_groups.builder import (
     PARAM_GROUP_BUILDER_REGISTRY as PARAM_GROUP_BUILDER_REGISTRY,
 )
 from classy_gc.param_groups.builder import NamedParameter as NamedParameter
+from classy_gc.param_groups.builder import OptimizerOptions as OptimizerOptions
 from classy_gc.param_groups.builder import ParamGroupBuilder as ParamGroupBuilder
 from classy_gc.param_groups.builder import build_param_group_builder as build_param_group_builder
 from classy_gc.param_groups.builder import (
     register_param_group_builder as register_param_group_builder,
 )
 from classy_gc.param_groups.layer_decay import LayerDecay as LayerDecay
-from classy_gc.param_groups.multipliers import OptimizerOptions as OptimizerOptions
-from classy_gc.param_groups.multipliers import ScaledParamScheduler as ScaledParamScheduler
 from classy_gc.param_groups.paramwise import Paramwise as Paramwise

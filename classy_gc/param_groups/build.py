@@ -4,13 +4,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from classy_vision.models import ClassyModel
 from classy_vision.optim import ClassyOptimizer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from classy_gc.optim.groups import as_schedulers
-from classy_gc.param_groups.builder import NamedParameter, ParamGroupBuilder
-from classy_gc.param_groups.multipliers import OptimizerOptions
+from classy_gc.param_groups.builder import NamedParameter, OptimizerOptions, ParamGroupBuilder
 
 
 def parameter_occurrences(root: nn.Module, prefix: str = "") -> Iterator[NamedParameter]:
@@ -32,6 +32,14 @@ def parameter_occurrences(root: nn.Module, prefix: str = "") -> Iterator[NamedPa
         parents = tuple(modules[p] for p in above)
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             yield NamedParameter(path, name, parameter, module, parents)
+
+
+def freeze_trunk(model: ClassyModel) -> None:
+    """Trains only the heads, as the task ``fine_tuning`` does with its ``freeze_trunk``."""
+    heads = nn.ModuleList(head for heads in model.get_heads().values() for head in heads)
+    trained = set(heads.parameters())
+    for parameter in model.parameters():
+        parameter.requires_grad = parameter in trained
 
 
 def build_param_groups(

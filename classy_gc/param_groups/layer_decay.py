@@ -7,14 +7,14 @@ from classy_vision.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from classy_gc.options import NON_NEGATIVE, Rule
-from classy_gc.param_groups.builder import NamedParameter, register_param_group_builder
-from classy_gc.param_groups.multipliers import OptimizerOptions
+from classy_gc.param_groups import builder
+from classy_gc.param_groups.builder import NamedParameter, OptimizerOptions
 from classy_gc.param_groups.paramwise import Paramwise
 
 _DECAY = Rule("a number in (0, 1]", lambda v: NON_NEGATIVE.accepts(v) and 0 < v <= 1)
 
 
-@register_param_group_builder("layer_decay")
+@builder.register_param_group_builder("layer_decay")
 class LayerDecay(Paramwise):
     """``layer_decay``: ``lr · decay^(last − layer)``, for fine-tuning.
 

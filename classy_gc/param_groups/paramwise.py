@@ -10,13 +10,9 @@ from torchvision.ops import DeformConv2d
 
 from classy_gc.core import ineligible_reason
 from classy_gc.options import BOOL, NON_NEGATIVE, Rule, or_null
-from classy_gc.param_groups.builder import (
-    NamedParameter,
-    ParamGroupBuilder,
-    register_param_group_builder,
-)
+from classy_gc.param_groups import builder
+from classy_gc.param_groups.builder import NamedParameter, OptimizerOptions, ParamGroupBuilder
 from classy_gc.param_groups.kinds import is_depthwise, is_norm, no_layer_weight_reason
-from classy_gc.param_groups.multipliers import OptimizerOptions
 
 _OF_LR = ("bias_lr_mult", "dcn_offset_lr_mult")
 _OF_DECAY = ("bias_decay_mult", "norm_decay_mult", "flat_decay_mult", "dwconv_decay_mult")
@@ -26,7 +22,7 @@ _KEYS = Rule(
 )
 
 
-@register_param_group_builder("paramwise")
+@builder.register_param_group_builder("paramwise")
 class Paramwise(ParamGroupBuilder):
     """``paramwise``: MMEngine's ``DefaultOptimWrapperConstructor``, and an option for GC.
 

@@ -1,15 +1,18 @@
-"""Formats parameter groups as tables."""
+"""Parameter groups as tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, ConstantParamScheduler
+from classy_vision.tasks import ClassyTask, FineTuningTask
 from fvcore.common.param_scheduler import ParamScheduler
 
+from classy_gc.optim.groups import as_groups
+from classy_gc.optim.stock import group_options
 from classy_gc.options import registered_name
-from classy_gc.param_groups.builder import NamedParameter
+from classy_gc.param_groups.build import freeze_trunk, parameter_occurrences
+from classy_gc.param_groups.builder import MULTIPLIERS, ScaledParamScheduler
 from classy_gc.param_groups.kinds import kind
-from classy_gc.param_groups.multipliers import MULTIPLIERS, ScaledParamScheduler
 from classy_gc.table import aligned
 
 
@@ -46,17 +49,30 @@ def short_table(groups: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) 
     return aligned(rows)
 
 
-def full_table(
-    groups: Iterable[Mapping[str, Any]], values: Mapping[str, Any], named: Sequence[NamedParameter]
-) -> str:
-    """A table with one row per parameter: name, shape, module, group, options.
+def param_group_table(task: ClassyTask) -> str:
+    """A table with one row per parameter: name, shape, module, group, options of the group.
+
+    Shared parameters count by their first names.
 
     Args:
-        groups: from :func:`build_param_groups`, or of a stock task.
-        values: of the optimizer's options, where a group does not say them.
-        named: all parameters; shared ones count by their first names.
+        task: built but not prepared; do not train it afterwards.
+
+    Raises:
+        ValueError: the builder of ``param_groups`` refuses an option.
     """
+    model, loss, optimizer = task.base_model, task.base_loss, task.optimizer
+    values = group_options(optimizer)[0]
+    groups: list[dict[str, Any]] = []
+
+    def keep(param_groups: Any, **options: Any) -> None:
+        groups.extend({**group, **options} for group in as_groups(param_groups))
+
+    if isinstance(task, FineTuningTask) and task.freeze_trunk:
+        freeze_trunk(model)  # the stock task does so later
+    optimizer.set_param_groups = keep
+    task.prepare_optimizer(optimizer=optimizer, model=model, loss=loss)
     rows = [("parameter", "shape", "module", "group", "options")]
+    named = [*parameter_occurrences(model), *parameter_occurrences(loss, "loss")]
     places = {id(place.parameter): place for place in reversed(named)}
     for i, group in enumerate(groups):
         for parameter in group["params"]:

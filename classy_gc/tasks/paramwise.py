@@ -14,9 +14,8 @@ from classy_gc.options import without_comments
 from classy_gc.param_groups.build import build_param_groups
 from classy_gc.param_groups.builder import ParamGroupBuilder, build_param_group_builder
 from classy_gc.param_groups.tables import short_table
-from classy_gc.tasks.catch_up import catch_up
+from classy_gc.tasks.schedules import catch_up, preliminary, resolve_when_prepared
 from classy_gc.tasks.values import check_values
-from classy_gc.tasks.warm_up import preliminary, resolve_when_prepared
 
 
 class _OptionsView(OptionsView):

@@ -1,19 +1,11 @@
 """``paramwise_fine_tuning``: Classy's task, with options per parameter."""
 
-from classy_vision.models import ClassyModel
 from classy_vision.optim import ClassyOptimizer
 from classy_vision.tasks import FineTuningTask, register_task
 from torch import nn
 
+from classy_gc.param_groups.build import freeze_trunk
 from classy_gc.tasks.paramwise import ParamwiseMixin
-
-
-def freeze_trunk(model: ClassyModel) -> None:
-    """Trains only the heads, as the stock task does with its ``freeze_trunk``."""
-    heads = nn.ModuleList(head for heads in model.get_heads().values() for head in heads)
-    trained = set(heads.parameters())
-    for parameter in model.parameters():
-        parameter.requires_grad = parameter in trained
 
 
 @register_task("paramwise_fine_tuning")

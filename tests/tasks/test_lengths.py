@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from classy_gc.tasks.warm_up import with_shares
+from classy_gc.tasks.schedules import with_shares
 
 
 def composite(*lengths):

@@ -14,7 +14,7 @@ from classy_gc.commands.train.hooks import Output
 from classy_gc.commands.train.ranks import Ranks
 from classy_gc.configuration.trial import try_batches
 from classy_gc.hooks.phase_record import trained_epochs
-from classy_gc.tasks.catch_up import catch_up
+from classy_gc.tasks.schedules import catch_up
 
 # So many floating-point operations in the trial take one core some ten milliseconds.
 _SMALL = 400_000_000

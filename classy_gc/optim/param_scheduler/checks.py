@@ -72,7 +72,7 @@ def check_scheduler(
             adds. The arguments of your own classes are not checked.
         label: names the scheduler in messages.
         in_steps: whether the lengths of a ``composite`` may be in steps and epochs, see
-            :func:`classy_gc.tasks.warm_up.with_shares` (default: True)
+            :func:`classy_gc.tasks.schedules.with_shares` (default: True)
         num_epochs: of the training, if the config does not have it (default: None, not known)
 
     Raises:

@@ -1,4 +1,4 @@
-"""Warm-ups in steps and epochs: a task knows the length of its training."""
+"""Schedules of a task, which knows the length of its training: warm-ups, and resuming."""
 
 import copy
 import functools
@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from classy_vision.optim import build_optimizer_schedulers
-from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY
+from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, UpdateInterval
 from classy_vision.tasks import ClassificationTask
 
+from classy_gc.files import warn_once
 from classy_gc.optim.param_scheduler.checks import LENGTH, LENGTHS, check_schedulers
 from classy_gc.optim.stock import group_options
 from classy_gc.param_groups.builder import build_param_group_builder
@@ -113,3 +114,37 @@ def _prepare(
     if "param_groups" in resolved:
         task.set_param_group_builder(build_param_group_builder(resolved["param_groups"]))
     prepare()
+
+
+def catch_up(task: ClassificationTask) -> None:
+    """Sets the options whose schedules change once per epoch to their current values.
+
+    Classy Vision continues with the checkpoint's values until the end of the next epoch, although
+    the schedules may have changed. Schedules count samples: with more data than before they go
+    back, which a warning says.
+
+    Args:
+        task: prepared, with the state of a checkpoint; not changed if its data have no length.
+
+    Raises:
+        ValueError: with fewer data or smaller batches than before, so that the schedules, which
+            count samples, would run past their end.
+    """
+    dataset, optimizer = task.datasets["train"], task.optimizer
+    if not hasattr(dataset, "__len__"):
+        return
+    phases, done = task.get_total_training_phases(), task.train_phase_idx + 1
+    batch = dataset.get_global_batchsize()
+    samples = len(task.build_dataloader_from_dataset(dataset)) * batch  # of a phase
+    where = task.num_updates / (phases * samples)
+    ahead = task.num_updates - done * samples
+    if done < phases and abs(ahead) >= batch:
+        text = (
+            f"the checkpoint was trained on {task.num_updates} samples in {done} epochs, which "
+            f"would be {done * samples} with the data and batches of this config: its schedules "
+        )
+        if ahead > 0:
+            raise ValueError(f"{text}would run past their end")
+        warn_once(f"{text}continue at {where:.1%} of the training")
+    if where < 1:
+        optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.EPOCH))
