@@ -10,11 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from classy_vision.tasks import ClassificationTask
 
-from classy_gc.commands.seeded_task import build_seeded_task
-from classy_gc.commands.train.checkpoints import loading, set_checkpoints
-from classy_gc.configuration.errors import section
-from classy_gc.configuration.load import load_config
-from classy_gc.configuration.trial import label_steps
+from classy_gc.commands.train import build_seeded_task, checkpoints, processes
+from classy_gc.configuration import errors, load, trial
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.core.measures import gradient_norms, ratios
 from classy_gc.files import atomic_write
@@ -42,16 +39,16 @@ def _removed(rows: Sequence[Row]) -> float | None:
 
 
 def _prepared_task(args: argparse.Namespace) -> ClassificationTask:
-    config = args.config = load_config(args.config_file, args.set)
+    config = args.config = load.load_config(args.config_file, args.set)
     if config.get("test_only", False):
         raise ValueError(f"{args.config_file}: test_only is true, so there are no gradients")
     # No hook may write anything, and the test data may be missing.
     config |= {"dataset": {"train": config["dataset"]["train"]}, "hooks": []}
     task = build_seeded_task(args, config)
-    set_checkpoints(args, config, task)
+    checkpoints.set_checkpoints(args, config, task, processes.Ranks(distributed=False), "")
     if not isinstance(task, ClassificationTask):
         raise ValueError(f"{args.config_file}: {config['name']!r} is not a classification task")
-    with loading(task, args.config_file), section():
+    with checkpoints.loading(task, args.config_file), errors.section():
         task.prepare()
     # From the first phase, even if a checkpoint comes from the last.
     task.phase_idx = task.train_phase_idx = -1
@@ -85,7 +82,7 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
     trained = {name: p for name, p in parameters.items() if p.requires_grad}
     with_rows = {name: p for name, p in trained.items() if ineligible_reason(p) is None}
     norms = {name: torch.zeros(2) for name in with_rows}
-    label_steps(task)
+    trial.label_steps(task)
     task.run_optimizer = functools.partial(_backward, task)
     done = 0
     with contextlib.suppress(StopIteration):  # the phase may be over before
@@ -171,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
         0. Bad input exits with code 2 and one line on stderr.
     """
     task = _prepared_task(args)
-    with section():
+    with errors.section():
         rows, batches = inspect_task(task, args.batches)
     count = "1 batch" if batches == 1 else f"{batches} batches"
     of_batches = f"mean over {count} of {task.get_global_batchsize()}"

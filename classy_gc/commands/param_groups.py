@@ -2,9 +2,7 @@
 
 import argparse
 
-from classy_gc.configuration.build import build_task
-from classy_gc.configuration.errors import section
-from classy_gc.configuration.load import load_config
+from classy_gc.configuration import build, errors, load
 from classy_gc.param_groups.tables import param_group_table
 
 # Stands in for the data of the config, which may be missing.
@@ -29,11 +27,11 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0. Bad input exits with code 2 and one line on stderr.
     """
-    config = args.config = load_config(args.config_file, args.set)
+    config = args.config = load.load_config(args.config_file, args.set)
     train = dict(_NO_DATA)
     train["phases_per_epoch"] = config["dataset"].get("train", {}).get("phases_per_epoch", 1)
     config |= {"dataset": {"train": train}, "test_only": False, "hooks": []}
     config |= {"use_gpu": False, "amp_args": None}
-    with section():
-        print(param_group_table(build_task(config)))
+    with errors.section():
+        print(param_group_table(build.build_task(config)))
     return 0

@@ -10,9 +10,7 @@ import numpy as np
 from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.optim.param_scheduler import UpdateInterval
 
-from classy_gc.configuration.build import build_task
-from classy_gc.configuration.errors import section
-from classy_gc.configuration.load import load_config
+from classy_gc.configuration import build, errors, load
 from classy_gc.files import atomic_write
 from classy_gc.plots import new_figure, plain, tidy
 from classy_gc.table import aligned
@@ -58,7 +56,7 @@ def schedules(config: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarr
         # No checkpoint, GPU or hook is needed to count them.
         without = {"name": "classification_task", "test_only": False, "hooks": []}
         without |= {"use_gpu": False, "amp_args": None, "optimizer": optimizer}
-        task = build_task({**config, **without})
+        task = build.build_task({**config, **without})
         task.prepare()
         schedulers = task.optimizer_schedulers
     share = np.arange(_POINTS) / _POINTS  # of the training
@@ -107,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
     """
     curves = []
     for path in args.config_file:
-        config = args.config = load_config(path, args.set)
-        with section("optimizer"):
+        config = args.config = load.load_config(path, args.set)
+        with errors.section("optimizer"):
             curves.append((Path(path).stem, schedules(config)))
     with atomic_write(Path(args.output)) as file:
         _figure(curves).savefig(file, format="png", dpi=150)

@@ -27,7 +27,7 @@ import torch
 from classy_gc.commands.cli import main
 from classy_gc.commands.compare.arms import Arm
 from classy_gc.commands.progress import show_progress
-from classy_gc.commands.train.interrupts import delay_interrupts
+from classy_gc.commands.train.processes import delay_interrupts
 from classy_gc.files import atomic_write, locked, temporary
 from classy_gc.hooks.phase_record import flat_meters
 

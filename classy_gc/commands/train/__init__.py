@@ -9,37 +9,46 @@ the config or a flag is at fault. Under ``torchrun``, start the module::
 """
 
 import argparse
+import copy
 import functools
 import importlib.util
 import logging
 import os
+import random
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
-from classy_vision.generic.distributed_util import is_primary
+from classy_vision.generic.distributed_util import get_world_size, is_primary
 from classy_vision.generic.opts import check_generic_args
 from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.hooks import CheckpointHook
-from classy_vision.tasks import ClassyTask
+from classy_vision.tasks import ClassificationTask, ClassyTask
 from classy_vision.trainer import DistributedTrainer, LocalTrainer
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import get_video_backend, set_image_backend, set_video_backend
 
-from classy_gc.commands.seeded_task import build_seeded_task
-from classy_gc.commands.train.checkpoints import loading, set_checkpoints
-from classy_gc.commands.train.hooks import Output, set_hooks
-from classy_gc.commands.train.interrupts import delay_interrupts
-from classy_gc.commands.train.ranks import Ranks
-from classy_gc.commands.train.start import start_training
-from classy_gc.configuration.errors import section, user_error
-from classy_gc.configuration.load import load_config
+from classy_gc.commands.train import checkpoints, hooks, processes
+from classy_gc.configuration import build, errors, load, trial
 from classy_gc.files import no_room
 from classy_gc.hooks import TrainingCurvesHook
 from classy_gc.hooks.phase_record import flat_meters, scheduled_options, trained_epochs
+from classy_gc.tasks.schedules import catch_up
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
+
+# More epochs than anyone trains, so that no two seeds share the order of an epoch.
+_SHUFFLE_STRIDE = 1_000_000
+
+# So many floating-point operations in the trial take one core some ten milliseconds.
+_SMALL = 400_000_000
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class _LogFilter(logging.Filter):
@@ -77,7 +86,7 @@ def _log_to_stderr(level: int, debug: bool) -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 
-def _summary(task: ClassyTask, output: Output, seconds: float) -> str:
+def _summary(task: ClassyTask, output: hooks.Output, seconds: float) -> str:
     """The final loss and meters of each phase, the time, and where the files are."""
     tested, epochs = getattr(task, "test_only", False), trained_epochs(task)
     lines = [f"{'Tested' if tested else 'Trained'} in {seconds:.1f} s"]
@@ -96,7 +105,7 @@ def _summary(task: ClassyTask, output: Output, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _last_checkpoint(task: ClassyTask, output: Output) -> str | None:
+def _last_checkpoint(task: ClassyTask, output: hooks.Output) -> str | None:
     """The newest checkpoint that this run saved, else the one that it started from."""
     if not output.started:
         return None
@@ -107,7 +116,7 @@ def _last_checkpoint(task: ClassyTask, output: Output) -> str | None:
     return task.checkpoint_path if task.checkpoint_dict else None
 
 
-def _ending(error: BaseException, task: ClassyTask, output: Output) -> str | None:
+def _ending(error: BaseException, task: ClassyTask, output: hooks.Output) -> str | None:
     """The message for a training that had to end; None if the cause is a bug."""
     text = no_room(error)
     if isinstance(error, FloatingPointError):
@@ -121,7 +130,7 @@ def _ending(error: BaseException, task: ClassyTask, output: Output) -> str | Non
     return text or None
 
 
-def _how_to_go_on(task: ClassyTask, output: Output) -> str:
+def _how_to_go_on(task: ClassyTask, output: hooks.Output) -> str:
     checkpoint = _last_checkpoint(task, output)
     if checkpoint is None:
         return "interrupted before the first checkpoint"
@@ -129,9 +138,79 @@ def _how_to_go_on(task: ClassyTask, output: Output) -> str:
     return f"interrupted; to continue, add to the command: {shlex.join(flags)}"
 
 
-def _build(args: argparse.Namespace, ranks: Ranks, output: Output) -> ClassyTask:
+def build_seeded_task(args: argparse.Namespace, config: dict[str, Any]) -> ClassyTask:
+    """Builds a task whose random numbers, and the order of its data, depend only on the seed.
+
+    Args:
+        args: with ``seed``.
+        config: of the task; not changed.
+    """
+    random.seed(args.seed)
+    np.random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    # Classy Vision would create the folder of this hook at once, on every rank.
+    config = copy.copy(config)
+    config["hooks"] = [h for h in config.get("hooks") or [] if h["name"] != hooks.TENSORBOARD]
+    task = build.build_task(config)
+    if getattr(task, "test_only", False):
+        # Classy Vision would test num_epochs times, and compare the test's batch size with the one
+        # that training simulates.
+        task.set_num_epochs(1).set_simulated_global_batchsize(None)
+    if hasattr(task, "build_dataloader_from_dataset"):
+        task.build_dataloader_from_dataset = functools.partial(
+            task.build_dataloader_from_dataset, shuffle_seed=_SHUFFLE_STRIDE * args.seed
+        )
+    return task
+
+
+def _start(
+    task: ClassyTask, ranks: processes.Ranks, output: hooks.Output, start_hooks: Callable[[], None]
+) -> None:
+    """Replaces a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
+    with FlopCounterMode(display=False) as counter:
+        ranks.agreed(lambda: trial.try_batches(task))
+    small = 0 < counter.get_total_flops() < _SMALL and not getattr(task, "use_gpu", False)
+    if small and "OMP_NUM_THREADS" not in os.environ:
+        # On a busy machine, each of torch's parallel regions waits until all threads have run.
+        torch.set_num_threads(1)
+    if not getattr(task, "test_only", False):
+        if task.checkpoint_dict and isinstance(task, ClassificationTask):
+            catch_up(task)
+        _warn_of_last_batch(task)
+    output.epochs_before = trained_epochs(task)
+    start_hooks()
+    output.started = True
+
+
+def _warn_of_last_batch(task: ClassyTask) -> None:
+    """Logs a line if each epoch ends with less than an eighth of a batch.
+
+    The mean and variance of so few samples are noise, as are the loss and the gradient. Classy
+    Vision averages the loss of a phase over its batches, and this one counts as much as any other.
+
+    Args:
+        task: prepared; one without batch normalization is fine.
+    """
+    dataset = getattr(task, "datasets", {}).get("train")
+    if not hasattr(dataset, "__len__") or getattr(dataset, "drop_last", False):
+        return
+    batch = dataset.get_batchsize_per_replica()
+    last = -(-len(dataset) // get_world_size()) % batch
+    normalized = any(isinstance(module, _BATCH_NORMS) for module in task.base_model.modules())
+    if normalized and 0 < 8 * last < batch:
+        logging.warning(
+            f"each epoch ends with a batch of {last}, not {batch}: too few for batch normalization;"
+            ' set "drop_last": true in dataset.train, or another batchsize_per_replica'
+        )
+
+
+def _build(args: argparse.Namespace, ranks: processes.Ranks, output: hooks.Output) -> ClassyTask:
     """A task that is ready to train."""
-    config = ranks.config = ranks.agreed(lambda: load_config(args.config_file, args.set))
+    config = ranks.config = ranks.agreed(lambda: load.load_config(args.config_file, args.set))
     # On another machine the file may be older, so all ranks take the primary's.
     config.update(ranks.of_primary(lambda: config))
     set_image_backend(args.image_backend)
@@ -144,12 +223,12 @@ def _build(args: argparse.Namespace, ranks: Ranks, output: Output) -> ClassyTask
         raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
     args.show_progress |= sys.stderr.isatty() and can_show_progress
     task = ranks.agreed(lambda: build_seeded_task(args, config))
-    ranks.agreed(lambda: set_hooks(args, config, task, output))
-    set_checkpoints(args, config, task, output.checkpoints, ranks.of_primary)
-    task.prepare = loading(task, args.config_file)(section()(task.prepare))
-    task.on_start = functools.partial(start_training, task, ranks, output, task.on_start)
+    ranks.agreed(lambda: hooks.set_hooks(args, config, task, output))
+    checkpoints.set_checkpoints(args, config, task, ranks, output.checkpoints)
+    task.prepare = checkpoints.loading(task, args.config_file)(errors.section()(task.prepare))
+    task.on_start = functools.partial(_start, task, ranks, output, task.on_start)
     if hasattr(task, "create_data_iterators"):
-        task.create_data_iterators = delay_interrupts(task.create_data_iterators)
+        task.create_data_iterators = processes.delay_interrupts(task.create_data_iterators)
     return task
 
 
@@ -163,14 +242,14 @@ def run(args: argparse.Namespace) -> int:
         0. Bad input exits with code 2 and one line on stderr.
     """
     _check_args(args)
-    ranks = Ranks(args.distributed_backend == "ddp")
+    ranks = processes.Ranks(args.distributed_backend == "ddp")
     _log_to_stderr(logging.ERROR if ranks.rank else logging.INFO, args.debug)
     # Each worker of a data loader imports Classy Vision again, see classy_gc/__init__.py.
     os.environ.setdefault(
         "PYTHONWARNINGS",
         "ignore:`torch.jit.script` is deprecated,ignore:The 'torchvision.transforms._",
     )
-    output = Output(args, ranks)
+    output = hooks.Output(args, ranks)
     task: Any = None
     try:
         task = _build(args, ranks, output)
@@ -182,7 +261,7 @@ def run(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt(_how_to_go_on(task, output)) from None
     except Exception as error:
         started = output.started
-        reason = _ending(error, task, output) if started else user_error(error, ranks.config)
+        reason = _ending(error, task, output) if started else errors.user_error(error, ranks.config)
         if args.debug or reason is None:
             raise
         rank = f"rank {ranks.rank}: " if ranks.rank else ""

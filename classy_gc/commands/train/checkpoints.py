@@ -3,7 +3,7 @@
 import argparse
 import logging
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any, BinaryIO
@@ -16,6 +16,7 @@ from classy_vision.tasks import ClassificationTask, ClassyTask, FineTuningTask
 from fvcore.common.file_io import PathManager
 
 from classy_gc.commands.train.hooks import absolute
+from classy_gc.commands.train.processes import Ranks
 from classy_gc.files import check_scheme
 from classy_gc.optim.resume import resumed_state
 from classy_gc.optim.stock import is_stock
@@ -41,11 +42,7 @@ _STATE = {
 
 
 def set_checkpoints(
-    args: argparse.Namespace,
-    config: Mapping[str, Any],
-    task: ClassyTask,
-    folder: str = "",
-    of_primary: Callable[[Callable[[], Any]], Any] = lambda function: function(),
+    args: argparse.Namespace, config: dict[str, Any], task: ClassyTask, ranks: Ranks, folder: str
 ) -> None:
     """Checks the checkpoints that a task should start from, and sets them.
 
@@ -53,9 +50,9 @@ def set_checkpoints(
         args: with ``checkpoint_load_path`` and ``pretrained_checkpoint_path``.
         config: of the task.
         task: before it is prepared.
-        folder: where it will save its own checkpoints (default: none). ``checkpoint_load_path`` may
+        ranks: of the task; the primary one alone reads checkpoints.
+        folder: where it will save its own checkpoints, or nothing. ``checkpoint_load_path`` may
             name it while it is still empty, for jobs that always start with the same command.
-        of_primary: asks the primary rank, which alone reads checkpoints (default: this process).
 
     Raises:
         ValueError: a checkpoint is missing or is not one, or the task is not a fine-tuning task.
@@ -67,18 +64,20 @@ def set_checkpoints(
             f"--pretrained_checkpoint_path needs a fine_tuning task, not {config['name']!r}"
         )
     path = args.checkpoint_load_path
-    if path and not tested and of_primary(lambda: _is_own_and_missing(path, folder)):
+    if path and not tested and ranks.of_primary(lambda: _is_own_and_missing(path, folder)):
         logging.info(f"there is no checkpoint in {folder} yet: training starts at the beginning")
         path = ""
     if path:
-        of_primary(lambda: check_checkpoint(path, "--checkpoint_load_path", resume=not tested))
+        ranks.of_primary(
+            lambda: check_checkpoint(path, "--checkpoint_load_path", resume=not tested)
+        )
         task.set_checkpoint(path)
         if not tested and "optimizer" in config and isinstance(task, ClassificationTask):
             _tell_options(task.optimizer, config["optimizer"]["name"])
     pretrained = flag or config.get("pretrained_checkpoint")
     if pretrained:
         key = "--pretrained_checkpoint_path" if flag else "pretrained_checkpoint"
-        of_primary(lambda: check_checkpoint(pretrained, key))
+        ranks.of_primary(lambda: check_checkpoint(pretrained, key))
         if tuned:
             task.set_pretrained_checkpoint(pretrained)
     elif tested and not path:

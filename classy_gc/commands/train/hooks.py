@@ -13,19 +13,18 @@ from typing import Any
 from classy_vision import hooks as stock
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.generic.util import CHECKPOINT_FILE
-from classy_vision.hooks import HOOK_REGISTRY, CheckpointHook, ClassyHook
 from classy_vision.tasks import ClassyTask
 from fvcore.common.file_io import PathManager
 
-from classy_gc.commands.seeded_task import TENSORBOARD
-from classy_gc.commands.train.ranks import Ranks
-from classy_gc.configuration.errors import section
-from classy_gc.configuration.load import write_config
+from classy_gc.commands.train.processes import Ranks
+from classy_gc.configuration import errors, load
 from classy_gc.files import check_folder, check_scheme, has_scheme, locked
 from classy_gc.hooks import JSONLogHook, PhaseSeedHook, RollingCheckpointHook, TrainingCurvesHook
 from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.progress_bar import FillingProgressBarHook
 from classy_gc.options import check_known, registered_name
+
+TENSORBOARD = "tensorboard_plot"
 
 
 class Output(CheckedHook):
@@ -71,7 +70,7 @@ class Output(CheckedHook):
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
             self.locks.enter_context(locked(folder))
-        write_config(self._ranks.config, self.folder)
+        load.write_config(self._ranks.config, self.folder)
         logging.info(f"writes to {self.folder}")
 
 
@@ -82,7 +81,7 @@ def absolute(path: str | Path) -> str:
 
 def _tensorboard(
     args: argparse.Namespace, config: Mapping[str, Any], folder: Path
-) -> list[ClassyHook]:
+) -> list[stock.ClassyHook]:
     """Classy Vision's hook with the config's options; its writer creates a folder at once."""
     given = next((h for h in config.get("hooks") or [] if h["name"] == TENSORBOARD), {})
     check_known(given, ["name", "log_period", "summary_writer"], f"hook {TENSORBOARD!r}")
@@ -108,9 +107,11 @@ def _tensorboard(
     return [hook]
 
 
-def _checkpoint_hook(args: argparse.Namespace, task: ClassyTask, output: Output) -> CheckpointHook:
+def _checkpoint_hook(
+    args: argparse.Namespace, task: ClassyTask, output: Output
+) -> stock.CheckpointHook:
     """The config's hook that saves checkpoints, else ours, with the folder of the run."""
-    own = [hook for hook in task.hooks if isinstance(hook, CheckpointHook)]
+    own = [hook for hook in task.hooks if isinstance(hook, stock.CheckpointHook)]
     if len(own) > 1:
         names = " and ".join(hook.name() for hook in own)
         raise ValueError(f"hooks: only one of them can save checkpoints, not {names}")
@@ -140,12 +141,12 @@ def set_hooks(
         ValueError: two hooks for checkpoints, or a hook that cannot work as configured.
     """
     own = {hook.name(): hook for hook in task.hooks}
-    given = {CheckpointHook: "checkpoint_period", stock.LossLrMeterLoggingHook: "log_freq"}
+    given = {stock.CheckpointHook: "checkpoint_period", stock.LossLrMeterLoggingHook: "log_freq"}
     for name, hook in own.items():
         for base, flag in given.items():
             if isinstance(hook, base) and getattr(args, flag):
                 logging.warning(f"--{flag} is not used: the config has {name}")
-    hooks: list[ClassyHook] = [FillingProgressBarHook()] if args.show_progress else []
+    hooks: list[stock.ClassyHook] = [FillingProgressBarHook()] if args.show_progress else []
     log_freq = args.log_freq or (None if args.show_progress else 5)
     hooks += [stock.LossLrMeterLoggingHook(log_freq), stock.ModelComplexityHook()]
     if args.profiler:
@@ -160,8 +161,8 @@ def set_hooks(
     log = own.pop(JSONLogHook.name(), None) or JSONLogHook(folder=output.folder)
     merged = own | {hook.name(): hook for hook in hooks if hook.name() not in own}
     for hook in merged.values():
-        name = registered_name(type(hook), HOOK_REGISTRY)
-        hook.on_start = section(f"hook {name!r}")(hook.on_start)
+        name = registered_name(type(hook), stock.HOOK_REGISTRY)
+        hook.on_start = errors.section(f"hook {name!r}")(hook.on_start)
     for writer in (log, merged[TrainingCurvesHook.name()]):
         output.files.append(writer.path.absolute())
     # Hooks that write come last, since those before may still refuse the run.

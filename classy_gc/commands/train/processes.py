@@ -1,7 +1,9 @@
 """The processes of one training, which agree on everything before they train."""
 
+import functools
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -96,3 +98,28 @@ class Ranks:
         return [
             json.loads(self._store.get(f"{self._exchanged}/{rank}")) for rank in range(self.size)
         ]
+
+
+def delay_interrupts(create: Callable[..., Any]) -> Callable[..., Any]:
+    """Delays Ctrl-C while processes are started; these ignore it, and end quietly.
+
+    Args:
+        create: starts the processes, such as the workers of data loaders.
+
+    Returns:
+        The same function; an interrupt during a call is raised when it returns.
+
+    Example:
+        >>> delay_interrupts(print)("started")
+        started
+    """
+
+    @functools.wraps(create)
+    def delayed(*args: Any, **kwargs: Any) -> Any:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            return create(*args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    return delayed

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from classy_gc.commands.train.interrupts import delay_interrupts
+from classy_gc.commands.train.processes import delay_interrupts
 
 
 def test_ctrl_c_waits_while_workers_start_which_inherit_that():
