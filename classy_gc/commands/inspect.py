@@ -34,8 +34,7 @@ class Row(NamedTuple):
 
 def _removed(rows: Sequence[Row]) -> float | None:
     """The share of the gradients' energy that GC removes; None without gradient or rows."""
-    ratio = ratios({row.name: row.norms for row in rows if row.norms is not None})[1]
-    return None if ratio is None else ratio**2
+    return ratios({row.name: row.norms for row in rows if row.norms is not None}, power=2)[1]
 
 
 def _prepared_task(args: argparse.Namespace) -> ClassificationTask:

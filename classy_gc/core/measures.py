@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 
+@torch.no_grad()
 def row_sums(x: Tensor) -> Tensor:
     """The sums of all rows, also of a DTensor's, at least in float32.
 
@@ -62,19 +63,18 @@ def gradient_norms(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _ratio(part: float, total: float) -> float | None:
-    return part / total if total and math.isfinite(part) and math.isfinite(total) else None
-
-
-def ratios(norms: Mapping[str, Tensor]) -> tuple[dict[str, float | None], float | None]:
+def ratios(
+    norms: Mapping[str, Tensor], power: int = 1
+) -> tuple[dict[str, float | None], float | None]:
     """The ratios of norms, with one wait for the device.
 
     Args:
         norms: from :func:`row_mean_norms`, by name.
+        power: of the ratios; 2 for those of squared norms (default: 1)
 
     Returns:
-        ``‖x − C(x)‖ / ‖x‖`` of each, and of all taken as one vector; None for 0/0, or if a norm is
-        not finite.
+        ``‖x − C(x)‖ / ‖x‖`` of each to this power, and of all taken as one vector; None for 0/0,
+        or if a norm is not finite.
 
     Example:
         >>> ratios({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.0, 3.0])})
@@ -85,5 +85,10 @@ def ratios(norms: Mapping[str, Tensor]) -> tuple[dict[str, float | None], float 
     device = next(iter(norms.values())).device
     values = torch.stack([pair.to(device) for pair in norms.values()]).tolist()
     parts, totals = zip(*values, strict=True)
-    each = {name: _ratio(*pair) for name, pair in zip(norms, values, strict=True)}
-    return each, _ratio(math.hypot(*parts), math.hypot(*totals))
+
+    def ratio(part: float, total: float) -> float | None:
+        exists = total and math.isfinite(part) and math.isfinite(total)
+        return (part / total) ** power if exists else None
+
+    each = {name: ratio(*pair) for name, pair in zip(norms, values, strict=True)}
+    return each, ratio(math.hypot(*parts), math.hypot(*totals))

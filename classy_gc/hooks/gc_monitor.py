@@ -22,10 +22,6 @@ def named_parameters(task: Any) -> Iterator[tuple[str, nn.Parameter]]:
     yield from task.base_loss.named_parameters(prefix="loss")
 
 
-def _squared(x: float | None) -> float | None:
-    return None if x is None else x * x
-
-
 @register_hook("gc_monitor")
 class GCMonitorHook(CheckedHook):
     """``gc_monitor``: the share of the gradient that GC removes, and how far row means drift.
@@ -91,15 +87,11 @@ class GCMonitorHook(CheckedHook):
 
     def on_phase_start(self, task: Any) -> None:
         """Keeps the row means of weights not seen before."""
-        self._parameters = {
-            name: p
-            for name, p in named_parameters(task)
-            if p.requires_grad and ineligible_reason(p) is None
-        }
+        trained = {name: p for name, p in named_parameters(task) if p.requires_grad}
+        self._parameters = {n: p for n, p in trained.items() if ineligible_reason(p) is None}
         for name, p in self._parameters.items():
             sums = self.state.row_sums.get(name)
-            with torch.no_grad():
-                self.state.row_sums[name] = row_sums(p) if sums is None else sums.to(p.device)
+            self.state.row_sums[name] = row_sums(p) if sums is None else sums.to(p.device)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self.state.step % self.interval == 0:
@@ -110,17 +102,15 @@ class GCMonitorHook(CheckedHook):
         """Writes a measurement, once the weights are updated."""
         if self._gradients is None:
             return
-        removed, total_removed = ratios(self._gradients)
+        removed, total_removed = ratios(self._gradients, power=2)
         self._gradients = None
         sums = self.state.row_sums
         norms = {name: row_mean_norms(p, sums[name]) for name, p in self._parameters.items()}
         drift, total_drift = ratios(norms)
         if not is_primary():
             return
-        total = {"removed": _squared(total_removed), "drift": total_drift}
-        parameters = {
-            name: {"removed": _squared(removed.get(name)), "drift": drift[name]} for name in drift
-        }
+        total = {"removed": total_removed, "drift": total_drift}
+        parameters = {n: {"removed": removed.get(n), "drift": drift[n]} for n in drift}
         step = self.state.step
         epoch = task.where * task.get_total_training_phases() / (task.train_phases_per_epoch or 1)
         write_line(task, "gc_monitor", epoch=epoch, step=step, **total, parameters=parameters)

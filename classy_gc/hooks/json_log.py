@@ -26,7 +26,7 @@ class JSONLogHook(PhaseRecordHook):
 
     ``epoch`` is how much has been trained. ``options`` are those of the last step, see
     :func:`classy_gc.hooks.phase_record.scheduled_options`; they are empty for a test phase. Other
-    hooks add lines of other kinds through :meth:`write`.
+    hooks add lines of other kinds with :func:`write_line`.
 
     The log is of one run and has each phase once. A run from the beginning empties an existing log,
     a resumed run removes what it will write again, and a test-only run appends.
@@ -78,36 +78,23 @@ class JSONLogHook(PhaseRecordHook):
         """Writes the line of the phase."""
         record = self.record(task)
         if record:
-            self.write("phase", **record, seconds=time.perf_counter() - self._start)
-
-    def write(self, kind: str, **fields: Any) -> None:
-        """Adds a line to the log, on the primary rank only.
-
-        Meant for other hooks, from the start of the first phase on.
-
-        Args:
-            kind: of the line.
-            **fields: the other fields: numbers, strings, None, lists and dicts; tensors of one
-                element become numbers.
-        """
-        if not is_primary():
-            return
-        line = json.dumps(as_json({"kind": kind, **fields}), allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+            write_line(task, "phase", **record, seconds=time.perf_counter() - self._start)
 
 
 def write_line(task: Any, kind: str, **fields: Any) -> None:
-    """Adds a line to the log of a task's ``json_log``, if the task has one.
+    """Adds a line to the log of a task's ``json_log``, if the task has one, on the primary rank.
 
     Args:
-        task: with its hooks.
+        task: with its hooks, from the start of the first phase on.
         kind: of the line.
-        **fields: as :meth:`JSONLogHook.write` takes them.
+        **fields: the other fields: numbers, strings, None, lists and dicts; tensors of one element
+            become numbers.
     """
     for hook in task.hooks:
-        if isinstance(hook, JSONLogHook):
-            hook.write(kind, **fields)
+        if isinstance(hook, JSONLogHook) and is_primary():
+            line = json.dumps(as_json({"kind": kind, **fields}), allow_nan=False)
+            with hook.path.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
 
 
 def _place(line: bytes) -> tuple[float, bool] | None:

@@ -33,13 +33,10 @@ def scheduled_options(optimizer: Any) -> dict[str, float]:
     names = ["lr"]
     for group in optimizer._param_group_schedulers or []:
         names += group
+    groups = [{"momentum": g.get("betas", [None])[0], **g} for g in optimizer.param_groups]
     options = {}
-    for name in dict.fromkeys(names):
-        values = [
-            group.get(name, group["betas"][0] if name == "momentum" and "betas" in group else None)
-            for group in optimizer.param_groups
-        ]
-        numbers = [float(value) for value in values if isinstance(value, Real)]
+    for name in names:
+        numbers = [float(group[name]) for group in groups if isinstance(group.get(name), Real)]
         if numbers:
             options[name] = max(numbers)
     return options
@@ -69,11 +66,7 @@ def flat_meters(meters: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         >>> flat_meters({"accuracy": {"top_1": 0.97}})
         {'accuracy/top_1': 0.97}
     """
-    return {
-        f"{meter}/{name}": value
-        for meter, values in meters.items()
-        for name, value in values.items()
-    }
+    return {f"{meter}/{name}": x for meter, values in meters.items() for name, x in values.items()}
 
 
 class PhaseRecordHook(CheckedHook):

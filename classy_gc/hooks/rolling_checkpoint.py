@@ -14,9 +14,7 @@ from fvcore.common.file_io import PathManager
 from classy_gc.files import atomic_write, check_scheme, has_scheme, temporary
 from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.phase_record import flat_meters, mean_loss, meter_values
-from classy_gc.options import BOOL, COUNT, Rule, or_null
-
-BEST_FILE = "best.torch"
+from classy_gc.options import BOOL, COUNT, Rule, check_known, or_null
 
 
 # Classy Vision runs hooks with this base class last, once the others are done with the state.
@@ -99,12 +97,9 @@ class RollingCheckpointHook(CheckedHook, CheckpointHook):
             ValueError: with the names of what is measured, or with the folder.
         """
         check_scheme(self.checkpoint_folder, "hook 'rolling_checkpoint': folder")
-        known = ["loss", *flat_meters(meter_values(task))]
-        if self.save_best is not None and self.save_best not in known:
-            raise ValueError(
-                f"hook 'rolling_checkpoint': save_best must be one of {', '.join(known)}, "
-                f"not {self.save_best!r}"
-            )
+        if self.save_best is not None:
+            known = ["loss", *flat_meters(meter_values(task))]
+            check_known([self.save_best], known, "save_best of hook 'rolling_checkpoint'", "name")
 
     def on_start(self, task: Any) -> None:
         """Creates the folder, warns of an older run's files, and removes half-written ones."""
@@ -120,17 +115,15 @@ class RollingCheckpointHook(CheckedHook, CheckpointHook):
                 for file in Path(self.checkpoint_folder).glob(temporary(Path("*.torch")).name):
                     file.unlink()
             if not task.checkpoint_dict and PathManager.ls(self.checkpoint_folder):
-                logging.warning(
-                    f"{self.checkpoint_folder} has files of an older run; those that this run does "
-                    "not replace will stay"
-                )
+                text = "has files of an older run; those that this run does not replace will stay"
+                logging.warning(f"{self.checkpoint_folder} {text}")
 
     def on_phase_end(self, task: Any) -> None:
         """Saves a train phase that is due, and the best state."""
         if not is_primary() or getattr(task, "test_only", False):
             return
         if task.train == task._train_only and self.is_best(task):
-            self._write(task, BEST_FILE)
+            self._write(task, "best.torch")
         number = task.train_phase_idx + 1
         is_last = number == task.get_total_training_phases()
         if task.train and (number % self.checkpoint_period == 0 or is_last):
@@ -141,12 +134,10 @@ class RollingCheckpointHook(CheckedHook, CheckpointHook):
         saved.append(task.phase_idx)
         self._write(task, CHECKPOINT_FILE, self.get_checkpoint_name(task.phase_idx))
         self.saved_phase = task.phase_idx
-        if self.max_keep is not None:
-            for phase in saved[: -self.max_keep]:
-                path = f"{self.checkpoint_folder}/{self.get_checkpoint_name(phase)}"
-                if PathManager.exists(path):
-                    PathManager.rm(path)
-            del saved[: -self.max_keep]
+        while self.max_keep and len(saved) > self.max_keep:
+            path = f"{self.checkpoint_folder}/{self.get_checkpoint_name(saved.pop(0))}"
+            if PathManager.exists(path):
+                PathManager.rm(path)
 
     def _write(self, task: Any, *names: str) -> None:
         checkpoint = get_checkpoint_dict(task, self.input_args)
@@ -162,19 +153,17 @@ class RollingCheckpointHook(CheckedHook, CheckpointHook):
     def is_best(self, task: Any) -> bool:
         """Whether the phase that has ended is better than all before it; if so, remembers it.
 
-        NaN is never better.
+        NaN and an infinite loss never are.
 
         Args:
             task: as ``on_phase_end`` gets it.
         """
         if self.save_best is None or not task.losses:
             return False
-        if self.save_best == "loss":
-            value, sign = mean_loss(task), -1
-        else:
-            value, sign = flat_meters(meter_values(task))[self.save_best], 1
-        best = self.state.best.get(self.save_best)
-        if math.isnan(value) or (best is not None and sign * value <= sign * best):
-            return False
-        self.state.best = {self.save_best: value}
-        return True
+        lower = self.save_best == "loss"
+        value = {"loss": mean_loss(task), **flat_meters(meter_values(task))}[self.save_best]
+        best = self.state.best.get(self.save_best, math.inf if lower else -math.inf)
+        is_better = value < best if lower else value > best
+        if is_better:
+            self.state.best = {self.save_best: value}
+        return is_better

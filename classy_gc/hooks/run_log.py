@@ -33,9 +33,8 @@ class RunLogHook(PhaseRecordHook):
         try:
             self.library: ModuleType = importlib.import_module(name)
         except ImportError as error:
-            raise ValueError(
-                f"hook '{name}_log' needs {name}: pip install 'classy-gc[{name}]'"
-            ) from error
+            needed = f"{name}: pip install 'classy-gc[{name}]'"
+            raise ValueError(f"hook '{name}_log' needs {needed}") from error
         self.state.run_id = None
 
     @abstractmethod

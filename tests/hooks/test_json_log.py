@@ -8,6 +8,7 @@ from classy_vision.hooks import CheckpointHook, ClassyHook, build_hook
 from classy_vision.tasks import build_task
 from classy_vision.trainer import LocalTrainer
 
+from classy_gc.hooks.json_log import write_line
 from tests.commands.training import digits
 
 
@@ -16,12 +17,8 @@ class Note(ClassyHook):
 
     on_start = on_step = on_phase_end = on_end = ClassyHook._noop
 
-    def __init__(self, log):
-        super().__init__()
-        self.log = log
-
     def on_phase_start(self, task):
-        self.log.write("note", phase_idx=task.phase_idx)
+        write_line(task, "note", phase_idx=task.phase_idx)
 
 
 def trained(folder, checkpoint=None, epochs=3, **changes):
@@ -29,7 +26,7 @@ def trained(folder, checkpoint=None, epochs=3, **changes):
     task = build_task(digits(epochs, 64, **changes))
     log = build_hook({"name": "json_log", "folder": str(folder)})
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    task.set_hooks([log, Note(log), CheckpointHook(str(folder / "checkpoints"))])
+    task.set_hooks([log, Note(), CheckpointHook(str(folder / "checkpoints"))])
     if checkpoint:
         task.set_checkpoint(str(checkpoint))
     LocalTrainer().train(task)
@@ -101,7 +98,8 @@ def test_lines_of_other_kinds_are_valid_json(tmp_path):
     hook = build_hook({"name": "json_log", "folder": str(tmp_path)})
     nan = float("nan")
     hook.on_start(SimpleNamespace(test_only=True))
-    hook.write("spike", norm=torch.tensor(0.5), where=[nan, -float("inf")], of={1: nan, "b": None})
+    fields = {"norm": torch.tensor(0.5), "where": [nan, -float("inf")], "of": {1: nan, "b": None}}
+    write_line(SimpleNamespace(hooks=[hook]), "spike", **fields)
     line = (tmp_path / "log.jsonl").read_text()
     expected = {"kind": "spike", "norm": 0.5, "where": [None, None], "of": {"1": None, "b": None}}
     assert json.loads(line, parse_constant=pytest.fail) == expected

@@ -356,7 +356,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("model.heads", {"name": "h"}), [], r"model.heads must be a list, not {'name': 'h'}"),
         (("hooks", {"name": "json_log"}), [], "hooks must be a list or null, not {'name'"),
         (("hooks", [{"name": "curves"}]), [], "unknown name 'curves' in hooks.0."),
-        (("hooks", [ROLLING]), [], "save_best must be one of loss, accuracy/top_1, not 'top_1'"),
+        (("hooks", [ROLLING]), [], "unknown name 'top_1' in save_best of hook"),
         (("hooks", [TENSORBOARD | {"log_perod": 1}]), [], "'log_perod' in hook"),
         (
             ("hooks", [TENSORBOARD | {"log_period": 0}]),
