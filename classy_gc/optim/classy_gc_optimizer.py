@@ -15,12 +15,11 @@ from classy_gc.core.memory import is_dense
 from classy_gc.optim.groups import momentum_drives_betas, with_momentum
 from classy_gc.optim.resume import first_steps
 from classy_gc.optim.scheduled_gc import ScheduledGC
-from classy_gc.optim.stock import CLASSY_KEYS
+from classy_gc.optim.stock import CLASSY_KEYS, SPEED_KEYS
 from classy_gc.options import REQUIRED, Rule, check_known, check_options, rule_of, without_comments
 
 # Useless in Classy Vision's training: CUDA graphs, and autograd through the step.
 _LEFT_OUT = ("params", "capturable", "differentiable")
-_SPEED = ("fused", "foreach")
 _IN_JSON = (bool, int, float, str, type(None), list, tuple, Mapping)
 
 
@@ -62,7 +61,7 @@ def options_table(core_class: type, stands_for: type | None = None) -> dict[str,
     # One of torch's own classes is centralized after it is built.
     added = getattr(core_class, "added_defaults", CentralizedOptimizer.added_defaults)
     gc = {name: (default, rule_of(name, default)) for name, default in added.items()}
-    speed = {name: of_class[name] for name in _SPEED if name in of_class}
+    speed = {name: of_class[name] for name in SPEED_KEYS if name in of_class}
     return {**{k: v for k, v in options.items() if k not in _LEFT_OUT}, **gc, **speed}
 
 
@@ -148,7 +147,7 @@ class ClassyGCOptimizer(ScheduledGC):
         self._options = self._checked(dict(**given, **options))
         try:  # a class may refuse options that do not go together, or what a task gives it
             with torch.random.fork_rng(devices=[]):
-                self._in_groups = first_steps(self).defaults.keys() - {*_SPEED}
+                self._in_groups = first_steps(self).defaults.keys() - {*SPEED_KEYS}
         except Exception as error:  # of any kind
             raise ValueError(f"{self.label()}: {error or type(error).__name__}") from error
 

@@ -43,44 +43,36 @@ def _as_group(group: Mapping[str, Any]) -> dict[str, Any]:
     return {**group, "params": params}
 
 
-def as_schedulers(options: Mapping[str, Any]) -> dict[str, Any]:
+def as_schedulers(options: dict[str, Any], rules: dict[str, Rule], label: str) -> dict[str, Any]:
     """The options of a group as the ParamSchedulers that Classy Vision takes.
 
     Args:
         options: values, or ParamSchedulers, also fvcore's own, which are updated at every step.
-
-    Example:
-        >>> as_schedulers({"lr": 0.1, "betas": [0.9, 0.99]})["betas"](where=0.5)
-        (0.9, 0.99)
-    """
-    result = dict(options)
-    for name, value in options.items():
-        if name != "params" and not isinstance(value, ParamScheduler):
-            as_in_torch = tuple(value) if name == "betas" else value
-            result[name] = param_scheduler.ConstantParamScheduler(as_in_torch)
-        elif name != "params" and not hasattr(value, "update_interval"):
-            result[name] = copy.copy(value)
-            result[name].update_interval = UpdateInterval.STEP
-    return result
-
-
-def check_schedulable(options: Mapping[str, Any], rules: Mapping[str, Rule], label: str) -> None:
-    """Refuses ParamSchedulers of options that are read only once or are not numbers.
-
-    Args:
-        options: of a parameter group, values or ParamSchedulers.
-        rules: of its options.
+        rules: of the options.
         label: names their owner in messages.
 
     Raises:
-        ValueError: with the option, and those that can be scheduled.
+        ValueError: a schedule of an option that is read only once or is not a number, with those
+            that can be scheduled.
+
+    Example:
+        >>> as_schedulers({"lr": 0.1, "betas": [0.9, 0.99]}, {}, "group")["betas"](where=0.5)
+        (0.9, 0.99)
     """
+    known = [name for name, rule in rules.items() if rule.schedulable]
+    result = dict(options)
     for name, value in options.items():
-        if not isinstance(value, ParamScheduler) or isinstance(value, ConstantParamScheduler):
+        if name == "params":
             continue
-        if name in rules and not rules[name].schedulable:
-            known = ", ".join(name for name, rule in rules.items() if rule.schedulable)
-            raise ValueError(f"{label}: {name} cannot be scheduled; these can: {known}")
+        if not isinstance(value, ParamScheduler):
+            as_in_torch = tuple(value) if name == "betas" else value
+            result[name] = param_scheduler.ConstantParamScheduler(as_in_torch)
+        elif name in rules and name not in known and not isinstance(value, ConstantParamScheduler):
+            raise ValueError(f"{label}: {name} cannot be scheduled; these can: {', '.join(known)}")
+        elif not hasattr(value, "update_interval"):
+            result[name] = copy.copy(value)
+            result[name].update_interval = UpdateInterval.STEP
+    return result
 
 
 def with_momentum(

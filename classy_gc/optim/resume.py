@@ -1,10 +1,8 @@
 """Resuming: which options come from the checkpoint or the config, and which state fits."""
 
 import copy
-import inspect
 import logging
 from collections.abc import Iterator, Mapping
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,16 +10,14 @@ from classy_vision.optim import ClassyOptimizer
 from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
 
-from classy_gc.optim.stock import GC_KEYS, group_options
+from classy_gc.optim.stock import GC_KEYS, SPEED_KEYS, group_options
 from classy_gc.options import Rule
-
-_SPEED = ("fused", "foreach")
 
 # Options that do not distinguish algorithms: other versions of torch lack some of them, and the
 # optimizers of this package have more.
 _INDISTINCT = {
     *("params", "param_names", "capturable", "differentiable", "maximize", "initial_lr"),
-    *(*GC_KEYS, *_SPEED, "decoupled_weight_decay"),
+    *(*GC_KEYS, *SPEED_KEYS, "decoupled_weight_decay"),
     *("degenerated_to_sgd", "initial_square_avg", "lr_in_momentum"),
 }
 _LARC = {"trust_coefficient", "clip", "eps"}
@@ -84,18 +80,6 @@ def first_steps(
     return probe.optimizer
 
 
-def classes_of(module: ModuleType) -> dict[str, type[torch.optim.Optimizer]]:
-    """The optimizer classes of a module by name, without the base of all.
-
-    Example:
-        >>> list(classes_of(torch.optim))[:3]
-        ['ASGD', 'Adadelta', 'Adafactor']
-    """
-    base = torch.optim.Optimizer
-    classes = dict(inspect.getmembers(module, inspect.isclass))
-    return {name: c for name, c in classes.items() if issubclass(c, base) and c is not base}
-
-
 def _malformed(saved: Any) -> str | None:
     groups = saved.get("param_groups") if isinstance(saved, Mapping) else None
     lists = isinstance(groups, list) and isinstance(saved.get("state"), Mapping)
@@ -124,8 +108,8 @@ def _misfit(
     if "decoupled_weight_decay" in probe.defaults:  # older versions of torch do not save it
         was = {"decoupled_weight_decay": probe.defaults["decoupled_weight_decay"], **was}
     params = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
-    tensors = list(_tensors({params[i]: x for i, x in saved["state"].items() if i in params}))
-    names, dims = {name for _, name, _ in tensors}, {p.ndim for p, _, _ in tensors}
+    tensors = list(_tensors({i: x for i, x in saved["state"].items() if i in params}))
+    names, dims = {name for _, name, _ in tensors}, {params[i].ndim for i, _, _ in tensors}
     own = [(p, name, x) for p, name, x in _tensors(probe.state) if p.ndim in dims]
     own_names = {name for _, name, _ in own}
     # A class may add tensors and options as it trains; a schedule may just have set a momentum.
@@ -138,13 +122,12 @@ def _misfit(
         )
     as_weight = {(name, p.ndim) for p, name, _ in own}
     as_weight -= {(name, p.ndim) for p, name, x in own if x.shape != p.shape}
-    for p, name, x in tensors:
-        if (name, p.ndim) in as_weight and x.shape != p.shape:
-            i = next(i for i, other in params.items() if other is p)
+    for i, name, x in tensors:
+        shape = params[i].shape
+        if (name, len(shape)) in as_weight and x.shape != shape:
             return (
-                f"{name} of parameter {i} has the shape {list(x.shape)}, and the parameter "
-                f"{list(p.shape)}: it is the state of another model, or of parameters in "
-                "another order"
+                f"{name} of parameter {i} has the shape {[*x.shape]}, and the parameter "
+                f"{[*shape]}: it is of another model, or of parameters in another order"
             )
     return None
 
@@ -175,51 +158,42 @@ def resumed_state(state: dict[str, Any], optimizer: ClassyOptimizer, label: str)
     reason = reason or _misfit(saved, optimizer, rules)
     if reason:
         raise ValueError(f"{label} cannot resume: {reason}")
-    groups, differences = [], {"config": {}, "checkpoint": {}}
+    groups, differences = [], []
     schedules = optimizer._param_group_schedulers or [{} for _ in optimizer.param_groups]
     for current, schedule, was in zip(
         optimizer.param_groups, schedules, saved["param_groups"], strict=False
     ):
-        groups.append(_resumed_group(current, schedule, was, rules, differences))
+        configured = {k: current[k] for k in ("param_names", *SPEED_KEYS, *GC_KEYS) if k in current}
+        theirs = {k: v for k, v in was.items() if k in current or k not in _OPTIONAL}
+        groups.append({**current, **theirs, **configured})
+        differences += _differences(current, was, schedule, rules)
     groups += saved["param_groups"][len(groups) :]
-    parts = [
-        f"the {side} wins over the {other}: {', '.join(differences[side])}"
-        for side, other in (("config", "checkpoint"), ("checkpoint", "config"))
-        if differences[side]
-    ]
+    parts = []
+    for side, other in (("config", "checkpoint"), ("checkpoint", "config")):
+        texts = dict.fromkeys(text for decides, text in differences if decides == side)
+        if texts:
+            parts.append(f"the {side} wins over the {other}: {', '.join(texts)}")
     if parts:
         logging.warning(f"{label}: {'; '.join(parts)}")
     return {**state, "optim": {**saved, "param_groups": groups}}
 
 
-def _resumed_group(
-    current: Mapping[str, Any],
-    schedule: Mapping[str, Any],
-    was: Mapping[str, Any],
-    rules: Mapping[str, Rule],
-    differences: Mapping[str, dict[str, None]],
-) -> dict[str, Any]:
-    """The options to continue with; adds to ``differences`` what each side decides, once."""
+def _differences(
+    current: dict[str, Any], was: dict[str, Any], schedule: dict[str, Any], rules: dict[str, Rule]
+) -> Iterator[tuple[str, str]]:
+    """Yields where config and checkpoint differ in a group: the side that decides, and how."""
     driven = {k for k, v in schedule.items() if not isinstance(v, ConstantParamScheduler)}
-    configured = {k: current[k] for k in ("param_names", *_SPEED, *GC_KEYS) if k in current}
-    theirs = {k: v for k, v in was.items() if k in current or k not in _OPTIONAL}
-    group = {**current, **theirs, **configured}
     for name, value in current.items():
-        if name in driven or name in _SPEED or name not in rules:
+        if name in driven.union(SPEED_KEYS) or name not in rules:
             continue
-        old = was.get(name, value)
+        new, old = (tuple(v) if isinstance(v, list) else v for v in (value, was.get(name, value)))
         if name == "betas" and "momentum" in schedule:
-            old, value = old[1:], value[1:]
-        if _equal(old, value):
+            new, old = new[1:], old[1:]
+        if new == old:
             continue
         if name in GC_KEYS or name in schedule:  # Classy Vision sets constants at the first step
-            differences["config"][f"{name} is {value} (was {old})"] = None
+            yield "config", f"{name} is {new} (was {old})"
         else:
-            differences["checkpoint"][f"{name} stays {old} (config: {value})"] = None
+            yield "checkpoint", f"{name} stays {old} (config: {new})"
     if was.get("use_gc") and "use_gc" not in current:  # a stock optimizer
-        differences["config"]["use_gc is False (was True)"] = None
-    return group
-
-
-def _equal(x: Any, y: Any) -> bool:
-    return (tuple(x) if isinstance(x, list) else x) == (tuple(y) if isinstance(y, list) else y)
+        yield "config", "use_gc is False (was True)"

@@ -9,7 +9,7 @@ from classy_vision.optim import ClassyOptimizer
 from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.groups import as_groups, as_schedulers, check_schedulable
+from classy_gc.optim.groups import as_groups, as_schedulers
 from classy_gc.optim.param_scheduler.checks import build_scheduler, check_schedulers
 from classy_gc.optim.resume import resumed_state
 from classy_gc.optim.stock import label_of
@@ -80,16 +80,15 @@ class ScheduledGC(ClassyOptimizer):
         kept = {}
         for name, config in self._schedules.items():
             if any(name not in group for group in groups):
-                key, rule = f"{self.label()}: param_schedulers.{name}", rules[name]
-                kept[name] = build_scheduler(config, key, name, rule, self.num_epochs)
+                key = f"{self.label()}: param_schedulers.{name}"
+                kept[name] = build_scheduler(config, key, rules[name], self.num_epochs)
         groups = [{**kept, **group} for group in groups]
         for group in groups:
             if "weight_decay" not in rules and group.get("weight_decay") == 0:
                 # Classy Vision's tasks give it to BatchNorm, whatever the optimizer.
                 del group["weight_decay"]
             check_known(group, ["params", "param_names", *rules], self.label())
-            check_schedulable(group, rules, self.label())
-        return list(map(as_schedulers, groups))
+        return [as_schedulers(group, rules, self.label()) for group in groups]
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
         """As in Classy Vision, and also with fvcore's own ParamSchedulers (updated at every step).

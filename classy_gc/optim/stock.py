@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer, build_optimizer
+from classy_vision.optim import OPTIMIZER_REGISTRY, ClassyOptimizer
 from classy_vision.optim.zero import ZeRO
 from torch import nn
 
@@ -19,12 +19,14 @@ from classy_gc.options import Rule, check_known, registered_name, rule_of
 #: keys in the config of an optimizer that are not its options
 CLASSY_KEYS = ("name", "num_epochs", "param_schedulers", "param_groups")
 GC_KEYS = ("use_gc", "gc_conv_only", "gc_loc")
+SPEED_KEYS = ("fused", "foreach")
 
 
 def label_of(optimizer: ClassyOptimizer) -> str:
     """The name of an optimizer in messages.
 
     Example:
+        >>> from classy_vision.optim import build_optimizer
         >>> label_of(build_optimizer({"name": "sgd"}))
         "optimizer 'sgd'"
     """
@@ -61,9 +63,8 @@ def base_config(config: Mapping[str, Any], label: str) -> Mapping[str, Any]:
             f"{label}: base_optimizer must be an optimizer config with a 'name', not {base!r}"
         )
     check_known([base["name"]], sorted(OPTIMIZER_REGISTRY), label, "base_optimizer")
-    for key in ("param_schedulers", "param_groups"):
-        if key in base:
-            raise ValueError(f"{label}: {key} belong beside base_optimizer, not in it")
+    for key in base.keys() & {"param_schedulers", "param_groups"}:
+        raise ValueError(f"{label}: {key} belong beside base_optimizer, not in it")
     return base
 
 
@@ -144,9 +145,6 @@ centralization is 'sgd_gc'
         raise ValueError(f"{label}: larc_config needs use_larc beside it")
     if wraps:
         base_config(config, label)
-        base = with_outer_schedules(config)
-        check_stock_optimizer(base)
-        if not is_stock(OPTIMIZER_REGISTRY[base["name"]]):  # it checks its schedules itself
-            build_optimizer(copy.deepcopy(base))
+        check_stock_optimizer(with_outer_schedules(config))
     elif "param_schedulers" in config:
         check_schedulers(config, label, group_options(cls())[1])

@@ -1,6 +1,7 @@
 """``torch_gc``: any PyTorch optimizer, by its name or path, with gradient centralization."""
 
 import inspect
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -10,10 +11,17 @@ from classy_gc import core
 from classy_gc.core import CentralizedOptimizer, centralize_optimizer
 from classy_gc.custom_imports import import_named
 from classy_gc.optim.classy_gc_optimizer import ClassyGCOptimizer, options_table
-from classy_gc.optim.resume import classes_of
 from classy_gc.options import REQUIRED, SWITCH, check_known
 
-_CLASSES = classes_of(torch.optim)
+
+def _classes_of(module: ModuleType) -> dict[str, type[torch.optim.Optimizer]]:
+    """The optimizer classes of a module by name, without the base of all."""
+    base = torch.optim.Optimizer
+    classes = dict(inspect.getmembers(module, inspect.isclass))
+    return {name: c for name, c in classes.items() if issubclass(c, base) and c is not base}
+
+
+_CLASSES = _classes_of(torch.optim)
 
 # Other packages' names of ``decoupled_weight_decay``.
 _DECOUPLED = ("decoupled_weight_decay", "weight_decouple", "decoupled_decay", "decouple_wd")
@@ -114,7 +122,7 @@ def _named(name: Any) -> type[torch.optim.Optimizer]:
         check_known([name], _CLASSES, label, "optimizer")
         return getattr(core, name, _CLASSES[name])
     module, _, class_name = name.rpartition(".")
-    classes = classes_of(import_named(module, label))
+    classes = _classes_of(import_named(module, label))
     check_known([class_name], classes, f"{label}, module {module!r}", "optimizer")
     reason = _unfit_reason(classes[class_name])
     if reason:

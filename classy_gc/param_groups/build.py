@@ -109,7 +109,8 @@ def build_param_groups(
         without_decay = not decays and isinstance(parameter.module, _BatchNorm)
         resolved = options.resolve(own, label, without_decay)
         key = frozenset((k, v) for k, v in resolved.items() if v != options.values.get(k))
-        empty = {"params": [], "param_names": [], **as_schedulers(resolved)}
+        scheduled = as_schedulers(resolved, options.rules, label)
+        empty = {"params": [], "param_names": [], **scheduled}
         group = groups.setdefault(key, empty)
         group["params"].append(parameter.parameter)
         group["param_names"].append(name)

@@ -11,7 +11,6 @@ from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
-from classy_gc.optim.groups import check_schedulable
 from classy_gc.optim.param_scheduler.checks import build_scheduler
 from classy_gc.optim.stock import group_options, label_of
 from classy_gc.options import BOOL, NON_NEGATIVE, Rule, check_known, check_options, without_comments
@@ -132,7 +131,6 @@ class OptimizerOptions:
         """
         check_known(options, self._known, f"{label} ({self.label})")
         given = {name: self._scheduler_or_value(name, v, label) for name, v in options.items()}
-        check_schedulable(given, self.rules, label)
         if "betas" in given and "momentum" in given:
             raise ValueError(f"{label}: momentum drives the first of betas; give one")
         result = dict(self.schedules)
@@ -160,7 +158,7 @@ class OptimizerOptions:
             key = json.dumps([name, value], sort_keys=True, default=id)
             if key not in self._built:
                 text = f"{label}: {name}"
-                self._built[key] = build_scheduler(value, text, name, rule, self.num_epochs)
+                self._built[key] = build_scheduler(value, text, rule, self.num_epochs)
             return self._built[key]
         if not rule.accepts(value):
             raise ValueError(f"{label}: {name} must be {rule.allowed}, not {value!r}")

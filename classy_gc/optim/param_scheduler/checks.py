@@ -7,33 +7,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from classy_vision.optim.param_scheduler import (
-    PARAM_SCHEDULER_REGISTRY,
-    ClassyParamScheduler,
-    UpdateInterval,
-    build_param_scheduler,
-)
-from fvcore.common.param_scheduler import ParamScheduler
+from classy_vision.optim import param_scheduler
+from classy_vision.optim.param_scheduler import ParamScheduler, UpdateInterval
 
+from classy_gc import options
 from classy_gc.files import warn_once
-from classy_gc.options import (
-    ANYTHING,
-    COUNT,
-    NON_NEGATIVE,
-    NUMBER,
-    POSITIVE,
-    Rule,
-    check_known,
-    check_options,
-    is_integer,
-)
+from classy_gc.options import Rule
 
 #: a length of a ``composite`` in steps or epochs
 LENGTH = re.compile(r"(\d+) steps?|(\d+(?:\.\d+)?) epochs?|rest")
 
 
 def _is_length(value: Any) -> bool:
-    return NON_NEGATIVE.accepts(value) or (isinstance(value, str) and bool(LENGTH.fullmatch(value)))
+    return options.NON_NEGATIVE.accepts(value) or (
+        isinstance(value, str) and bool(LENGTH.fullmatch(value))
+    )
 
 
 LENGTHS = Rule(
@@ -43,17 +31,21 @@ LENGTHS = Rule(
 
 _LIST = Rule("a list", lambda v: isinstance(v, list))
 _RULES = {
-    **dict.fromkeys(["start_value", "peak_value", "end_value", "base_value", "gamma"], NUMBER),
-    **dict.fromkeys(["power", "decay"], POSITIVE),
-    **dict.fromkeys(["periods", "num_decays"], COUNT),
+    **dict.fromkeys(
+        ["start_value", "peak_value", "end_value", "base_value", "gamma"], options.NUMBER
+    ),
+    **dict.fromkeys(["power", "decay"], options.POSITIVE),
+    **dict.fromkeys(["periods", "num_decays"], options.COUNT),
     **dict.fromkeys(["schedulers", "values", "interval_scaling"], _LIST),
     "anneal": Rule("'cosine' or 'linear'", lambda v: v in ("cosine", "linear")),
     "lengths": LENGTHS,
     "milestones": Rule(
         "a list of ascending integers > 0",
-        lambda v: isinstance(v, list) and v == sorted({k for k in v if is_integer(k) and k > 0}),
+        lambda v: (
+            isinstance(v, list) and v == sorted({k for k in v if options.is_integer(k) and k > 0})
+        ),
     ),
-    "pct_start": Rule("a number in (0, 1)", lambda v: NUMBER.accepts(v) and 0 < v < 1),
+    "pct_start": Rule("a number in (0, 1)", lambda v: options.NUMBER.accepts(v) and 0 < v < 1),
     "scheduler": Rule(
         "a ParamScheduler config, with update_interval beside it and not in it",
         lambda v: isinstance(v, Mapping) and "update_interval" not in v,
@@ -85,8 +77,10 @@ def check_scheduler(
     """
     if not isinstance(config, Mapping) or "name" not in config:
         raise ValueError(f"{label} must be a ParamScheduler config with a 'name', not {config!r}")
-    check_known([config["name"]], PARAM_SCHEDULER_REGISTRY, label, "scheduler")
-    cls = PARAM_SCHEDULER_REGISTRY[config["name"]]
+    options.check_known(
+        [config["name"]], param_scheduler.PARAM_SCHEDULER_REGISTRY, label, "scheduler"
+    )
+    cls = param_scheduler.PARAM_SCHEDULER_REGISTRY[config["name"]]
     if not cls.__module__.startswith(("classy_vision.", "classy_gc.")):
         return
     defaults: dict[str, Any] = dict.fromkeys(("name", "num_epochs", "update_interval"))
@@ -95,15 +89,16 @@ def check_scheduler(
             defaults[name] = None
         elif name != "num_updates":  # num_epochs, which the task knows
             defaults[name] = option.default
-    table = {name: (default, _RULES.get(name, ANYTHING)) for name, default in defaults.items()}
-    check_options(config, table, label)
+    table = {
+        name: (default, _RULES.get(name, options.ANYTHING)) for name, default in defaults.items()
+    }
+    options.check_options(config, table, label)
     num_epochs = config.get("num_epochs", num_epochs)
     texts = [length for length in config.get("lengths", []) if isinstance(length, str)]
     if texts and not in_steps:
         raise ValueError(
-            f"{label}: {texts[0]!r} in lengths is only for an outermost scheduler, in the commands "
-            "of classy-gc and its paramwise tasks, which know how long an epoch is; here lengths "
-            "must be shares"
+            f"{label}: {texts[0]!r} in lengths is only for an outermost scheduler in the commands "
+            "of classy-gc and its paramwise tasks; here lengths must be shares"
         )
     if config["name"] == "multistep" and num_epochs is not None:
         _check_milestones(config, label, num_epochs)
@@ -122,12 +117,11 @@ def _check_milestones(config: Mapping[str, Any], label: str, num_epochs: float) 
     if len(milestones) != changes or max(milestones, default=0) >= num_epochs:
         raise ValueError(
             f"{label}: milestones must be {changes} epochs < {num_epochs:g}, one for each change "
-            f"of value, not {milestones!r}; by default they are spaced evenly, which may take "
-            "fewer values"
+            f"of value, not {milestones!r}; the default, spaced evenly, may take fewer values"
         )
 
 
-class CheckedParamScheduler(ClassyParamScheduler):
+class CheckedParamScheduler(param_scheduler.ClassyParamScheduler):
     """Base of ParamSchedulers whose config has the arguments of the constructor."""
 
     @classmethod
@@ -144,7 +138,9 @@ class CheckedParamScheduler(ClassyParamScheduler):
         given = {name: config[name] for name in inspect.signature(cls).parameters if name in config}
         if "scheduler" in given:
             training = {k: config[k] for k in ("num_epochs",) if k in config}  # composite has it
-            given["scheduler"] = build_param_scheduler({**training, **given["scheduler"]})
+            given["scheduler"] = param_scheduler.build_param_scheduler(
+                {**training, **given["scheduler"]}
+            )
         return cls(**given | {"update_interval": UpdateInterval.from_config(config)})
 
 
@@ -161,31 +157,28 @@ def check_schedulers(config: Mapping[str, Any], label: str, rules: Mapping[str, 
     Raises:
         ValueError: with the key, its value, and what is allowed.
     """
-    schedulers = config.get("param_schedulers", {})
-    if not isinstance(schedulers, Mapping):
-        raise ValueError(
-            f"{label}: param_schedulers must map options to schedulers, not {schedulers!r}"
-        )
+    given = config.get("param_schedulers", {})
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{label}: param_schedulers must map options to schedulers, not {given!r}")
     known = [name for name, rule in rules.items() if rule.schedulable]
-    check_known(schedulers, known, f"param_schedulers of {label}")
-    for name, scheduler in schedulers.items():
+    options.check_known(given, known, f"param_schedulers of {label}")
+    for name, scheduler in given.items():
         key = f"{label}: param_schedulers.{name}"
         if config.get("num_epochs") is None:
             check_scheduler(scheduler, key)
         else:
-            build_scheduler(scheduler, key, name, rules[name], config["num_epochs"])
+            build_scheduler(scheduler, key, rules[name], config["num_epochs"])
 
 
 def build_scheduler(
-    config: Any, label: str, option: str, rule: Rule, num_epochs: float | None
+    config: Any, label: str, rule: Rule, num_epochs: float | None
 ) -> ParamScheduler:
     """Builds a ParamScheduler and checks that it stays in the range of its option.
 
     Args:
         config: of the ParamScheduler; not changed.
         label: names the scheduler in messages.
-        option: the one it drives.
-        rule: of the option.
+        rule: of the option that it drives.
         num_epochs: of the training; None if it is not known.
 
     Raises:
@@ -195,20 +188,18 @@ def build_scheduler(
         config = {**config, "num_epochs": num_epochs}
     check_scheduler(config, label, in_steps=False)
     try:
-        built = build_param_scheduler(copy.deepcopy(config))
+        built = param_scheduler.build_param_scheduler(copy.deepcopy(config))
         values = {at: built(at) for at in (*(i / 100 for i in range(100)), 0.999)}
     except Exception as error:  # a scheduler may raise anything
         advice = "; it may need num_epochs beside param_schedulers" if num_epochs is None else ""
         raise ValueError(f"{label}: {error or type(error).__name__}{advice}") from error
-    in_epochs = getattr(built, "update_interval", None) == UpdateInterval.EPOCH
-    if config["name"] == "step" and in_epochs and len(config["values"]) > (num_epochs or math.inf):
+    in_epochs = config["name"] == "step" and built.update_interval == UpdateInterval.EPOCH
+    if in_epochs and len(config["values"]) > (num_epochs or math.inf):
         warn_once(
             f"{label} has {len(config['values'])} values, one an epoch, and the training has "
             f'num_epochs {num_epochs:g}: train longer, or set its update_interval to "step"'
         )
     for at, value in values.items():
         if not rule.accepts(value):
-            raise ValueError(
-                f"{label} is {value!r} at {at:.0%} of training, and {option} must be {rule.allowed}"
-            )
+            raise ValueError(f"{label} must be {rule.allowed}, not {value!r} at {at:.0%} of training")
     return built

@@ -138,7 +138,7 @@ def test_refused(config, message):
         (cyclic({**part("cosine", 1, 0), "stop": 1}), r"'stop' in .*param_schedulers.lr.scheduler"),
         (cyclic({"start_value": 1}), r"lr.scheduler must be a ParamScheduler config with a 'name'"),
         (cyclic(part("cosine", 1, 0), period=3), r"unknown key 'period' .*did you mean 'periods'"),
-        (cyclic(part("linear", 0.1, -1)), r"param_schedulers.lr is -.* must be a number >= 0"),
+        (cyclic(part("linear", 0.1, -1)), r"param_schedulers.lr must be a number >= 0, not -"),
     ],
 )
 def test_optimizers_check_the_inner_scheduler(schedule, message):
