@@ -162,11 +162,11 @@ REFUSED = [
     (config("Rprop", etas=[2, 3]), ["Invalid eta values: 2, 3"]),
     (config("SGD", nesterov=True), ["Nesterov momentum requires a momentum"]),
     (config("Adam", fused=True, foreach=True), ["`fused` and `foreach` cannot be `True`"]),
-    (scheduled("NAdam", "momentum_decay", -1), ["momentum_decay is -0.0", "must be a number >= 0"]),
+    (scheduled("NAdam", "momentum_decay", -1), ["momentum_decay must be a number >= 0, not -0.0"]),
     (scheduled("NAdam", "lr", "x"), ["param_schedulers.lr"]),
     (
         config("NAdam", num_epochs=2, param_schedulers={"lr": {"name": "constant", "value": "x"}}),
-        ["param_schedulers.lr is 'x'", "a number >= 0"],
+        ["param_schedulers.lr must be a number >= 0, not 'x'"],
     ),
     (scheduled("Adagrad", "initial_accumulator_value", 3), ["initial_accumulator_value"]),
     (scheduled("Rprop", "lr", 1), ["unknown key 'lr' in param_schedulers"]),

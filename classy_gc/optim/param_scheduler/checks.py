@@ -199,7 +199,7 @@ def build_scheduler(
             f"{label} has {len(config['values'])} values, one an epoch, and the training has "
             f'num_epochs {num_epochs:g}: train longer, or set its update_interval to "step"'
         )
-    for at, value in values.items():
-        if not rule.accepts(value):
-            raise ValueError(f"{label} must be {rule.allowed}, not {value!r} at {at:.0%} of training")
+    for at, x in values.items():
+        if not rule.accepts(x):
+            raise ValueError(f"{label} must be {rule.allowed}, not {x!r} at {at:.0%} of training")
     return built
