@@ -99,12 +99,10 @@ def check_folder(folder: Path, label: str) -> None:
     there = folder
     try:
         there = next(p for p in (folder, *folder.parents) if p.exists())
-        with tempfile.TemporaryFile(dir=there):  # permissions alone do not tell for root
-            pass
+        tempfile.TemporaryFile(dir=there).close()  # permissions alone do not tell for root
     except OSError as error:
-        raise ValueError(
-            f"{label} {folder}: {there} is no writable folder ({error.strerror})"
-        ) from error
+        reason = f"{there} is no writable folder ({error.strerror})"
+        raise ValueError(f"{label} {folder}: {reason}") from error
 
 
 @contextmanager
@@ -179,31 +177,25 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     try:
         with new.open("wb") as file:
             yield file
-            file.flush()
-            _sync(file.fileno(), path.parent)
+        _sync(new, path.parent)
         new.replace(path)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    _sync(path.parent, path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk.
+def _sync(path: Path, folder: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk, as the command ``sync`` does.
 
-    If the file system cannot do so, a warning says it.
+    If the file system cannot do so, a warning says it of the folder.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _sync(descriptor, folder)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(descriptor: int, folder: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno == errno.EIO or no_room(error):
             raise
         warn_once(f"{folder}: a crash of the machine may lose what is written ({error.strerror})")
+    finally:
+        os.close(descriptor)

@@ -1,12 +1,12 @@
 """Options in configs: what is allowed, and one clear error for anything else.
 
-A table of options is called ``OPTIONS`` everywhere, and maps names to ``(default, rule)``.
+A :data:`Table` of options is called ``OPTIONS`` everywhere.
 """
 
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 #: marks an option without a default
@@ -27,6 +27,10 @@ class Rule(NamedTuple):
     allowed: str  # completes "must be …"
     accepts: Callable[[Any], bool]
     schedulable: bool = True
+
+
+#: of each option: its default and its rule
+Table = Mapping[str, tuple[Any, Rule]]
 
 
 def is_integer(value: Any) -> bool:
@@ -108,14 +112,11 @@ def rule_of(name: str, default: Any) -> Rule:
     """
     if name in _BY_NAME and _BY_NAME[name].accepts(default):
         return _BY_NAME[name]
-    if isinstance(default, (list, tuple)):
-        return _numbers(default)
     if is_number(default):
         return NUMBER
-    return {bool: BOOL, str: TEXT}.get(type(default), ANYTHING)
+    if not isinstance(default, (list, tuple)):
+        return {bool: BOOL, str: TEXT}.get(type(default), ANYTHING)
 
-
-def _numbers(default: Sequence[float | None]) -> Rule:
     def accepts(value: Any) -> bool:
         if not isinstance(value, (list, tuple)) or len(value) != len(default):
             return False
@@ -125,7 +126,7 @@ def _numbers(default: Sequence[float | None]) -> Rule:
     return Rule(f"a list of {len(default)} numbers{null}", accepts, schedulable=False)
 
 
-def without_comments(config: Any) -> Any:
+def without_comments(config: Any, are_names: bool = False) -> Any:
     """A config without the keys that begin with ``_``, at every level.
 
     The keys of ``custom_keys`` are parts of parameter names, such as ``_heads``; there, only a key
@@ -133,6 +134,7 @@ def without_comments(config: Any) -> Any:
 
     Args:
         config: an object, a list, or a value, which is returned unchanged.
+        are_names: whether the keys of ``config`` are those of ``custom_keys`` (default: False)
 
     Raises:
         ValueError: ``_base_`` or ``_delete_``, which only ``classy-gc`` resolves.
@@ -147,22 +149,12 @@ def without_comments(config: Any) -> Any:
         return config
     result = {}
     for key, value in config.items():
-        if key == "custom_keys" and isinstance(value, Mapping):
-            result[key] = {
-                name: without_comments(options)
-                for name, options in value.items()
-                if isinstance(options, Mapping) or not _is_comment(name)
-            }
-        elif key in ("_base_", "_delete_"):
+        if key in ("_base_", "_delete_") and not are_names:
             text = f"{key} is resolved only at the top of a file that classy-gc reads"
             raise OptionError(f"{text}; classy-gc configs --flatten FILE prints it merged", key)
-        elif not _is_comment(key):
-            result[key] = without_comments(value)
+        if not str(key).startswith("_") or (are_names and isinstance(value, Mapping)):
+            result[key] = without_comments(value, are_names=key == "custom_keys")
     return result
-
-
-def _is_comment(key: Any) -> bool:
-    return isinstance(key, str) and key.startswith("_")
 
 
 def dotted(path: tuple[Any, ...]) -> str:
@@ -213,9 +205,7 @@ def registered_name(cls: type, registry: Mapping[str, type]) -> str:
     return next((name for name, c in registry.items() if c is cls), cls.__name__)
 
 
-def check_options(
-    options: Mapping[str, Any], table: Mapping[str, tuple[Any, Rule]], label: str
-) -> dict[str, Any]:
+def check_options(options: Mapping[str, Any], table: Table, label: str) -> dict[str, Any]:
     """Checks the given options, and returns the values of all options in ``table``.
 
     Args:
@@ -234,11 +224,11 @@ def check_options(
         classy_gc.options.OptionError: optimizer 'sgd_gc': lr must be a number >= 0, not '1'
     """
     check_known(options, table, label)
-    for name, value in options.items():
-        rule = table[name][1]
-        if not rule.accepts(value):
-            raise OptionError(f"{label}: {name} must be {rule.allowed}, not {value!r}", name)
-    for name, (default, _) in table.items():
-        if default is REQUIRED and name not in options:
+    values = {}
+    for name, (default, rule) in table.items():
+        values[name] = value = options.get(name, default)
+        if value is REQUIRED:
             raise ValueError(f"missing key {name!r} in {label}")
-    return {name: options.get(name, default) for name, (default, _) in table.items()}
+        if name in options and not rule.accepts(value):
+            raise OptionError(f"{label}: {name} must be {rule.allowed}, not {value!r}", name)
+    return values

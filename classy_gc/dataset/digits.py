@@ -52,9 +52,8 @@ class DigitsDataset(ImageDataset):
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
-            raise ImportError(
-                "dataset 'digits' needs scikit-learn: pip install 'classy-gc[examples]'"
-            ) from error
+            needed = "scikit-learn: pip install 'classy-gc[examples]'"
+            raise ImportError(f"dataset 'digits' needs {needed}") from error
         digits = load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)
         seen: Counter[int] = Counter()

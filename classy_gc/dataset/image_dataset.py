@@ -8,19 +8,11 @@ from classy_vision.dataset import DATASET_REGISTRY, ClassyDataset
 from classy_vision.dataset.transforms import build_transforms
 from torch.utils.data import DataLoader, Subset
 
-from classy_gc.options import (
-    BOOL,
-    COUNT,
-    COUNT_OR_ZERO,
-    REQUIRED,
-    Rule,
-    check_options,
-    or_null,
-    registered_name,
-)
+from classy_gc import options
 
 _SPLITS = ("train", "validation", "test")
-_TRANSFORMS = Rule(
+_SPLIT = options.Rule("'train', 'validation' or 'test'", lambda v: v in _SPLITS)
+_TRANSFORMS = options.Rule(
     "a list of transforms, objects with a name",
     lambda v: isinstance(v, list) and all(isinstance(x, Mapping) and "name" in x for x in v),
 )
@@ -47,33 +39,32 @@ class ImageDataset(ClassyDataset):
         num_workers (int): processes that load data (default: 0, load in the training process)
         drop_last (bool): leave out the last batch of an epoch if it is not full, since batch
             normalization needs more than a few images (default: False)
-        **options: these by keyword, as in a config, and those that the subclass adds.
+        **given: these by keyword, as in a config, and those that the subclass adds.
 
     Raises:
         ValueError: an unknown or missing key, or a value that is not allowed.
     """
 
-    #: option: (default, rule)
-    OPTIONS: ClassVar[Mapping[str, tuple[Any, Rule]]] = {
-        "split": (REQUIRED, Rule("'train', 'validation' or 'test'", lambda v: v in _SPLITS)),
-        "batchsize_per_replica": (REQUIRED, COUNT),
-        "use_shuffle": (REQUIRED, BOOL),
-        "transforms": (None, or_null(_TRANSFORMS)),
-        "num_samples": (None, or_null(COUNT)),
-        "num_validation": (0, COUNT_OR_ZERO),
-        "random_subset": (False, BOOL),
-        "num_workers": (0, COUNT_OR_ZERO),
-        "drop_last": (False, BOOL),
+    OPTIONS: ClassVar[options.Table] = {
+        "split": (options.REQUIRED, _SPLIT),
+        "batchsize_per_replica": (options.REQUIRED, options.COUNT),
+        "use_shuffle": (options.REQUIRED, options.BOOL),
+        "transforms": (None, options.or_null(_TRANSFORMS)),
+        "num_samples": (None, options.or_null(options.COUNT)),
+        "num_validation": (0, options.COUNT_OR_ZERO),
+        "random_subset": (False, options.BOOL),
+        "num_workers": (0, options.COUNT_OR_ZERO),
+        "drop_last": (False, options.BOOL),
     }
 
-    def __init__(self, **options: Any) -> None:
-        options = check_options(options, self.OPTIONS, self._label())
-        split, num_samples = options["split"], options["num_samples"]
-        held_out = options["num_validation"]
+    def __init__(self, **given: Any) -> None:
+        given = options.check_options(given, self.OPTIONS, self._label())
+        split, num_samples = given["split"], given["num_samples"]
+        held_out = given["num_validation"]
         if (split == "validation" and not held_out) or (split == "test" and held_out):
             allowed = "0" if held_out else "> 0"
             self._refuse("num_validation", f"{allowed} for the split {split!r}", held_out)
-        source = {k: v for k, v in options.items() if k not in ImageDataset.OPTIONS}
+        source = {k: v for k, v in given.items() if k not in ImageDataset.OPTIONS}
         samples = self._samples("test" if split == "test" else "train", **source)
         if held_out:  # the two splits share the samples
             train = len(samples) - held_out
@@ -83,19 +74,19 @@ class ImageDataset(ClassyDataset):
             samples = Subset(samples, part)
         if num_samples is not None and num_samples > len(samples):
             self._refuse("num_samples", f"null or an integer from 1 to {len(samples)}", num_samples)
-        if options["random_subset"]:
+        if given["random_subset"]:
             if num_samples is None:
                 self._refuse("random_subset", "false without num_samples", True)
             # A separate generator, so that the weights do not depend on the subset.
             generator = torch.Generator().manual_seed(torch.initial_seed())
             chosen = torch.randperm(len(samples), generator=generator)[:num_samples]
             samples = Subset(samples, chosen.tolist())
-        given = options["transforms"]
-        transform = build_transforms(_DEFAULT_TRANSFORMS if given is None else given)
-        batch_size, shuffle = options["batchsize_per_replica"], options["use_shuffle"]
+        steps = given["transforms"]
+        transform = build_transforms(_DEFAULT_TRANSFORMS if steps is None else steps)
+        batch_size, shuffle = given["batchsize_per_replica"], given["use_shuffle"]
         super().__init__(samples, batch_size, shuffle, transform, num_samples)
-        self.set_num_workers(options["num_workers"])
-        self.drop_last = options["drop_last"]
+        self.set_num_workers(given["num_workers"])
+        self.drop_last = given["drop_last"]
         if self.drop_last and len(self) < self.get_global_batchsize():
             batch_size = self.get_global_batchsize()
             allowed = f"false for {len(self)} images, with a batch size of {batch_size}"
@@ -116,7 +107,7 @@ class ImageDataset(ClassyDataset):
 
     @classmethod
     def _label(cls) -> str:
-        return f"dataset {registered_name(cls, DATASET_REGISTRY)!r}"
+        return f"dataset {options.registered_name(cls, DATASET_REGISTRY)!r}"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ImageDataset":

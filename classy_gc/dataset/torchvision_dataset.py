@@ -1,7 +1,6 @@
 """``fashion_mnist``, ``cifar10``, ``cifar100``: torchvision's datasets, from files on the disk."""
 
 import gzip
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,13 +60,11 @@ class TorchvisionDataset(ImageDataset):
                     train = split == "train"
                     return self.source(root, train, transform=_rgb, download=bool(missing))
             except Exception as error:  # errors of the network, the archives, the formats
-                raise ValueError(
-                    f"{self._label()}: torchvision cannot read the files in {base}: {error}"
-                ) from error
-        raise FileNotFoundError(
-            f"{self._label()}: {places[0]} lacks {', '.join(missing)}; set download to true, or "
-            f"put them there, from {' and '.join(urls)}"
-        )
+                reason = f"torchvision cannot read the files in {base}: {error}"
+                raise ValueError(f"{self._label()}: {reason}") from error
+        remedy = f"set download to true, or put them there, from {' and '.join(urls)}"
+        lacks = f"{self._label()}: {places[0]} lacks {', '.join(missing)}"
+        raise FileNotFoundError(f"{lacks}; {remedy}")
 
 
 def _files(source: type[VisionDataset]) -> tuple[str, list[str], list[str]]:
@@ -84,13 +81,14 @@ def _lay_out(name: str, folders: Iterable[Path], target: Path) -> bool:
     """Puts a file, unpacked, where torchvision looks for it; False if no folder has it."""
     target.mkdir(parents=True, exist_ok=True)
     for folder in folders:
-        if (folder / name).is_file():
-            (target / name).symlink_to((folder / name).absolute())
-            return True
-        if (folder / f"{name}.gz").is_file():
-            with gzip.open(folder / f"{name}.gz") as packed, (target / name).open("wb") as file:
-                shutil.copyfileobj(packed, file)
-            return True
+        plain, packed = folder / name, folder / f"{name}.gz"
+        if plain.is_file():
+            (target / name).symlink_to(plain.absolute())
+        elif packed.is_file():
+            (target / name).write_bytes(gzip.decompress(packed.read_bytes()))
+        else:
+            continue
+        return True
     return False
 
 

@@ -1,11 +1,10 @@
 """What the hooks have in common: options that are checked, and events that they leave alone."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from classy_vision.hooks import HOOK_REGISTRY, ClassyHook
 
-from classy_gc.options import Rule, check_options, registered_name
+from classy_gc.options import Table, check_options, registered_name
 
 
 class CheckedHook(ClassyHook):
@@ -23,8 +22,7 @@ class CheckedHook(ClassyHook):
         1
     """
 
-    #: option: (default, rule)
-    OPTIONS: ClassVar[Mapping[str, tuple[Any, Rule]]] = {}
+    OPTIONS: ClassVar[Table] = {}
 
     on_start = ClassyHook._noop
     on_phase_start = ClassyHook._noop
