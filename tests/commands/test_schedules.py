@@ -104,7 +104,7 @@ NEGATIVE = {"lr": {"name": "linear", "start_value": 0.1, "end_value": -1}}
     ("config", "fragments"),
     [
         (changed(param_schedulers=STOPS), ["'stop_value'", "param_schedulers.lr"]),
-        (changed(param_schedulers=NEGATIVE), ["param_schedulers.lr is -", "number >= 0"]),
+        (changed(param_schedulers=NEGATIVE), ["param_schedulers.lr must be a number >= 0, not -"]),
         (changed(param_schedulers={}), ["param_schedulers in optimizer"]),
         (changed(name="sgd_cg"), ["'sgd_cg'", "did you mean 'sgd_gc'?"]),
     ],
