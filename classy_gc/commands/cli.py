@@ -36,33 +36,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-#: of each command: its help, and what adds its flags
+#: of each command, what adds its flags; the docstrings say what the commands do
 COMMANDS = {
-    "configs": ("list, copy or print the shipped configs", flags.add_configs_flags),
-    "train": ("train a Classy Vision config", flags.add_train_flags),
-    "param-groups": ("print the options of each parameter", flags.add_param_groups_flags),
-    "inspect": (
-        "print what GC does, or would do, to each gradient of a config, over a few batches",
-        flags.add_inspect_flags,
-    ),
-    "compare": (
-        "train a config several ways, with the same seeds, and tell differences from noise; "
-        "after an interruption, the same command continues",
-        compare_flags.add_compare_flags,
-    ),
-    "compare-summary": (
-        "draw the differences of several comparisons as one picture",
-        compare_flags.add_compare_summary_flags,
-    ),
-    "schedules": ("draw schedules, and print their values", flags.add_schedules_flags),
-    "bench": (
-        "time the optimizers beside torch's own, or whole training steps of a config",
-        flags.add_bench_flags,
-    ),
-    "polygonize": (
-        "turn a map of buildings into polygons with straight walls",
-        flags.add_polygonize_flags,
-    ),
+    "configs": flags.add_configs_flags,
+    "train": flags.add_train_flags,
+    "param-groups": flags.add_param_groups_flags,
+    "inspect": flags.add_inspect_flags,
+    "compare": compare_flags.add_compare_flags,
+    "compare-summary": compare_flags.add_compare_summary_flags,
+    "schedules": flags.add_schedules_flags,
+    "bench": flags.add_bench_flags,
+    "polygonize": flags.add_polygonize_flags,
 }
 
 
@@ -78,8 +62,9 @@ def build_parser() -> Parser:
     """
     parser = Parser(prog="classy-gc", description="Gradient centralization for Classy Vision.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (help, add_flags) in COMMANDS.items():
-        command = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    for name, add_flags in COMMANDS.items():
+        help = " ".join((add_flags.__doc__ or "").split())
+        command = commands.add_parser(name, help=help, description=help)
         add_flags(command)
         command.set_defaults(run=functools.partial(_run, name), parser=command)
     return parser

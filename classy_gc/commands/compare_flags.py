@@ -14,12 +14,17 @@ def _add_contrast_flag(parser: argparse.ArgumentParser, arm: str) -> None:
 
 
 def add_compare_summary_flags(parser: argparse.ArgumentParser) -> None:
+    """Draw the differences of several comparisons as one picture."""
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a comparison")
     _add_contrast_flag(parser, "'FOLDER: ARM'")
     flags.add_picture_flag(parser, "summary.png")
 
 
 def add_compare_flags(parser: argparse.ArgumentParser) -> None:
+    """Train a config several ways, with the same seeds, and tell differences from noise.
+
+    After an interruption, the same command continues.
+    """
     add = parser.add_argument
     flags.add_config_flag(parser, "Classy Vision configs", nargs="+", metavar="FILE")
     repeatable: dict[str, Any] = {"action": "append", "default": []}

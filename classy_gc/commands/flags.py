@@ -3,36 +3,15 @@
 import argparse
 import functools
 import importlib.util
+import json
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from classy_gc.configuration.load import read_config
-from classy_gc.configuration.settings import parse_setting
 from classy_gc.files import check_folder, has_scheme
-
-#: names of ``--optimizers`` of bench
-ALGORITHMS = ("sgd", "adam", "adamw", "radam", "plain_radam", "rmsprop", "rmsprop_tf")
-DTYPES = ("float32", "float64", "bfloat16")
-
-#: of bench: torch's RAdam and ours compute differently until step 6
-MIN_WARMUP = 6
-
-#: the flags of ``classy_train.py``: name, default, help
-_STOCK_FLAGS = (
-    ("checkpoint_load_path", "", "a checkpoint to resume from, or its folder"),
-    ("pretrained_checkpoint_path", "", "a checkpoint to fine-tune from, or its folder"),
-    ("show_progress", False, "show a progress bar"),
-    ("skip_tensorboard", False, "write no TensorBoard logs"),
-    ("visdom_server", "", "server of Visdom (default: none)"),
-    ("profiler", False, "profile training"),
-    ("debug", False, "show tracebacks, and stop in the debugger"),
-    ("ignore_checkpoint_config", False, "allow a checkpoint of another config"),
-    ("image_backend", "PIL", "of torchvision: PIL or accimage (default PIL)"),
-    ("video_backend", "pyav", "of torchvision: pyav or video_reader (default pyav)"),
-)
 
 T = TypeVar("T")
 
@@ -80,18 +59,84 @@ def integer(least: int, most: float = math.inf) -> Callable[[str], int]:
 #: as in NumPy: https://numpy.org/doc/stable/reference/random/legacy.html, *RandomState*
 seed = integer(0, 2**32 - 1)
 
+
+def parse_values(text: str) -> list[Any]:
+    """Reads JSON values between commas; a value that is not JSON is a string.
+
+    Args:
+        text: of the flag.
+
+    Raises:
+        ValueError: a value is empty, or a list, an object or a string is not JSON.
+
+    Example:
+        >>> parse_values("false,0.1,cosine,[0.9,0.99]")
+        [False, 0.1, 'cosine', [0.9, 0.99]]
+    """
+    decoder, values, at = json.JSONDecoder(), [], 0
+    while at <= len(text):
+        try:
+            value, end = decoder.raw_decode(text, at)
+            if text[end : end + 1] not in ("", ","):
+                raise ValueError
+        except ValueError:
+            end = text.find(",", at) if "," in text[at:] else len(text)
+            value = text[at:end]
+            if not value or value[0] in '[{"':
+                raise ValueError(f"{text[at:]!r} is neither JSON nor a word") from None
+        values.append(value)
+        at = end + 1
+    return values
+
+
+def parse_settings(text: str) -> tuple[str, list[Any]]:
+    """Reads a dotted key, and the values that it takes in turn.
+
+    Args:
+        text: ``KEY=VALUE,…``
+
+    Raises:
+        ValueError: no key, no value, or one that is neither JSON nor a word.
+
+    Example:
+        >>> parse_settings("optimizer.use_gc=false,true")
+        ('optimizer.use_gc', [False, True])
+    """
+    key, equals, values = text.partition("=")
+    if not key or not equals:
+        raise ValueError(f"{text!r} must be KEY=VALUE")
+    try:
+        return key, parse_values(values)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Reads a dotted key and its one value.
+
+    Args:
+        text: ``KEY=VALUE``
+
+    Raises:
+        ValueError: as in :func:`parse_settings`, or several values.
+
+    Example:
+        >>> parse_setting("optimizer.lr=0.2")
+        ('optimizer.lr', 0.2)
+    """
+    key, values = parse_settings(text)
+    if len(values) > 1:
+        raise ValueError(f"{key} must have one value, not {len(values)}")
+    return key, values[0]
+
+
 setting = flag_type(parse_setting)
-
-
-def _one_of_several() -> bool:
-    """Whether this is one of several processes, which tell later what is on their disks."""
-    return "RANK" in os.environ
 
 
 @flag_type
 def config_file(text: str) -> str:
     """The path of a config that can be read, with its bases."""
-    if not _one_of_several():
+    if "RANK" not in os.environ:  # one of several processes tells later what its disk has
         read_config(text)
     return text
 
@@ -105,7 +150,7 @@ def output_folder(text: str) -> str:
         Traceback (most recent call last):
         argparse.ArgumentTypeError: folder /dev/null/results: /dev/null is no writable folder ...
     """
-    if not _one_of_several():
+    if "RANK" not in os.environ:  # one of several processes tells later what its disk has
         check_folder(Path(text), "folder")
     return text
 
@@ -209,36 +254,47 @@ def add_picture_flag(parser: argparse.ArgumentParser, file: str) -> None:
 
 
 def add_configs_flags(parser: argparse.ArgumentParser) -> None:
+    """List, copy or print the shipped configs."""
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="of those to copy here (default: list)")
     add("--flatten", action="store_true", help="print one, or a file, merged with its bases")
 
 
 def add_param_groups_flags(parser: argparse.ArgumentParser) -> None:
+    """Print the options of each parameter."""
     add_config_flag(parser, "of any task")
 
 
 def add_schedules_flags(parser: argparse.ArgumentParser) -> None:
+    """Draw schedules, and print their values."""
     add_config_flag(parser, "one or several", nargs="+")
     add_picture_flag(parser, "schedules.png")
 
 
 def add_bench_flags(parser: argparse.ArgumentParser) -> None:
+    """Time the optimizers beside torch's own, or whole training steps of a config."""
     add = parser.add_argument
     # Flags that --config_file sets get their defaults later, to tell them from given ones.
     add("--model", help="of torchvision.models or Classy Vision, or tiny (default resnet50)")
     add("--device", choices=["cpu", "cuda"], help="(default cpu)")
-    add("--dtype", choices=DTYPES, help="of the weights (default float32)")
-    help = f"of {', '.join(ALGORITHMS)} (default all), or the paths of classes (torch.optim.NAdam)"
+    add(
+        "--dtype",
+        choices=["float32", "float64", "bfloat16"],
+        help="of weights (default float32)",
+    )
+    help = "sgd, adam, adamw, radam, plain_radam, rmsprop, rmsprop_tf, or paths of classes such as "
+    help += "torch.optim.NAdam (default: all of these names)"
     add("--optimizers", nargs="+", metavar="NAME", help=help)
     add("--config_file", type=config_file, help="measures GC's share of its training steps")
     add("--threads", type=integer(1), help="of torch (default: torch's choice)")
     add("--steps", type=integer(1), default=30, help="measured rounds (default 30)")
-    add("--warmup", type=integer(MIN_WARMUP), default=10, help="rounds before (default 10)")
+    # torch's RAdam and ours compute differently until step 6.
+    add("--warmup", type=integer(6), default=10, help="rounds before (default 10)")
     add("--output_folder", type=output_path, help="(default: output_bench_TIME here)")
 
 
 def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
+    """Turn a map of buildings into polygons with straight walls."""
     add = parser.add_argument
     add("map", help="probability of a building: GeoTIFF, grey PNG (0–255), .npy or .npz in [0, 1]")
     add("--output", required=True, help=".geojson, .gpkg, .shp, .fgb or .parquet of the polygons")
@@ -258,6 +314,7 @@ def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_inspect_flags(parser: argparse.ArgumentParser) -> None:
+    """Print what GC does, or would do, to each gradient of a config, over a few batches."""
     add = parser.add_argument
     add_config_flag(parser, "of a classification task")
     add("--batches", type=integer(1), default=8, help="the mean is over these (default 8)")
@@ -268,15 +325,23 @@ def add_inspect_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
+    """Train a Classy Vision config."""
     add = parser.add_argument
     add_config_flag(parser, "a Classy Vision config")
     add("--distributed_backend", choices=["none", "ddp"], default="none", help="(default none)")
     add("--visdom_port", type=integer(1), default=8097, help="of that server (default 8097)")
-    for name, default, help in _STOCK_FLAGS:
-        if default is False:
-            add(f"--{name}", action="store_true", help=help)
-        else:
-            add(f"--{name}", default=default, help=help)
+    add("--checkpoint_load_path", default="", help="a checkpoint to resume from, or its folder")
+    add("--pretrained_checkpoint_path", default="", help="a checkpoint to fine-tune, or its folder")
+    add("--show_progress", action="store_true", help="show a progress bar")
+    add("--skip_tensorboard", action="store_true", help="write no TensorBoard logs")
+    add("--visdom_server", default="", help="server of Visdom (default: none)")
+    add("--profiler", action="store_true", help="profile training")
+    add("--debug", action="store_true", help="show tracebacks, and stop in the debugger")
+    help = "allow a checkpoint of another config"
+    add("--ignore_checkpoint_config", action="store_true", help=help)
+    add("--image_backend", default="PIL", help="of torchvision: PIL or accimage (default PIL)")
+    help = "of torchvision: pyav or video_reader (default pyav)"
+    add("--video_backend", default="pyav", help=help)
     # classy_train.py's 5 and 1 are set later: with a progress bar nothing is logged, and a hook of
     # the config wins.
     add("--log_freq", type=integer(1), help="steps between two lines of the log (default 5)")

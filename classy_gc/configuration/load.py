@@ -10,7 +10,6 @@ from typing import Any
 
 import classy_gc
 from classy_gc.configuration.errors import section, user_error
-from classy_gc.configuration.settings import Setting, value_text
 from classy_gc.custom_imports import import_custom, import_from_folders, import_project
 from classy_gc.files import atomic_write
 from classy_gc.options import check_known, dotted, without_comments
@@ -66,7 +65,7 @@ class Config(dict[str, Any]):
             self.sources[path] = file
 
 
-def load_config(path: str | Path, settings: Sequence[Setting] = ()) -> Config:
+def load_config(path: str | Path, settings: Sequence[tuple[str, Any]] = ()) -> Config:
     """Reads a config, imports the modules that register its names, changes it, and checks it.
 
     It imports the ``custom_imports`` of the config, and the packages of a ``classy-project``. From
@@ -298,6 +297,11 @@ def with_settings(config: Config, settings: Mapping[str, Any], flag: str = "") -
         config.set_source(path, setting)
         config.settings.add(path)
     return config
+
+
+def value_text(value: Any) -> str:
+    """A value in the form of a flag: words unchanged, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _set(config: dict[str, Any], dotted_key: str, value: Any) -> Keys:

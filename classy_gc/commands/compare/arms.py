@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from classy_gc.commands.flags import Target, utf8
+from classy_gc.commands.flags import Target, parse_setting, parse_settings, utf8
 from classy_gc.commands.train.checkpoints import loading
 from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import user_error
-from classy_gc.configuration.load import load_config, with_settings
+from classy_gc.configuration.load import load_config, value_text, with_settings
 from classy_gc.configuration.schema import check_config
-from classy_gc.configuration.settings import Setting, parse_setting, parse_settings, value_text
 from classy_gc.configuration.trial import try_batches
 from classy_gc.hooks.phase_record import flat_meters, meter_values
 from classy_gc.options import check_known
@@ -102,7 +101,7 @@ def build_arms(
     axes: Sequence[Sequence[Choice]],
     effect_of: str | None = None,
     target: Target | None = None,
-    overrides: Sequence[Setting] = (),
+    overrides: Sequence[tuple[str, Any]] = (),
 ) -> list[Arm]:
     """Every config with every combination, each checked and built.
 

@@ -19,7 +19,7 @@ from classy_gc.commands.compare.statistics import (
     spread,
 )
 from classy_gc.commands.flags import Target
-from classy_gc.configuration.settings import value_text
+from classy_gc.configuration.load import value_text
 from classy_gc.hooks.json_log import as_json
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.options import check_known

@@ -21,7 +21,7 @@ from classy_gc.commands import main
 from classy_gc.commands.compare.arms import Choice, build_arms, families, folder_names, parse_axes
 from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.results import phase_table
-from classy_gc.configuration.settings import parse_values
+from classy_gc.commands.flags import parse_values
 from tests import forked
 from tests.commands.training import short
 
