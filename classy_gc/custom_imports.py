@@ -34,18 +34,14 @@ def import_project() -> None:
     """
     if not Path("classy_train.py").is_file():
         return
-    import_from_current_folder()
     for file in sorted(Path().glob("*/__init__.py")):
         package = file.parent.name
         if "." in package or package in sys.modules:
             continue
         try:
-            importlib.import_module(package)
-        except (Exception, SystemExit) as error:  # a module may raise anything
-            logging.warning(
-                f"package {package!r} beside classy_train.py cannot be imported: "
-                f"{type(error).__name__}: {error}"
-            )
+            import_named(package, "beside classy_train.py")
+        except ValueError as error:
+            logging.warning(error)
 
 
 def import_named(module: str, label: str) -> ModuleType:

@@ -277,11 +277,7 @@ def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     # Flags that --config_file sets get their defaults later, to tell them from given ones.
     add("--model", help="of torchvision.models or Classy Vision, or tiny (default resnet50)")
     add("--device", choices=["cpu", "cuda"], help="(default cpu)")
-    add(
-        "--dtype",
-        choices=["float32", "float64", "bfloat16"],
-        help="of weights (default float32)",
-    )
+    add("--dtype", choices=["float32", "float64", "bfloat16"], help="of weights (default float32)")
     help = "sgd, adam, adamw, radam, plain_radam, rmsprop, rmsprop_tf, or paths of classes such as "
     help += "torch.optim.NAdam (default: all of these names)"
     add("--optimizers", nargs="+", metavar="NAME", help=help)

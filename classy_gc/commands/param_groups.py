@@ -6,16 +6,8 @@ from classy_gc.configuration import build, errors, load
 from classy_gc.param_groups.tables import param_group_table
 
 # Stands in for the data of the config, which may be missing.
-_NO_DATA = {
-    "name": "synthetic_image",
-    "crop_size": 1,
-    "class_ratio": 0.5,
-    "num_samples": 1,
-    "seed": 0,
-    "batchsize_per_replica": 1,
-    "use_shuffle": False,
-    "transforms": [],
-}
+_NO_DATA = {"name": "synthetic_image", "crop_size": 1, "class_ratio": 0.5, "num_samples": 1}
+_NO_DATA |= {"seed": 0, "batchsize_per_replica": 1, "use_shuffle": False, "transforms": []}
 
 
 def run(args: argparse.Namespace) -> int:

@@ -57,20 +57,10 @@ def run(args: argparse.Namespace) -> int:
     edges = maps.open_map(args.edges) if args.edges else None
     frame = maps.open_frame_field(args.frame_field, interior.shape) if args.frame_field else None
     truth = files.read_polygons(args.truth, interior) if args.truth else None
-    options = {} if args.steps is None else {"steps": args.steps}
+    names = ("tile", "threshold", "method", "tolerance", "min_area", "steps", "device")
+    given = {name: vars(args)[name] for name in names if vars(args)[name] is not None}
     start = time.perf_counter()
-    buildings = polygonize_map(
-        interior,
-        edges,
-        frame,
-        tile=args.tile,
-        threshold=args.threshold,
-        method=args.method,
-        tolerance=args.tolerance,
-        min_area=args.min_area,
-        device=args.device,
-        **options,
-    )
+    buildings = polygonize_map(interior, edges, frame, **given)
     seconds = time.perf_counter() - start
     count = files.write_polygons(args.output, buildings.polygons, buildings.probability, interior)
     print(f"{count:,} polygon{'s' * (count != 1)} in {seconds:.1f} s")

@@ -1,25 +1,14 @@
 """Builds the task of a config, and names the section of an error or an unread key."""
 
 import copy
-import functools
 import logging
-import operator
 from collections import UserDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from classy_vision import tasks
-from classy_vision.dataset import build_dataset
-from classy_vision.heads import build_head
-from classy_vision.hooks import build_hook
-from classy_vision.losses import build_loss
-from classy_vision.meters import build_meters
-from classy_vision.models import build_model
-from classy_vision.optim import build_optimizer, build_optimizer_schedulers
-from classy_vision.tasks import ClassificationTask, ClassyTask
+from classy_vision import dataset, heads, hooks, losses, meters, models, optim, tasks
 
 from classy_gc.configuration.errors import section
-from classy_gc.configuration.load import Keys
 from classy_gc.configuration.schema import named_sections
 from classy_gc.options import check_known, dotted
 from classy_gc.param_groups import build_param_group_builder
@@ -45,7 +34,7 @@ class _Section(UserDict[str, Any]):
         return _Section(copy.deepcopy(self.data, memo), self.asked)
 
 
-def build_task(config: Mapping[str, Any]) -> ClassyTask:
+def build_task(config: Mapping[str, Any]) -> tasks.ClassyTask:
     """Classy Vision's ``build_task``, with errors that name their section.
 
     A warning names the keys of a section that nothing reads. Classy Vision's own models, heads,
@@ -74,45 +63,35 @@ def build_task(config: Mapping[str, Any]) -> ClassyTask:
         ...     "model": {**model, "dropuot": 0.5},
         ... })  # warns that model 'mlp' does not read 'dropuot', and lists what it reads
     """
-    classifies = issubclass(tasks.TASK_REGISTRY[config["name"]], ClassificationTask)
-    kept = copy.deepcopy(preliminary(config) if classifies else dict(config))
-    watched = _watch(kept) if classifies else {}
+    if not issubclass(tasks.TASK_REGISTRY[config["name"]], tasks.ClassificationTask):
+        with section():
+            return tasks.build_task(copy.deepcopy(dict(config)))
+    kept = copy.deepcopy(preliminary(config))
+    watched = {}
+    for path, parent, classes in [*named_sections(kept)]:
+        if classes[parent[path[-1]]["name"]].__module__.startswith("classy_vision."):
+            watched[path] = parent[path[-1]] = _Section(parent[path[-1]])
     try:
         with section():
             task = tasks.build_task(kept)
     except Exception:
-        if classifies:
-            _build_sections(copy.deepcopy(preliminary(config)))
+        _build_sections(copy.deepcopy(preliminary(config)))
         raise  # no section is at fault alone
+    kept["dataset"].get("train", {}).get("phases_per_epoch")  # now unused with ``test_only``
     for path, noted in watched.items():
-        # A training config with ``test_only`` also has this key, now unused.
-        known = [*noted.asked, *["phases_per_epoch"] * (path == ("dataset", "train"))]
-        unread = [name for name in noted.data if name not in known]
+        unread = [name for name in noted.data if name not in noted.asked]
         given = getattr(config, "settings", ())
         with section(*path):
-            check_known([n for n in unread if (*path, n) in given], known, dotted(path))
+            check_known([n for n in unread if (*path, n) in given], noted.asked, dotted(path))
         if unread:
             logging.warning(
                 f"{dotted(path)}: {noted.data['name']!r} does not read "
-                f"{', '.join(map(repr, unread))}; it reads {', '.join(known)}"
+                f"{', '.join(map(repr, unread))}; it reads {', '.join(noted.asked)}"
             )
-    if hasattr(task, "prepare_optimizer"):
-        task.prepare_optimizer = section("optimizer")(task.prepare_optimizer)
-    if classifies:
-        task._config = copy.deepcopy(dict(config))  # without what recorded
-        resolve_when_prepared(task, config)
+    task.prepare_optimizer = section("optimizer")(task.prepare_optimizer)
+    task._config = copy.deepcopy(dict(config))  # without what recorded
+    resolve_when_prepared(task, config)
     return task
-
-
-def _watch(config: dict[str, Any]) -> dict[Keys, _Section]:
-    """Replaces sections by ones that record what is read; returns these by their paths."""
-    watched = {}
-    for path, classes in reversed([*named_sections(config)]):
-        parent = functools.reduce(operator.getitem, path[:-1], config)
-        cls = classes[parent[path[-1]]["name"]]
-        if cls.__module__.startswith("classy_vision."):
-            watched[path] = parent[path[-1]] = _Section(parent[path[-1]])
-    return watched
 
 
 def _build_sections(config: dict[str, Any]) -> None:
@@ -124,20 +103,19 @@ def _build_sections(config: dict[str, Any]) -> None:
         with section("optimizer"):
             if "param_groups" in optimizer:
                 build_param_group_builder(optimizer.pop("param_groups"))
-            build_optimizer(optimizer)
-            build_optimizer_schedulers(optimizer)
-    task, model, meters = ClassificationTask(), config["model"], config.get("meters", {})
-    heads = [{k: x[k] for k in x if k != "fork_block"} for x in model.get("heads", [])]
-    builds: list[tuple[Keys, Callable[[Any], Any], Any]] = [
-        (("loss",), build_loss, config["loss"]),
-        *((("meters", name), build_meters, {name: meter}) for name, meter in meters.items()),
-        *((("model", "heads", i), build_head, head) for i, head in enumerate(heads)),
-        (("model",), build_model, model),
-        *((("hooks", i), build_hook, hook) for i, hook in enumerate(config.get("hooks") or [])),
-        (("use_gpu",), task.set_use_gpu, config.get("use_gpu")),
-        (("amp_args",), task.set_amp_args, config.get("amp_args")),
-        *((("dataset", phase), build_dataset, x) for phase, x in config["dataset"].items()),
-    ]
-    for path, build, part in builds:
-        with section(*path):
-            build(part)
+            optim.build_optimizer(optimizer)
+            optim.build_optimizer_schedulers(optimizer)
+    section("loss")(losses.build_loss)(config["loss"])
+    for name, meter in config.get("meters", {}).items():
+        section("meters", name)(meters.build_meters)({name: meter})
+    for i, head in enumerate(config["model"].get("heads", [])):
+        head = {key: value for key, value in head.items() if key != "fork_block"}
+        section("model", "heads", i)(heads.build_head)(head)
+    section("model")(models.build_model)(config["model"])
+    for i, hook in enumerate(config.get("hooks") or []):
+        section("hooks", i)(hooks.build_hook)(hook)
+    task = tasks.ClassificationTask()
+    section("use_gpu")(task.set_use_gpu)(config.get("use_gpu"))
+    section("amp_args")(task.set_amp_args)(config.get("amp_args"))
+    for phase, data in config["dataset"].items():
+        section("dataset", phase)(dataset.build_dataset)(data)

@@ -12,6 +12,8 @@ from classy_gc.options import dotted
 # The messages of these say enough; for others the name of the class helps.
 _SELF_EXPLAINING = (ValueError, AssertionError, OSError, ImportError, RuntimeError, ArithmeticError)
 
+Keys = tuple[Any, ...]  #: the path of a value in a config
+
 _LONGEST_VALUE = 120
 _LONGEST_LINE = 800
 
@@ -74,15 +76,15 @@ def user_error(error: BaseException, config: Mapping[str, Any] | None = None) ->
     path = getattr(error, "section", None)
     if path is not None:
         own = isinstance(error, ValueError) and module.startswith("classy_gc.")
-        label = "" if own else _label(path, config)
-        text = f"{label}: {text}" if label else text
+        if path and not own:
+            text = f"{_label(path, config)}: {text}"
         origin = getattr(config, "origin", None)
         if origin:
             text = f"{origin(*path, *getattr(error, 'keys', ()))}: {text}"
     return textwrap.shorten(text, _LONGEST_LINE, placeholder=" …")
 
 
-def _label(path: tuple[Any, ...], config: Mapping[str, Any] | None) -> str:
+def _label(path: Keys, config: Mapping[str, Any] | None) -> str:
     """A section as a person would write it, with its value if that is short."""
     text = dotted(path)
     value: Any = config
@@ -91,5 +93,5 @@ def _label(path: tuple[Any, ...], config: Mapping[str, Any] | None) -> str:
             value = value[key]
     except (KeyError, IndexError, TypeError):  # it is not in the config, like the default hooks
         return text
-    shown = json.dumps(value, default=str) if path else ""
-    return f"{text} {shown}" if shown and len(shown) <= _LONGEST_VALUE else text
+    shown = json.dumps(value, default=str)
+    return f"{text} {shown}" if len(shown) <= _LONGEST_VALUE else text

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import classy_gc
-from classy_gc.configuration.errors import section, user_error
+from classy_gc.configuration.errors import Keys, section, user_error
 from classy_gc.custom_imports import import_custom, import_from_folders, import_project
 from classy_gc.files import atomic_write
 from classy_gc.options import check_known, dotted, without_comments
-
-Keys = tuple[Any, ...]
 
 _MOST_LEVELS = 50
 
@@ -44,12 +42,9 @@ class Config(dict[str, Any]):
         Args:
             *path: the keys that lead to the value. A missing key stands for the object above it.
         """
-        files: list[str] = []
-        while not files:
-            files = [file for at, file in self.sources.items() if at[: len(path)] == path]
-            if not path:
-                break
-            path = path[:-1]
+        files = [file for at, file in self.sources.items() if at[: len(path)] == path]
+        if path and not files:
+            return self.origin(*path[:-1])
         return " and ".join(dict.fromkeys(files)) or self.file
 
     def set_source(self, path: Keys, file: str = "") -> None:
@@ -59,8 +54,7 @@ class Config(dict[str, Any]):
             path: the keys that lead to the value.
             file: of the new value (default: its keys will say).
         """
-        for at in [at for at in self.sources if at[: len(path)] == path]:
-            del self.sources[at]
+        self.sources = {at: f for at, f in self.sources.items() if at[: len(path)] != path}
         if file:
             self.sources[path] = file
 
@@ -147,10 +141,8 @@ def _read_onto(config: Config, name: str, folder: Path, above: Mapping[str, str]
         if not isinstance(data, dict):
             raise ValueError(f"the config must be an object with keys, not {data!r}")
         _check_values(data, ())
-    except OSError as error:
-        raise ValueError(f"{chain}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{chain}: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{chain}: {getattr(error, 'strerror', error)}") from error
     bases = data.pop("_base_", [])
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or not base:
@@ -190,8 +182,9 @@ def _check_values(value: Any, path: Keys) -> None:
     if len(path) > _MOST_LEVELS:
         raise ValueError(f"{dotted(path[:3])} is nested more than {_MOST_LEVELS} levels deep")
     if isinstance(value, (int, float)) and not abs(value) <= sys.float_info.max:
-        text = f"must be a number that a float can hold, not {str(value)[:9]}"
-        raise ValueError(f"{dotted(path)} {text}")
+        raise ValueError(
+            f"{dotted(path)} must be a number in a float's range, not {str(value)[:9]}"
+        )
     if isinstance(value, (dict, list)):
         for key, x in value.items() if isinstance(value, dict) else enumerate(value):
             _check_values(x, (*path, key))
@@ -232,9 +225,7 @@ def write_config(config: Config, folder: Path) -> None:
         except ValueError:
             of_a_run = False
         if not of_a_run:
-            raise ValueError(
-                f"{path} is not from a run, and would be replaced; name another folder"
-            )
+            raise ValueError(f"{path} is not from a run; name another folder")
     with atomic_write(path) as file:
         file.write(dumps(config).encode())
 
@@ -290,10 +281,8 @@ def with_settings(config: Config, settings: Mapping[str, Any], flag: str = "") -
         try:
             path = _set(config, key, copy.deepcopy(value))
         except ValueError as error:
-            whole = f"{key.rpartition('.')[0]}={{…}}"
-            raise ValueError(
-                f"{setting}: {error}; a new section is set as JSON: {whole}"
-            ) from error
+            above = key.rpartition(".")[0]
+            raise ValueError(f"{setting}: {error}; a new section is JSON: {above}={{…}}") from error
         config.set_source(path, setting)
         config.settings.add(path)
     return config

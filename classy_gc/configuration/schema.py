@@ -6,26 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from classy_vision.dataset import DATASET_REGISTRY
-from classy_vision.heads import HEAD_REGISTRY
-from classy_vision.hooks import HOOK_REGISTRY
-from classy_vision.losses import LOSS_REGISTRY
-from classy_vision.meters import METER_REGISTRY
-from classy_vision.models import MODEL_REGISTRY
-from classy_vision.optim import OPTIMIZER_REGISTRY
+from classy_vision import dataset, heads, hooks, losses, meters, models, optim
 from classy_vision.tasks import TASK_REGISTRY, ClassificationTask, FineTuningTask
 from torch.nn.modules import loss
 
 import classy_gc.dataset
 import classy_gc.hooks  # noqa: F401  these imports register the names of configs
-from classy_gc.configuration.errors import section
-from classy_gc.configuration.load import Keys
+from classy_gc.configuration.errors import Keys, section
 from classy_gc.optim.stock import check_stock_optimizer
 from classy_gc.options import OptionError, check_known, dotted
 from classy_gc.tasks import ParamwiseClassificationTask, ParamwiseFineTuning
 from classy_gc.tasks.values import check_values
 
-_LOSSES = ChainMap(LOSS_REGISTRY, {k: v for k, v in vars(loss).items() if k.endswith("Loss")})
+_LOSSES = ChainMap(
+    losses.LOSS_REGISTRY, {k: v for k, v in vars(loss).items() if k.endswith("Loss")}
+)
 
 # The keys that the `from_config` of Classy Vision's own tasks or this package reads. Classy Vision
 # does not check them.
@@ -83,11 +78,11 @@ def check_config(config: Any) -> None:
     with section("dataset"):
         check_keys(config["dataset"], "dataset", ["train" if trained else "test"])
         check_known(config["dataset"], ["train", "test"], "dataset")
-    for path, registry in named_sections(config):
+    for path, _, registry in named_sections(config):
         _check_name(config, path, registry)
     if trained:
         _check_phases(config)
-        optimizer = _check_name(config, ("optimizer",), OPTIMIZER_REGISTRY)
+        optimizer = _check_name(config, ("optimizer",), optim.OPTIMIZER_REGISTRY)
         with section("optimizer"):
             _check_settings(config, optimizer)
             check_stock_optimizer(optimizer)
@@ -97,28 +92,31 @@ def check_config(config: Any) -> None:
     with section("meters"):
         _check_meters(config.get("meters", {}))
     for i, _ in enumerate(config.get("hooks") or []):
-        hook = _check_name(config, ("hooks", i), HOOK_REGISTRY)
+        hook = _check_name(config, ("hooks", i), hooks.HOOK_REGISTRY)
         averages = hook["name"] == "ema_model_weights"
         if averages and hook.get("device", "gpu") == "gpu" and not torch.cuda.is_available():
             text = f"hooks[{i}].device must be cpu where there is no CUDA device, not 'gpu'"
             raise OptionError(text, "hooks", i)
 
 
-def named_sections(config: Mapping[str, Any]) -> Iterator[tuple[Keys, Mapping[str, type]]]:
-    """The sections of data, loss, model and heads: the path of each, and the classes it can name.
+def named_sections(config: Mapping[str, Any]) -> Iterator[tuple[Keys, Any, Mapping[str, type]]]:
+    """The sections of data, loss, model and heads.
 
     Args:
         config: of a classification task.
+
+    Yields:
+        The path of each, what holds it under its last key, and the classes that it can name.
     """
     for phase in config["dataset"]:
-        yield ("dataset", phase), DATASET_REGISTRY
-    yield ("loss",), _LOSSES
-    yield ("model",), MODEL_REGISTRY
-    heads = config["model"].get("heads", [])
-    if not isinstance(heads, list):
-        raise OptionError(f"model.heads must be a list, not {heads!r}", "model", "heads")
-    for i in range(len(heads)):
-        yield ("model", "heads", i), HEAD_REGISTRY
+        yield ("dataset", phase), config["dataset"], dataset.DATASET_REGISTRY
+    yield ("loss",), config, _LOSSES
+    yield ("model",), config, models.MODEL_REGISTRY
+    attached = config["model"].get("heads", [])
+    if not isinstance(attached, list):
+        raise OptionError(f"model.heads must be a list, not {attached!r}", "model", "heads")
+    for i in range(len(attached)):
+        yield ("model", "heads", i), attached, heads.HEAD_REGISTRY
 
 
 def _check_phases(config: Mapping[str, Any]) -> None:
@@ -135,20 +133,18 @@ def _check_settings(config: Mapping[str, Any], optimizer: Mapping[str, Any]) -> 
     for *above, option in getattr(config, "settings", ()):
         driven = isinstance(schedules, Mapping) and option in schedules
         if driven and above in (["optimizer"], ["optimizer", "base_optimizer"]):
-            raise ValueError(
-                f"{dotted((*above, option))} does nothing, because the schedule "
-                f"optimizer.param_schedulers.{option} drives {option}; set a key of it: "
-                f"{', '.join(schedules[option])}"
-            )
+            text = f"does nothing: the schedule optimizer.param_schedulers.{option} drives it"
+            keys = ", ".join(schedules[option])
+            raise ValueError(f"{dotted((*above, option))} {text}; set one of its keys: {keys}")
 
 
-def _check_meters(meters: Any) -> None:
-    check_keys(meters, "meters")
-    check_known(meters, METER_REGISTRY, "meters", "meter")
-    for name, meter in meters.items():
+def _check_meters(given: Any) -> None:
+    check_keys(given, "meters")
+    check_known(given, meters.METER_REGISTRY, "meters", "meter")
+    for name, meter in given.items():
         with section("meters", name):
             check_keys(meter, f"meters.{name}")
-            cls = METER_REGISTRY[name]
+            cls = meters.METER_REGISTRY[name]
             if cls.__module__.startswith("classy_vision."):  # the keys of others are not known
                 check_known(meter, inspect.signature(cls).parameters, f"meter {name!r}")
 

@@ -5,8 +5,7 @@ import logging
 import pickle
 from typing import Any
 
-from classy_vision.heads import ClassyHead
-from classy_vision.meters import METER_REGISTRY
+from classy_vision import heads, meters
 from classy_vision.models.classy_model import ClassyModelWrapper
 from classy_vision.tasks import ClassificationTask, ClassyTask
 from torch import Tensor, nn
@@ -90,14 +89,14 @@ def label_steps(task: ClassificationTask) -> None:
         setattr(task, method, section(key)(getattr(task, method)))
     task.check_inf_nan = section("loss")(task.check_inf_nan)
     for meter in task.meters:
-        name = registered_name(type(meter), METER_REGISTRY)
+        name = registered_name(type(meter), meters.METER_REGISTRY)
         meter.update = section("meters", name)(meter.update)
     if task.mixup_transform is not None:
         task.mixup_transform = section("mixup")(task.mixup_transform)
     sections = (getattr(task, "_config", None) or {}).get("model", {}).get("heads", [])
     names = [head.get("unique_id") for head in sections]
     for module in task.base_model.modules():
-        if isinstance(module, ClassyHead) and module.unique_id in names:
+        if isinstance(module, heads.ClassyHead) and module.unique_id in names:
             i = names.index(module.unique_id)
             module.forward = section("model", "heads", i)(module.forward)
 

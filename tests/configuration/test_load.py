@@ -137,9 +137,12 @@ NESTED = json.dumps([0])[:-1].replace("0", "") * 60 + "0" + "]" * 60
             "mine.json: (maximum recursion|.* more than 50 levels)",
         ),
         ('{"a": {"b": ' + NESTED + "}}", "mine.json: a.b.* is nested more than 50 levels deep"),
-        ('{"a": {"b": [1, ' + "9" * 400 + "]}}", r"mine.json: a.b\[1\] must be a number that a fl"),
+        (
+            '{"a": {"b": [1, ' + "9" * 400 + "]}}",
+            r"mine.json: a.b\[1\] must be a number in a float's",
+        ),
         ('{"a": {"b": [1, ' + "9" * 5000 + "]}}", "mine.json: Exceeds the limit .4300"),
-        ({"_base_": "large.json"}, "mine.json → large.json: a must be a number that a float"),
+        ({"_base_": "large.json"}, "mine.json → large.json: a must be a number in a float"),
     ],
 )
 def test_bad_files_are_one_line_with_their_chain(here, mine, message):
@@ -196,14 +199,14 @@ def test_heads_of_a_model_of_ones_own_are_a_list(here, monkeypatch):
     ("setting", "message"),
     [
         (("optimizr.lr", 1), "^--set optimizr.lr=1: unknown key 'optimizr' in .* 'optimizer'"),
-        (("mixup.alpha", 1), "^--set mixup.alpha=1: .* a new section is set as JSON: mixup={…}$"),
+        (("mixup.alpha", 1), "^--set mixup.alpha=1: .* a new section is JSON: mixup={…}$"),
         (("num_epochs.x", 1), "^--set num_epochs.x=1: num_epochs is 20, so it has no key 'x'"),
         (("model.heads.1.num_classes", 1), "unknown index '1' in model.heads; known: 0"),
         (("num_epochs", -1), "^--set num_epochs=-1: num_epochs must be a number > 0, not -1"),
         (
             ("optimizer.lr", 0.2),
-            r"lr does nothing, because the schedule optimizer\.param_schedulers\.lr drives lr; "
-            "set a key of it: name, values$",
+            r"lr does nothing: the schedule optimizer\.param_schedulers\.lr drives it; "
+            "set one of its keys: name, values$",
         ),
         (("model.name", "resnett"), "^--set model.name=resnett: unknown name 'resnett' in model"),
     ],

@@ -452,7 +452,7 @@ SYNTHETIC = {
         (
             SCHEDULED,
             ["--vary", "optimizer.lr=0.1,0.2"],
-            "optimizer.lr does nothing.*; set a key of it: name, start_value, end_value",
+            "optimizer.lr does nothing.*; set one of its keys: name, start_value, end_value",
         ),
         (tiny() | {"test_only": True}, GC, "test_only trains nothing"),
         (tiny() | {"hooks": [{"name": "json_log"}]}, GC, "hooks.0 'json_log' would write every"),

@@ -545,7 +545,7 @@ def test_packages_beside_classy_train_are_imported(tmp_path, classy_project):
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("imported\nTrained in")
     (warning,) = [line for line in result.stderr.splitlines() if "cannot be imported" in line]
-    assert "package 'broken' beside classy_train.py cannot" in warning
+    assert "beside classy_train.py: 'broken' cannot" in warning
     assert "ModuleNotFoundError: " in warning
     assert "'no_such_module'" in warning
     (project / "classy_train.py").unlink()
