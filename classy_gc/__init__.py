@@ -31,11 +31,8 @@ def _register() -> None:
             for name in __all__:
                 importlib.import_module(f"{__name__}.{name}")
     except Exception as error:  # of any kind: the core works without Classy Vision
-        warnings.warn(
-            "classy_gc registers nothing with Classy Vision, which cannot be imported: "
-            f"{type(error).__name__}: {error}",
-            stacklevel=2,
-        )
+        text = "classy_gc registers nothing with Classy Vision, which cannot be imported"
+        warnings.warn(f"{text}: {type(error).__name__}: {error}", stacklevel=2)
 
 
 class _RegisterAfterClassyVision:

@@ -49,10 +49,9 @@ import a module that registers one with fvcore's PathManager (custom_imports)
 
     handler = PathManager._PathManager__get_path_handler(path)
     if has_scheme(path) and handler is PathManager._native_path_handler:
-        raise ValueError(
-            f"{label} {path}: no path handler is registered for {path.partition('://')[0]}://; "
-            "import a module that registers one with fvcore's PathManager (custom_imports)"
-        )
+        scheme = f"{path.partition('://')[0]}://"
+        remedy = "import a module that registers one with fvcore's PathManager (custom_imports)"
+        raise ValueError(f"{label} {path}: no path handler is registered for {scheme}; {remedy}")
 
 
 def no_room(error: BaseException | None) -> str:

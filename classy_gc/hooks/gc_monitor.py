@@ -77,7 +77,6 @@ class GCMonitorHook(CheckedHook):
         super().__init__(**options)
         self.state.step = 0
         self.state.row_sums = {}
-        self._parameters: dict[str, nn.Parameter] = {}
         self._gradients: dict[str, Tensor] | None = None
 
     def on_start(self, task: Any) -> None:

@@ -72,9 +72,7 @@ def flat_meters(meters: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 class PhaseRecordHook(CheckedHook):
     """Base of hooks that need a record of each phase: ``on_phase_end`` calls :meth:`record`."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._options: dict[str, float] = {}
+    _options: dict[str, float]
 
     def on_step(self, task: Any) -> None:
         """Keeps the options: at the end of the phase they are already those of the next epoch."""

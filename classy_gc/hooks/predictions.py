@@ -38,14 +38,13 @@ class PredictionsHook(CheckedHook):
         'PredictionsHook'
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._correct: list[torch.Tensor] = []
+    def on_start(self, task: Any) -> None:
+        """Forgets an earlier run."""
         self._by_index: dict[int, int] = {}
 
     def on_phase_start(self, task: Any) -> None:
         """Forgets the previous phase."""
-        self._correct = []
+        self._correct: list[torch.Tensor] = []
 
     def on_step(self, task: Any) -> None:
         """Compares a test batch with its targets."""

@@ -37,9 +37,7 @@ class WandbLogHook(RunLogHook):
     LIBRARY = "wandb"
     OPTIONS: ClassVar = {"init": ({}, MAPPING)}
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._run: Any = None
+    _run: Any = None
 
     def start(self, config: Mapping[str, Any], run_id: str | None) -> str:
         given = {"config": dict(config), "id": run_id, "resume": "allow", **self.init}

@@ -1,6 +1,7 @@
 """What ``classy-gc bench`` measures: single steps, in time and memory, and whole training steps."""
 
 import argparse
+import itertools
 import random
 import statistics
 import time
@@ -29,12 +30,9 @@ def _peak_memory(step: Callable[[], Any], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
-    current = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            current += event.nbytes()
-            peak = max(peak, current)
-    return peak
+    events = profiler.profiler.kineto_results.events()
+    changes = [event.nbytes() for event in events if event.name() == "[memory]"]
+    return max(itertools.accumulate(changes, initial=0))
 
 
 def _milliseconds(step: Callable[[], Any], scratch: Tensor | None) -> float:
