@@ -29,9 +29,10 @@ _DIRECTORY = 0x10
 
 # The state that Classy Vision resumes from; base_model is enough to test and to fine-tune.
 _STATE = {
-    **dict.fromkeys(("base_model", "optimizer", "hooks"), dict),
+    **{"base_model": dict, "train": bool, "num_updates": Real},
     **dict.fromkeys(("phase_idx", "train_phase_idx"), int),
-    **{"train": bool, "num_updates": Real, "losses": list, "meters": list},
+    **dict.fromkeys(("losses", "meters"), list),
+    **dict.fromkeys(("optimizer", "hooks"), dict),
 }
 
 
