@@ -1,6 +1,9 @@
 """Common code of all figures. ``matplotlib``, an extra, is imported only when one is drawn."""
 
+from pathlib import Path
 from typing import Any
+
+from classy_gc.files import atomic_write
 
 #: Okabe and Ito, https://jfly.uni-koeln.de/color: distinguishable with every kind of colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -59,3 +62,14 @@ def tidy(axes: Any, grid: str | None = "both", epochs: bool = False) -> None:
 
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def save(figure: Any, path: str | Path) -> None:
+    """Writes a figure as a PNG file, which appears once it is complete.
+
+    Args:
+        figure: from :func:`new_figure`.
+        path: of the file, in a folder that exists.
+    """
+    with atomic_write(Path(path)) as file:
+        figure.savefig(file, format="png", dpi=150)

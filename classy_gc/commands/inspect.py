@@ -14,11 +14,10 @@ from classy_gc.commands.train import build_seeded_task, checkpoints, processes
 from classy_gc.configuration import errors, load, trial
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.core.measures import gradient_norms, ratios
-from classy_gc.files import atomic_write
 from classy_gc.hooks.gc_monitor import named_parameters
 from classy_gc.param_groups import parameter_occurrences
 from classy_gc.param_groups.kinds import no_layer_weight_reason
-from classy_gc.plots import COLORS, GREY, new_figure, plain, tidy
+from classy_gc.plots import COLORS, GREY, new_figure, plain, save, tidy
 from classy_gc.table import aligned
 
 
@@ -173,8 +172,6 @@ def run(args: argparse.Namespace) -> int:
     of_batches = f"mean over {count} of {task.get_global_batchsize()}"
     print(table(rows))
     print(f"removed: share of the gradient's energy, {of_batches}")
-    with atomic_write(Path(args.output)) as file:
-        title = f"{Path(args.config_file).stem}, {of_batches}"
-        picture(rows, title).savefig(file, format="png", dpi=150)
+    save(picture(rows, f"{Path(args.config_file).stem}, {of_batches}"), args.output)
     print(f"picture: {args.output}")
     return 0

@@ -11,8 +11,7 @@ from classy_vision.optim import build_optimizer, build_optimizer_schedulers
 from classy_vision.optim.param_scheduler import UpdateInterval
 
 from classy_gc.configuration import build, errors, load
-from classy_gc.files import atomic_write
-from classy_gc.plots import new_figure, plain, tidy
+from classy_gc.plots import new_figure, plain, save, tidy
 from classy_gc.table import aligned
 from classy_gc.tasks.schedules import with_shares
 
@@ -108,8 +107,7 @@ def run(args: argparse.Namespace) -> int:
         config = args.config = load.load_config(path, args.set)
         with errors.section("optimizer"):
             curves.append((Path(path).stem, schedules(config)))
-    with atomic_write(Path(args.output)) as file:
-        _figure(curves).savefig(file, format="png", dpi=150)
+    save(_figure(curves), args.output)
     for title, (epochs, options) in curves:
         print(_table(title, epochs, options), end="\n\n")
     print(args.output)

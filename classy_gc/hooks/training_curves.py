@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import register_hook
 
-from classy_gc.files import atomic_write
 from classy_gc.hooks.phase_record import FOLDER, PhaseRecordHook, flat_meters
 from classy_gc.options import TEXT
-from classy_gc.plots import new_figure, plain, tidy
+from classy_gc.plots import new_figure, plain, save, tidy
 
 _COLORS = {"train": "#1f77b4", "test": "#d95f02"}
 
@@ -58,8 +57,7 @@ class TrainingCurvesHook(PhaseRecordHook):
         figure = self.figure()
         if figure:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.path) as file:
-                figure.savefig(file, format="png", dpi=150)
+            save(figure, self.path)
 
     def figure(self) -> Any:
         """Draws the history: a panel for the loss, each meter and the learning rate.
