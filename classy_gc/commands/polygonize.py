@@ -47,31 +47,30 @@ def run(args: argparse.Namespace) -> int:
     _check_flags(args)
     _check_device(args.device)
     # Imported only now, so that errors of flags come at once.
-    from classy_gc.polygons import files, maps
-    from classy_gc.polygons.metrics import OVER, measure, table
-    from classy_gc.polygons.picture import picture
-    from classy_gc.polygons.tiles import polygonize_map
+    from classy_gc.polygons import files, maps, metrics, picture, polygonize_map
+    from classy_gc.polygons.frame_field import open_frame_field
 
     interior = maps.open_map(args.map, args.band)
     files.check_output(args.output, interior)
     edges = maps.open_map(args.edges) if args.edges else None
-    frame = maps.open_frame_field(args.frame_field, interior.shape) if args.frame_field else None
+    frame = open_frame_field(args.frame_field, interior.shape) if args.frame_field else None
     truth = files.read_polygons(args.truth, interior) if args.truth else None
-    names = ("tile", "threshold", "method", "tolerance", "min_area", "steps", "device")
-    given = {name: vars(args)[name] for name in names if vars(args)[name] is not None}
+    flags = ("tile", "threshold", "method", "tolerance", "min_area", "steps", "device")
+    options = {flag: getattr(args, flag) for flag in flags}
     start = time.perf_counter()
-    buildings = polygonize_map(interior, edges, frame, **given)
+    buildings = polygonize_map(interior, edges, frame, **options)
     seconds = time.perf_counter() - start
     count = files.write_polygons(args.output, buildings.polygons, buildings.probability, interior)
     print(f"{count:,} polygon{'s' * (count != 1)} in {seconds:.1f} s")
     if count < len(buildings.polygons):
         print(f"  {len(buildings.polygons) - count:,} collapsed in the map's CRS, and are left out")
     if truth is not None:
-        measured = {"before": buildings.before, "after": buildings.polygons}
-        print(table({name: measure(p, truth) for name, p in measured.items()}), OVER, sep="\n")
+        found = {"before": buildings.before, "after": buildings.polygons}
+        print(metrics.table({name: metrics.measure(p, truth) for name, p in found.items()}))
+        print(metrics.OVER)
     print(f"  polygons  {args.output}")
     if args.picture:
         with atomic_write(Path(args.picture)) as file:
-            picture(interior, buildings).savefig(file, format="png", dpi=150)
+            picture.picture(interior, buildings).savefig(file, format="png", dpi=150)
         print(f"  picture   {args.picture}")
     return 0

@@ -3,8 +3,7 @@
 Needs the packages of ``pip install 'classy-gc[polygons]'``.
 """
 
-from classy_gc.polygons.arrays import Buildings
-from classy_gc.polygons.buildings import polygonize
+from classy_gc.polygons.buildings import Buildings, polygonize, polygonize_map
 from classy_gc.polygons.energy import Weights
 from classy_gc.polygons.files import write_polygons
 from classy_gc.polygons.frame_field import (
@@ -19,7 +18,6 @@ from classy_gc.polygons.maps import open_map
 from classy_gc.polygons.metrics import measure
 from classy_gc.polygons.optimizers import TensorPolyOptimizer, TensorSkeletonOptimizer
 from classy_gc.polygons.outlines import contours, skeleton
-from classy_gc.polygons.tiles import polygonize_map
 
 __all__ = [
     "Buildings",

@@ -11,7 +11,6 @@ import numpy as np
 import pyogrio
 import shapely
 
-from classy_gc.polygons.arrays import InputError
 from classy_gc.polygons.maps import Map
 
 #: GDAL's name of the format of each suffix.
@@ -34,33 +33,30 @@ def check_output(path: str | Path, interior: Map) -> None:
         interior: the map whose CRS the polygons will have.
 
     Raises:
-        InputError: an unknown suffix, no folder, a GeoPackage that holds other layers, or a CRS
+        ValueError: an unknown suffix, no folder, a GeoPackage that holds other layers, or a CRS
             that the format cannot name.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS or path.suffix == ".SHP":  # GDAL writes .shp instead
-        raise InputError(f"--output must end in one of {', '.join(FORMATS)}, not {str(path)!r}")
-    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
-        raise InputError(f"--output {path} needs one more package: pip install pyarrow")
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS or path.suffix == ".SHP":  # GDAL writes .shp instead
+        raise ValueError(f"--output must end in one of {', '.join(FORMATS)}, not {str(path)!r}")
+    if suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise ValueError(f"--output {path} needs one more package: pip install pyarrow")
     if path.is_dir():
-        raise InputError(f"--output {path} is a folder")
+        raise ValueError(f"--output {path} is a folder")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"--output {path}: there is no writable folder {path.parent}")
-    if FORMATS[path.suffix.lower()] == "GPKG" and path.exists():
+        raise ValueError(f"--output {path}: there is no writable folder {path.parent}")
+    if suffix == ".gpkg" and path.exists():
         try:
-            others = [name for name, _ in pyogrio.list_layers(path) if name != path.stem]
+            others = ", ".join(name for name, _ in pyogrio.list_layers(path) if name != path.stem)
         except RuntimeError:
-            raise InputError(f"--output {path} exists, but is not a GeoPackage") from None
+            raise ValueError(f"--output {path} exists, but is not a GeoPackage") from None
         if others:
-            raise InputError(
-                f"--output {path} holds other layers, which would be lost: {', '.join(others)}"
-            )
+            raise ValueError(f"--output {path} holds other layers, which would be lost: {others}")
     named = interior.crs is None or interior.crs.to_authority() is not None
-    if FORMATS[path.suffix.lower()] == "GeoJSON" and not named:
-        raise InputError(
-            f"--output {path}: GeoJSON needs a CRS with a code, and that of {interior.path} has "
-            "none; .gpkg, .shp and .fgb can hold it"
-        )
+    if suffix == ".geojson" and not named:
+        others = f".gpkg, .shp and .fgb can hold that of {interior.path}"
+        raise ValueError(f"--output {path}: GeoJSON needs a CRS with a code; {others}")
 
 
 def placed(polygons: np.ndarray, probability: np.ndarray, interior: Map) -> geopandas.GeoDataFrame:
@@ -88,8 +84,7 @@ def placed(polygons: np.ndarray, probability: np.ndarray, interior: Map) -> geop
         "perimeter": ground.length.to_numpy().round(3),
     }
     there = shapely.orient_polygons(there.to_numpy())
-    crs = None if interior.crs is None else interior.crs.to_wkt()
-    return geopandas.GeoDataFrame(columns, geometry=there, crs=crs)
+    return geopandas.GeoDataFrame(columns, geometry=there, crs=interior.crs)
 
 
 def write_polygons(
@@ -109,7 +104,7 @@ def write_polygons(
         How many polygons it wrote; the transform may make one collapse.
 
     Raises:
-        InputError: the file cannot be written; the message says why.
+        ValueError: the file cannot be written; the message says why.
     """
     path, frame = Path(path), placed(polygons, probability, interior)
     try:
@@ -122,7 +117,7 @@ def write_polygons(
             for part in Path(folder).iterdir():
                 part.replace(path.parent / part.name)
     except (OSError, RuntimeError) as error:  # pyogrio raises RuntimeError
-        raise InputError(f"{path} cannot be written: {error}") from error
+        raise ValueError(f"{path} cannot be written: {error}") from error
     return len(frame)
 
 
@@ -149,31 +144,29 @@ def read_polygons(path: str | Path, interior: Map) -> np.ndarray:
         polygon.
 
     Raises:
-        InputError: no such file, no polygons on the map, or only one of the two has a CRS.
+        ValueError: no such file, no polygons on the map, or only one of the two has a CRS.
     """
     path = Path(path)
     try:
-        if path.suffix.lower() == ".parquet":
-            polygons = geopandas.read_parquet(path).geometry
-        else:
-            polygons = geopandas.read_file(path, columns=[]).geometry
+        parquet = path.suffix.lower() == ".parquet"
+        table = geopandas.read_parquet(path) if parquet else geopandas.read_file(path, columns=[])
+        polygons = table.geometry
     except (RuntimeError, OSError, ValueError, ImportError, AttributeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise ValueError(f"{path} cannot be read: {error}") from error
     # GeoJSON has no way to say that its coordinates are pixels.
     if path.suffix.lower() == ".geojson" and interior.crs is None:
         polygons = polygons.set_crs(None, allow_override=True)
     if (polygons.crs is None) != (interior.crs is None):
         which = (interior.path, path) if polygons.crs is None else (path, interior.path)
-        raise InputError("{} has a CRS, but {} has none".format(*which))
+        raise ValueError("{} has a CRS, but {} has none".format(*which))
     if interior.crs is not None:
-        polygons = polygons.to_crs(interior.crs.to_wkt())
+        polygons = polygons.to_crs(interior.crs)
         # GEOS refuses what is outside the CRS, such as pixels that GeoJSON passes for degrees.
         polygons = polygons[np.isfinite(polygons.bounds).all(axis=1)]
-    height, width = interior.shape
     polygons = polygons.set_crs(None, allow_override=True).force_2d().make_valid()
     polygons = polygons.affine_transform((~interior.transform).to_shapely())
-    polygons = polygons.intersection(shapely.box(0, 0, width, height)).explode()
+    polygons = polygons.intersection(shapely.box(0, 0, *interior.shape[::-1])).explode()
     polygons = polygons[(polygons.geom_type == "Polygon") & (polygons.area > 0)].to_numpy()
     if not len(polygons):
-        raise InputError(f"{path} has no polygons on {interior.path}")
+        raise ValueError(f"{path} has no polygons on {interior.path}")
     return polygons

@@ -8,12 +8,15 @@ Source: Girard et al., *Polygonal Building Extraction by Frame Field Learning*, 
 https://arxiv.org/abs/2004.14875, section 3.1.
 """
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy import ndimage
 from skimage.transform import downscale_local_mean
+
+from classy_gc.polygons.maps import as_array, check_size, load_arrays
 
 #: ``|c0|`` above which a field is certain of its directions
 CERTAIN = 0.95
@@ -66,11 +69,62 @@ def from_channels(channels: Any) -> FrameField:
     elif channels.element_size() < 4:  # torch has no complex bfloat16
         channels = channels.float()
     if len(channels.shape) != 3 or channels.shape[0] != 4 or "complex" in str(channels.dtype):
-        raise ValueError(
-            "the channels of a frame field must be real, of shape [4, height, width], not "
-            f"{channels.dtype}, {list(channels.shape)}"
-        )
+        found = f"{channels.dtype}, {list(channels.shape)}"
+        raise ValueError(f"a frame field's channels must be real, [4, height, width], not {found}")
     return FrameField(channels[0] + 1j * channels[1], channels[2] + 1j * channels[3])
+
+
+def as_frame(frame: Any, shape: tuple[int, ...], name: str = "the frame field") -> FrameField:
+    """Checks a frame field and returns it as two complex64 arrays.
+
+    Args:
+        frame: c0 and c2, each anything that :func:`as_array` takes.
+        shape: the shape both must have.
+        name: what messages call the frame field (default: ``"the frame field"``)
+
+    Raises:
+        ValueError: not two maps, another shape, or values that are not finite.
+
+    Example:
+        >>> as_frame((torch.ones(2, 3), [[0j] * 3] * 2), (2, 3)).c2.dtype
+        dtype('complex64')
+    """
+    if len(frame) != 2:
+        raise ValueError(f"{name} must be c0 and c2, as of from_channels, not {len(frame)} arrays")
+    checked = FrameField(*(as_array(c).astype(np.complex64) for c in frame))
+    for c in checked:
+        check_size(name, c.shape, "the map", shape)
+        if not np.isfinite(c).all():
+            raise ValueError(f"{name} has values that are not finite")
+    return checked
+
+
+def open_frame_field(path: str | Path, shape: tuple[int, int]) -> FrameField:
+    """Reads a frame field.
+
+    Args:
+        path: of an ``.npz`` with complex ``c0`` and ``c2`` of shape ``[H, W]``, or with one array
+            of four channels: real and imaginary parts of c0, then of c2.
+        shape: the shape it must have.
+
+    Raises:
+        ValueError: no such file, other arrays, another shape, or values that are not finite.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "frame.npz")
+        >>> np.savez(path, np.ones((4, 2, 3)))
+        >>> open_frame_field(path, (2, 3)).c2.shape
+        (2, 3)
+    """
+    arrays = load_arrays(Path(path))
+    if len(arrays) == 1:
+        frame = from_channels(*arrays.values())
+    elif arrays.keys() == {"c0", "c2"}:
+        frame = FrameField(**arrays)
+    else:
+        raise ValueError(f"{path} must hold c0 and c2, or four channels, not {list(arrays)}")
+    return as_frame(frame, shape, f"the frame field {path}")
 
 
 def from_map(interior: np.ndarray) -> FrameField:
@@ -187,3 +241,21 @@ def follows_u(z: Any, directions: tuple[Any, Any]) -> Any:
     """
     u, v = directions
     return abs((z * u.conj()).real) > abs((z * v.conj()).real)
+
+
+def square_map(values: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """The map resampled to the square pixels of ``buildings.to_square``, bilinearly."""
+    if (ratio == 1).all():
+        return values
+    return ndimage.zoom(values, ratio, order=1, mode="nearest", grid_mode=True)
+
+
+def square_frame(frame: FrameField, ratio: np.ndarray) -> FrameField:
+    """The frame field on the pixels of :func:`square_map`, with its directions adapted."""
+    if (ratio == 1).all():
+        return frame
+    turned = []
+    for w in directions(frame):
+        z = w.real * ratio[0] + 1j * w.imag * ratio[1]
+        turned.append(z * np.abs(w) / np.maximum(np.abs(z), 1e-9))
+    return FrameField(*(square_map(c, ratio) for c in from_directions(*turned)))

@@ -52,23 +52,17 @@ class Graph:
             shape: of the image. Vertices on its border are fixed, as are ends that meet no other
                 path (default: None, no border).
         """
-        lengths = np.array([len(path) for path in paths], int)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
+        starts = np.cumsum([0, *map(len, paths)])
         points = np.concatenate([np.empty((0, 2)), *paths]).astype(float)
-        ends = np.concatenate([points[starts[:-1]], points[starts[1:] - 1]])
-        nodes, node = np.unique(ends, axis=0, return_inverse=True)
-        node = node.reshape(2, -1)
+        ends = np.concatenate([starts[:-1], starts[1:] - 1])
+        nodes, node = np.unique(points[ends], axis=0, return_inverse=True)
         # The ends come first, then the vertices between them.
-        between = np.ones(len(points), bool)
-        between[starts[:-1]] = between[starts[1:] - 1] = False
+        between = np.delete(np.arange(len(points)), ends)
         vertices = np.empty(len(points), int)
-        vertices[between] = len(nodes) + np.arange(between.sum())
-        vertices[starts[:-1]] = node[0]
-        vertices[starts[1:] - 1] = node[1]
+        vertices[ends] = node.ravel()
+        vertices[between] = len(nodes) + np.arange(len(between))
         positions = np.concatenate([nodes, points[between]])
-        degree = np.bincount(node.ravel(), minlength=len(positions))
-        degree[len(nodes) :] = 2
-        fixed = degree < 2
+        fixed = np.bincount(node.ravel(), minlength=len(positions)) == 1
         if shape is not None:
             fixed |= (positions <= -0.5).any(1) | (positions >= np.array(shape) - 0.5).any(1)
         return cls(positions, vertices, starts, fixed)
@@ -86,9 +80,7 @@ class Graph:
     def edges(self) -> np.ndarray:
         """The two vertices of each edge, shape ``[edges, 2]``."""
         pairs = np.stack([self.path_vertices[:-1], self.path_vertices[1:]], axis=1)
-        inside = np.ones(len(pairs), bool)
-        inside[self.path_starts[1:-1] - 1] = False
-        return pairs[inside]
+        return np.delete(pairs, self.path_starts[1:-1] - 1, axis=0)
 
     @cached_property
     def degree(self) -> np.ndarray:
@@ -169,9 +161,7 @@ def oblique(graph: Graph, frame: FrameField) -> np.ndarray:
         here &= np.abs(at.c0) <= CERTAIN
         for k in along[:-1]:
             on_wall[k[here]] = True
-    inside = np.ones(len(x), bool)
-    inside[graph.path_starts[1:] - 1] = False
-    return on_wall[inside]
+    return np.delete(on_wall, graph.path_starts[1:] - 1)  # no edge starts at the end of a path
 
 
 def lay_out(graph: Graph, layout: str) -> tuple[np.ndarray, list[tuple[int, int]]]:

@@ -1,30 +1,98 @@
-"""Reads maps of probabilities and frame fields from GeoTIFF, PNG and NumPy files."""
+"""Maps of probabilities: arrays from outside, and files that are read in pieces."""
 
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
+import torch
+from pyproj import Geod, Transformer
+from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine, from_gcps
 from rasterio.windows import Window
 
-from classy_gc.polygons.arrays import InputError, as_frame, check_form, in_range, size_text
-from classy_gc.polygons.frame_field import FrameField, from_channels
-from classy_gc.polygons.ground import pixel_size
-
 _IMAGES = (".tif", ".tiff", ".png")
 _MAPS = (*_IMAGES, ".npy", ".npz")
 _PIXELS = Affine.identity()
 _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+_ROUNDING = 1e-3  # by which a probability may miss [0, 1]
 _BESIDE = 0.1  # px by which two transforms of the same pixels may differ
 _BENT = 0.5  # px by which ground control points may miss an affine transform
+
+
+def as_array(values: Any) -> np.ndarray:
+    """A NumPy array made from an array, a tensor of any device and precision, or lists.
+
+    Masked elements become 0.
+
+    Example:
+        >>> as_array(torch.ones(2, dtype=torch.bfloat16, requires_grad=True)).tolist()
+        [1.0, 1.0]
+        >>> as_array(np.ma.masked_greater([1, 2, 3], 2)).tolist()
+        [1, 2, 0]
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.float() if values.dtype == torch.bfloat16 else values
+        values = values.numpy(force=True)
+    return np.ascontiguousarray(np.ma.filled(values, 0))
+
+
+def as_map(values: Any, name: str = "interior", shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A map of probabilities as an array of float32.
+
+    Args:
+        values: anything that :func:`as_array` takes, shape ``[H, W]``, in [0, 1]. Values outside by
+            less than 0.001 are clipped, since rounding explains them.
+        name: what messages call the map (default: ``"interior"``)
+        shape: the shape it must have (default: None, any)
+
+    Raises:
+        ValueError: another shape, other numbers, NaN, or values outside the range.
+
+    Example:
+        >>> as_map([[0, 0.5], [1, 1.0000002]]).tolist()
+        [[0.0, 0.5], [1.0, 1.0]]
+    """
+    try:
+        values = as_array(values)
+    except ValueError as error:  # lists of unequal length
+        raise ValueError(f"{name} must be one array [height, width]: {error}") from error
+    check_form(values, name)
+    if shape is not None:
+        check_size(name, values.shape, "interior", shape)
+    return in_range(values, name)
+
+
+def check_form(values: np.ndarray, name: str) -> None:
+    """Refuses an array whose shape or kind of numbers cannot be a map's; see :func:`as_map`."""
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
+        found = f"{list(values.shape)} and {values.dtype}"
+        raise ValueError(f"{name} must have the shape [height, width], real numbers, not {found}")
+
+
+def in_range(values: np.ndarray, name: str) -> np.ndarray:
+    """Probabilities as float32; see :func:`as_map`."""
+    values = np.array(values, np.float32)  # a copy: torch warns of memory that is read-only
+    low, high = values.min(), values.max()
+    if np.isnan(low):
+        raise ValueError(f"{name} must lie in [0, 1], but some values are NaN")
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise ValueError(f"{name} must lie in [0, 1], not from {low:g} to {high:g}")
+    return values.clip(0, 1) if low < 0 or high > 1 else values
+
+
+def check_size(name: str, shape: tuple[int, ...], other: str, expected: tuple[int, ...]) -> None:
+    """Refuses an array that has not the shape of another one."""
+    if shape != tuple(expected):
+        ours, its = ("×".join(map(str, x)) for x in (shape, expected))
+        raise ValueError(f"{name} is {ours}, {other} {its} pixels")
 
 
 class Map(NamedTuple):
@@ -49,8 +117,22 @@ class Map(NamedTuple):
 
     @property
     def pixel_size(self) -> tuple[float, float] | None:
-        """Height and width of a pixel in metres on the ground, None without a CRS."""
-        return pixel_size(self.shape, self.transform, self.crs)
+        """Height and width of the pixel in the middle, in metres on the ground.
+
+        None without a CRS, or where the CRS gives none, as at a pole.
+        """
+        if self.crs is None:
+            return None
+        x, y = self.shape[1] / 2, self.shape[0] / 2
+        xs, ys = np.transpose([self.transform * xy for xy in ((x, y), (x, y + 1), (x + 1, y))])
+        try:
+            to_degrees = Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True)
+            east, north = to_degrees.transform(xs, ys, errcheck=True)
+        except ProjError:
+            return None
+        middle = [east[0]] * 2, [north[0]] * 2
+        height, width = Geod(ellps="WGS84").inv(*middle, east[1:], north[1:])[2].tolist()
+        return (height, width) if 0 < height < np.inf and 0 < width < np.inf else None
 
 
 def open_map(path: str | Path, band: int | None = None) -> Map:
@@ -64,7 +146,7 @@ def open_map(path: str | Path, band: int | None = None) -> Map:
         band: number of the band of an image, from 1 (default: None, the only one that is not alpha)
 
     Raises:
-        InputError: no such file, another format, several bands, integers without a scale, or a
+        ValueError: no such file, another format, several bands, integers without a scale, or a
             georeference without a CRS; ``read`` raises it for values outside the range.
 
     Example:
@@ -77,15 +159,15 @@ def open_map(path: str | Path, band: int | None = None) -> Map:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in _MAPS:
-        raise InputError(f"{path}: a map must be one of {', '.join(_MAPS)}")
+        raise ValueError(f"{path}: a map must be one of {', '.join(_MAPS)}")
     if suffix in _IMAGES:
         return _open_image(path, band)
-    arrays = _arrays(path)
+    arrays = load_arrays(path)
     if len(arrays) != 1:
-        raise InputError(f"{path}: a map is one array, but this file has {list(arrays)}")
+        raise ValueError(f"{path}: a map is one array, but this file has {list(arrays)}")
     (array,) = arrays.values()
     if band not in (None, 1):
-        raise InputError(f"{path} is one array and has no band {band}")
+        raise ValueError(f"{path} is one array and has no band {band}")
     check_form(array, f"{path}: a map")
 
     def read(rows: slice, columns: slice) -> np.ndarray:
@@ -94,13 +176,13 @@ def open_map(path: str | Path, band: int | None = None) -> Map:
     return Map(path, array.shape, _PIXELS, None, read)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a ``.npz`` by name, or that of a ``.npy``, which stays in the file."""
     try:
         loaded = np.load(path, mmap_mode="r")
         return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except _UNREADABLE as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def _open_image(path: Path, band: int | None) -> Map:
@@ -109,14 +191,13 @@ def _open_image(path: Path, band: int | None) -> Map:
         try:
             source = rasterio.open(path)
         except RasterioError as error:
-            raise InputError(f"{path} cannot be read: {error}") from error
+            raise ValueError(f"{path} cannot be read: {error}") from error
     bands = [k for k in source.indexes if source.colorinterp[k - 1] != ColorInterp.alpha]
     if band is None and len(bands) == 1:
         band = bands[0]
     if band not in bands:
-        choice = f"choose the map's with --band 1 to {bands[-1]}"
-        choice += "" if band is None else f", not {band}"
-        raise InputError(f"{path} has {len(bands)} bands, {choice}")
+        choice = f"choose the map's with --band 1 to {bands[-1]}, not {band}"
+        raise ValueError(f"{path} has {len(bands)} bands, {choice}")
     one, offset, words = _scale(source, band)
     transform, crs = _place(source)
     masked = MaskFlags.alpha not in source.mask_flag_enums[band - 1]
@@ -127,7 +208,7 @@ def _open_image(path: Path, band: int | None) -> Map:
         try:
             values = source.read(band, window=window, out_shape=size, masked=masked)
         except RasterioError as error:
-            raise InputError(f"{path} cannot be read: {error}") from error
+            raise ValueError(f"{path} cannot be read: {error}") from error
         values = np.ma.filled(values * np.float32(one) + np.float32(offset), 0)
         return in_range(values, f"{path}: probabilities")
 
@@ -144,83 +225,74 @@ def _scale(source: rasterio.DatasetReader, band: int) -> tuple[float, float, str
         return 1, 0, Map._field_defaults["scale"]
     bits = int(source.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8 * kind.itemsize))
     if kind != np.uint8 and source.driver != "PNG":
-        raise InputError(
-            f"{source.name} has {kind} without a scale; a map has bytes (0–255), floating point "
-            f"(0–1), or a scale: `gdal_edit.py -scale 0.0001 {source.name}` sets it"
+        allowed = (
+            "bytes (0–255), floating point (0–1), or a scale, which `gdal_edit.py -scale` sets"
         )
+        raise ValueError(f"{source.name} has {kind} without a scale; a map has {allowed}")
     return 1 / (2**bits - 1), 0, f"{2**bits - 1} is taken for certain"
 
 
 def _place(source: rasterio.DatasetReader) -> tuple[Affine, CRS | None]:
     """The transform to the CRS, fitted to ground control points if the file has no other."""
     points, crs = source.gcps
-    if source.crs is not None or not points:
-        placed = source.transform != _PIXELS or source.rpcs is not None
-        if source.crs is None and placed:
-            raise InputError(
-                f"{source.name} is georeferenced, but has no CRS, which the output needs; "
-                f"`rio edit-info --crs EPSG:… {source.name}` adds it"
-            )
-        return source.transform, source.crs
-    transform = from_gcps(points)
-    missed = [np.hypot(*np.subtract(~transform * (p.x, p.y), (p.col, p.row))) for p in points]
-    if not max(missed) <= _BENT:
-        raise InputError(
-            f"{source.name} has ground control points that no affine transform fits (one is "
-            f"{max(missed):.1f} px off); `gdalwarp` makes a raster with one"
-        )
-    return transform, crs
-
-
-def open_frame_field(path: str | Path, shape: tuple[int, int]) -> FrameField:
-    """Reads a frame field.
-
-    Args:
-        path: of an ``.npz`` with complex ``c0`` and ``c2`` of shape ``[H, W]``, or with one array
-            of four channels: real and imaginary parts of c0, then of c2.
-        shape: the shape it must have.
-
-    Raises:
-        InputError: no such file, other arrays, another shape, or values that are not finite.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp(), "frame.npz")
-        >>> np.savez(path, np.ones((4, 2, 3)))
-        >>> open_frame_field(path, (2, 3)).c2.shape
-        (2, 3)
-    """
-    arrays = _arrays(Path(path))
-    if len(arrays) == 1:
-        frame = from_channels(*arrays.values())
-    elif arrays.keys() == {"c0", "c2"}:
-        frame = FrameField(**arrays)
-    else:
-        raise InputError(f"{path} must hold c0 and c2, or four channels, not {list(arrays)}")
-    return as_frame(frame, shape, f"the frame field {path}")
+    if source.crs is None and points:
+        transform = from_gcps(points)
+        missed = [np.hypot(*np.subtract(~transform * (p.x, p.y), (p.col, p.row))) for p in points]
+        if not max(missed) <= _BENT:
+            off = f"one is {max(missed):.1f} px off; `gdalwarp` mends it"
+            raise ValueError(f"no affine transform fits the control points of {source.name}: {off}")
+        return transform, crs
+    if source.crs is None and (source.transform != _PIXELS or source.rpcs is not None):
+        advice = "which the output needs; `rio edit-info --crs EPSG:…` adds it"
+        raise ValueError(f"{source.name} is georeferenced, but has no CRS, {advice}")
+    return source.transform, source.crs
 
 
 def check_same_place(edges: Map, interior: Map) -> None:
     """Refuses two maps that do not cover the same pixels.
 
     Raises:
-        InputError: with both sizes, or with the number of pixels by which the maps are apart.
+        ValueError: with both sizes, or with the number of pixels by which the maps are apart.
     """
     if not isinstance(edges, Map):
-        kind = type(edges).__name__
-        raise InputError(f"edges must come from open_map, as interior does, not {kind}")
-    if edges.shape != interior.shape:
-        raise InputError(
-            f"{edges.path} is {size_text(edges.shape)}, {interior.path} "
-            f"{size_text(interior.shape)} pixels"
-        )
+        raise ValueError(f"edges must come from open_map, not {type(edges).__name__}")
+    check_size(str(edges.path), edges.shape, str(interior.path), interior.shape)
     if edges.crs is None or interior.crs is None:
         return
     if edges.crs != interior.crs:
-        raise InputError(f"{edges.path} and {interior.path} are in different CRSs")
+        raise ValueError(f"{edges.path} and {interior.path} are in different CRSs")
     height, width = interior.shape
     between = ~interior.transform * edges.transform
     corners = [(0, 0), (width, 0), (0, height), (width, height)]
     beside = max(np.hypot(*np.subtract(between * xy, xy)) for xy in corners)
     if not beside <= _BESIDE:
-        raise InputError(f"{edges.path} lies {beside:.3g} px away from {interior.path}")
+        raise ValueError(f"{edges.path} lies {beside:.3g} px away from {interior.path}")
+
+
+def in_pixels(
+    value: float | str, size: tuple[float, float] | None, power: int, pixels: float = 1.0
+) -> float:
+    """Converts a length or an area to square pixels.
+
+    Args:
+        value: in pixels of the map, or in metres as text that ends in ``m``.
+        size: ``Map.pixel_size``.
+        power: 1 for a length, 2 for an area.
+        pixels: how many square pixels replace one of the map (default: 1)
+
+    Raises:
+        ValueError: other text, or metres for a map without a CRS.
+
+    Example:
+        >>> in_pixels("0.5m", (0.25, 0.25), 1), in_pixels(10, None, 2)
+        (2.0, 10.0)
+    """
+    try:
+        number = float(str(value).removesuffix("m"))
+    except ValueError:
+        raise ValueError(f"{value!r} must be a number of pixels, or metres like '0.5m'") from None
+    if not str(value).endswith("m"):
+        return number * float(pixels)
+    if size is None:
+        raise ValueError(f"{value}: metres need a map with a CRS; give it in pixels")
+    return number / min(size) ** power

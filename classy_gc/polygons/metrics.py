@@ -67,13 +67,9 @@ def measure(polygons: np.ndarray, truth: np.ndarray) -> Metrics:
     best = np.zeros(len(truth))
     np.maximum.at(best, its, iou)
     mine, its = mine[iou > 0.5], its[iou > 0.5]
-    angles = [
-        angle_error(polygon, other)
-        for polygon, other in zip(polygons[mine], truth[its], strict=True)
-    ]
-    distances = shapely.hausdorff_distance(
-        shapely.boundary(polygons[mine]), shapely.boundary(truth[its]), densify=0.1
-    )
+    angles = [angle_error(*pair) for pair in zip(polygons[mine], truth[its], strict=True)]
+    ours, true = shapely.boundary(polygons[mine]), shapely.boundary(truth[its])
+    distances = shapely.hausdorff_distance(ours, true, densify=0.1)
     return Metrics(
         iou=float(best.mean()) if len(truth) else float("nan"),
         angle=float(np.nanmean(angles)) if np.isfinite(angles).any() else float("nan"),
@@ -144,17 +140,10 @@ def table(rows: Mapping[str, Metrics]) -> str:
                  IoU    F1  precision  recall  angle  Hausdorff  vertices  matched
         after  0.900  0.67       0.75    0.60  50.0°     4.0 px      1.50        3
     """
-    cells = [
-        [
-            name,
-            f"{m.iou:.3f}",
-            *(f"{share:.2f}" for share in (m.f1, m.precision, m.recall)),
-            f"{m.angle:.1f}°",
-            f"{m.hausdorff:.1f} px",
-            f"{m.vertices:.2f}",
-            f"{m.matched:g}",
-        ]
-        for name, m in rows.items()
-    ]
     header = ["", "IoU", "F1", "precision", "recall", "angle", "Hausdorff", "vertices", "matched"]
-    return aligned([header, *cells], numbers=True)
+    cells = [header]
+    for name, m in rows.items():
+        shares = [f"{share:.2f}" for share in (m.f1, m.precision, m.recall)]
+        outline = [f"{m.angle:.1f}°", f"{m.hausdorff:.1f} px", f"{m.vertices:.2f}"]
+        cells.append([name, f"{m.iou:.3f}", *shares, *outline, f"{m.matched:g}"])
+    return aligned(cells, numbers=True)

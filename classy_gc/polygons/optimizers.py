@@ -1,33 +1,53 @@
 """Moves the vertices of outlines with the GC optimizers until their energy is low."""
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from classy_gc.core import SGD, Adam
 from classy_gc.polygons import energy
-from classy_gc.polygons.arrays import as_frame, as_map
 from classy_gc.polygons.energy import Weights
-from classy_gc.polygons.frame_field import FrameField
+from classy_gc.polygons.frame_field import FrameField, as_frame
 from classy_gc.polygons.graph import Graph, lay_out, oblique
-from classy_gc.polygons.progress import shown
+from classy_gc.polygons.maps import as_map
 
 _LAYOUTS = ("2n", "n2")
 _CORNERS_EVERY = 10  # steps; turns become corners slowly
 
 
+def shown(items: Collection, label: str) -> Iterable:
+    """Yields items and shows their progress on stderr: a bar on a terminal, else a line a minute.
+
+    Args:
+        items: to iterate over.
+        label: names the work.
+
+    Example:
+        >>> list(shown(range(3), "steps"))
+        [0, 1, 2]
+    """
+    options = {"desc": label, "leave": False, "delay": 1}
+    if not sys.stderr.isatty():
+        options |= {"delay": 60, "mininterval": 60, "bar_format": "{desc}: {n} of {total}\n"}
+    return tqdm(items, **options)
+
+
 class _VertexOptimizer:
-    """The common base of the optimizers of vertices; subclasses differ in data only."""
+    """The common base of the optimizers of vertices."""
 
     STEPS: int
     WEIGHTS: Weights
     WEIGHTS_ALONE: Weights | None = None
     LR: float
     CLAMP = math.inf  # of gradients
+    _optimizer: Callable[[list[Tensor], bool], torch.optim.Optimizer]
+    _lr_factor: Callable[[float], float]
 
     def __init__(
         self,
@@ -52,51 +72,41 @@ class _VertexOptimizer:
         self.steps = self.STEPS if steps is None else steps
         self.lr = self.LR if lr is None else lr
         self.step_count = 0
+
+        def tensor(x: np.ndarray) -> Tensor:
+            return torch.as_tensor(x, device=device)
+
         interior = as_map(interior)
         frame = as_frame(frame, interior.shape)
-        self.interior = torch.as_tensor(interior, device=device)
-        self.frame = FrameField(*(torch.as_tensor(c, device=device) for c in frame))
-        self.edges = None
-        if edges is not None:
-            self.edges = torch.as_tensor(as_map(edges, "edges", interior.shape), device=device)
-
-        def indices(x: np.ndarray) -> Tensor:
-            return torch.as_tensor(np.ascontiguousarray(x), device=device)
-
-        self._edges = indices(graph.edges)
-        self._aligned = indices(graph.edges[~oblique(graph, frame)])
-        self._turns = indices(graph.turns)
-        self._junctions = indices(graph.junctions)
+        self.interior, self.frame = tensor(interior), FrameField(*map(tensor, frame))
+        self.edges = None if edges is None else tensor(as_map(edges, "edges", interior.shape))
+        self._edges = tensor(graph.edges)
+        self._aligned = tensor(graph.edges[~oblique(graph, frame)])
+        self._turns = tensor(graph.turns)
+        self._junctions = tensor(graph.junctions)
         self._corners = self._walls = None
         place, shapes = lay_out(graph, layout)
-        self._place = indices(place)
+        self._place = tensor(place)
         # The energy reads one buffer, and the optimizer's parameters are views of it; the same goes
         # for their gradients.
         start = torch.as_tensor(graph.positions, dtype=torch.float32, device=device)
         self._buffer = torch.empty(start.numel(), device=device)
         self._buffer[self._place] = start
-        self._fixed = self._place[indices(graph.fixed)]
+        self._fixed = self._place[tensor(graph.fixed)]
         self._fixed_at = self._buffer[self._fixed]
         self._buffer.requires_grad_()
         self._buffer.grad = torch.zeros_like(self._buffer)
         sizes = [rows * columns for rows, columns in shapes]
         values, gradients = self._buffer.detach().split(sizes), self._buffer.grad.split(sizes)
-        params = []
-        for value, gradient, shape in zip(values, gradients, shapes, strict=True):
-            params.append(torch.nn.Parameter(value.view(shape)))
-            params[-1].grad = gradient.view(shape)
+        params = [torch.nn.Parameter(x.view(n)) for x, n in zip(values, shapes, strict=True)]
+        for param, gradient in zip(params, gradients, strict=True):
+            param.grad = gradient.view_as(param)
         # An optimizer refuses an empty list, but a map may have no buildings.
         self.optimizer = self._optimizer(params or [torch.nn.Parameter(start)], use_gc)
 
     @property
     def positions(self) -> Tensor:
         return self._buffer.index_select(0, self._place.flatten()).view(-1, 2)
-
-    def _optimizer(self, params: list[Tensor], use_gc: bool) -> torch.optim.Optimizer:
-        raise NotImplementedError
-
-    def _lr_factor(self, progress: float) -> float:
-        raise NotImplementedError
 
     def energy(self) -> Tensor:
         """The energy at this step, a scalar with gradient."""

@@ -13,14 +13,13 @@ from skimage.graph import pixel_graph
 from skimage.measure import find_contours
 from skimage.morphology import skeletonize
 
-from classy_gc.polygons.arrays import as_map
 from classy_gc.polygons.graph import connected
+from classy_gc.polygons.maps import as_map
 
 #: For the map of walls; less than a half, so that a wall does not break where the map is unsure.
 EDGE_THRESHOLD = 0.4
 _AT_BORDER = 0.75  # px
 _SMOOTHINGS = 4  # means of three cells, which smooth the staircase of a slanted wall
-_SQUARE = np.ones((3, 3), bool)
 
 
 def contours(interior: np.ndarray, threshold: float = 0.5, min_area: float = 0.0) -> list:
@@ -116,7 +115,7 @@ def _walls(mask: np.ndarray, edges: np.ndarray | None) -> np.ndarray:
     if edges is not None:
         bands = np.zeros_like(cells)
         bands[1::2, 1::2] = edges
-        cells |= ndimage.binary_dilation(bands, _SQUARE)
+        cells |= ndimage.binary_dilation(bands, np.ones((3, 3)))
     return cells
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import shapely
 
 from classy_gc.plots import COLORS, new_figure
-from classy_gc.polygons.arrays import Buildings
+from classy_gc.polygons.buildings import Buildings
 from classy_gc.polygons.maps import Map
 from classy_gc.polygons.metrics import vertices
 

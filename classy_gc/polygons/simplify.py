@@ -121,12 +121,11 @@ class _Walls(NamedTuple):
     def neighbours(self) -> tuple[np.ndarray, np.ndarray]:
         """The walls before and after each along its path; −1 where there is none."""
         k = np.arange(len(self.path))
-        first = np.diff(self.path, prepend=-1) != 0
-        last = np.diff(self.path, append=-1) != 0
-        starts, ends = k[first], k[last]
-        which = np.cumsum(first) - 1
-        before = np.where(first, np.where(self.ring, ends[which], -1), k - 1)
-        after = np.where(last, np.where(self.ring, starts[which], -1), k + 1)
+        before, after = k - 1, k + 1
+        first = np.flatnonzero(np.diff(self.path, prepend=-1))
+        last = np.flatnonzero(np.diff(self.path, append=-1))
+        before[first] = np.where(self.ring[first], last, -1)
+        after[last] = np.where(self.ring[last], first, -1)
         return before, after
 
 
@@ -141,9 +140,8 @@ def _fitted(points: np.ndarray, path: np.ndarray, ring: np.ndarray, knots: np.nd
     index = start[wall] + np.arange(len(wall)) - np.repeat(np.cumsum(size) - size, size)
     x = points[index]
     along = np.cumsum(np.hypot(*np.diff(points, axis=0, prepend=points[:1]).T))
-    middle = (along[index] - along[start][wall] >= _TRIM) & (
-        along[end][wall] - along[index] >= _TRIM
-    )
+    here = along[index]
+    middle = np.minimum(here - along[start][wall], along[end][wall] - here) >= _TRIM
     enough = np.bincount(wall, middle) >= 3
     weight = np.where(enough[wall], middle, True).astype(float)
 
@@ -252,11 +250,10 @@ def _joined(walls: _Walls, graph: Graph, positions: np.ndarray, tolerance: float
     rc = total(normal[:, 0] * normal[:, 1])
     r, c = total(normal[:, 0] * offset), total(normal[:, 1] * offset)
     shift = np.stack([cc * r - rc * c, rr * c - rc * r], axis=1) / (rr * cc - rc**2)[:, None]
-    place = place + shift
 
     first = np.flatnonzero(np.diff(walls.path, prepend=-1))
     which = np.insert(end, first, start[first])
     line = np.insert(walls.path, first, walls.path[first])
-    lines = shapely.linestrings(place[which][:, ::-1], indices=line)
+    lines = shapely.linestrings((place + shift)[which][:, ::-1], indices=line)
     simpler = shapely.simplify(lines, tolerance / 2, preserve_topology=False)
     return np.where(walls.ring[first] & (shapely.get_num_coordinates(simpler) < 4), lines, simpler)

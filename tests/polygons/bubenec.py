@@ -23,8 +23,7 @@ from rasterio.transform import Affine
 from scipy import ndimage
 from tqdm import tqdm
 
-from classy_gc.polygons.buildings import METHODS, Buildings, polygonize
-from classy_gc.polygons.faces import faces
+from classy_gc.polygons.buildings import METHODS, Buildings, faces, polygonize
 from classy_gc.polygons.files import write_polygons
 from classy_gc.polygons.frame_field import FrameField, from_directions, from_map
 from classy_gc.polygons.graph import Graph, resample

@@ -17,7 +17,7 @@ from classy_gc.polygons import (
     resample,
     skeleton,
 )
-from classy_gc.polygons.faces import faces
+from classy_gc.polygons.buildings import faces
 from classy_gc.polygons.metrics import vertices
 from classy_gc.polygons.simplify import simplify
 from tests.polygons import bubenec, realistic

@@ -1,9 +1,11 @@
 import copy
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import tqdm.std
 
 from classy_gc import core
 from classy_gc.polygons import (
@@ -16,6 +18,7 @@ from classy_gc.polygons import (
     resample,
     skeleton,
 )
+from classy_gc.polygons.optimizers import shown
 from tests.polygons.shapes import ROOMS, rectangle, rendered, rooms
 
 BUILDINGS = [rectangle(20, 50, 30, (45, 50)), rectangle(20, 20, 30, (110, 40))]
@@ -205,6 +208,15 @@ def test_edges_draw_the_wall_between_rooms():
 def test_bad_arguments(options, match):
     with pytest.raises(ValueError, match=match):
         TensorPolyOptimizer(**{"graph": POLY, "interior": MAP, "frame": FRAME, **options})
+
+
+def test_without_a_terminal_it_is_a_line_a_minute(monkeypatch, capsys):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(tqdm.std, "time", lambda: clock.now)
+    for _ in shown(range(2000), "tiles"):
+        clock.now += 0.125  # 250 seconds in all
+    lines = [line.strip() for line in capsys.readouterr().err.split("\n")]
+    assert lines == [f"tiles: {n} of 2000" for n in (480, 960, 1440, 1920)] + [""]
 
 
 POSITIONS = {case: CASES[case][0].positions for case in CASES}

@@ -4,9 +4,8 @@ import rasterio.features
 import shapely
 from scipy import ndimage
 
-from classy_gc.polygons import from_map, polygonize, tiles
-from classy_gc.polygons.maps import InputError, open_map
-from classy_gc.polygons.tiles import polygonize_map
+from classy_gc.polygons import buildings, from_map, polygonize, polygonize_map
+from classy_gc.polygons.maps import open_map
 from tests.polygons.shapes import rectangle, rendered
 
 SHAPE = (430, 510)
@@ -14,21 +13,21 @@ SHAPE = (430, 510)
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(tiles, "_CONTEXT", 64)
+    monkeypatch.setattr(buildings, "_CONTEXT", 64)
 
 
 @pytest.fixture(scope="module")
 def city():
     """Buildings on the borders of tiles of 128 px, one longer than a tile, and their walls."""
     random = np.random.default_rng(3)
-    buildings = [
+    footprints = [
         rectangle(random.uniform(-40, 40), *random.uniform(18, 30, 2), (60 * i + 30, 60 * j + 30))
         for i in range(8)
         for j in range(7)
         if (i, j) not in {(1, 2), (2, 2), (3, 2), (4, 2), (5, 2)}
     ]
-    buildings.append(rectangle(8, 260, 26, (240, 150)))
-    interior = rendered(buildings, SHAPE)
+    footprints.append(rectangle(8, 260, 26, (240, 150)))
+    interior = rendered(footprints, SHAPE)
     walls = np.float32(np.abs(ndimage.sobel(interior)) > 1.5)
     return interior, walls, from_map(interior)
 
@@ -78,7 +77,7 @@ def test_components_are_those_of_the_whole(tmp_path):
     interior = np.float32(ndimage.gaussian_filter(random.random((150, 170)), 2) > 0.505)
     mask = ndimage.binary_dilation(interior > 0.5, np.ones((3, 3)))
     labels, count = ndimage.label(mask)
-    found = tiles.components(opened(tmp_path / "map.npy", interior), None, 0.5, 16)
+    found = buildings.components(opened(tmp_path / "map.npy", interior), None, 0.5, 16)
     assert len(found) == count
     for part in found:
         pixels = rasterio.features.rasterize([part], mask.shape) == 1
@@ -89,12 +88,12 @@ def test_components_are_those_of_the_whole(tmp_path):
 @pytest.mark.parametrize("tile", [2048, 64])
 def test_nothing(tile, tmp_path):
     interior = opened(tmp_path / "map.npy", np.full((300, 300), 0.25, np.float32))
-    with pytest.raises(InputError, match=r"no buildings found; the highest probability is 0.25"):
+    with pytest.raises(ValueError, match=r"no buildings found; the highest probability is 0.25"):
         polygonize_map(interior, tile=tile)
 
 
 def test_values_out_of_range_in_one_tile(tmp_path):
     array = np.zeros((300, 300), np.float32)
     array[290, 290] = 1.5
-    with pytest.raises(InputError, match=r"not from 0 to 1\.5"):
+    with pytest.raises(ValueError, match=r"not from 0 to 1\.5"):
         polygonize_map(opened(tmp_path / "map.npy", array), tile=64)
