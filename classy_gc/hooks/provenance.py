@@ -2,6 +2,7 @@
 
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,13 +42,11 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    if not (_CHECKOUT / ".git").exists():  # else git would find a repository around it
+    # Without a .git of its own, git would find a repository around it.
+    if not (_CHECKOUT / ".git").exists() or shutil.which("git") is None:
         return None
     command = ["git", "-C", str(_CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run([*command, "--exclude", "*"], capture_output=True, text=True)
-    except OSError:  # no git
-        return None
+    done = subprocess.run([*command, "--exclude", "*"], capture_output=True, text=True)
     return done.stdout.strip() or None
 
 
