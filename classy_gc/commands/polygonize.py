@@ -5,7 +5,7 @@ import importlib.util
 import time
 from pathlib import Path
 
-from classy_gc.files import atomic_write
+from classy_gc import plots
 
 _NEEDED = ("shapely", "skimage", "scipy", "PIL", "rasterio", "geopandas")
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     _check_flags(args)
     _check_device(args.device)
     # Imported only now, so that errors of flags come at once.
-    from classy_gc.polygons import files, maps, metrics, picture, polygonize_map
+    from classy_gc.polygons import files, maps, metrics, polygonize_map
     from classy_gc.polygons.frame_field import open_frame_field
 
     interior = maps.open_map(args.map, args.band)
@@ -70,7 +70,6 @@ def run(args: argparse.Namespace) -> int:
         print(metrics.OVER)
     print(f"  polygons  {args.output}")
     if args.picture:
-        with atomic_write(Path(args.picture)) as file:
-            picture.picture(interior, buildings).savefig(file, format="png", dpi=150)
+        plots.save(metrics.picture(interior, buildings), args.picture)
         print(f"  picture   {args.picture}")
     return 0

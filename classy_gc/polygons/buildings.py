@@ -211,7 +211,9 @@ def polygonize_map(
         check_same_place(edges, interior)
     height, width = interior.shape
     size = interior.pixel_size
-    ratio = to_square(size)
+    # How many square pixels replace a pixel, down and across; the shorter edge stays.
+    square = size is None or max(size) <= (1 + _NEARLY_SQUARE) * min(size)
+    ratio = np.ones(2) if square else np.array(size) / min(size)
     ranges = threshold, in_pixels(tolerance, size, 1), in_pixels(min_area, size, 2, ratio.prod())
     check_ranges(*ranges)
     options |= dict(zip(("threshold", "tolerance", "min_area"), ranges, strict=True))
@@ -283,15 +285,3 @@ def components(interior: Map, edges: Map | None, threshold: float, tile: int) ->
         parts = rasterio.features.shapes(mask, mask, transform=place)
         shapes += [shapely.geometry.shape(part) for part, _ in parts]
     return shapely.get_parts(shapely.union_all(shapes))
-
-
-def to_square(size: tuple[float, float] | None) -> np.ndarray:
-    """How many square pixels replace a pixel, down and across; the shorter edge stays.
-
-    Example:
-        >>> to_square((1.0, 0.5)).tolist(), to_square((1.0, 1.001)).tolist()
-        ([2.0, 1.0], [1.0, 1.0])
-    """
-    if size is None or max(size) <= (1 + _NEARLY_SQUARE) * min(size):
-        return np.ones(2)
-    return np.array(size) / min(size)

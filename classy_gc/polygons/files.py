@@ -13,14 +13,8 @@ import shapely
 
 from classy_gc.polygons.maps import Map
 
-#: GDAL's name of the format of each suffix.
-FORMATS = {
-    ".geojson": "GeoJSON",
-    ".gpkg": "GPKG",
-    ".shp": "ESRI Shapefile",
-    ".fgb": "FlatGeobuf",
-    ".parquet": "GeoParquet",
-}
+#: Suffixes of the formats that are written.
+FORMATS = (".geojson", ".gpkg", ".shp", ".fgb", ".parquet")
 # Files that may lie beside a shapefile, besides those that are always written.
 _BESIDE_SHAPES = (".prj", ".cpg", ".qix", ".qpj", ".sbn", ".sbx", ".shp.xml")
 
@@ -127,7 +121,7 @@ def _write(path: Path, frame: geopandas.GeoDataFrame) -> None:
         return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        frame.to_file(path, driver=FORMATS[path.suffix.lower()], geometry_type="Polygon")
+        frame.to_file(path, geometry_type="Polygon")  # in the format of its suffix
     if pyogrio.read_info(path, force_feature_count=True)["features"] != len(frame):
         raise OSError("the file is incomplete; the disk may be full")
 

@@ -148,17 +148,15 @@ def from_map(interior: np.ndarray) -> FrameField:
         >>> from_map(wall).c0[32, 32].round(3) + 0
         np.complex64(-1+0j)
     """
-    rows, columns = (
-        ndimage.gaussian_filter(np.float32(interior), _GRADIENT_SIGMA, order, mode="nearest")
-        for order in ((1, 0), (0, 1))
-    )
+    interior = np.float32(interior)
+    rows = ndimage.gaussian_filter(interior, _GRADIENT_SIGMA, (1, 0), mode="nearest")
+    columns = ndimage.gaussian_filter(interior, _GRADIENT_SIGMA, (0, 1), mode="nearest")
     z2 = (rows + 1j * columns) ** 2
     size = np.abs(z2)
     z4 = z2**2 / np.maximum(size, np.finfo(np.float32).tiny)
     average = _averaged(z4) / np.maximum(_averaged(size), 1e-12)
-    height, width = z4.shape
     c0 = (-average * np.abs(average)).repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)
-    c0 = np.ascontiguousarray(c0[:height, :width])
+    c0 = np.ascontiguousarray(c0[: len(interior), : interior.shape[1]])
     return FrameField(c0, np.zeros_like(c0))
 
 
@@ -244,7 +242,7 @@ def follows_u(z: Any, directions: tuple[Any, Any]) -> Any:
 
 
 def square_map(values: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """The map resampled to the square pixels of ``buildings.to_square``, bilinearly."""
+    """The map resampled to the square pixels of ``polygonize_map``, bilinearly."""
     if (ratio == 1).all():
         return values
     return ndimage.zoom(values, ratio, order=1, mode="nearest", grid_mode=True)

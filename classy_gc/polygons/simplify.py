@@ -164,14 +164,12 @@ def _fewer(walls: _Walls, tolerance: float) -> _Walls:
         before, after = walls.neighbours()
         a, b = walls.take(before), walls.take(after)
         inner = (before >= 0) & (after >= 0)
-        shorter = inner & (walls.length <= np.minimum(a.length, b.length))
         sine = _cross(a.direction, b.direction)
-        gap = b.centre - a.centre
-        far = _cross(gap, b.direction) / np.where(np.abs(sine) > _FLAT, sine, np.inf)
+        turns = np.abs(sine) > _FLAT
+        far = _cross(b.centre - a.centre, b.direction) / np.where(turns, sine, np.inf)
         corner = a.centre + a.direction * far[:, None]
-        middle = (walls.start + walls.end) / 2
-        depth = np.hypot(*(corner - middle).T)
-        bevel = shorter & (np.abs(sine) > _FLAT)
+        depth = np.hypot(*(corner - (walls.start + walls.end) / 2).T)
+        bevel = inner & turns & (walls.length <= np.minimum(a.length, b.length))
         bevel &= (walls.length <= _BEVEL[0] * px) & (depth <= _BEVEL[1] * px)
         # Walls that follow each other.
         chord, next_chord = walls.end - walls.start, b.end - b.start

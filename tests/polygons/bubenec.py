@@ -28,10 +28,9 @@ from classy_gc.polygons.files import write_polygons
 from classy_gc.polygons.frame_field import FrameField, from_directions, from_map
 from classy_gc.polygons.graph import Graph, resample
 from classy_gc.polygons.maps import Map, open_map
-from classy_gc.polygons.metrics import Metrics, measure, table
+from classy_gc.polygons.metrics import Metrics, measure, picture, table
 from classy_gc.polygons.optimizers import TensorSkeletonOptimizer
 from classy_gc.polygons.outlines import contours, skeleton
-from classy_gc.polygons.picture import picture
 from classy_gc.polygons.simplify import simplify
 from classy_gc.table import aligned
 
