@@ -149,7 +149,7 @@ def test_logs_tensorboard(here):
 
 
 def test_tensorboard_is_missed_with_one_line(here, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(SystemExit):
         main(["train", "--config_file", str(RECIPES / "logs_tensorboard.json")])
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]

@@ -68,9 +68,7 @@ class _LogFilter(logging.Filter):
 def _check_args(args: argparse.Namespace) -> None:
     processes = os.environ.get("WORLD_SIZE", "1")
     if args.distributed_backend == "none" and int(processes) > 1:
-        raise ValueError(
-            f"each of {processes} processes would train on its own: use --distributed_backend ddp"
-        )
+        raise ValueError(f"{processes} processes would train alone: use --distributed_backend ddp")
     # Classy Vision would create the checkpoint folder at once, before the rest is checked.
     folder, args.checkpoint_folder = args.checkpoint_folder, ""
     check_generic_args(args)
@@ -223,7 +221,7 @@ def _build(args: argparse.Namespace, ranks: processes.Ranks, output: hooks.Outpu
         raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
     args.show_progress |= sys.stderr.isatty() and can_show_progress
     task = ranks.agreed(lambda: build_seeded_task(args, config))
-    ranks.agreed(lambda: hooks.set_hooks(args, config, task, output))
+    ranks.agreed(lambda: hooks.set_hooks(task, output))
     checkpoints.set_checkpoints(args, config, task, ranks, output.checkpoints)
     task.prepare = checkpoints.loading(task, args.config_file)(errors.section()(task.prepare))
     task.on_start = functools.partial(_start, task, ranks, output, task.on_start)
@@ -245,10 +243,8 @@ def run(args: argparse.Namespace) -> int:
     ranks = processes.Ranks(args.distributed_backend == "ddp")
     _log_to_stderr(logging.ERROR if ranks.rank else logging.INFO, args.debug)
     # Each worker of a data loader imports Classy Vision again, see classy_gc/__init__.py.
-    os.environ.setdefault(
-        "PYTHONWARNINGS",
-        "ignore:`torch.jit.script` is deprecated,ignore:The 'torchvision.transforms._",
-    )
+    ignored = "ignore:`torch.jit.script` is deprecated,ignore:The 'torchvision.transforms._"
+    os.environ.setdefault("PYTHONWARNINGS", ignored)
     output = hooks.Output(args, ranks)
     task: Any = None
     try:

@@ -4,5 +4,4 @@ import sys
 
 from classy_gc.commands import main
 
-if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+sys.exit(main(["train", *sys.argv[1:]]))

@@ -4,11 +4,9 @@ import argparse
 import importlib.util
 import inspect
 import logging
-from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from classy_vision import hooks as stock
 from classy_vision.generic.distributed_util import is_primary
@@ -31,9 +29,9 @@ class Output(CheckedHook):
     """Creates the folders of a run after all hooks that may refuse it, so that none is left then.
 
     Args:
-        args: with ``output_folder`` and ``checkpoint_folder``, local paths, the second perhaps with
-            a scheme; empty if they were not given.
-        ranks: of the training; the primary one writes.
+        args: the flags of ``classy-gc train``. ``output_folder`` and ``checkpoint_folder`` are
+            local paths, the second perhaps with a scheme, or empty.
+        ranks: of the training, with its config; the primary one writes.
     """
 
     def __init__(self, args: argparse.Namespace, ranks: Ranks) -> None:
@@ -46,7 +44,7 @@ class Output(CheckedHook):
         self.started, self.epochs_before = False, 0.0
         #: keeps other runs out of the folders until it is closed
         self.locks = ExitStack()
-        self._ranks = ranks
+        self.args, self.ranks = args, ranks
 
     def on_start(self, task: ClassyTask) -> None:
         """Creates the folders on the primary rank, once all of them are known to be possible.
@@ -54,7 +52,7 @@ class Output(CheckedHook):
         Raises:
             ValueError: a folder that cannot be written to, or that another run writes to.
         """
-        self._ranks.of_primary(lambda: self._make_folders(getattr(task, "test_only", False)))
+        self.ranks.of_primary(lambda: self._make_folders(getattr(task, "test_only", False)))
 
     def _make_folders(self, test_only: bool) -> None:
         if not test_only and has_scheme(self.checkpoints):
@@ -70,7 +68,7 @@ class Output(CheckedHook):
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
             self.locks.enter_context(locked(folder))
-        load.write_config(self._ranks.config, self.folder)
+        load.write_config(self.ranks.config, self.folder)
         logging.info(f"writes to {self.folder}")
 
 
@@ -79,20 +77,20 @@ def absolute(path: str | Path) -> str:
     return str(path) if has_scheme(path) else str(Path(path).absolute())
 
 
-def _tensorboard(
-    args: argparse.Namespace, config: Mapping[str, Any], folder: Path
-) -> list[stock.ClassyHook]:
+def _tensorboard(output: Output) -> list[stock.ClassyHook]:
     """Classy Vision's hook with the config's options; its writer creates a folder at once."""
-    given = next((h for h in config.get("hooks") or [] if h["name"] == TENSORBOARD), {})
+    configs = output.ranks.config.get("hooks") or []
+    given = next((hook for hook in configs if hook["name"] == TENSORBOARD), {})
     check_known(given, ["name", "log_period", "summary_writer"], f"hook {TENSORBOARD!r}")
-    if args.skip_tensorboard or not (given or importlib.util.find_spec("tensorboard")):
+    installed = importlib.util.find_spec("tensorboard")
+    if output.args.skip_tensorboard or not (given or installed):
         return []
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
+    if not installed:
         needed = "tensorboard: pip install 'classy-gc[tensorboard]'"
-        raise ValueError(f"hook {TENSORBOARD!r} needs {needed}") from error
-    options = {"log_dir": folder / "tensorboard", **given.get("summary_writer", {})}
+        raise ValueError(f"hook {TENSORBOARD!r} needs {needed}")
+    from torch.utils.tensorboard import SummaryWriter
+
+    options = {"log_dir": output.folder / "tensorboard", **given.get("summary_writer", {})}
     known = inspect.signature(SummaryWriter).parameters
     check_known(options, known, f"summary_writer of hook {TENSORBOARD!r}")
     hook = stock.TensorboardPlotHook(None, given.get("log_period", 10))
@@ -107,17 +105,15 @@ def _tensorboard(
     return [hook]
 
 
-def _checkpoint_hook(
-    args: argparse.Namespace, task: ClassyTask, output: Output
-) -> stock.CheckpointHook:
+def _checkpoint_hook(task: ClassyTask, output: Output) -> stock.CheckpointHook:
     """The config's hook that saves checkpoints, else ours, with the folder of the run."""
     own = [hook for hook in task.hooks if isinstance(hook, stock.CheckpointHook)]
     if len(own) > 1:
         names = " and ".join(hook.name() for hook in own)
         raise ValueError(f"hooks: only one of them can save checkpoints, not {names}")
-    hook = own[0] if own else RollingCheckpointHook(interval=args.checkpoint_period or 1)
+    hook = own[0] if own else RollingCheckpointHook(interval=output.args.checkpoint_period or 1)
     label = f"folder of {hook.name()}"
-    if args.checkpoint_folder or getattr(hook, "folder", "") is None:
+    if output.args.checkpoint_folder or getattr(hook, "folder", "") is None:
         hook.checkpoint_folder, label = output.checkpoints, "--checkpoint_folder"
     check_scheme(hook.checkpoint_folder, label)
     output.checkpoints = absolute(hook.checkpoint_folder)
@@ -126,21 +122,17 @@ def _checkpoint_hook(
     return hook
 
 
-def set_hooks(
-    args: argparse.Namespace, config: Mapping[str, Any], task: ClassyTask, output: Output
-) -> None:
+def set_hooks(task: ClassyTask, output: Output) -> None:
     """Gives a task classy_train.py's hooks and ours, unless the config has the same hook.
 
     Args:
-        args: the flags of ``classy-gc train``.
-        config: of the task.
         task: with the hooks of the config.
-        output: learns which folders the hooks need.
+        output: of the run; it learns which folders the hooks need.
 
     Raises:
         ValueError: two hooks for checkpoints, or a hook that cannot work as configured.
     """
-    own = {hook.name(): hook for hook in task.hooks}
+    args, own = output.args, {hook.name(): hook for hook in task.hooks}
     given = {stock.CheckpointHook: "checkpoint_period", stock.LossLrMeterLoggingHook: "log_freq"}
     for name, hook in own.items():
         for base, flag in given.items():
@@ -153,9 +145,9 @@ def set_hooks(
         hooks.append(stock.ProfilerHook())
     if args.visdom_server:
         hooks.append(stock.VisdomHook(args.visdom_server, args.visdom_port))
-    saver = _checkpoint_hook(args, task, output)
+    saver = _checkpoint_hook(task, output)
     if saver.name() not in own:
-        saver.input_args = {**vars(args), "config": dict(config)}
+        saver.input_args = {**vars(args), "config": dict(output.ranks.config)}
     curves = TrainingCurvesHook(folder=output.folder, title=Path(args.config_file).stem)
     hooks += [saver, curves, PhaseSeedHook(seed=args.seed)]
     log = own.pop(JSONLogHook.name(), None) or JSONLogHook(folder=output.folder)
@@ -166,4 +158,4 @@ def set_hooks(
     for writer in (log, merged[TrainingCurvesHook.name()]):
         output.files.append(writer.path.absolute())
     # Hooks that write come last, since those before may still refuse the run.
-    task.set_hooks([*merged.values(), output, log, *_tensorboard(args, config, output.folder)])
+    task.set_hooks([*merged.values(), output, log, *_tensorboard(output)])
