@@ -65,7 +65,7 @@ def build_parser() -> Parser:
     for name, add_flags in COMMANDS.items():
         help = " ".join((add_flags.__doc__ or "").split())
         command = commands.add_parser(name, help=help, description=help)
-        add_flags(command)
+        add_flags(command.add_argument)
         command.set_defaults(run=functools.partial(_run, name), parser=command)
     return parser
 

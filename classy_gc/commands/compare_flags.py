@@ -1,32 +1,30 @@
 """The flags of ``compare`` and ``compare-summary``; nothing here imports torch."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from classy_gc.commands import flags
 
 
-def _add_contrast_flag(parser: argparse.ArgumentParser, arm: str) -> None:
+def _add_contrast_flag(add: flags.Add, arm: str) -> None:
     help = f"compare the second {arm} with the first; of four, their gains; repeatable"
     options: dict[str, Any] = {"type": flags.utf8, "action": "append", "default": []}
-    parser.add_argument("--contrast", nargs="+", metavar="ARM", help=help, **options)
+    add("--contrast", nargs="+", metavar="ARM", help=help, **options)
 
 
-def add_compare_summary_flags(parser: argparse.ArgumentParser) -> None:
+def add_compare_summary_flags(add: flags.Add) -> None:
     """Draw the differences of several comparisons as one picture."""
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a comparison")
-    _add_contrast_flag(parser, "'FOLDER: ARM'")
-    flags.add_picture_flag(parser, "summary.png")
+    add("folders", nargs="+", type=Path, metavar="FOLDER", help="of a comparison")
+    _add_contrast_flag(add, "'FOLDER: ARM'")
+    flags.add_picture_flag(add, "summary.png")
 
 
-def add_compare_flags(parser: argparse.ArgumentParser) -> None:
+def add_compare_flags(add: flags.Add) -> None:
     """Train a config several ways, with the same seeds, and tell differences from noise.
 
     After an interruption, the same command continues.
     """
-    add = parser.add_argument
-    flags.add_config_flag(parser, "Classy Vision configs", nargs="+", metavar="FILE")
+    flags.add_config_flag(add, "Classy Vision configs", nargs="+", metavar="FILE")
     repeatable: dict[str, Any] = {"action": "append", "default": []}
     names: dict[str, Any] = {"type": flags.utf8, **repeatable}
     help = "a dotted key (model.heads.0.num_classes) and its values, JSON or words; repeatable"
@@ -41,14 +39,13 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
     add("--sweep", metavar="KEY=LOW:HIGH:COUNT", help=help)
     help = "then compare the best value of each arm on the test images, with these fresh seeds"
     add("--confirm", type=flags.seeds, metavar="SEEDS", help=help)
-    add(
-        "--output_folder", type=flags.output_path, required=True, help="of the runs and the results"
-    )
+    help = "of the runs and the results"
+    add("--output_folder", type=flags.output_path, required=True, help=help)
     help = "compare by this test meter, and count epochs until it has this value; or METER<=VALUE"
     add("--target", type=flags.target, metavar="METER=VALUE", help=help)
     help = "say how many seeds a difference of this size needs (percentage points of an accuracy)"
     add("--power", type=float, metavar="POINTS", help=help)
-    _add_contrast_flag(parser, "of two arms")
+    _add_contrast_flag(add, "of two arms")
     help = "runs at a time, with one thread each if several (default: one per core; 1 with CUDA)"
     add("--jobs", type=flags.integer(1), help=help)
     help = "where runs are trained: on this machine, or as jobs of Slurm (default local)"

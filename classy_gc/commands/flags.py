@@ -14,6 +14,7 @@ from classy_gc.configuration.load import read_config
 from classy_gc.files import check_folder, has_scheme
 
 T = TypeVar("T")
+Add = Callable[..., argparse.Action]  #: the ``add_argument`` of a parser
 
 
 def flag_type(read: Callable[[str], T]) -> Callable[[str], T]:
@@ -217,10 +218,7 @@ def target(text: str) -> Target:
     except ValueError:
         number = math.nan
     if not name or not math.isfinite(number):
-        raise ValueError(
-            f"{text!r} must be METER=NUMBER, such as accuracy/top_1=0.97, or METER<=NUMBER where "
-            "lower is better"
-        )
+        raise ValueError(f"{text!r} must be METER=NUMBER, or METER<=NUMBER where lower is better")
     return Target(name, number, meter.endswith("<"))
 
 
@@ -241,39 +239,37 @@ def seeds(text: str) -> range:
     return numbers
 
 
-def add_config_flag(parser: argparse.ArgumentParser, help: str, **options: str) -> None:
-    parser.add_argument("--config_file", type=config_file, required=True, help=help, **options)
+def add_config_flag(add: Add, help: str, **options: str) -> None:
+    add("--config_file", type=config_file, required=True, help=help, **options)
     help = "a dotted key of the config (optimizer.use_gc) and its value, JSON or a word; repeatable"
     options = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
-    parser.add_argument("--set", type=setting, help=help, **options)
+    add("--set", type=setting, help=help, **options)
 
 
-def add_picture_flag(parser: argparse.ArgumentParser, file: str) -> None:
+def add_picture_flag(add: Add, file: str) -> None:
     help = "the picture (default %(default)s)"
-    parser.add_argument("--output", type=picture, default=file, metavar="FILE", help=help)
+    add("--output", type=picture, default=file, metavar="FILE", help=help)
 
 
-def add_configs_flags(parser: argparse.ArgumentParser) -> None:
+def add_configs_flags(add: Add) -> None:
     """List, copy or print the shipped configs."""
-    add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="of those to copy here (default: list)")
     add("--flatten", action="store_true", help="print one, or a file, merged with its bases")
 
 
-def add_param_groups_flags(parser: argparse.ArgumentParser) -> None:
+def add_param_groups_flags(add: Add) -> None:
     """Print the options of each parameter."""
-    add_config_flag(parser, "of any task")
+    add_config_flag(add, "of any task")
 
 
-def add_schedules_flags(parser: argparse.ArgumentParser) -> None:
+def add_schedules_flags(add: Add) -> None:
     """Draw schedules, and print their values."""
-    add_config_flag(parser, "one or several", nargs="+")
-    add_picture_flag(parser, "schedules.png")
+    add_config_flag(add, "one or several", nargs="+")
+    add_picture_flag(add, "schedules.png")
 
 
-def add_bench_flags(parser: argparse.ArgumentParser) -> None:
+def add_bench_flags(add: Add) -> None:
     """Time the optimizers beside torch's own, or whole training steps of a config."""
-    add = parser.add_argument
     # Flags that --config_file sets get their defaults later, to tell them from given ones.
     add("--model", help="of torchvision.models or Classy Vision, or tiny (default resnet50)")
     add("--device", choices=["cpu", "cuda"], help="(default cpu)")
@@ -289,9 +285,8 @@ def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     add("--output_folder", type=output_path, help="(default: output_bench_TIME here)")
 
 
-def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
+def add_polygonize_flags(add: Add) -> None:
     """Turn a map of buildings into polygons with straight walls."""
-    add = parser.add_argument
     add("map", help="probability of a building: GeoTIFF, grey PNG (0–255), .npy or .npz in [0, 1]")
     add("--output", required=True, help=".geojson, .gpkg, .shp, .fgb or .parquet of the polygons")
     add("--band", type=int, help="of MAP, from 1 (default: the only one)")
@@ -309,21 +304,19 @@ def add_polygonize_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="of torch, to refine on (default cpu)")
 
 
-def add_inspect_flags(parser: argparse.ArgumentParser) -> None:
+def add_inspect_flags(add: Add) -> None:
     """Print what GC does, or would do, to each gradient of a config, over a few batches."""
-    add = parser.add_argument
-    add_config_flag(parser, "of a classification task")
+    add_config_flag(add, "of a classification task")
     add("--batches", type=integer(1), default=8, help="the mean is over these (default 8)")
-    add_picture_flag(parser, "inspect.png")
+    add_picture_flag(add, "inspect.png")
     add("--checkpoint_load_path", default="", help="to start from (default: none)")
     add("--pretrained_checkpoint_path", default="", help="of a fine_tuning task (default: none)")
     add("--seed", type=seed, default=0, help="of the weights and the order of data (default 0)")
 
 
-def add_train_flags(parser: argparse.ArgumentParser) -> None:
+def add_train_flags(add: Add) -> None:
     """Train a Classy Vision config."""
-    add = parser.add_argument
-    add_config_flag(parser, "a Classy Vision config")
+    add_config_flag(add, "a Classy Vision config")
     add("--distributed_backend", choices=["none", "ddp"], default="none", help="(default none)")
     add("--visdom_port", type=integer(1), default=8097, help="of that server (default 8097)")
     add("--checkpoint_load_path", default="", help="a checkpoint to resume from, or its folder")
