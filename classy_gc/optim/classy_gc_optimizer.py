@@ -12,7 +12,6 @@ from classy_gc.core import CentralizedOptimizer, RMSprop
 from classy_gc.core._torch import local_tensor
 from classy_gc.core.centralization import HALF
 from classy_gc.core.memory import is_dense
-from classy_gc.optim.groups import momentum_drives_betas, with_momentum
 from classy_gc.optim.resume import first_steps
 from classy_gc.optim.scheduled_gc import ScheduledGC
 from classy_gc.optim.stock import CLASSY_KEYS, SPEED_KEYS
@@ -143,13 +142,24 @@ class ClassyGCOptimizer(ScheduledGC):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
-        given = _signature(self.OPTIONS).bind_partial(*args).arguments
-        self._options = self._checked(dict(**given, **options))
+        label, cls = self.label(), self.core_class
+        options = dict(**_signature(self.OPTIONS).bind_partial(*args).arguments, **options)
+        left_out = constructor_options(cls).keys() - {*self.OPTIONS, *_LEFT_OUT}
+        for name in options.keys() & left_out:
+            raise ValueError(
+                f"unknown key {name!r} in {label}; 'torch_gc' has it, with "
+                f'"optimizer": {cls.__name__!r}'
+            )
+        check_known(options, [*CLASSY_KEYS, *self.OPTIONS], label)
+        self._options = check_options(options, self.OPTIONS, label)
+        for name, value in self._options.items():
+            if isinstance(value, (list, tuple)):
+                self._options[name] = tuple(map(float, value)) if name == "betas" else tuple(value)
         try:  # a class may refuse options that do not go together, or what a task gives it
             with torch.random.fork_rng(devices=[]):
                 self._in_groups = first_steps(self).defaults.keys() - {*SPEED_KEYS}
         except Exception as error:  # of any kind
-            raise ValueError(f"{self.label()}: {error or type(error).__name__}") from error
+            raise ValueError(f"{label}: {error or type(error).__name__}") from error
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ClassyGCOptimizer":
@@ -165,46 +175,21 @@ class ClassyGCOptimizer(ScheduledGC):
         """
         config = without_comments(config)
         options = {k: v for k, v in config.items() if k not in CLASSY_KEYS}
-        optimizer = cls(**{**cls.config_defaults, **options})
-        optimizer.keep_schedules(config)
-        return optimizer
-
-    def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Checks the options, alone and together, and returns the values of all."""
-        label = self.label()
-        theirs = constructor_options(self.core_class).keys() - {*self.OPTIONS, *_LEFT_OUT}
-        for name in options:
-            if name in theirs:
-                raise ValueError(
-                    f"unknown key {name!r} in {label}; 'torch_gc' has it, with "
-                    f'"optimizer": {self.core_class.__name__!r}'
-                )
-        check_known(options, [*CLASSY_KEYS, *self.OPTIONS], label)
-        options = check_options(options, self.OPTIONS, label)
-        for name, value in options.items():
-            if isinstance(value, (list, tuple)):
-                options[name] = tuple(map(float, value)) if name == "betas" else tuple(value)
-        return options
+        return cls(**{**cls.config_defaults, **options}).keep_schedules(config)
 
     def _built(self, params: list[Any], options: dict[str, Any]) -> torch.optim.Optimizer:
         """The core optimizer."""
         return self.core_class(params, **options)
 
-    def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
+    def own_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
         rules = {name: rule for name, (_, rule) in self.OPTIONS.items() if name in self._in_groups}
-        return with_momentum(dict(self._options), rules)
+        return dict(self._options), rules
 
-    def prepare(self, param_groups: Any) -> None:
-        """Builds the core optimizer; called by ``set_param_groups``.
-
-        Args:
-            param_groups: as for torch; the model is on its device.
-        """
+    def torch_optimizer(self, param_groups: Any) -> torch.optim.Optimizer:
         options = dict(self._options)
         if options.get("fused", True) is None and not options["foreach"]:
             params = [p for group in param_groups for p in group["params"]]
             # torch has no fused RMSprop, and ours is for the CPU.
             ours = not issubclass(self.core_class, RMSprop) or all(p.is_cpu for p in params)
             options["fused"] = (ours and all(map(fused_supported, params))) or None
-        self.optimizer = self._built(param_groups, options)
-        momentum_drives_betas(self.optimizer)
+        return self._built(param_groups, options)

@@ -4,12 +4,12 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import torch
 from classy_vision.optim import ClassyOptimizer, build_optimizer, register_optimizer
 from classy_vision.optim.rmsprop_tf import RMSpropTFOptimizer
 from classy_vision.optim.zero import ZeRO
 
 from classy_gc.core import centralize_optimizer
-from classy_gc.optim.groups import momentum_drives_betas, with_momentum
 from classy_gc.optim.scheduled_gc import ScheduledGC
 from classy_gc.optim.stock import CLASSY_KEYS, base_config, check_stock_optimizer, group_options
 from classy_gc.options import GC_FLAG, SWITCH, Rule, check_known, check_options, without_comments
@@ -98,28 +98,20 @@ class GC(ScheduledGC):
         check_stock_optimizer(base)
         options = {name: config[name] for name in cls.OPTIONS if name in config}
         # The stock from_config methods write their defaults into the config that they get.
-        optimizer = cls(build_optimizer(copy.deepcopy(dict(base))), **options)
-        optimizer.keep_schedules(config)
-        return optimizer
+        return cls(build_optimizer(copy.deepcopy(dict(base))), **options).keep_schedules(config)
 
-    def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
+    def own_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
         values, rules = group_options(self.base_optimizer)
         gc = {name: rule for name, (_, rule) in self.OPTIONS.items() if rule.schedulable}
-        return with_momentum({**values, **self._options}, {**rules, **gc})
+        return {**values, **self._options}, {**rules, **gc}
 
-    def prepare(self, param_groups: Any) -> None:
-        """Builds the base optimizer and centralizes it; called by ``set_param_groups``.
-
-        Args:
-            param_groups: as for torch; the model is on its device.
-        """
+    def torch_optimizer(self, param_groups: Any) -> torch.optim.Optimizer:
         self.base_optimizer.prepare(param_groups)
         options = dict(self._options)
         optimizer = self.base_optimizer.optimizer
         if isinstance(optimizer, RMSpropTFOptimizer):
             options["decoupled_weight_decay"] = False
-        self.optimizer = centralize_optimizer(optimizer, **options)
-        momentum_drives_betas(self.optimizer)
+        return centralize_optimizer(optimizer, **options)
 
     def set_param_groups(self, param_groups: Any, **kwargs: Any) -> None:
         super().set_param_groups(param_groups, **kwargs)
@@ -130,7 +122,7 @@ class GC(ScheduledGC):
     def step(
         self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None
     ) -> None:
-        self.catch_up(where)
+        self.catch_up(where, self)
         self.base_optimizer.step(*args, closure=closure, where=where)
 
     def on_epoch(self, where: float) -> None:
@@ -140,7 +132,7 @@ class GC(ScheduledGC):
         return self.base_optimizer.get_classy_state()
 
     def set_classy_state(self, state: dict[str, Any]) -> None:
-        self.base_optimizer.set_classy_state(self.resumed(state))
+        self.base_optimizer.set_classy_state(self.resumed(state, self))
 
     def zero_grad(self) -> None:
         self.base_optimizer.zero_grad()

@@ -9,7 +9,7 @@ from classy_vision.optim import param_scheduler
 from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
-from classy_gc.options import FRACTION, Rule
+from classy_gc.options import Rule
 
 
 def as_groups(param_groups: Any) -> list[dict[str, Any]]:
@@ -73,45 +73,3 @@ def as_schedulers(options: dict[str, Any], rules: dict[str, Rule], label: str) -
             result[name] = copy.copy(value)
             result[name].update_interval = UpdateInterval.STEP
     return result
-
-
-def with_momentum(
-    values: dict[str, Any], rules: dict[str, Rule]
-) -> tuple[dict[str, Any], dict[str, Rule]]:
-    """Adds to values and rules of options the ``momentum`` that drives the first of ``betas``.
-
-    Args:
-        values: of a group's options.
-        rules: of the same options.
-
-    Returns:
-        Both; unchanged without ``betas``.
-
-    Example:
-        >>> from classy_gc.options import BETAS
-        >>> with_momentum({"betas": (0.9, 0.99)}, {"betas": BETAS})[0]["momentum"]
-        0.9
-    """
-    if isinstance(values.get("betas"), tuple) and "betas" in rules and "momentum" not in values:
-        values = {**values, "momentum": values["betas"][0]}
-        rules = {**rules, "momentum": FRACTION}
-    return values, rules
-
-
-def momentum_drives_betas(optimizer: torch.optim.Optimizer) -> None:
-    """Makes the ``momentum`` of a group, if it has one, the first of its ``betas``.
-
-    This is what torch's ``OneCycleLR`` does. Schedules write the ``momentum``, whether the
-    optimizer itself runs them, ``gc`` around it, or ``zero``.
-
-    Args:
-        optimizer: not changed if it has no betas, or a momentum of its own.
-    """
-    if "betas" in optimizer.defaults and "momentum" not in optimizer.defaults:
-        optimizer.register_step_pre_hook(_drive_betas)
-
-
-def _drive_betas(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    for group in optimizer.param_groups:
-        if "momentum" in group:
-            group["betas"] = (group["momentum"], *group["betas"][1:])

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from classy_vision.optim import ClassyOptimizer
 from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
@@ -13,7 +14,13 @@ from classy_gc.optim.groups import as_groups, as_schedulers
 from classy_gc.optim.param_scheduler.checks import build_scheduler, check_schedulers
 from classy_gc.optim.resume import resumed_state
 from classy_gc.optim.stock import label_of
-from classy_gc.options import Rule, check_known
+from classy_gc.options import FRACTION, Rule, check_known
+
+
+def _drive_betas(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    for group in optimizer.param_groups:
+        if "momentum" in group:
+            group["betas"] = (group["momentum"], *group["betas"][1:])
 
 
 class ScheduledGC(ClassyOptimizer):
@@ -30,6 +37,35 @@ class ScheduledGC(ClassyOptimizer):
         return label_of(self)
 
     @abstractmethod
+    def torch_optimizer(self, param_groups: Any) -> torch.optim.Optimizer:
+        """Builds the optimizer that this one wraps.
+
+        Args:
+            param_groups: as for torch; the model is on its device.
+        """
+
+    def prepare(self, param_groups: Any) -> None:
+        """Builds the torch optimizer; called by ``set_param_groups``.
+
+        If it has ``betas``, a ``momentum`` in its groups becomes the first of them at each step, as
+        with torch's ``OneCycleLR``. Schedules write the ``momentum``, whether the optimizer itself
+        runs them, ``gc`` around it, or ``zero``.
+
+        Args:
+            param_groups: as for torch; the model is on its device.
+        """
+        self.optimizer = self.torch_optimizer(param_groups)
+        if "betas" in self.optimizer.defaults and "momentum" not in self.optimizer.defaults:
+            self.optimizer.register_step_pre_hook(_drive_betas)
+
+    @abstractmethod
+    def own_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
+        """The options that a parameter group can have, without the ``momentum`` of ``betas``.
+
+        Returns:
+            The values that a group has by default, and what each option accepts.
+        """
+
     def group_options(self) -> tuple[dict[str, Any], dict[str, Rule]]:
         """The options that a parameter group can have.
 
@@ -43,12 +79,20 @@ class ScheduledGC(ClassyOptimizer):
             >>> values["lr"], values["momentum"], rules["lr"].allowed
             (0.5, 0.9, 'a number >= 0')
         """
+        values, rules = self.own_options()
+        if isinstance(values.get("betas"), tuple) and "betas" in rules and "momentum" not in values:
+            values = {**values, "momentum": values["betas"][0]}
+            rules = {**rules, "momentum": FRACTION}
+        return values, rules
 
-    def keep_schedules(self, config: Mapping[str, Any]) -> None:
+    def keep_schedules(self, config: Mapping[str, Any]) -> "ScheduledGC":
         """Keeps the schedules of a config, for options that ``set_param_groups`` does not get.
 
         Args:
             config: of the optimizer, perhaps with ``param_schedulers`` and ``num_epochs``.
+
+        Returns:
+            The optimizer itself.
 
         Raises:
             ValueError: a schedule that is not read, or that leaves the range of its option.
@@ -61,10 +105,9 @@ class ScheduledGC(ClassyOptimizer):
         check_schedulers(config, self.label(), self.group_options()[1])
         self.num_epochs = config.get("num_epochs")
         self._schedules = config.get("param_schedulers", {})
+        return self
 
-    def scheduled_groups(
-        self, param_groups: Any, common: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def scheduled_groups(self, param_groups: Any, common: dict[str, Any]) -> list[dict[str, Any]]:
         """Checked groups with all their options as ParamSchedulers.
 
         Args:
@@ -77,12 +120,11 @@ class ScheduledGC(ClassyOptimizer):
         """
         rules = self.group_options()[1]
         groups = [{**group, **common} for group in as_groups(param_groups)]
-        kept = {}
         for name, config in self._schedules.items():
             if any(name not in group for group in groups):
                 key = f"{self.label()}: param_schedulers.{name}"
-                kept[name] = build_scheduler(config, key, rules[name], self.num_epochs)
-        groups = [{**kept, **group} for group in groups]
+                kept = build_scheduler(config, key, rules[name], self.num_epochs)
+                groups = [{name: kept, **group} for group in groups]
         for group in groups:
             if "weight_decay" not in rules and group.get("weight_decay") == 0:
                 # Classy Vision's tasks give it to BatchNorm, whatever the optimizer.
@@ -104,7 +146,7 @@ class ScheduledGC(ClassyOptimizer):
         """
         super().set_param_groups(self.scheduled_groups(param_groups, kwargs))
 
-    def catch_up(self, where: float | None, optimizer: ClassyOptimizer | None = None) -> None:
+    def catch_up(self, where: float | None, optimizer: ClassyOptimizer) -> None:
         """Sets the options whose schedules change once per epoch to their current values.
 
         This acts only on the first call after a checkpoint was loaded, which may have had other
@@ -112,13 +154,12 @@ class ScheduledGC(ClassyOptimizer):
 
         Args:
             where: the share of training done, in [0, 1); None does nothing.
-            optimizer: the ``zero`` around this one (default: None, no ``zero``).
+            optimizer: this one, or the ``zero`` around it.
         """
         if self._resumed and where is not None:
             if self.num_epochs:  # with gradient accumulation the first step is not at the start
                 epochs = math.floor(where * self.num_epochs + ParamScheduler.WHERE_EPSILON)
                 where = epochs / self.num_epochs
-            optimizer = optimizer or self
             optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.EPOCH))
             self._resumed = False
 
@@ -131,7 +172,7 @@ class ScheduledGC(ClassyOptimizer):
             closure: reevaluates the model and returns the loss (default: None).
             where: the share of training done, in [0, 1); required.
         """
-        self.catch_up(where)
+        self.catch_up(where, self)
         super().step(*args, closure=closure, where=where)
 
     def set_classy_state(self, state: dict[str, Any]) -> None:
@@ -147,16 +188,14 @@ class ScheduledGC(ClassyOptimizer):
         Raises:
             ValueError: the state belongs to another kind of optimizer.
         """
-        super().set_classy_state(self.resumed(state))
+        super().set_classy_state(self.resumed(state, self))
 
-    def resumed(
-        self, state: dict[str, Any], optimizer: ClassyOptimizer | None = None
-    ) -> dict[str, Any]:
+    def resumed(self, state: dict[str, Any], optimizer: ClassyOptimizer) -> dict[str, Any]:
         """The state to load instead of the checkpoint's, see :func:`resumed_state`.
 
         Args:
             state: from ``get_classy_state``; not changed.
-            optimizer: the ``zero`` around this one (default: None, no ``zero``).
+            optimizer: this one, or the ``zero`` around it.
         """
         self._resumed = True
-        return resumed_state(state, optimizer or self, self.label())
+        return resumed_state(state, optimizer, self.label())

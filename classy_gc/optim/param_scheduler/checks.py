@@ -8,20 +8,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from classy_vision.optim import param_scheduler
-from classy_vision.optim.param_scheduler import ParamScheduler, UpdateInterval
+from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, UpdateInterval
 
 from classy_gc import options
 from classy_gc.files import warn_once
-from classy_gc.options import Rule
+from classy_gc.options import ANYTHING, COUNT, NON_NEGATIVE, NUMBER, POSITIVE, Rule
 
 #: a length of a ``composite`` in steps or epochs
 LENGTH = re.compile(r"(\d+) steps?|(\d+(?:\.\d+)?) epochs?|rest")
 
 
 def _is_length(value: Any) -> bool:
-    return options.NON_NEGATIVE.accepts(value) or (
-        isinstance(value, str) and bool(LENGTH.fullmatch(value))
-    )
+    return NON_NEGATIVE.accepts(value) or bool(LENGTH.fullmatch(str(value)))
 
 
 LENGTHS = Rule(
@@ -31,21 +29,17 @@ LENGTHS = Rule(
 
 _LIST = Rule("a list", lambda v: isinstance(v, list))
 _RULES = {
-    **dict.fromkeys(
-        ["start_value", "peak_value", "end_value", "base_value", "gamma"], options.NUMBER
-    ),
-    **dict.fromkeys(["power", "decay"], options.POSITIVE),
-    **dict.fromkeys(["periods", "num_decays"], options.COUNT),
+    **dict.fromkeys(["start_value", "peak_value", "end_value", "base_value", "gamma"], NUMBER),
+    **dict.fromkeys(["power", "decay"], POSITIVE),
+    **dict.fromkeys(["periods", "num_decays"], COUNT),
     **dict.fromkeys(["schedulers", "values", "interval_scaling"], _LIST),
     "anneal": Rule("'cosine' or 'linear'", lambda v: v in ("cosine", "linear")),
     "lengths": LENGTHS,
     "milestones": Rule(
         "a list of ascending integers > 0",
-        lambda v: (
-            isinstance(v, list) and v == sorted({k for k in v if options.is_integer(k) and k > 0})
-        ),
+        lambda v: isinstance(v, list) and v == sorted({k for k in v if COUNT.accepts(k)}),
     ),
-    "pct_start": Rule("a number in (0, 1)", lambda v: options.NUMBER.accepts(v) and 0 < v < 1),
+    "pct_start": Rule("a number in (0, 1)", lambda v: NUMBER.accepts(v) and 0 < v < 1),
     "scheduler": Rule(
         "a ParamScheduler config, with update_interval beside it and not in it",
         lambda v: isinstance(v, Mapping) and "update_interval" not in v,
@@ -77,10 +71,8 @@ def check_scheduler(
     """
     if not isinstance(config, Mapping) or "name" not in config:
         raise ValueError(f"{label} must be a ParamScheduler config with a 'name', not {config!r}")
-    options.check_known(
-        [config["name"]], param_scheduler.PARAM_SCHEDULER_REGISTRY, label, "scheduler"
-    )
-    cls = param_scheduler.PARAM_SCHEDULER_REGISTRY[config["name"]]
+    options.check_known([config["name"]], PARAM_SCHEDULER_REGISTRY, label, "scheduler")
+    cls = PARAM_SCHEDULER_REGISTRY[config["name"]]
     if not cls.__module__.startswith(("classy_vision.", "classy_gc.")):
         return
     defaults: dict[str, Any] = dict.fromkeys(("name", "num_epochs", "update_interval"))
@@ -89,9 +81,7 @@ def check_scheduler(
             defaults[name] = None
         elif name != "num_updates":  # num_epochs, which the task knows
             defaults[name] = option.default
-    table = {
-        name: (default, _RULES.get(name, options.ANYTHING)) for name, default in defaults.items()
-    }
+    table = {name: (default, _RULES.get(name, ANYTHING)) for name, default in defaults.items()}
     options.check_options(config, table, label)
     num_epochs = config.get("num_epochs", num_epochs)
     texts = [length for length in config.get("lengths", []) if isinstance(length, str)]
@@ -138,9 +128,8 @@ class CheckedParamScheduler(param_scheduler.ClassyParamScheduler):
         given = {name: config[name] for name in inspect.signature(cls).parameters if name in config}
         if "scheduler" in given:
             training = {k: config[k] for k in ("num_epochs",) if k in config}  # composite has it
-            given["scheduler"] = param_scheduler.build_param_scheduler(
-                {**training, **given["scheduler"]}
-            )
+            inner = {**training, **given["scheduler"]}
+            given["scheduler"] = param_scheduler.build_param_scheduler(inner)
         return cls(**given | {"update_interval": UpdateInterval.from_config(config)})
 
 
@@ -172,7 +161,7 @@ def check_schedulers(config: Mapping[str, Any], label: str, rules: Mapping[str, 
 
 def build_scheduler(
     config: Any, label: str, rule: Rule, num_epochs: float | None
-) -> ParamScheduler:
+) -> param_scheduler.ParamScheduler:
     """Builds a ParamScheduler and checks that it stays in the range of its option.
 
     Args:
