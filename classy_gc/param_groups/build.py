@@ -105,9 +105,10 @@ def build_param_groups(
             logging.warning(f"{builder.label()}: {name} is {first}, and is left out")
             continue
         label = f"options of {name!r} from {builder.label()}"
-        decays = own.get("bn_weight_decay", bn_weight_decay)
-        without_decay = not decays and isinstance(parameter.module, _BatchNorm)
-        resolved = options.resolve(own, label, without_decay)
+        decays = own.get("bn_weight_decay", bn_weight_decay) or "weight_decay" not in options.rules
+        if isinstance(parameter.module, _BatchNorm) and not decays:
+            own = {"weight_decay": 0.0, **own}
+        resolved = options.resolve(own, label)
         key = frozenset((k, v) for k, v in resolved.items() if v != options.values.get(k))
         scheduled = as_schedulers(resolved, options.rules, label)
         empty = {"params": [], "param_names": [], **scheduled}

@@ -107,23 +107,16 @@ class OptimizerOptions:
         Raises:
             ValueError: with both, and the known options.
         """
-        if option not in self.rules:
-            raise ValueError(
-                f"{label} needs {option!r}, which {self.label} does not have; "
-                f"known: {', '.join(self.rules)}"
-            )
+        check_known([option], self.rules, f"{self.label}, which {label} needs", "option")
         if option == "weight_decay" and not {**self.values, **self.schedules}[option]:
             raise ValueError(f"{label} multiplies 'weight_decay', which is 0 in {self.label}")
 
-    def resolve(
-        self, options: Mapping[str, Any], label: str, without_decay: bool = False
-    ) -> dict[str, Any]:
+    def resolve(self, options: Mapping[str, Any], label: str) -> dict[str, Any]:
         """The values and ParamSchedulers of a group, with the task's schedules, multiplied.
 
         Args:
             options: as a builder returns them.
             label: names their owner in messages.
-            without_decay: whether the weight decay is 0 if they do not set it (default: False).
 
         Raises:
             ValueError: an option that the optimizer does not have, or a value that it does not
@@ -133,10 +126,7 @@ class OptimizerOptions:
         given = {name: self._scheduler_or_value(name, v, label) for name, v in options.items()}
         if "betas" in given and "momentum" in given:
             raise ValueError(f"{label}: momentum drives the first of betas; give one")
-        result = dict(self.schedules)
-        if without_decay and "weight_decay" in self.rules:
-            result["weight_decay"] = 0.0
-        result |= {name: value for name, value in given.items() if name in self.rules}
+        result = {**self.schedules, **{k: v for k, v in given.items() if k in self.rules}}
         if given.get("nesterov") and {**self.values, **result}.get("momentum") == 0:
             raise ValueError(f"{label}: nesterov must be false where momentum is 0, not True")
         for multiplier, name in MULTIPLIERS.items():

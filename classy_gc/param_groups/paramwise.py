@@ -94,8 +94,7 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
                 raise ValueError(f"{label} matches no parameter; nearest names: {nearest}")
             if key not in used:
                 logging.warning(
-                    f"{label} decides for no parameter: all that it matches are frozen, or match a "
-                    "longer key"
+                    f"{label} decides nothing: all its matches are frozen or match a longer key"
                 )
 
     def _key(self, parameter: NamedParameter) -> str | None:

@@ -58,15 +58,13 @@ class ParamwiseMixin:
         if "optimizer" not in config or config.get("test_only", False):
             return super().from_config(config)
         check_stock_optimizer(config["optimizer"])
-        given, config = config, preliminary(config)
-        optimizer = dict(config["optimizer"])
-        builder = None
+        optimizer = preliminary(config)["optimizer"]
+        without_groups = {k: v for k, v in optimizer.items() if k != "param_groups"}
+        task = super().from_config({**config, "optimizer": without_groups})
         if "param_groups" in optimizer:
-            builder = build_param_group_builder(optimizer.pop("param_groups"))
-        task = super().from_config({**config, "optimizer": optimizer})
-        task._config = given
-        task.param_group_builder = builder
-        resolve_when_prepared(task, given)
+            task.set_param_group_builder(build_param_group_builder(optimizer["param_groups"]))
+        task._config = config
+        resolve_when_prepared(task, config)
         return task
 
     def set_param_group_builder(self, builder: ParamGroupBuilder | None) -> "ParamwiseMixin":

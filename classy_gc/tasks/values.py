@@ -6,14 +6,7 @@ from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any
 
-from classy_vision.dataset import DATASET_REGISTRY
-from classy_vision.dataset.transforms import TRANSFORM_REGISTRY
-from classy_vision.heads import HEAD_REGISTRY
-from classy_vision.hooks import HOOK_REGISTRY
-from classy_vision.losses import LOSS_REGISTRY
-from classy_vision.models import MODEL_REGISTRY
-from classy_vision.optim import OPTIMIZER_REGISTRY
-from classy_vision.tasks import TASK_REGISTRY
+from classy_vision import dataset, heads, hooks, losses, models, optim, tasks
 from classy_vision.tasks.classification_task import BatchNormSyncMode, BroadcastBuffersMode
 from torch.nn.modules import loss
 from torchvision import transforms
@@ -21,9 +14,10 @@ from torchvision import transforms
 from classy_gc import options
 from classy_gc.options import OptionError, Rule, dotted, or_null
 
-_DATA = (DATASET_REGISTRY, TRANSFORM_REGISTRY, vars(transforms))
-_MODELS = (MODEL_REGISTRY, HEAD_REGISTRY, LOSS_REGISTRY, vars(loss))
-_CLASSES = ChainMap(*_DATA, *_MODELS, OPTIMIZER_REGISTRY, HOOK_REGISTRY, TASK_REGISTRY)
+_DATA = (dataset.DATASET_REGISTRY, dataset.transforms.TRANSFORM_REGISTRY, vars(transforms))
+_MODELS = (models.MODEL_REGISTRY, heads.HEAD_REGISTRY, losses.LOSS_REGISTRY, vars(loss))
+_TRAINING = (optim.OPTIMIZER_REGISTRY, hooks.HOOK_REGISTRY, tasks.TASK_REGISTRY)
+_CLASSES = ChainMap(*_DATA, *_MODELS, *_TRAINING)
 _THEIRS = ("classy_vision.", "torch.", "torchvision.")
 
 
