@@ -4,6 +4,7 @@ A :data:`Table` of options is called ``OPTIONS`` everywhere.
 """
 
 import difflib
+import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -193,6 +194,27 @@ you mean 'momentum'? known: lr, momentum
             hint = f", did you mean {by_case[nearest[0]]!r}?" if nearest else ";"
             text = f"unknown {kind} {name!r} in {label}{hint} known: {', '.join(known)}"
             raise OptionError(text, name)
+
+
+def check_installed(package: str, label: str, extra: str = "examples", module: str = "") -> None:
+    """Refuses what needs a package that is not installed.
+
+    Args:
+        package: its name for pip.
+        label: what needs it.
+        extra: of this package, which installs it (default: "examples")
+        module: its name in Python (default: that of the package)
+
+    Raises:
+        ValueError: with the command that installs it.
+
+    Example:
+        >>> check_installed("no-such-package", "hook 'x'", module="no_such_package")
+        Traceback (most recent call last):
+        ValueError: hook 'x' needs no-such-package: pip install 'classy-gc[examples]'
+    """
+    if importlib.util.find_spec(module or package) is None:
+        raise ValueError(f"{label} needs {package}: pip install 'classy-gc[{extra}]'")
 
 
 def registered_name(cls: type, registry: Mapping[str, type]) -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import importlib.util
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from classy_gc.configuration.load import read_config
 from classy_gc.files import check_folder, has_scheme
+from classy_gc.options import check_installed
 
 T = TypeVar("T")
 Add = Callable[..., argparse.Action]  #: the ``add_argument`` of a parser
@@ -180,8 +180,7 @@ def picture(text: str) -> str:
         raise ValueError(f"must be the path of a .png file, not {text!r}")
     if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
         raise ValueError(f"{text}: there is no writable folder {file.parent}")
-    if not importlib.util.find_spec("matplotlib"):
-        raise ValueError(f"{text} needs matplotlib: pip install 'classy-gc[examples]'")
+    check_installed("matplotlib", text)
     return text
 
 

@@ -7,6 +7,7 @@ from classy_vision.dataset import register_dataset
 from PIL import Image
 
 from classy_gc.dataset.image_dataset import ImageDataset
+from classy_gc.options import check_installed
 
 
 @register_dataset("digits")
@@ -34,8 +35,7 @@ class DigitsDataset(ImageDataset):
             normalization needs more than a few images (default: False)
 
     Raises:
-        ValueError: an unknown key, or a value that is not allowed.
-        ImportError: scikit-learn is missing.
+        ValueError: an unknown key, a value that is not allowed, or scikit-learn is missing.
 
     Source: https://scikit-learn.org/stable/modules/generated/sklearn.datasets.load_digits.html
 
@@ -49,11 +49,9 @@ class DigitsDataset(ImageDataset):
     """
 
     def _samples(self, split: str) -> list[tuple[Image.Image, int]]:
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError as error:
-            needed = "scikit-learn: pip install 'classy-gc[examples]'"
-            raise ImportError(f"dataset 'digits' needs {needed}") from error
+        check_installed("scikit-learn", self._label(), module="sklearn")
+        from sklearn.datasets import load_digits
+
         digits = load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)
         seen: Counter[int] = Counter()

@@ -10,6 +10,7 @@ from classy_vision.generic.distributed_util import is_primary
 
 from classy_gc.hooks.phase_record import PhaseRecordHook, flat_meters
 from classy_gc.hooks.training_curves import TrainingCurvesHook
+from classy_gc.options import check_installed
 
 
 class RunLogHook(PhaseRecordHook):
@@ -29,12 +30,8 @@ class RunLogHook(PhaseRecordHook):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        name = self.LIBRARY
-        try:
-            self.library: ModuleType = importlib.import_module(name)
-        except ImportError as error:
-            needed = f"{name}: pip install 'classy-gc[{name}]'"
-            raise ValueError(f"hook '{name}_log' needs {needed}") from error
+        check_installed(self.LIBRARY, f"hook '{self.LIBRARY}_log'", extra=self.LIBRARY)
+        self.library: ModuleType = importlib.import_module(self.LIBRARY)
         self.state.run_id = None
 
     @abstractmethod

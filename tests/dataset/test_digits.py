@@ -109,8 +109,8 @@ def test_missing_keys_are_refused(key):
 
 
 def test_missing_scikit_learn_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r"pip install 'classy-gc\[examples\]'"):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ValueError, match=r"pip install 'classy-gc\[examples\]'"):
         build_dataset(CONFIG)
 
 

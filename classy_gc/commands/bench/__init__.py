@@ -8,7 +8,7 @@ decay into subnormal numbers, which slow a CPU down many times.
 """
 
 import argparse
-import importlib.util
+import importlib
 import inspect
 import json
 import os
@@ -27,7 +27,7 @@ from classy_gc.commands.progress import show_progress
 from classy_gc.configuration.errors import section, user_error
 from classy_gc.configuration.load import load_config
 from classy_gc.hooks.provenance import provenance
-from classy_gc.options import check_known
+from classy_gc.options import check_installed, check_known
 
 #: the class of the core, the torch class that it is timed beside first, and options of all
 ALGORITHMS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -131,8 +131,7 @@ def _accepts(cls: type[torch.optim.Optimizer], option: str) -> bool:
 
 def _check_args(args: argparse.Namespace) -> None:
     """Checks the flags, and fills in defaults."""
-    if not importlib.util.find_spec("matplotlib"):
-        raise ValueError("bench.png needs matplotlib: pip install 'classy-gc[examples]'")
+    check_installed("matplotlib", "bench.png")
     defaults = {"model": "resnet50", "device": "cpu", "dtype": "float32"}
     for flag, default in {**defaults, "optimizers": [*ALGORITHMS]}.items():
         if getattr(args, flag) is None:

@@ -8,7 +8,6 @@ one arm, with the first file.
 
 import argparse
 import collections
-import importlib.util
 import json
 import math
 import multiprocessing
@@ -53,13 +52,12 @@ from classy_gc.commands.compare.sweep import (
     train_sweep,
 )
 from classy_gc.files import atomic_write
-from classy_gc.options import check_known
+from classy_gc.options import check_installed, check_known
 
 
 def _check_args(args: argparse.Namespace) -> None:
     for package in ("matplotlib", "scipy", "statsmodels"):
-        if not importlib.util.find_spec(package):
-            raise ValueError(f"compare needs {package}: pip install 'classy-gc[examples]'")
+        check_installed(package, "compare")
     if args.confirm and not args.sweep:
         raise ValueError("--confirm needs --sweep, which finds what it confirms")
     if args.power is not None and args.sweep and not args.confirm:

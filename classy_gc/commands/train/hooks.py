@@ -20,7 +20,7 @@ from classy_gc.files import check_folder, check_scheme, has_scheme, locked
 from classy_gc.hooks import JSONLogHook, PhaseSeedHook, RollingCheckpointHook, TrainingCurvesHook
 from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.progress_bar import FillingProgressBarHook
-from classy_gc.options import check_known, registered_name
+from classy_gc.options import check_installed, check_known, registered_name
 
 TENSORBOARD = "tensorboard_plot"
 
@@ -82,12 +82,9 @@ def _tensorboard(output: Output) -> list[stock.ClassyHook]:
     configs = output.ranks.config.get("hooks") or []
     given = next((hook for hook in configs if hook["name"] == TENSORBOARD), {})
     check_known(given, ["name", "log_period", "summary_writer"], f"hook {TENSORBOARD!r}")
-    installed = importlib.util.find_spec("tensorboard")
-    if output.args.skip_tensorboard or not (given or installed):
+    if output.args.skip_tensorboard or not (given or importlib.util.find_spec("tensorboard")):
         return []
-    if not installed:
-        needed = "tensorboard: pip install 'classy-gc[tensorboard]'"
-        raise ValueError(f"hook {TENSORBOARD!r} needs {needed}")
+    check_installed("tensorboard", f"hook {TENSORBOARD!r}", extra="tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
     options = {"log_dir": output.folder / "tensorboard", **given.get("summary_writer", {})}
