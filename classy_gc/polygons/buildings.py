@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import rasterio.features
 import shapely
-import shapely.geometry
 from rasterio.transform import Affine
 from scipy import ndimage
 

@@ -90,7 +90,7 @@ def as_frame(frame: Any, shape: tuple[int, ...], name: str = "the frame field") 
         dtype('complex64')
     """
     if len(frame) != 2:
-        raise ValueError(f"{name} must be c0 and c2, as of from_channels, not {len(frame)} arrays")
+        raise ValueError(f"{name} must be c0 and c2, not {len(frame)} arrays; see from_channels")
     checked = FrameField(*(as_array(c).astype(np.complex64) for c in frame))
     for c in checked:
         check_size(name, c.shape, "the map", shape)

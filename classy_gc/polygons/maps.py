@@ -199,7 +199,6 @@ def _open_image(path: Path, band: int | None) -> Map:
         choice = f"choose the map's with --band 1 to {bands[-1]}, not {band}"
         raise ValueError(f"{path} has {len(bands)} bands, {choice}")
     one, offset, words = _scale(source, band)
-    transform, crs = _place(source)
     masked = MaskFlags.alpha not in source.mask_flag_enums[band - 1]
 
     def read(rows: slice, columns: slice) -> np.ndarray:
@@ -212,7 +211,7 @@ def _open_image(path: Path, band: int | None) -> Map:
         values = np.ma.filled(values * np.float32(one) + np.float32(offset), 0)
         return in_range(values, f"{path}: probabilities")
 
-    return Map(path, source.shape, transform, crs, read, words)
+    return Map(path, source.shape, *_place(source), read, words)
 
 
 def _scale(source: rasterio.DatasetReader, band: int) -> tuple[float, float, str]:
@@ -222,12 +221,10 @@ def _scale(source: rasterio.DatasetReader, band: int) -> tuple[float, float, str
     if (scale, offset) != (1, 0):
         return scale, offset, f"the file's scale is {scale:g}, its offset {offset:g}"
     if kind.kind == "f":
-        return 1, 0, Map._field_defaults["scale"]
+        return 1, 0, "1 is taken for certain"
     bits = int(source.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8 * kind.itemsize))
     if kind != np.uint8 and source.driver != "PNG":
-        allowed = (
-            "bytes (0–255), floating point (0–1), or a scale, which `gdal_edit.py -scale` sets"
-        )
+        allowed = "bytes (0–255), floating point (0–1), or a scale: `gdal_edit.py -scale` sets it"
         raise ValueError(f"{source.name} has {kind} without a scale; a map has {allowed}")
     return 1 / (2**bits - 1), 0, f"{2**bits - 1} is taken for certain"
 

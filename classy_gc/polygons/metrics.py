@@ -13,7 +13,6 @@ from classy_gc.table import aligned
 
 _STRETCH = 2.0
 _LARGEST = 1500  # largest edge of the map in the picture, in pixels
-_AFTER, _BEFORE = COLORS[:2]
 
 #: Which buildings each column of :func:`table` covers.
 OVER = (
@@ -170,8 +169,8 @@ def picture(interior: Map, buildings: Buildings) -> Any:
     values = interior.read(slice(0, height, step), slice(0, width, step))
     figure = new_figure(11, 5.4 * height / width + 0.7)
     named = (
-        (buildings.before, _BEFORE, "before: as traced, simplified"),
-        (buildings.polygons, _AFTER, "after: refined, walls fitted"),
+        (buildings.before, COLORS[1], "before: as traced, simplified"),
+        (buildings.polygons, COLORS[0], "after: refined, walls fitted"),
     )
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for ax, (polygons, color, title) in zip(axes, named, strict=True):

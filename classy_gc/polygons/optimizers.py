@@ -114,8 +114,10 @@ class _VertexOptimizer:
         weights = self.weights(self.step_count * self.STEPS / max(self.steps, 1))
         if self.edges is None:
             weights = {term: w for term, w in weights.items() if term != "ridge"}
-        if "curvature" in weights or "corner" in weights:
-            self._find_corners(x.detach())
+        due = self._corners is None or self.step_count % _CORNERS_EVERY == 0
+        if due and ("curvature" in weights or "corner" in weights):
+            at_corner = energy.are_corners(x.detach(), self._turns, self.frame)
+            self._corners, self._walls = self._turns[at_corner], self._turns[~at_corner]
         terms: dict[str, Callable[[], Tensor]] = {
             "level": lambda: energy.level(x, self.interior, self.threshold),
             "ridge": lambda: energy.ridge(x, self.edges),
@@ -126,11 +128,6 @@ class _VertexOptimizer:
             "junction": lambda: energy.corner(x, self._junctions),
         }
         return sum((w * terms[term]() for term, w in weights.items()), x.new_zeros(()))
-
-    def _find_corners(self, x: Tensor) -> None:
-        if self._corners is None or self.step_count % _CORNERS_EVERY == 0:
-            at_corner = energy.are_corners(x, self._turns, self.frame)
-            self._corners, self._walls = self._turns[at_corner], self._turns[~at_corner]
 
     def step(self) -> float:
         """Takes one step.

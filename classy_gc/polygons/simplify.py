@@ -131,9 +131,8 @@ class _Walls(NamedTuple):
 
 def _fitted(points: np.ndarray, path: np.ndarray, ring: np.ndarray, knots: np.ndarray) -> _Walls:
     """Fits a least-squares line to the points between each two knots of a path."""
-    inside = path[knots[:-1]] == path[knots[1:]]
-    start = knots[:-1][inside]
-    end = knots[1:][inside]
+    ends = np.stack([knots[:-1], knots[1:]])
+    start, end = ends[:, path[ends[0]] == path[ends[1]]]
     # The points of every wall, from its start to its end.
     size = end - start + 1
     wall = np.repeat(np.arange(len(start)), size)
@@ -172,9 +171,8 @@ def _fewer(walls: _Walls, tolerance: float) -> _Walls:
         bevel = inner & turns & (walls.length <= np.minimum(a.length, b.length))
         bevel &= (walls.length <= _BEVEL[0] * px) & (depth <= _BEVEL[1] * px)
         # Walls that follow each other.
-        chord, next_chord = walls.end - walls.start, b.end - b.start
-        one = (after >= 0) & ((chord * next_chord).sum(axis=1) > 0)
-        one &= np.abs(_cross(walls.direction, b.direction)) < _FLAT
+        ahead = ((walls.end - walls.start) * (b.end - b.start)).sum(axis=1) > 0
+        one = (after >= 0) & ahead & (np.abs(_cross(walls.direction, b.direction)) < _FLAT)
         one &= np.abs(_cross(b.centre - walls.centre, walls.direction)) <= _ONE * px
         # The shortest of adjacent walls goes first; the others are looked at again.
         fewest = np.where(walls.ring, 4, 1)
@@ -204,8 +202,8 @@ def _turned(walls: _Walls, frame: FrameField, tolerance: float) -> _Walls:
     turns &= (walls.length <= _LONG * px) | (sure > CERTAIN)
     # A slanted wall may be part of a round corner, unless it is short or joins two parallel walls.
     before, after = walls.neighbours()
-    joins = (before >= 0) & (after >= 0)
-    joins &= np.abs((z[before] * z[after].conj()).real) > _SAME
+    parallel = np.abs((z[before] * z[after].conj()).real) > _SAME
+    joins = (before >= 0) & (after >= 0) & parallel
     turns &= (sine <= _SLANT) | (walls.length <= _SHORT) | joins
     z = np.where(turns, w, z)
     return walls._replace(direction=np.stack([z.real, z.imag], axis=1))
