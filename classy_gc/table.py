@@ -18,10 +18,5 @@ def aligned(rows: Iterable[Iterable[Any]], numbers: bool = False) -> str:
     """
     rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if numbers and i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    fields = [f"{{:{'>' if numbers and i else '<'}{width}}}" for i, width in enumerate(widths)]
+    return "\n".join("  ".join(fields).format(*row).rstrip() for row in rows)

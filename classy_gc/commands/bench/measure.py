@@ -109,12 +109,10 @@ def steps_table(results: list[dict[str, Any]]) -> str:
         results: from :func:`measure_steps`, of all algorithms.
     """
     lines = [["", "", "       ms", "    least", " ratio", " extra MB", "path"]]
-    name = None
     for row in results:
         cells = [row["variant"], f"{row['ms']:9.3f}", f"{row['ms_min']:9.3f}"]
         cells += [f"{row['ratio']:6.2f}", f"{row['extra_mb']:9.2f}", row["path"]]
-        lines.append(["" if row["optimizer"] == name else row["optimizer"], *cells])
-        name = row["optimizer"]
+        lines.append([row["optimizer"] if row["variant"] == row["baseline"] else "", *cells])
     return (
         f"{aligned(lines)}\n"
         "ms: median, far above the least where the machine is busy; ratio: of the medians, to\n"
@@ -214,8 +212,7 @@ def _prepared(config: dict[str, Any]) -> ClassificationTask:
     """The prepared task of a config whose optimizer has GC."""
     if config.get("test_only"):
         raise ValueError("bench needs a config that trains, and test_only is true")
-    dataset = {phase: x for phase, x in config["dataset"].items() if phase != "test"}
-    task = build_task({**config, "dataset": dataset})
+    task = build_task({**config, "dataset": {"train": config["dataset"]["train"]}})
     if not isinstance(task, ClassificationTask):
         raise ValueError(f"bench needs a classification task, not {config['name']!r}")
     task.prepare()
