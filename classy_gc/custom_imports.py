@@ -63,9 +63,8 @@ def import_named(module: str, label: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:  # a module may raise anything
-        raise ValueError(
-            f"{label}: {module!r} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{label}: {module!r} cannot be imported: {reason}") from error
 
 
 def import_custom(config: Mapping[str, Any]) -> None:

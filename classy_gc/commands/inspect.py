@@ -11,7 +11,7 @@ import torch
 from classy_vision.tasks import ClassificationTask
 
 from classy_gc.commands.train import build_seeded_task, checkpoints, processes
-from classy_gc.configuration import errors, load, trial
+from classy_gc.configuration import build, errors, load
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.core.measures import gradient_norms, ratios
 from classy_gc.hooks.gc_monitor import named_parameters
@@ -80,7 +80,7 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
     trained = {name: p for name, p in parameters.items() if p.requires_grad}
     with_rows = {name: p for name, p in trained.items() if ineligible_reason(p) is None}
     norms = {name: torch.zeros(2) for name in with_rows}
-    trial.label_steps(task)
+    build.label_steps(task)
     task.run_optimizer = functools.partial(_backward, task)
     done = 0
     with contextlib.suppress(StopIteration):  # the phase may be over before

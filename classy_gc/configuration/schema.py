@@ -95,8 +95,7 @@ def check_config(config: Any) -> None:
         hook = _check_name(config, ("hooks", i), hooks.HOOK_REGISTRY)
         averages = hook["name"] == "ema_model_weights"
         if averages and hook.get("device", "gpu") == "gpu" and not torch.cuda.is_available():
-            text = f"hooks[{i}].device must be cpu where there is no CUDA device, not 'gpu'"
-            raise OptionError(text, "hooks", i)
+            raise OptionError(f"hooks[{i}].device must be cpu without CUDA, not 'gpu'", "hooks", i)
 
 
 def named_sections(config: Mapping[str, Any]) -> Iterator[tuple[Keys, Any, Mapping[str, type]]]:

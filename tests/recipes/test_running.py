@@ -93,7 +93,7 @@ def test_test_only(here, capsys):
 def test_test_only_without_a_checkpoint_says_so(here, capsys):
     (line,) = train("workflow_test_only")
     assert phases([line]) == "test 0"
-    assert capsys.readouterr().err.count("tests the weights that the model starts with") == 1
+    assert capsys.readouterr().err.count("tests the initial weights") == 1
 
 
 def names(folder):

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import get_video_backend, set_image_backend, set_video_backend
 
 from classy_gc.commands.train import checkpoints, hooks, processes
-from classy_gc.configuration import build, errors, load, trial
+from classy_gc.configuration import build, errors, load
 from classy_gc.files import no_room
 from classy_gc.hooks import TrainingCurvesHook
 from classy_gc.hooks.phase_record import flat_meters, scheduled_options, trained_epochs
@@ -170,7 +170,7 @@ def _start(
 ) -> None:
     """Replaces a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
     with FlopCounterMode(display=False) as counter:
-        ranks.agreed(lambda: trial.try_batches(task))
+        ranks.agreed(lambda: build.try_batches(task))
     small = 0 < counter.get_total_flops() < _SMALL and not getattr(task, "use_gpu", False)
     if small and "OMP_NUM_THREADS" not in os.environ:
         # On a busy machine, each of torch's parallel regions waits until all threads have run.

@@ -55,9 +55,7 @@ def set_checkpoints(
     tested, tuned = getattr(task, "test_only", False), isinstance(task, FineTuningTask)
     flag = args.pretrained_checkpoint_path
     if flag and not tuned:
-        raise ValueError(
-            f"--pretrained_checkpoint_path needs a fine_tuning task, not {config['name']!r}"
-        )
+        raise ValueError(f"--pretrained_checkpoint_path is for fine_tuning, not {config['name']!r}")
     path = args.checkpoint_load_path
     if path and not tested and ranks.of_primary(lambda: _is_own_and_missing(path, folder)):
         logging.info(f"there is no checkpoint in {folder} yet: training starts at the beginning")
@@ -76,9 +74,7 @@ def set_checkpoints(
         if tuned:
             task.set_pretrained_checkpoint(pretrained)
     elif tested and not path:
-        logging.warning(
-            "test_only without --checkpoint_load_path tests the weights that the model starts with"
-        )
+        logging.warning("test_only without --checkpoint_load_path tests the initial weights")
 
 
 def check_checkpoint(path: str, key: str, resume: bool = False) -> None:

@@ -392,7 +392,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
         (("meters", VIDEO), [], "error: config.json: meters.video_accuracy {.*}: "),
         (("amp_args", True), [], "amp_args must be an object or null, not True"),
         (("amp_args", {"amp_type": "pytorch"}), [], "error: config.json: amp_args {.*}: "),
-        (("hooks", [EMA]), [], r"config.json: hooks\[0\].device must be cpu where .* no CUDA"),
+        (("hooks", [EMA]), [], r"config.json: hooks\[0\].device must be cpu without CUDA, not"),
         (
             ("hooks", [{"name": "checkpoint"}]),
             [],
@@ -446,7 +446,7 @@ HEAD = {"name": "fully_conected", "unique_id": "h", "num_classes": 10, "fork_blo
             ["--checkpoint_load_path", "config.json"],
             "config.json is not a checkpoint of Classy",
         ),
-        ((), ["--pretrained_checkpoint_path", "config.json"], "needs a fine_tuning task, not"),
+        ((), ["--pretrained_checkpoint_path", "config.json"], "is for fine_tuning, not"),
         ((), ["--checkpoint_folder", "config.json/sub"], "config.json/sub"),
         ((), ["--checkpoint_folder", "s3://a/b"], "--checkpoint_folder s3://a/b: no path handler"),
         (
