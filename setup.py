@@ -74,7 +74,7 @@ class BuildKernel(build_ext):
         return True
 
     def get_export_symbols(self, ext):
-        return [f"classy_gc_{x}" for x in ("memory", "step", "row_means", "set_row_means")]
+        return [f"classy_gc_{x}" for x in ("memory", "step", "means")]
 
 
 HERE = Path(__file__).parent

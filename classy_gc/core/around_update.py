@@ -10,7 +10,7 @@ from torch import Tensor
 from classy_gc.core._torch import OWN_TYPES, sameness
 from classy_gc.core.centralization import HALF, ineligible_reason, local_rows
 from classy_gc.core.half_precision import StandIns
-from classy_gc.core.kernels.row_means import row_means, set_row_means_
+from classy_gc.core.kernels.rows import row_means, set_row_means_
 from classy_gc.core.kernels.update import AnyOptimizer
 from classy_gc.core.memory import check_dense, lay_out_gradient, lay_out_state, shared_memory
 from classy_gc.core.options import check_moments, is_torchs

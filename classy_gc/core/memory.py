@@ -29,6 +29,12 @@ def has_memory(x: Tensor) -> bool:
         return False
 
 
+def readable(x: Tensor) -> bool:
+    """Whether a kernel that is told the address of ``x`` finds its values there."""
+    own = type(x) in OWN_TYPES and x.layout == torch.strided
+    return own and not x.is_neg() and has_memory(x)
+
+
 def check_dense(params: Iterable[Tensor]) -> None:
     """Raises a ValueError for parameters that torch's fused kernels would read past."""
     for p in params:

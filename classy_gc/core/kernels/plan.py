@@ -12,9 +12,9 @@ from torch import Tensor
 from classy_gc.core._torch import OWN_TYPES, materialized, sameness
 from classy_gc.core.centralization import ineligible_reason, local_rows
 from classy_gc.core.kernels.pick import pick
-from classy_gc.core.kernels.table import TYPES, Table
+from classy_gc.core.kernels.table import Table
 from classy_gc.core.kernels.update import AnyOptimizer, Update
-from classy_gc.core.memory import has_memory, is_dense, laid_out_as, shared_memory
+from classy_gc.core.memory import is_dense, laid_out_as, readable, shared_memory
 
 _Group = dict[str, Any]
 
@@ -28,7 +28,7 @@ class Plan:
     def __init__(self) -> None:
         self.kernel: Any = None
         self.acts = False  # whether the step is more than the parent's
-        self.table = Table(0)
+        self.table = Table([], [])
         self._options: _Group = {}
         self._switches: tuple[bool, ...] = ()
         self._same: Callable[..., bool] | None = None
@@ -78,14 +78,14 @@ class Plan:
             or [p.data_ptr() for p in rows] != self._addresses
         ):
             self._same, given = None, grads
-            if not (all(map(_readable, rows, grads)) and self.kernel.usable(rows)):
+            if not (all(map(_fits, rows, grads)) and self.kernel.usable(rows)):
                 return None
-            table = _table(rows, *self._switches)
-            if table is None:
+            lengths = [row_length(p.shape, p.stride(), *self._switches) for p in rows]
+            if None in lengths or shared_memory(rows):
                 return None
             grads = [laid_out_as(p, materialized(g)) for p, g in zip(rows, grads, strict=True)]
-            self.table, self._flags = table, None
-            self._addresses = table["p"].tolist()
+            self.table, self._flags = Table(rows, lengths), None
+            self._addresses = self.table["p"].tolist()
             self._own = {*self._addresses} - {0}
             if all(map(is_, grads, given)):
                 self._same = sameness([*rows, *grads])
@@ -186,25 +186,9 @@ def local(xs: list[Tensor]) -> list[Tensor]:
     return xs if OWN_TYPES.issuperset(map(type, xs)) else [local_rows(x) for x in xs]
 
 
-def _readable(p: Tensor, g: Tensor) -> bool:
-    """Whether the memory of a parameter holds its values, and a gradient can be read beside it."""
-    kinds = [(x.dtype, x.device, x.layout, type(x) in OWN_TYPES) for x in (p, g)]
-    if kinds != [(p.dtype, p.device, torch.strided, True)] * 2:
-        return False
-    return has_memory(p) and not p.is_neg() and has_memory(materialized(g))
-
-
-def _table(params: list[Tensor], use_gc: bool, gc_conv_only: bool) -> Table | None:
-    """The table of parameters; None if elements or rows overlap or are not blocks of memory."""
-    lengths = [row_length(p.shape, p.stride(), use_gc, gc_conv_only) for p in params]
-    if None in lengths or shared_memory(params):
-        return None
-    table = Table(len(params))
-    table["p"] = [p.data_ptr() for p in params]
-    table["size"] = [p.numel() for p in params]
-    table["length"] = lengths
-    table["type"] = [TYPES.index(p.dtype) for p in params]
-    return table
+def _fits(p: Tensor, g: Tensor) -> bool:
+    """Whether a kernel can read a gradient, perhaps a copy, beside its parameter."""
+    return (p.dtype, p.device) == (g.dtype, g.device) and all(map(readable, (p, materialized(g))))
 
 
 @lru_cache(maxsize=4096)

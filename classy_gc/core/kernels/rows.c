@@ -372,31 +372,23 @@ int classy_gc_step(const Options *groups, int64_t count, int threads, void *memo
 
 typedef void RowMeans(void *, int64_t, int64_t, double *, int);
 
-/* The table has a column of `count` entries for each of: the address of a tensor, its type, the
- * number of its rows, their length, and the address of their means, or 0 if those become 0. */
-static void row_means(const int64_t *table, int64_t count, int threads, int set) {
+/* Writes the mean of each row, or with `set` shifts each row so that it has the given mean, for GC
+ * around a step of another optimizer. In the column G of the table are the addresses of the means,
+ * or 0 for means of 0. */
+void classy_gc_means(const int64_t *table, int64_t count, int threads, int set) {
     static RowMeans *const of_type[] = {row_means_f32, row_means_f64, row_means_bf16, row_means_f16};
-    const int64_t *type = table + count, *rows = type + count, *length = rows + count;
-    const int64_t *means = length + count;
+    const int64_t *x = table + P * count, *means = table + G * count, *size = table + SIZE * count;
+    const int64_t *length = table + LENGTH * count, *type = table + TYPE * count;
     int64_t total = 0;
-    for (int64_t j = 0; j < count; j++) total += rows[j] * length[j];
+    for (int64_t j = 0; j < count; j++) total += size[j];
     if (total <= TASK) threads = 1;
     PARALLEL(num_threads(threads) if (threads > 1)) {
         for (int64_t j = 0; j < count; j++) {
             int64_t each = most(TASK / length[j], 1), width = type[j] == F64 ? 8 : type[j] ? 2 : 4;
-            DYNAMIC_ON for (int64_t r = 0; r < rows[j]; r += each)
-                of_type[type[j]]((char *)table[j] + r * length[j] * width, least(each, rows[j] - r),
+            int64_t rows = size[j] / length[j];
+            DYNAMIC_ON for (int64_t r = 0; r < rows; r += each)
+                of_type[type[j]]((char *)x[j] + r * length[j] * width, least(each, rows - r),
                                  length[j], means[j] ? (double *)means[j] + r : NULL, set);
         }
     }
-}
-
-/* Writes the mean of each row, for GC around a step of another optimizer. */
-void classy_gc_row_means(const int64_t *table, int64_t count, int threads) {
-    row_means(table, count, threads, 0);
-}
-
-/* Shifts each row so that it has the given mean. */
-void classy_gc_set_row_means(const int64_t *table, int64_t count, int threads) {
-    row_means(table, count, threads, 1);
 }

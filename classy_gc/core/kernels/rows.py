@@ -2,8 +2,10 @@
 
 import ctypes
 import logging
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import compress
 from pathlib import Path
 from struct import Struct
 from typing import Any
@@ -11,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classy_gc.core.kernels.plan import local
+from classy_gc.core import centralization
+from classy_gc.core.kernels.plan import local, row_length
 from classy_gc.core.kernels.table import TYPES, Table
 from classy_gc.core.kernels.update import Update
+from classy_gc.core.memory import readable
 
 # The same numbers as in rows.c.
 _FAMILIES = {"sgd": 0, "adam": 1, "rmsprop": 2}
@@ -45,8 +49,7 @@ def library() -> Any:
     groups = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_int)
     kernels.classy_gc_memory.argtypes, kernels.classy_gc_memory.restype = groups, ctypes.c_int64
     kernels.classy_gc_step.argtypes = (*groups, ctypes.c_void_p)
-    for function in (kernels.classy_gc_row_means, kernels.classy_gc_set_row_means):
-        function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int), None
+    kernels.classy_gc_means.argtypes = (ctypes.c_void_p, *groups[1:], ctypes.c_int)
     return kernels
 
 
@@ -88,3 +91,65 @@ def launch(steps: Sequence[tuple[Update, Table]], first: Callable[[], None] | No
     for update, _, _ in counts:
         for t in local(update.steps):
             t.add_(1)
+
+
+def row_means(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """``μ(x)`` of each tensor that GC can act on, shape ``[d0]``; by torch where ``rows.c`` cannot.
+
+    Example:
+        >>> row_means([torch.tensor([[1.0, 3.0], [5.0, 5.0]])])[0].tolist()
+        [2.0, 5.0]
+    """
+    lengths = _row_lengths(tensors)
+    means = [
+        torch.empty(len(x), dtype=torch.float64) if n else centralization.row_means(x).flatten()
+        for x, n in zip(tensors, lengths, strict=True)
+    ]
+    _means(tensors, lengths, means, False)
+    return means
+
+
+def set_row_means_(tensors: Sequence[Tensor], means: Sequence[Tensor | None]) -> None:
+    """Shifts the rows of each tensor, in place, so that they have these means; None is zero.
+
+    A row whose mean is to be infinite stays as it is: weights of −inf are masks.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
+        >>> set_row_means_([x], [torch.tensor([4.0, 5.0])])
+        >>> x.tolist()
+        [[3.0, 5.0], [5.0, 5.0]]
+    """
+    lengths = _row_lengths(tensors)
+    for x, mean, n in zip(tensors, means, lengths, strict=True):
+        if n:
+            continue
+        shift = centralization.row_means(x)
+        if mean is not None:
+            mean = mean.view(shift.shape)
+            shift = shift.sub_(mean).masked_fill_(mean.isinf(), 0)
+        centralization.shift_rows_(x, shift)
+    _means(tensors, lengths, means, True)
+    torch.autograd.graph.increment_version(list(compress(tensors, lengths)))
+
+
+def _row_lengths(tensors: Sequence[Tensor]) -> list[int | None]:
+    """The length of a row of each tensor, or 0 or None if ``rows.c`` cannot read its rows."""
+    if os.environ.get("CLASSY_GC_KERNELS") == "0" or missing():
+        return [0] * len(tensors)
+    return [
+        row_length(x.shape, x.stride(), True, False)
+        if x.is_cpu and x.dtype in TYPES and readable(x)
+        else 0
+        for x in tensors
+    ]
+
+
+def _means(tensors: Any, lengths: Any, means: Any, change: bool) -> None:
+    """Calls ``rows.c`` for the tensors that it can read."""
+    xs, doubles = list(compress(tensors, lengths)), list(compress(means, lengths))
+    if xs:
+        doubles = [mean if mean is None else mean.double() for mean in doubles]
+        table = Table(xs, filter(None, lengths))
+        table["g"] = [0 if mean is None else mean.data_ptr() for mean in doubles]
+        library().classy_gc_means(table.address, table.count, torch.get_num_threads(), change)

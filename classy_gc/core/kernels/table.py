@@ -1,9 +1,10 @@
 """The table of a parameter group, which tells a kernel where its tensors lie."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
 #: For each parameter: the addresses of the parameter, its gradient, step count and state, or 0; the
 #: number of elements; the length of a row, or 0 if GC leaves it alone; the type; whether its
@@ -15,27 +16,31 @@ TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Table:
-    """Columns of integers with one entry per parameter of a group.
+    """Columns of integers with one entry per tensor; those that are not set yet hold zeros.
 
     Args:
-        count: the number of parameters.
+        tensors: the parameters of a group.
+        lengths: of their rows, or 0.
 
     Example:
-        >>> table = Table(2)
-        >>> table["size"] = [3, 4]
-        >>> table["size"].tolist(), table["new"].tolist()
-        ([3, 4], [0, 0])
+        >>> table = Table([torch.ones(2, 3), torch.ones(4)], [3, 0])
+        >>> table["size"].tolist(), table["length"].tolist(), table["new"].tolist()
+        ([6, 4], [3, 0], [0, 0])
     """
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.memory = array("q", bytes(8 * count * len(COLUMNS)))
+    def __init__(self, tensors: Sequence[Tensor], lengths: Iterable[int]) -> None:
+        self.count = len(tensors)
+        self.memory = array("q", bytes(8 * self.count * len(COLUMNS)))
         self.address, _ = self.memory.buffer_info()
+        self["p"] = [x.data_ptr() for x in tensors]
+        self["size"] = [x.numel() for x in tensors]
+        self["length"] = lengths
+        self["type"] = [TYPES.index(x.dtype) for x in tensors]
 
     def __getitem__(self, column: str) -> array:
         start = _INDEX[column] * self.count
         return self.memory[start : start + self.count]
 
-    def __setitem__(self, column: str, values: Sequence[int]) -> None:
+    def __setitem__(self, column: str, values: Iterable[int]) -> None:
         start = _INDEX[column] * self.count
         self.memory[start : start + self.count] = array("q", values)

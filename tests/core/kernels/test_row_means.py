@@ -5,7 +5,7 @@ import torch
 
 from classy_gc import core
 from classy_gc.core.kernels import rows
-from classy_gc.core.kernels.row_means import row_means, set_row_means_
+from classy_gc.core.kernels.rows import row_means, set_row_means_
 from tests.core.cases import assert_close, assert_same, bits, expected, problem, train
 
 TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
