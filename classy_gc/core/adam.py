@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.options import given
+from classy_gc.core.options import added_options, given
 
 
 class Adam(CentralizedOptimizer, torch.optim.Adam):
@@ -121,8 +121,6 @@ class AdamW(CentralizedOptimizer, torch.optim.AdamW):
         [1.4, 0.4]
     """
 
-    added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False, "gc_loc": True}
-
     def __init__(
         self,
         params: ParamsT,
@@ -142,3 +140,5 @@ class AdamW(CentralizedOptimizer, torch.optim.AdamW):
         gc_loc: bool | float = True,
     ) -> None:
         super().__init__(**given(locals()))
+
+    added_defaults: ClassVar = added_options(__init__, torch.optim.AdamW)

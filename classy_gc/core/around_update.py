@@ -21,12 +21,6 @@ _Group = dict[str, Any]
 _checked: WeakKeyDictionary[AnyOptimizer, tuple[list[Any], Any, list[bool]]] = WeakKeyDictionary()
 
 
-def centralizes(group: _Group, p: Tensor) -> bool:
-    """Whether GC acts on a parameter of a group."""
-    reason = ineligible_reason(p, use_gc=group["use_gc"], gc_conv_only=group["gc_conv_only"])
-    return reason is None
-
-
 def check_gradients(optimizer: AnyOptimizer, groups: list[_Group]) -> list[tuple[_Group, Tensor]]:
     """Refuses gradients that torch's step and GC around it cannot handle, and lays out the others.
 
@@ -55,27 +49,26 @@ def check_gradients(optimizer: AnyOptimizer, groups: list[_Group]) -> list[tuple
         return list(compress(pairs, eligible))
     fused = [group for group in groups if group.get("fused")]
     check_moments(fused, optimizer.state, any(map(is_torchs, type(optimizer).__mro__)))
-    for group, p in pairs:
-        _check_gradient(optimizer, group, p)
+    eligible = [_check_gradient(optimizer, group, p) for group, p in pairs]
     unchanged = all(p.grad is g for (_, p), g in zip(pairs, grads, strict=True))
-    eligible = [centralizes(group, p) for group, p in pairs]
     if unchanged and all(type(x) in OWN_TYPES and x.layout is torch.strided for x in tensors):
         _checked[optimizer] = options, sameness(tensors), eligible
     return list(compress(pairs, eligible))
 
 
-def _check_gradient(optimizer: AnyOptimizer, group: _Group, p: Tensor) -> None:
-    if group["use_gc"] and p.grad.layout != torch.strided and centralizes(group, p):
-        raise RuntimeError(
-            f"{type(optimizer).__name__} with use_gc=True does not support gradients of layout "
-            f"{p.grad.layout}; set use_gc=False for the parameter group"
-        )
+def _check_gradient(optimizer: AnyOptimizer, group: _Group, p: Tensor) -> bool:
+    """Whether GC acts on a parameter, whose gradient and state are checked and laid out."""
+    switches = {name: group[name] for name in ("use_gc", "gc_conv_only")}
+    eligible = ineligible_reason(p, **switches) is None
+    if eligible and p.grad.layout != torch.strided:
+        raise RuntimeError(f"use_gc=True takes no {p.grad.layout} gradients: set use_gc=False")
     fused = group.get("fused")
     if fused:
         check_dense([p])
         lay_out_state(p, optimizer.state.get(p, {}).values())
     if fused or group["use_gc"]:
         lay_out_gradient(p, fused)
+    return eligible
 
 
 def update_around(

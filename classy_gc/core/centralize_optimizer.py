@@ -1,22 +1,19 @@
 """Gradient centralization for an existing optimizer of any class."""
 
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from classy_gc.core._torch import is_initialized, wrap_step
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.options import check_closure, decay_is_decoupled
+from classy_gc.core.options import check_closure, decay_is_decoupled, given
 
 
 class _CentralizedInstance(CentralizedOptimizer):
     """The class of an optimizer that :func:`centralize_optimizer` has changed."""
 
-    added_defaults: ClassVar = {
-        **CentralizedOptimizer.added_defaults,
-        "decoupled_weight_decay": None,
-    }
+    added_defaults = CentralizedOptimizer.added_defaults | {"decoupled_weight_decay": None}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # pickle cannot import a class that was made at run time, and torch's own __getstate__ drops
@@ -89,6 +86,8 @@ def centralize_optimizer(
         >>> weight.tolist()
         [[1.5, 0.5]]
     """
+    added = given(locals())
+    del added["optimizer"]
     cls = type(optimizer)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {cls.__name__}")
@@ -96,18 +95,11 @@ def centralize_optimizer(
         raise TypeError(f"{cls.__name__} already centralizes: set its use_gc")
     if not is_initialized(optimizer):
         raise ValueError(
-            f"{cls.__name__} wraps another optimizer and has no parameters of its own: "
-            "centralize that one, then wrap it"
+            f"{cls.__name__} wraps another optimizer: centralize that one, then wrap it"
         )
     check_closure(cls)
     if decoupled_weight_decay is None:
-        decoupled_weight_decay = decay_is_decoupled(cls)
-    added = {
-        "use_gc": use_gc,
-        "gc_conv_only": gc_conv_only,
-        "gc_loc": gc_loc,
-        "decoupled_weight_decay": decoupled_weight_decay,
-    }
+        added["decoupled_weight_decay"] = decay_is_decoupled(cls)
     optimizer.__class__ = _centralized_class(cls)
     try:
         for group in optimizer.param_groups:
@@ -117,6 +109,5 @@ def centralize_optimizer(
         optimizer.__class__ = cls
         raise
     for options in (optimizer.defaults, *optimizer.param_groups):
-        for name, value in added.items():
-            options.setdefault(name, value)
+        options.update({**added, **options})
     return optimizer

@@ -8,26 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from classy_gc.core._torch import (
-    check_fused,
-    is_flattened,
-    is_uninitialized,
-    set_grad_enabled,
-    uncompiled,
-    unhooked,
-)
+from classy_gc.core import _torch, options
 from classy_gc.core.around_update import check_gradients, update_around
 from classy_gc.core.kernels.pick import pick
 from classy_gc.core.kernels.plan import launch, plans_of
 from classy_gc.core.kernels.update import UPDATES
 from classy_gc.core.memory import check_dense, lay_out_state
-from classy_gc.core.options import (
-    check_closure,
-    check_moments,
-    decay_is_decoupled,
-    is_torchs,
-    take_gc_options,
-)
 
 
 class CentralizedOptimizer(torch.optim.Optimizer):
@@ -73,7 +59,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         tensor([1., 1.])
     """
 
-    #: options added to the parent's, with their defaults
+    #: options added to the parent's, with their defaults; a float must be at least 0
     added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False, "gc_loc": False}
 
     #: what the parent's ``weight_decay`` is, if its groups do not say: True if it acts on the
@@ -93,7 +79,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         super().__init_subclass__(**kwargs)
         cls._parent = next(c for c in cls.__mro__ if not issubclass(c, CentralizedOptimizer))
         if cls.decoupled_weight_decay is None:
-            cls.decoupled_weight_decay = decay_is_decoupled(cls._parent)
+            cls.decoupled_weight_decay = options.decay_is_decoupled(cls._parent)
         own_update = cls.update_without_gc is not CentralizedOptimizer.update_without_gc
         if cls.kernel_update is None and not own_update:
             cls.kernel_update = UPDATES.get(cls._parent)
@@ -101,13 +87,12 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         # The parent's constructor calls add_param_group, which reads the added options here.
         self._added = {k: kwargs.pop(k, v) for k, v in self.added_defaults.items()}
-        check_closure(self._parent)
+        options.check_closure(self._parent)
         super().__init__(params, *args, **kwargs)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch; options out of range or in conflict raise a ValueError."""
-        for name, value in vars(self).get("_added", {}).items():
-            self.defaults.setdefault(name, value)
+        self.defaults.update({**getattr(self, "_added", {}), **self.defaults})
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         if "betas" in self.defaults:  # a weights-only load refuses OmegaConf's lists
@@ -139,36 +124,37 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         if group.get("fused"):
             check_dense(group["params"])
             for p in group["params"] if self.kernel_without_gc else ():
-                check_fused(p)
+                _torch.check_fused(p)
 
-    def _check_options(self, options: dict[str, Any]) -> None:
+    def _check_options(self, group: dict[str, Any]) -> None:
         """Checks the options of a group, which a schedule may have changed since the last step."""
         cls = type(self).__name__
         for name, default in {**CentralizedOptimizer.added_defaults, **self.added_defaults}.items():
-            value = options.get(name, False)
-            if name in options and name not in self.added_defaults:
+            value = group.get(name, False)
+            if name in group and name not in self.added_defaults:
                 raise ValueError(f"{cls} has no option {name} (got {value!r})")
             # A schedule may give a number; NumPy's bool is not a Real.
             number = isinstance(value, Real) or type(value).__name__ in ("bool", "bool_")
             if isinstance(default, bool) and not (number and value == value):  # no NaN
                 raise ValueError(f"Invalid {name} value: {value!r}, must be a bool or a number")
+            if isinstance(default, float) and not value >= 0:
+                raise ValueError(f"Invalid {name} value: {value!r}, must be >= 0")
         for name in ("foreach", "differentiable", "capturable") if self.kernel_without_gc else ():
-            if options["fused"] and options[name]:
+            if group["fused"] and group[name]:
                 raise ValueError(f"fused=True cannot be combined with {name}=True in {cls}")
-        if options["use_gc"] and options.get("differentiable"):
+        if group["use_gc"] and group.get("differentiable"):
             reason = "GC works in place, outside autograd"
             raise ValueError(f"use_gc=True cannot be combined with differentiable=True: {reason}")
-        decoupled = options.get("decoupled_weight_decay", self.decoupled_weight_decay)
-        on_gradient = options["use_gc"] and options.get("gc_loc", True)
-        if on_gradient and options.get("weight_decay") and decoupled is None:
+        decoupled = group.get("decoupled_weight_decay", self.decoupled_weight_decay)
+        on_gradient = group["use_gc"] and group.get("gc_loc", True)
+        if on_gradient and group.get("weight_decay") and decoupled is None:
             raise ValueError(
                 f"gc_loc=True needs to know what the weight_decay of {cls} is: say "
-                "decoupled_weight_decay=True (it acts on the weights) or False (L2, through the "
-                "gradient)"
+                "decoupled_weight_decay=True (on the weights) or False (L2, through the gradient)"
             )
 
     def _check_rows(self, params: list[Tensor]) -> None:
-        for p in filter(is_flattened, params):
+        for p in filter(_torch.is_flattened, params):
             raise RuntimeError(
                 f"{type(self).__name__} needs whole weights, which FSDP1 flattens (parameter of "
                 f"shape {list(p.shape)}): shard the model with torch.distributed.fsdp.fully_shard"
@@ -177,11 +163,12 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a state from ``load_state_dict`` or a pickle."""
         if "param_groups" in vars(self):  # not unpickled
-            check_moments(self.param_groups, state["state"], is_torchs(self._parent))
-            take_gc_options(self, state["param_groups"])
+            torchs = options.is_torchs(self._parent)
+            options.check_moments(self.param_groups, state["state"], torchs)
+            options.take_gc_options(self, state["param_groups"])
         super().__setstate__(state)
         for p, tensors in self.state.items():
-            if isinstance(p, Tensor) and not is_uninitialized(p):
+            if isinstance(p, Tensor) and not _torch.is_uninitialized(p):
                 lay_out_state(p, tensors.values())
 
     def step_paths(self) -> list[str]:
@@ -212,7 +199,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             # As in torch's own steps: dynamo does not compile this, but compiles the functions it
             # calls.
             torch._dynamo.graph_break()
-            set_grad_enabled(False)
+            _torch.set_grad_enabled(False)
             loss = None
             if closure is not None:
                 with torch.enable_grad():
@@ -221,9 +208,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 self.update_without_gc(self.param_groups)  # which torch.compile traces
             return loss
         finally:
-            set_grad_enabled(grad_enabled)
+            _torch.set_grad_enabled(grad_enabled)
 
-    @uncompiled
+    @_torch.uncompiled
     def _update_groups(self) -> bool:
         """Steps all groups, or returns False if that takes only the parent's own step.
 
@@ -233,15 +220,10 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         plans = plans_of(self, self._check_options)
         if not any(plan.acts for plan in plans):
             return False
-        around, others = [], []
-        for group, plan in zip(self.param_groups, plans, strict=True):
-            pairs = plan.pairs(group)
-            if pairs is None:
-                around.append(group)
-            else:
-                others.append((group, plan, pairs))
+        steps = [(x, plan, plan.pairs(x)) for x, plan in zip(self.param_groups, plans, strict=True)]
+        around = [group for group, _, pairs in steps if pairs is None]
         eligible = check_gradients(self, around) if around else []
-        updates = [(plan, plan.update(self, group, pairs[0])) for group, plan, pairs in others]
+        updates = [(plan, plan.update(self, x, pairs[0])) for x, plan, pairs in steps if pairs]
         # Torch's own step comes first, for it may still raise an error.
         first = partial(update_around, self, around, eligible) if around else None
         launch([(plan, update) for plan, update in updates if update is not None], first)
@@ -249,12 +231,10 @@ class CentralizedOptimizer(torch.optim.Optimizer):
 
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
         """The parent's own step on these groups, without its hooks, which run around ``step``."""
-        if not groups:
-            return
         all_groups = self.param_groups
         try:
             self.param_groups = [split for group in groups for split in self._split(group)]
-            unhooked(self._parent.step)(self)
+            _torch.unhooked(self._parent.step)(self)
         finally:
             self.param_groups = all_groups
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from classy_gc.core._torch import ScaledGradientsRefused, uncompiled
-from classy_gc.core.options import given
+from classy_gc.core.options import added_options, given
 from classy_gc.core.sgd import SGD
 
 
@@ -57,13 +57,6 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need unscaled gradients
         [[3.0, 3.5]]
     """
 
-    added_defaults: ClassVar = {
-        "trust_coefficient": 0.02,
-        "clip": True,
-        "eps": 1e-8,
-        **SGD.added_defaults,
-    }
-
     def __init__(
         self,
         params: ParamsT,
@@ -85,11 +78,7 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need unscaled gradients
     ) -> None:
         super(SGD, self).__init__(**given(locals()))
 
-    def _check_options(self, options: dict[str, Any]) -> None:
-        super()._check_options(options)
-        for name in ("trust_coefficient", "eps"):
-            if not options[name] >= 0:
-                raise ValueError(f"Invalid {name} value: {options[name]}")
+    added_defaults: ClassVar = added_options(__init__, torch.optim.SGD)
 
     def check_group(self, group: dict[str, Any]) -> None:
         super().check_group(group)
@@ -100,25 +89,25 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need unscaled gradients
         """As in SGD, with ``λ·(g + wd·p)`` in place of the gradients and their decay."""
         for group in self.param_groups:
             self._check_options(group)
-        grads = [(p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None]
-        for _, g in grads:
+        pairs = [(x, p) for x in self.param_groups for p in x["params"] if p.grad is not None]
+        grads = [p.grad for _, p in pairs]
+        for g in grads:
             if g.layout != torch.strided:
+                shape = list(g.shape)
                 raise RuntimeError(
-                    f"{type(self).__name__} does not support gradients of layout {g.layout} (shape "
-                    f"{list(g.shape)}): it needs their norms and adds the decay to them"
+                    f"LARC needs norms of gradients, not {g.layout} of shape {shape}"
                 )
         decays = [group["weight_decay"] for group in self.param_groups]
         try:
+            for group, p in pairs:
+                p.grad = self._scaled_gradient(group, p)
             for group in self.param_groups:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        p.grad = self._scaled_gradient(group, p)
                 group["weight_decay"] = 0
             if not super()._update_groups():
                 self.update_without_gc(self.param_groups)
             return True
         finally:
-            for p, g in grads:
+            for (_, p), g in zip(pairs, grads, strict=True):
                 p.grad = g
             for group, decay in zip(self.param_groups, decays, strict=True):
                 group["weight_decay"] = decay

@@ -41,8 +41,8 @@ def check_dense(params: Iterable[Tensor]) -> None:
         x = local_tensor(p)
         if not is_uninitialized(p) and not is_dense(x.shape, x.stride()):
             raise ValueError(
-                "fused=True needs parameters whose elements fill one block of memory (torch's "
-                "fused kernels read past them otherwise); got a strided view, use fused=False"
+                "fused=True needs parameters that fill one block of memory; for a strided view, "
+                "use fused=False"
             )
 
 
@@ -69,17 +69,16 @@ def lay_out_gradient(p: Tensor, fused: bool) -> None:
     g = p.grad
     if g.layout != torch.strided:
         return
-    if materialized(g) is not g:
-        g = p.grad = materialized(g)
-    if type(g) not in OWN_TYPES and getattr(g, "placements", None) != getattr(
-        p, "placements", None
-    ):
+    g = materialized(g)
+    placements = getattr(g, "placements", None)
+    if placements not in (None, getattr(p, "placements", None)):
         # Autograd leaves the sum over replicas to the reader.
-        g = p.grad = g.redistribute(placements=p.placements)
-    if fused and laid_out_as(p, g) is not g:
-        p.grad = laid_out_as(p, g)
+        g = g.redistribute(placements=p.placements)
+    if fused:
+        g = laid_out_as(p, g)
     elif 0 in g.stride():
-        p.grad = g.contiguous()
+        g = g.contiguous()
+    p.grad = g
 
 
 def lay_out_state(p: Tensor, state: Iterable[Any]) -> None:

@@ -3,7 +3,7 @@
 import inspect
 import itertools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,6 +22,13 @@ _MOMENTS |= {"momentum_buffer", "prev", "square_avg", "step_size", "sum"}
 def given(scope: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a method, from its first ``locals()``."""
     return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
+
+
+def added_options(constructor: Callable[..., None], parent: type) -> dict[str, Any]:
+    """The options of a written-out constructor that its parent's lacks, with their defaults."""
+    known = {"self", *inspect.signature(parent).parameters}
+    options = inspect.signature(constructor).parameters
+    return {name: x.default for name, x in options.items() if name not in known}
 
 
 def is_torchs(cls: type) -> bool:

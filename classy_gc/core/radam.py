@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from classy_gc.core._torch import uncompiled
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.options import given
+from classy_gc.core.options import added_options, given
 
 
 def rectified(t: int, beta2: float) -> bool:
@@ -72,11 +71,6 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
         [[1.5, 0.5]]
     """
 
-    added_defaults: ClassVar = {
-        **CentralizedOptimizer.added_defaults,
-        "degenerated_to_sgd": True,
-        "fused": None,
-    }
     kernel_without_gc: ClassVar = True
 
     def __init__(
@@ -100,22 +94,15 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
     ) -> None:
         super().__init__(**given(locals()))
 
-    def _check_options(self, options: dict[str, Any]) -> None:
-        super()._check_options(options)
-        if options.get("capturable") and not options["degenerated_to_sgd"]:
-            raise ValueError(
-                "capturable=True cannot be combined with degenerated_to_sgd=False: a captured "
-                "graph cannot leave the update out"
-            )
+    added_defaults: ClassVar = added_options(__init__, torch.optim.RAdam)
 
-    @uncompiled
-    def _update_groups(self) -> bool:
-        if super()._update_groups():
-            return True
-        if all(group["degenerated_to_sgd"] for group in self.param_groups):
-            return False
-        self.update_without_gc(self.param_groups)  # torch.compile would recompile it at each step
-        return True
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
+        if group.get("capturable") and not group["degenerated_to_sgd"]:
+            reason = "a captured graph cannot leave the update out"
+            raise ValueError(
+                f"capturable=True cannot be combined with degenerated_to_sgd=False: {reason}"
+            )
 
     def _split(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
         # torch's step lacks only ``degenerated_to_sgd=False``.

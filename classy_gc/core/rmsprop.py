@@ -10,7 +10,7 @@ from torch.optim.optimizer import ParamsT
 from classy_gc.core._torch import foreach
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.kernels.update import Update, rmsprop_update
-from classy_gc.core.options import given
+from classy_gc.core.options import added_options, given
 
 
 class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
@@ -61,7 +61,6 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
         [1.5, 0.5]
     """
 
-    added_defaults: ClassVar = {**CentralizedOptimizer.added_defaults, "fused": None}
     kernel_without_gc: ClassVar = True
 
     def __init__(
@@ -84,6 +83,8 @@ class RMSprop(CentralizedOptimizer, torch.optim.RMSprop):
         gc_loc: bool | float = False,
     ) -> None:
         super().__init__(**given(locals()))
+
+    added_defaults: ClassVar = added_options(__init__, torch.optim.RMSprop)
 
     def _split(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
         # Creates missing state; torch's own step does so only the first time.
@@ -146,12 +147,6 @@ class RMSpropTF(RMSprop):
         [1.5, 0.5]
     """
 
-    added_defaults: ClassVar = {
-        **RMSprop.added_defaults,
-        "initial_square_avg": 0.0,
-        "lr_in_momentum": False,
-    }
-
     def __init__(
         self,
         params: ParamsT,
@@ -175,13 +170,11 @@ class RMSpropTF(RMSprop):
     ) -> None:
         super(RMSprop, self).__init__(**given(locals()))
 
-    def _check_options(self, options: dict[str, Any]) -> None:
-        super()._check_options(options)
-        if not options["initial_square_avg"] >= 0.0:
-            raise ValueError(
-                f"Invalid initial_square_avg value: {options['initial_square_avg']}, must be >= 0"
-            )
-        if options.get("differentiable"):
+    added_defaults: ClassVar = added_options(__init__, torch.optim.RMSprop)
+
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
+        if group.get("differentiable"):
             raise ValueError("differentiable=True is not supported by RMSpropTF: it steps in place")
 
     def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
@@ -190,9 +183,10 @@ class RMSpropTF(RMSprop):
             if p.grad.is_sparse:
                 raise RuntimeError("RMSprop does not support sparse gradients")
         update = rmsprop_update(self, group, params)
-        update.numbers.update(eps_outside=0.0, eps_inside=group["eps"])
+        lr, gain = float(group["lr"]), 1.0
         if group["lr_in_momentum"] and group["momentum"]:
-            update.numbers.update(lr=1.0, buffer_gain=float(group["lr"]))
+            lr, gain = gain, lr
+        update.numbers.update(eps_outside=0.0, eps_inside=group["eps"], lr=lr, buffer_gain=gain)
         return update
 
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
@@ -207,35 +201,29 @@ class RMSpropTF(RMSprop):
             # All at once saves launches; one tensor at a time keeps temporaries small.
             size = max(1, len(update.params)) if at_once else 1
             lists = (update.params, [p.grad for p in update.params], *update.state)
+            reals = [[torch.view_as_real(x) if x.is_complex() else x for x in xs] for xs in lists]
             for i in range(0, len(update.params), size):
-                _rmsprop_tf(group, *([_as_real(x) for x in xs[i : i + size]] for xs in lists))
+                _rmsprop_tf(group | update.numbers, *(xs[i : i + size] for xs in reals))
 
 
-def _as_real(x: Tensor) -> Tensor:
-    return torch.view_as_real(x) if x.is_complex() else x
-
-
-def _rmsprop_tf(
-    group: dict[str, Any], params: Any, grads: Any, v: Any, buffers: Any, means: Any
-) -> None:
-    alpha, lr, d = group["alpha"], float(group["lr"]), grads
-    if group["maximize"]:
+def _rmsprop_tf(o: dict[str, Any], params: Any, d: Any, v: Any, buffers: Any, means: Any) -> None:
+    # ``o``: the group's options, and the numbers of its Update
+    if o["maximize"]:
         d = foreach.neg(d)
-    if group["weight_decay"]:
-        d = foreach.add(d, params, alpha=group["weight_decay"])
-    foreach.mul_(v, alpha)
-    foreach.addcmul_(v, d, d, value=1 - alpha)
-    if group["centered"]:
-        foreach.lerp_(means, d, 1 - alpha)
+    if o["weight_decay"]:
+        d = foreach.add(d, params, alpha=o["weight_decay"])
+    foreach.mul_(v, o["alpha"])
+    foreach.addcmul_(v, d, d, value=o["v_gain"])
+    if o["centered"]:
+        foreach.lerp_(means, d, o["v_gain"])
         roots = foreach.addcmul(v, means, means, value=-1)
-        foreach.add_(roots, group["eps"])
+        foreach.add_(roots, o["eps"])
     else:
-        roots = foreach.add(v, group["eps"])
+        roots = foreach.add(v, o["eps"])
     foreach.sqrt_(roots)
-    if group["momentum"] > 0:
-        gain, lr = (lr, 1.0) if group["lr_in_momentum"] else (1.0, lr)
-        foreach.mul_(buffers, group["momentum"])
-        foreach.addcdiv_(buffers, d, roots, value=gain)
-        foreach.add_(params, buffers, alpha=-lr)
+    if o["momentum"]:
+        foreach.mul_(buffers, o["momentum"])
+        foreach.addcdiv_(buffers, d, roots, value=o["buffer_gain"])
+        foreach.add_(params, buffers, alpha=-o["lr"])
     else:
-        foreach.addcdiv_(params, d, roots, value=-lr)
+        foreach.addcdiv_(params, d, roots, value=-o["lr"])

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
-from classy_gc.core.options import given
+from classy_gc.core.options import added_options, given
 
 
 class SGD(CentralizedOptimizer, torch.optim.SGD):
@@ -48,8 +48,6 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
         [[1.5, 0.5]]
     """
 
-    added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False}
-
     def __init__(
         self,
         params: ParamsT,
@@ -67,3 +65,5 @@ class SGD(CentralizedOptimizer, torch.optim.SGD):
         gc_conv_only: bool | float = False,
     ) -> None:
         super().__init__(**given(locals()))
+
+    added_defaults: ClassVar = added_options(__init__, torch.optim.SGD)

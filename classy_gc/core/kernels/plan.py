@@ -48,7 +48,10 @@ class Plan:
     def adopt(self, group: _Group, kernel: Any) -> None:
         """Stores the options of a group, and the kernel for them."""
         self._options = {k: x for k, x in group.items() if k not in ("params", "lr")}
-        self.acts = bool(group["use_gc"] or group.get("fused"))
+        # RAdam's step that waits would be compiled again at each step.
+        self.acts = bool(
+            group["use_gc"] or group.get("fused") or not group.get("degenerated_to_sgd", True)
+        )
         switches = bool(group["use_gc"]), bool(group["gc_conv_only"])
         if (kernel, switches) != (self.kernel, self._switches):
             self.kernel, self._switches, self._same = kernel, switches, None
@@ -168,17 +171,12 @@ def plans_of(optimizer: AnyOptimizer, check_options: Callable[[_Group], None]) -
 
 def launch(updates: Sequence[tuple[Plan, Update]], first: Callable[[], None] | None = None) -> None:
     """Takes the steps of groups that :meth:`Plan.update` has prepared, after calling ``first``."""
-    steps: dict[Any, list[tuple[Update, Table]]] = {}
-    params: list[Tensor] = []
-    for plan, update in updates:
-        steps.setdefault(plan.kernel, []).append((update, plan.table))
-        params += update.params
-    for kernel in steps:
-        kernel.launch(steps[kernel], first)
+    for kernel in dict.fromkeys(plan.kernel for plan, _ in updates):
+        kernel.launch([(x, plan.table) for plan, x in updates if plan.kernel is kernel], first)
         first = None
     if first is not None:
         first()
-    torch.autograd.graph.increment_version(params)
+    torch.autograd.graph.increment_version([p for _, x in updates for p in x.params])
 
 
 def local(xs: list[Tensor]) -> list[Tensor]:
