@@ -22,11 +22,11 @@ _LEFT_OUT = ("params", "capturable", "differentiable")
 _IN_JSON = (bool, int, float, str, type(None), list, tuple, Mapping)
 
 
-def constructor_options(constructor: type) -> dict[str, tuple[Any, Rule]]:
+def constructor_options(cls: type) -> dict[str, tuple[Any, Rule]]:
     """The options of a constructor that a config can express: option: (default, rule).
 
     Args:
-        constructor: a class; options without a default have :data:`classy_gc.options.REQUIRED`.
+        cls: options without a default have :data:`classy_gc.options.REQUIRED`.
 
     Example:
         >>> default, rule = constructor_options(torch.optim.Adagrad)["lr_decay"]
@@ -34,11 +34,9 @@ def constructor_options(constructor: type) -> dict[str, tuple[Any, Rule]]:
         (0, 'a number >= 0')
     """
     # A class may leave its constructor to the optimizer that it centralizes.
-    constructor = next(
-        c for c in constructor.__mro__ if "__init__" in vars(c) and c is not CentralizedOptimizer
-    )
+    cls = next(c for c in cls.__mro__ if "__init__" in vars(c) and c is not CentralizedOptimizer)
     options = {}
-    for option in inspect.signature(constructor).parameters.values():
+    for option in inspect.signature(cls).parameters.values():
         # Some packages still mark an option without a default by an object of torch.
         default = REQUIRED if option.default is required else option.default
         plain = option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)

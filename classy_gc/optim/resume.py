@@ -154,20 +154,18 @@ def resumed_state(state: dict[str, Any], optimizer: ClassyOptimizer, label: str)
             has a value that is not allowed.
     """
     saved, rules = state["optim"], group_options(optimizer)[1]
-    reason = _malformed(saved) or _forbidden_value(saved, rules)
-    reason = reason or _misfit(saved, optimizer, rules)
+    reason = _malformed(saved) or _forbidden_value(saved, rules) or _misfit(saved, optimizer, rules)
     if reason:
         raise ValueError(f"{label} cannot resume: {reason}")
     groups, differences = [], []
-    schedules = optimizer._param_group_schedulers or [{} for _ in optimizer.param_groups]
-    for current, schedule, was in zip(
-        optimizer.param_groups, schedules, saved["param_groups"], strict=False
-    ):
+    ours, theirs = optimizer.param_groups, saved["param_groups"]
+    schedules = optimizer._param_group_schedulers or [{}] * len(ours)
+    for current, schedule, was in zip(ours, schedules, theirs, strict=False):
         configured = {k: current[k] for k in ("param_names", *SPEED_KEYS, *GC_KEYS) if k in current}
-        theirs = {k: v for k, v in was.items() if k in current or k not in _OPTIONAL}
-        groups.append({**current, **theirs, **configured})
+        resumed = {k: v for k, v in was.items() if k in current or k not in _OPTIONAL}
+        groups.append({**current, **resumed, **configured})
         differences += _differences(current, was, schedule, rules)
-    groups += saved["param_groups"][len(groups) :]
+    groups += theirs[len(groups) :]
     parts = []
     for side, other in (("config", "checkpoint"), ("checkpoint", "config")):
         texts = dict.fromkeys(text for decides, text in differences if decides == side)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from classy_vision.optim import ClassyOptimizer
-from classy_vision.optim.param_scheduler import UpdateInterval
 from fvcore.common.param_scheduler import ParamScheduler
 
 from classy_gc.optim.groups import as_groups, as_schedulers
@@ -160,7 +159,7 @@ class ScheduledGC(ClassyOptimizer):
             if self.num_epochs:  # with gradient accumulation the first step is not at the start
                 epochs = math.floor(where * self.num_epochs + ParamScheduler.WHERE_EPSILON)
                 where = epochs / self.num_epochs
-            optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.EPOCH))
+            ClassyOptimizer.on_epoch(optimizer, where)  # without what else `zero` does then
             self._resumed = False
 
     def step(

@@ -84,7 +84,7 @@ def build_param_groups(
         ['0.weight', '1.weight'] {}
         ['0.bias', '1.bias'] {'lr': 0.5}
     """
-    options = OptimizerOptions(optimizer, schedules, num_epochs)
+    options = OptimizerOptions(optimizer, schedules or {}, num_epochs)
     named = list(parameter_occurrences(model))
     if loss is not None:
         named += parameter_occurrences(loss, "loss")
@@ -111,8 +111,7 @@ def build_param_groups(
         resolved = options.resolve(own, label)
         key = frozenset((k, v) for k, v in resolved.items() if v != options.values.get(k))
         scheduled = as_schedulers(resolved, options.rules, label)
-        empty = {"params": [], "param_names": [], **scheduled}
-        group = groups.setdefault(key, empty)
+        group = groups.setdefault(key, {"params": [], "param_names": [], **scheduled})
         group["params"].append(parameter.parameter)
         group["param_names"].append(name)
     if not groups:

@@ -64,12 +64,12 @@ class OptimizerOptions:
 
     Args:
         optimizer: before it gets its parameters.
-        schedules: of the task, option: ParamScheduler (default: None, none).
-        num_epochs: of the training, for schedules that are built later (default: 1).
+        schedules: of the task, option: ParamScheduler.
+        num_epochs: of the training, for schedules that are built later.
 
     Example:
         >>> from classy_vision.optim import build_optimizer
-        >>> options = OptimizerOptions(build_optimizer({"name": "sgd_gc", "lr": 0.5}))
+        >>> options = OptimizerOptions(build_optimizer({"name": "sgd_gc", "lr": 0.5}), {}, 1)
         >>> options.values["lr"], options.values["momentum"]
         (0.5, 0.0)
         >>> options.resolve({"lr_mult": 0.1}, "options of 'weight'")
@@ -81,13 +81,10 @@ class OptimizerOptions:
     """
 
     def __init__(
-        self,
-        optimizer: ClassyOptimizer,
-        schedules: Mapping[str, Any] | None = None,
-        num_epochs: float = 1,
+        self, optimizer: ClassyOptimizer, schedules: Mapping[str, Any], num_epochs: float
     ) -> None:
         self.label = label_of(optimizer)
-        self.schedules = schedules or {}
+        self.schedules = schedules
         self.num_epochs = num_epochs
         self.values, self.rules = group_options(optimizer)
         self._built: dict[str, ParamScheduler] = {}
@@ -147,8 +144,7 @@ class OptimizerOptions:
             # Equal configs share one object, so that their parameters share a group.
             key = json.dumps([name, value], sort_keys=True, default=id)
             if key not in self._built:
-                text = f"{label}: {name}"
-                self._built[key] = build_scheduler(value, text, rule, self.num_epochs)
+                self._built[key] = build_scheduler(value, f"{label}: {name}", rule, self.num_epochs)
             return self._built[key]
         if not rule.accepts(value):
             raise ValueError(f"{label}: {name} must be {rule.allowed}, not {value!r}")

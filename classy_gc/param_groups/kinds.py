@@ -31,11 +31,10 @@ def is_norm(module: nn.Module) -> bool:
         >>> [is_norm(module) for module in modules]
         [True, True, False, False]
     """
-    if isinstance(module, LAYERS):
-        return False
     names = " ".join(cls.__name__ for cls in type(module).__mro__)
     words = re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", names)
-    return isinstance(module, _NORMS) or "norm" in map(str.lower, words)
+    norm = isinstance(module, _NORMS) or "norm" in map(str.lower, words)
+    return norm and not isinstance(module, LAYERS)
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -101,6 +100,4 @@ def no_layer_weight_reason(parameter: NamedParameter) -> str | None:
     if isinstance(module, LAYERS):
         # Attention has biases with the shape of a weight: bias_k, of shape [1, 1, d].
         return f"bias: {name}" if parameter.name.startswith("bias") else None
-    if is_norm(module):
-        return f"normalization: {name}"
-    return f"no layer: {name}"
+    return f"normalization: {name}" if is_norm(module) else f"no layer: {name}"

@@ -114,11 +114,8 @@ did you mean 'norm_decay_mult'? known: bypass_duplicate, custom_keys, bias_lr_mu
             return options
         module, is_bias = parameter.module, parameter.name == "bias"
         of_norm, of_dwconv = is_norm(module), is_depthwise(module)
-        is_offset = (
-            isinstance(module, nn.Conv2d)
-            and "conv_offset" in parameter.prefix
-            and any(isinstance(parent, DeformConv2d) for parent in parameter.parents)
-        )
+        in_dcn = any(isinstance(parent, DeformConv2d) for parent in parameter.parents)
+        is_offset = in_dcn and isinstance(module, nn.Conv2d) and "conv_offset" in parameter.prefix
         # (whether the rule applies, its multiplier): the first rule of each list that applies
         # decides.
         lr = (

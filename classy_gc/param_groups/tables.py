@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, ConstantParamScheduler
-from classy_vision.tasks import ClassyTask, FineTuningTask
+from classy_vision.tasks import ClassyTask
 from fvcore.common.param_scheduler import ParamScheduler
 
 from classy_gc.optim.groups import as_groups
@@ -28,8 +28,7 @@ def _text(value: Any) -> str:
     if isinstance(value, ConstantParamScheduler):
         return _text(value(0))
     if isinstance(value, ParamScheduler):
-        name = registered_name(type(value), PARAM_SCHEDULER_REGISTRY)
-        return f"{name} from {value(0):g}"
+        return f"{registered_name(type(value), PARAM_SCHEDULER_REGISTRY)} from {value(0):g}"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -67,7 +66,7 @@ def param_group_table(task: ClassyTask) -> str:
     def keep(param_groups: Any, **options: Any) -> None:
         groups.extend({**group, **options} for group in as_groups(param_groups))
 
-    if isinstance(task, FineTuningTask) and task.freeze_trunk:
+    if getattr(task, "freeze_trunk", False):
         freeze_trunk(model)  # the stock task does so later
     optimizer.set_param_groups = keep
     task.prepare_optimizer(optimizer=optimizer, model=model, loss=loss)

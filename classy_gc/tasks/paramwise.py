@@ -11,7 +11,7 @@ from torch import nn
 from classy_gc.custom_imports import import_custom
 from classy_gc.optim.stock import check_stock_optimizer, group_options
 from classy_gc.options import without_comments
-from classy_gc.param_groups.build import build_param_groups
+from classy_gc.param_groups.build import build_param_groups, freeze_trunk
 from classy_gc.param_groups.builder import ParamGroupBuilder, build_param_group_builder
 from classy_gc.param_groups.tables import short_table
 from classy_gc.tasks.schedules import catch_up, preliminary, resolve_when_prepared
@@ -96,20 +96,18 @@ class ParamwiseMixin:
             model: of the task.
             loss: of the task (default: None).
         """
-        if self.param_group_builder is None:
+        if getattr(self, "freeze_trunk", False):  # fine_tuning freezes after the groups are built
+            freeze_trunk(model)
+        builder, phases = self.param_group_builder, self.train_phases_per_epoch or 1
+        if builder is None:
             super().prepare_optimizer(optimizer, model, loss)
             return
+        schedules, epochs = self.optimizer_schedulers, self.num_epochs * phases
         groups = build_param_groups(
-            self.param_group_builder,
-            model,
-            optimizer,
-            loss,
-            schedules=self.optimizer_schedulers,
-            num_epochs=self.num_epochs * (self.train_phases_per_epoch or 1),
-            bn_weight_decay=self.bn_weight_decay,
+            builder, model, optimizer, loss, schedules, epochs, self.bn_weight_decay
         )
         table = short_table(groups, group_options(optimizer)[0])
-        logging.info(f"{self.param_group_builder.label()}:\n{table}")
+        logging.info(f"{builder.label()}:\n{table}")
         for group in groups:
             del group["param_names"]
         optimizer.set_param_groups(groups)

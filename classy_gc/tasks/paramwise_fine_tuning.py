@@ -1,10 +1,7 @@
 """``paramwise_fine_tuning``: Classy's task, with options per parameter."""
 
-from classy_vision.optim import ClassyOptimizer
 from classy_vision.tasks import FineTuningTask, register_task
-from torch import nn
 
-from classy_gc.param_groups.build import freeze_trunk
 from classy_gc.tasks.paramwise import ParamwiseMixin
 
 
@@ -16,10 +13,3 @@ class ParamwiseFineTuning(ParamwiseMixin, FineTuningTask):
         >>> ParamwiseFineTuning().set_freeze_trunk(True).freeze_trunk
         True
     """
-
-    def prepare_optimizer(
-        self, optimizer: ClassyOptimizer, model: nn.Module, loss: nn.Module | None = None
-    ) -> None:
-        if self.freeze_trunk:  # the stock task freezes only after the groups are built
-            freeze_trunk(model)
-        super().prepare_optimizer(optimizer, model, loss)

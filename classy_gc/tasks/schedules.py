@@ -3,11 +3,11 @@
 import copy
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from classy_vision.optim import build_optimizer_schedulers
-from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, UpdateInterval
+from classy_vision.optim import ClassyOptimizer, build_optimizer_schedulers
+from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY
 from classy_vision.tasks import ClassificationTask
 
 from classy_gc.files import warn_once
@@ -96,12 +96,10 @@ def resolve_when_prepared(task: ClassificationTask, config: Mapping[str, Any]) -
         ValueError: when the task is prepared, lengths that do not fill the training.
     """
     if preliminary(config) != config:
-        task.prepare = functools.partial(_prepare, task, task.prepare, config["optimizer"])
+        task.prepare = functools.partial(_prepare, task, config["optimizer"])
 
 
-def _prepare(
-    task: ClassificationTask, prepare: Callable[[], None], optimizer: Mapping[str, Any]
-) -> None:
+def _prepare(task: ClassificationTask, optimizer: Mapping[str, Any]) -> None:
     dataset, phases = task.datasets["train"], task.train_phases_per_epoch * task.num_epochs
     batch = dataset.get_global_batchsize()
     samples = math.ceil(phases) * len(task.build_dataloader_from_dataset(dataset)) * batch
@@ -113,7 +111,7 @@ def _prepare(
     task.set_optimizer_schedulers(build_optimizer_schedulers(resolved))
     if "param_groups" in resolved:
         task.set_param_group_builder(build_param_group_builder(resolved["param_groups"]))
-    prepare()
+    type(task).prepare(task)
 
 
 def catch_up(task: ClassificationTask) -> None:
@@ -130,7 +128,7 @@ def catch_up(task: ClassificationTask) -> None:
         ValueError: with fewer data or smaller batches than before, so that the schedules, which
             count samples, would run past their end.
     """
-    dataset, optimizer = task.datasets["train"], task.optimizer
+    dataset = task.datasets["train"]
     if not hasattr(dataset, "__len__"):
         return
     phases, done = task.get_total_training_phases(), task.train_phase_idx + 1
@@ -146,5 +144,5 @@ def catch_up(task: ClassificationTask) -> None:
         if ahead > 0:
             raise ValueError(f"{text}would run past their end")
         warn_once(f"{text}continue at {where:.1%} of the training")
-    if where < 1:
-        optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.EPOCH))
+    # The base class alone: at the end of an epoch, others do more.
+    ClassyOptimizer.on_epoch(task.optimizer, where)

@@ -39,7 +39,6 @@ _BOOLEANS = (*_OF_TASKS, *_OF_SECTIONS, *_OF_MODELS, *_LONG)
 _DROPOUT = ("dropout", "dropout_rate", "attention_dropout_rate", "dropout_ratio")
 _SHARES = (*_DROPOUT, "drop_connect_rate", "label_smoothing", "mix_prob", "switch_prob")
 _OR_NULL = ("use_gpu", "use_dropout", "download", "antialias", "size_average", "reduce")
-_MODES = ("batch", "pair", "elem")
 
 
 def _member(mode: type[enum.Enum]) -> Rule:
@@ -65,7 +64,7 @@ _RULES = {
     **dict.fromkeys(("mixup.alpha", "mixup.cutmix_alpha"), options.NON_NEGATIVE),
     "mixup.num_classes": or_null(options.COUNT),
     # Anything else, such as "Pair", would be the first.
-    "mixup.mode": Rule(f"one of {', '.join(_MODES)}", lambda v: v in _MODES),
+    "mixup.mode": Rule("one of batch, pair, elem", lambda v: v in ("batch", "pair", "elem")),
 }
 
 
