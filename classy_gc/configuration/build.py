@@ -87,10 +87,9 @@ def build_task(config: Mapping[str, Any]) -> tasks.ClassyTask:
         with section(*path):
             check_known([n for n in unread if (*path, n) in given], noted.asked, dotted(path))
         if unread:
-            text = (
-                f"does not read {', '.join(map(repr, unread))}; it reads {', '.join(noted.asked)}"
-            )
-            logging.warning(f"{dotted(path)}: {noted.data['name']!r} {text}")
+            names, known = ", ".join(map(repr, unread)), ", ".join(noted.asked)
+            text = f"{noted.data['name']!r} does not read {names}; it reads {known}"
+            logging.warning(f"{dotted(path)}: {text}")
     task.prepare_optimizer = section("optimizer")(task.prepare_optimizer)
     task._config = copy.deepcopy(dict(config))  # without what recorded
     resolve_when_prepared(task, config)

@@ -12,6 +12,17 @@ from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.options import COUNT_OR_ZERO
 
 
+def seed_generators(seed: int) -> None:
+    """Seeds torch, numpy and ``random``.
+
+    Args:
+        seed: in [0, 2³²).
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 @register_hook("phase_seed")
 class PhaseSeedHook(CheckedHook):
     """``phase_seed``: seeds the random numbers of a phase by the seed, the phase and the rank.
@@ -40,9 +51,6 @@ class PhaseSeedHook(CheckedHook):
     def on_start(self, task: Any) -> None:
         """Seeds the next phase, before its data loader draws the seeds of its workers."""
         entropy = np.random.SeedSequence([self.seed, task.phase_idx + 1, get_rank()])
-        seed = int(entropy.generate_state(1)[0])
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+        seed_generators(int(entropy.generate_state(1)[0]))
 
     on_phase_end = on_start

@@ -14,14 +14,12 @@ import functools
 import importlib.util
 import logging
 import os
-import random
 import shlex
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from classy_vision.generic.distributed_util import get_world_size, is_primary
 from classy_vision.generic.opts import check_generic_args
@@ -38,6 +36,7 @@ from classy_gc.configuration import build, errors, load
 from classy_gc.files import no_room
 from classy_gc.hooks import TrainingCurvesHook
 from classy_gc.hooks.phase_record import flat_meters, scheduled_options, trained_epochs
+from classy_gc.hooks.phase_seed import seed_generators
 from classy_gc.tasks.schedules import catch_up
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
@@ -143,9 +142,7 @@ def build_seeded_task(args: argparse.Namespace, config: dict[str, Any]) -> Class
         args: with ``seed``.
         config: of the task; not changed.
     """
-    random.seed(args.seed)
-    np.random.seed(args.seed)
-    torch.manual_seed(args.seed)
+    seed_generators(args.seed)
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic = True
@@ -165,12 +162,10 @@ def build_seeded_task(args: argparse.Namespace, config: dict[str, Any]) -> Class
     return task
 
 
-def _start(
-    task: ClassyTask, ranks: processes.Ranks, output: hooks.Output, start_hooks: Callable[[], None]
-) -> None:
+def _start(task: ClassyTask, output: hooks.Output, start_hooks: Callable[[], None]) -> None:
     """Replaces a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
     with FlopCounterMode(display=False) as counter:
-        ranks.agreed(lambda: build.try_batches(task))
+        output.ranks.agreed(lambda: build.try_batches(task))
     small = 0 < counter.get_total_flops() < _SMALL and not getattr(task, "use_gpu", False)
     if small and "OMP_NUM_THREADS" not in os.environ:
         # On a busy machine, each of torch's parallel regions waits until all threads have run.
@@ -206,8 +201,9 @@ def _warn_of_last_batch(task: ClassyTask) -> None:
         )
 
 
-def _build(args: argparse.Namespace, ranks: processes.Ranks, output: hooks.Output) -> ClassyTask:
+def _build(output: hooks.Output) -> ClassyTask:
     """A task that is ready to train."""
+    args, ranks = output.args, output.ranks
     config = ranks.config = ranks.agreed(lambda: load.load_config(args.config_file, args.set))
     # On another machine the file may be older, so all ranks take the primary's.
     config.update(ranks.of_primary(lambda: config))
@@ -224,7 +220,7 @@ def _build(args: argparse.Namespace, ranks: processes.Ranks, output: hooks.Outpu
     ranks.agreed(lambda: hooks.set_hooks(task, output))
     checkpoints.set_checkpoints(args, config, task, ranks, output.checkpoints)
     task.prepare = checkpoints.loading(task, args.config_file)(errors.section()(task.prepare))
-    task.on_start = functools.partial(_start, task, ranks, output, task.on_start)
+    task.on_start = functools.partial(_start, task, output, task.on_start)
     if hasattr(task, "create_data_iterators"):
         task.create_data_iterators = processes.delay_interrupts(task.create_data_iterators)
     return task
@@ -248,7 +244,7 @@ def run(args: argparse.Namespace) -> int:
     output = hooks.Output(args, ranks)
     task: Any = None
     try:
-        task = _build(args, ranks, output)
+        task = _build(output)
         began = time.perf_counter()
         _TRAINERS[args.distributed_backend]().train(task)
     except KeyboardInterrupt:
