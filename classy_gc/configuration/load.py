@@ -152,9 +152,7 @@ def _read_onto(config: Config, name: str, folder: Path, above: Mapping[str, str]
     config.files.append(path.resolve())
 
 
-def _merge(
-    config: Config, below: dict[str, Any], new: dict[str, Any], path: Keys, chain: str
-) -> None:
+def _merge(config: Config, below: Any, new: dict[str, Any], path: Keys, chain: str) -> None:
     """Merges an object of a file, at ``path``, into that of its bases."""
     file = chain.rpartition(" → ")[2]
     delete = new.pop("_delete_", False)

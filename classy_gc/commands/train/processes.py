@@ -94,10 +94,9 @@ class Ranks:
         if self.size == 1:
             return [value]
         self._exchanged += 1
-        self._store.set(f"{self._exchanged}/{self.rank}", json.dumps(value))
-        return [
-            json.loads(self._store.get(f"{self._exchanged}/{rank}")) for rank in range(self.size)
-        ]
+        keys = [f"{self._exchanged}/{rank}" for rank in range(self.size)]
+        self._store.set(keys[self.rank], json.dumps(value))
+        return [json.loads(self._store.get(key)) for key in keys]
 
 
 def delay_interrupts(create: Callable[..., Any]) -> Callable[..., Any]:
