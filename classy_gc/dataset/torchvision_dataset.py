@@ -80,16 +80,13 @@ def _files(source: type[VisionDataset]) -> tuple[str, list[str], list[str]]:
 def _lay_out(name: str, folders: Iterable[Path], target: Path) -> bool:
     """Puts a file, unpacked, where torchvision looks for it; False if no folder has it."""
     target.mkdir(parents=True, exist_ok=True)
-    for folder in folders:
-        plain, packed = folder / name, folder / f"{name}.gz"
-        if plain.is_file():
-            (target / name).symlink_to(plain.absolute())
-        elif packed.is_file():
-            (target / name).write_bytes(gzip.decompress(packed.read_bytes()))
-        else:
-            continue
-        return True
-    return False
+    files = [folder / file for folder in folders for file in (name, f"{name}.gz")]
+    found = next(filter(Path.is_file, files), None)
+    if found and found.suffix == ".gz":
+        (target / name).write_bytes(gzip.decompress(found.read_bytes()))
+    elif found:
+        (target / name).symlink_to(found.absolute())
+    return found is not None
 
 
 @register_dataset("fashion_mnist")

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 import torchvision
 from classy_vision.models import MODEL_REGISTRY, build_model
-from torch import Tensor
 
 from classy_gc import core
 from classy_gc.commands.bench import measure
@@ -41,7 +40,7 @@ ALGORITHMS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
-def build_parameters(model: str, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+def build_parameters(model: str, device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
     """The weights that all variants step.
 
     Args:
@@ -72,7 +71,7 @@ def build_parameters(model: str, device: torch.device, dtype: torch.dtype) -> li
     return [torch.nn.Parameter(x.detach().to(device, dtype, copy=True)) for x in tensors]
 
 
-def build_variants(name: str, parameters: list[Tensor]) -> dict[str, torch.optim.Optimizer]:
+def build_variants(name: str, parameters: list[torch.Tensor]) -> dict[str, torch.optim.Optimizer]:
     """The optimizers of one round robin; the others are compared with the first.
 
     Args:
@@ -108,7 +107,7 @@ def build_variants(name: str, parameters: list[Tensor]) -> dict[str, torch.optim
     return variants
 
 
-def _variants_of_class(path: str, parameters: list[Tensor]) -> dict[str, torch.optim.Optimizer]:
+def _variants_of_class(path: str, parameters: list[torch.Tensor]) -> dict[str, Any]:
     module, _, name = path.rpartition(".")
     if not module:
         check_known([path], ALGORITHMS, "--optimizers", "optimizer")

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from classy_vision.tasks import ClassificationTask
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from classy_gc import core
@@ -35,7 +34,7 @@ def _peak_memory(step: Callable[[], Any], device: torch.device) -> int:
     return max(itertools.accumulate(changes, initial=0))
 
 
-def _milliseconds(step: Callable[[], Any], scratch: Tensor | None) -> float:
+def _milliseconds(step: Callable[[], Any], scratch: torch.Tensor | None) -> float:
     """Times a step; on a GPU, where ``scratch`` is, with nothing of the last step in its cache."""
     if scratch is None:
         start = time.perf_counter()
@@ -52,7 +51,7 @@ def _milliseconds(step: Callable[[], Any], scratch: Tensor | None) -> float:
 
 
 def measure_steps(
-    name: str, variants: Mapping[str, Any], gradients: list[Tensor], args: argparse.Namespace
+    name: str, variants: Mapping[str, Any], gradients: list[torch.Tensor], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Times one step of each variant, and measures what it allocates.
 
