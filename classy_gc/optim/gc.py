@@ -1,7 +1,7 @@
 """``gc``: gradient centralization around any ClassyOptimizer."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -119,11 +119,9 @@ class GC(ScheduledGC):
 
     # These call the methods of the base, which it may override.
 
-    def step(
-        self, *args: Any, closure: Callable[[], Any] | None = None, where: float | None = None
-    ) -> None:
+    def step(self, *args: Any, where: float | None = None, **kwargs: Any) -> None:
         self.catch_up(where, self)
-        self.base_optimizer.step(*args, closure=closure, where=where)
+        self.base_optimizer.step(*args, where=where, **kwargs)
 
     def on_epoch(self, where: float) -> None:
         self.base_optimizer.on_epoch(where)

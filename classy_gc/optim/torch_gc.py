@@ -86,8 +86,7 @@ class TorchGC(ClassyGCOptimizer):
     def __init__(self, optimizer: str | None = None, *args: Any, **options: Any) -> None:
         self.core_class = _named(optimizer)
         self.OPTIONS = options_table(self.core_class)
-        torchs = issubclass(self.core_class, CentralizedOptimizer) or optimizer in _CLASSES
-        if not torchs:
+        if not (issubclass(self.core_class, CentralizedOptimizer) or optimizer in _CLASSES):
             self.OPTIONS.setdefault("decoupled_weight_decay", (None, SWITCH))
         if self.core_class is torch.optim.Rprop:  # which reads it only once, at the start
             default, rule = self.OPTIONS["lr"]

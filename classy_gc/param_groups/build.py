@@ -9,7 +9,7 @@ from classy_vision.optim import ClassyOptimizer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from classy_gc.optim.groups import as_schedulers
+from classy_gc.optim.scheduled_gc import as_schedulers
 from classy_gc.param_groups.builder import NamedParameter, OptimizerOptions, ParamGroupBuilder
 
 

@@ -7,7 +7,7 @@ from classy_vision.optim.param_scheduler import PARAM_SCHEDULER_REGISTRY, Consta
 from classy_vision.tasks import ClassyTask
 from fvcore.common.param_scheduler import ParamScheduler
 
-from classy_gc.optim.groups import as_groups
+from classy_gc.optim.scheduled_gc import as_groups
 from classy_gc.optim.stock import group_options
 from classy_gc.options import registered_name
 from classy_gc.param_groups.build import freeze_trunk, parameter_occurrences
