@@ -86,7 +86,6 @@ def wrap_step(optimizer: Optimizer) -> None:
     optimizer._patch_step_function()
     old = vars(optimizer).get("step")
     if getattr(old, "_wrapped_by_lr_sched", False):
-        del optimizer.step
         ref, step = weakref.ref(optimizer), type(optimizer).step
 
         @wraps(step)
@@ -101,9 +100,8 @@ def wrap_step(optimizer: Optimizer) -> None:
 
 def is_initialized(optimizer: Optimizer) -> bool:
     """Whether ``Optimizer.__init__`` made this object, unlike a mere wrapper."""
-    return {"param_groups", "state", "defaults", "_optimizer_step_pre_hooks"} <= vars(
-        optimizer
-    ).keys()
+    own = {"param_groups", "state", "defaults", "_optimizer_step_pre_hooks"}
+    return own <= vars(optimizer).keys()
 
 
 def is_flattened(p: Tensor) -> bool:

@@ -6,22 +6,22 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from classy_gc.core._torch import OWN_TYPES, sameness
 from classy_gc.core.centralization import HALF, ineligible_reason, local_rows
 from classy_gc.core.half_precision import StandIns
 from classy_gc.core.kernels.rows import row_means, set_row_means_
-from classy_gc.core.kernels.update import AnyOptimizer
 from classy_gc.core.memory import check_dense, lay_out_gradient, lay_out_state, shared_memory
 from classy_gc.core.options import check_moments, is_torchs
 
 _Group = dict[str, Any]
 # Of each optimizer the options of its groups when they were last checked, a test of tensors, and
 # whether GC acts on each parameter that has a gradient.
-_checked: WeakKeyDictionary[AnyOptimizer, tuple[list[Any], Any, list[bool]]] = WeakKeyDictionary()
+_checked: WeakKeyDictionary[Optimizer, tuple[list[Any], Any, list[bool]]] = WeakKeyDictionary()
 
 
-def check_gradients(optimizer: AnyOptimizer, groups: list[_Group]) -> list[tuple[_Group, Tensor]]:
+def check_gradients(optimizer: Optimizer, groups: list[_Group]) -> list[tuple[_Group, Tensor]]:
     """Refuses gradients that torch's step and GC around it cannot handle, and lays out the others.
 
     Args:
@@ -56,7 +56,7 @@ def check_gradients(optimizer: AnyOptimizer, groups: list[_Group]) -> list[tuple
     return list(compress(pairs, eligible))
 
 
-def _check_gradient(optimizer: AnyOptimizer, group: _Group, p: Tensor) -> bool:
+def _check_gradient(optimizer: Optimizer, group: _Group, p: Tensor) -> bool:
     """Whether GC acts on a parameter, whose gradient and state are checked and laid out."""
     switches = {name: group[name] for name in ("use_gc", "gc_conv_only")}
     eligible = ineligible_reason(p, **switches) is None
@@ -72,7 +72,7 @@ def _check_gradient(optimizer: AnyOptimizer, group: _Group, p: Tensor) -> bool:
 
 
 def update_around(
-    optimizer: AnyOptimizer, groups: list[_Group], eligible: list[tuple[_Group, Tensor]]
+    optimizer: Optimizer, groups: list[_Group], eligible: list[tuple[_Group, Tensor]]
 ) -> None:
     """Steps groups by the optimizer's ``update_without_gc``, with GC before or after it.
 
@@ -94,7 +94,7 @@ def update_around(
     stand_ins.write_back()
 
 
-def _centralize_gradients(optimizer: AnyOptimizer, groups: dict[Tensor, _Group]) -> None:
+def _centralize_gradients(optimizer: Optimizer, groups: dict[Tensor, _Group]) -> None:
     """Shifts the rows of the gradients so that the update's ``g + wd·p`` is centralized."""
     every = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"])
     shared = shared_memory([*every, *(p.grad for p in every if p.grad is not None)])
@@ -113,7 +113,7 @@ def _centralize_gradients(optimizer: AnyOptimizer, groups: dict[Tensor, _Group])
     set_row_means_([local_rows(p.grad) for p in groups], means)
 
 
-def _l2_decay(optimizer: AnyOptimizer, group: _Group) -> Any:
+def _l2_decay(optimizer: Optimizer, group: _Group) -> Any:
     if group.get("decoupled_weight_decay", optimizer.decoupled_weight_decay):
         return 0
     wd = group.get("weight_decay", 0)

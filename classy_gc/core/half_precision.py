@@ -8,9 +8,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from classy_gc.core._torch import local_tensor
-from classy_gc.core.kernels.update import AnyOptimizer
 
 _Group = dict[str, Any]
 _Types = dict[str, "torch.dtype | None"]  # of the tensors of a state, by name
@@ -32,7 +32,7 @@ class StandIns:
         params: the weights; there may be none.
     """
 
-    def __init__(self, optimizer: AnyOptimizer, groups: list[_Group], params: list[Tensor]) -> None:
+    def __init__(self, optimizer: Optimizer, groups: list[_Group], params: list[Tensor]) -> None:
         self._optimizer, self._own_groups = optimizer, groups
         #: the stand-in of each weight
         self.of = _copies(params, torch.float32)
@@ -115,7 +115,7 @@ class StandIns:
 
 
 # For each optimizer: with half-precision weights, and with float32 weights.
-_TYPES: WeakKeyDictionary[AnyOptimizer, tuple[_Types, _Types]] = WeakKeyDictionary()
+_TYPES: WeakKeyDictionary[Optimizer, tuple[_Types, _Types]] = WeakKeyDictionary()
 
 
 def _copies(params: Iterable[Tensor], dtype: torch.dtype | None) -> dict[Tensor, Tensor]:

@@ -4,10 +4,10 @@ import os
 from importlib import import_module
 from typing import Any
 
-from classy_gc.core.kernels.update import AnyOptimizer
+from torch.optim import Optimizer
 
 
-def pick(optimizer: AnyOptimizer, group: dict[str, Any]) -> tuple[Any, str | None]:
+def pick(optimizer: Optimizer, group: dict[str, Any]) -> tuple[Any, str | None]:
     """Picks the kernel that steps a group, as far as the group's options tell.
 
     Args:

@@ -8,12 +8,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from classy_gc.core._torch import OWN_TYPES, materialized, sameness
 from classy_gc.core.centralization import ineligible_reason, local_rows
 from classy_gc.core.kernels.pick import pick
 from classy_gc.core.kernels.table import Table
-from classy_gc.core.kernels.update import AnyOptimizer, Update
+from classy_gc.core.kernels.update import Update
 from classy_gc.core.memory import is_dense, laid_out_as, readable, shared_memory
 
 _Group = dict[str, Any]
@@ -98,7 +99,7 @@ class Plan:
         self.table["g"] = addresses
         return params, grads
 
-    def update(self, optimizer: AnyOptimizer, group: _Group, params: list[Tensor]) -> Update | None:
+    def update(self, optimizer: Optimizer, group: _Group, params: list[Tensor]) -> Update | None:
         """Prepares the step of a group without taking it; None if there is no step to take.
 
         Raises:
@@ -140,18 +141,18 @@ class Plan:
                     raise ValueError(f"a parameter is {wanted}, and its state {kind}")
                 x.data = laid_out_as(p, materialized(x))
             self.table[f"state{i}"] = [x.data_ptr() for x in xs] or [0] * self.table.count
+        self._state, self._flags = [x.data_ptr() for x in tensors], {*update.flags}
         # The kernel advances copies of step counts of other types.
         steps = tensors[: len(update.steps)]
-        plain = steps and all(t.dtype is torch.float32 and t.is_cpu for t in steps)
-        self._state, self._flags = [x.data_ptr() for x in tensors], {*update.flags}
-        self.table["step"] = self._state[: len(steps)] if plain else [0] * self.table.count
+        self.table.own_steps = all(t.dtype is torch.float32 and t.is_cpu for t in steps)
+        self.table["step"] = self._state[: len(steps)] or [0] * self.table.count
         self._same_state = sameness(tensors)
 
 
-_plans: WeakKeyDictionary[AnyOptimizer, list[Plan]] = WeakKeyDictionary()
+_plans: WeakKeyDictionary[Optimizer, list[Plan]] = WeakKeyDictionary()
 
 
-def plans_of(optimizer: AnyOptimizer, check_options: Callable[[_Group], None]) -> list[Plan]:
+def plans_of(optimizer: Optimizer, check_options: Callable[[_Group], None]) -> list[Plan]:
     """The plan of each parameter group, for its current options.
 
     Args:

@@ -68,29 +68,25 @@ def launch(steps: Sequence[tuple[Update, Table]], first: Callable[[], None] | No
     Raises:
         MemoryError: no memory to work in; nothing has changed.
     """
-    options, counts = [], []
-    try:
-        for update, table in steps:
-            if update.steps and 0 in table["step"]:  # they are not float32 on the CPU
-                copies = [t.to("cpu", torch.float32, copy=True) for t in local(update.steps)]
-                counts.append((update, table, copies))
-                table["step"] = [t.data_ptr() for t in copies]
-            numbers = (_ABSENT | update.numbers).values()
-            family, flags = _FAMILIES[update.family], sum([_FLAGS[flag] for flag in update.flags])
-            options.append(_OPTIONS.pack(*numbers, family, flags, table.count, table.address))
-        groups = b"".join(options), len(steps), torch.get_num_threads()
-        memory = None
-        if first is not None:
-            memory = ctypes.create_string_buffer(library().classy_gc_memory(*groups))
-            first()
-        if library().classy_gc_step(*groups, memory):
-            raise MemoryError("no memory for the rows that a step works on")
-    finally:
-        for _, table, _ in counts:
-            table["step"] = [0] * table.count
-    for update, _, _ in counts:
-        for t in local(update.steps):
-            t.add_(1)
+    options, counts, copies = [], [], []
+    for update, table in steps:
+        if update.steps and not table.own_steps:
+            counts += local(update.steps)
+            own = [t.to("cpu", torch.float32, copy=True) for t in local(update.steps)]
+            table["step"] = [t.data_ptr() for t in own]
+            copies += own
+        numbers = (_ABSENT | update.numbers).values()
+        family, flags = _FAMILIES[update.family], sum([_FLAGS[flag] for flag in update.flags])
+        options.append(_OPTIONS.pack(*numbers, family, flags, table.count, table.address))
+    groups = b"".join(options), len(steps), torch.get_num_threads()
+    memory = None
+    if first is not None:
+        memory = ctypes.create_string_buffer(library().classy_gc_memory(*groups))
+        first()
+    if library().classy_gc_step(*groups, memory):
+        raise MemoryError("no memory for the rows that a step works on")
+    for t in counts:
+        t.add_(1)
 
 
 def row_means(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -32,6 +32,8 @@ class Table:
         self.count = len(tensors)
         self.memory = array("q", bytes(8 * self.count * len(COLUMNS)))
         self.address, _ = self.memory.buffer_info()
+        #: whether the kernel advances the step counts themselves, not copies
+        self.own_steps = True
         self["p"] = [x.data_ptr() for x in tensors]
         self["size"] = [x.numel() for x in tensors]
         self["length"] = lengths

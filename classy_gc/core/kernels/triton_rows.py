@@ -27,9 +27,7 @@ _COMPILED = {"num_warps": 8, "enable_fp_fusion": False}
 _C = namedtuple("_C", "family dtype momentum nesterov amsgrad radam waits centered before after")
 _Columns = namedtuple("_Columns", COLUMNS)
 _COLUMNS = _Columns(*map(tl.constexpr, range(len(COLUMNS))))
-_O = namedtuple(
-    "_O", "lr momentum beta2 one_minus_beta1 v_gain eps_outside eps_inside l2 decoupled"
-)
+_O = namedtuple("_O", "lr momentum beta2 m_gain v_gain eps_outside eps_inside l2 decoupled")
 
 
 @triton.jit
@@ -41,7 +39,7 @@ def sgd(c, o, momentum, gain, d, m, x, y):
 
 @triton.jit
 def adam(c, o, step, scale, d, m, v, largest):
-    m += o.one_minus_beta1 * (d - m)
+    m += o.m_gain * (d - m)
     v = o.beta2 * v + o.v_gain * d * d
     largest = tl.where(v < largest, largest, v) if c.amsgrad else v
     below = scale * tl.sqrt_rn(largest) + o.eps_outside
@@ -145,7 +143,7 @@ def _launch(update: Update, table: Table, sign: Tensor, scalars: Tensor) -> None
     length = torch.where(length > 0, length, _CHUNK.value)
     tasks = (size + length - 1) // length
     first = tasks.cumsum(0) - tasks
-    numbers = update.numbers | {"one_minus_beta1": 1 - update.numbers.get("beta1", 0)}
+    numbers = update.numbers | {"m_gain": 1 - update.numbers.get("beta1", 0)}
     flags = update.flags | {k for k in ("radam", "waits") if numbers.get(k)}
     family = {"sgd": sgd, "adam": adam, "rmsprop": rmsprop}[update.family]
     case = family, _TYPES[p.dtype], *(k in flags for k in _C._fields[2:])

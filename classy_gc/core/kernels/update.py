@@ -1,10 +1,11 @@
 """Describes the step of a parameter group for a kernel."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 
 class Update(NamedTuple):
@@ -29,23 +30,8 @@ class Update(NamedTuple):
     new: Sequence[bool] = ()
 
 
-class AnyOptimizer(Protocol):
-    """The part of an optimizer that kernels use, and GC when it wraps an update."""
-
-    param_groups: list[dict[str, Any]]
-    state: dict[Tensor, dict[str, Any]]
-    kernel_without_gc: bool
-    decoupled_weight_decay: bool | None
-
-    def kernel_update(self, group: dict[str, Any], params: list[Tensor]) -> Update:
-        """The update of a group; the method is None if no kernel knows the class."""
-
-    def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
-        """Steps some of the groups."""
-
-
 def state_of(
-    optimizer: torch.optim.Optimizer, group: dict[str, Any], params: list[Tensor], **initial: float
+    optimizer: Optimizer, group: dict[str, Any], params: list[Tensor], **initial: float
 ) -> list[list[Tensor]]:
     """The state of parameters, one list for each name in ``initial``; missing state is created.
 
@@ -59,16 +45,11 @@ def state_of(
             is a scalar.
     """
     states = [optimizer.state[p] for p in params]
-    lists = []
     for name, value in initial.items():
-        tensors = []
         for p, state in zip(params, states, strict=True):
-            x = state.get(name)
-            if x is None:
-                x = state[name] = _initial(name, value, p, group)
-            tensors.append(x)
-        lists.append(tensors)
-    return lists
+            if state.get(name) is None:
+                state[name] = _initial(name, value, p, group)
+    return [[state[name] for state in states] for name in initial]
 
 
 def _initial(name: str, value: float, p: Tensor, group: Mapping[str, Any]) -> Tensor:
@@ -80,7 +61,7 @@ def _initial(name: str, value: float, p: Tensor, group: Mapping[str, Any]) -> Te
     return torch.tensor(value, dtype=torch.promote_types(default, torch.float32), device=device)
 
 
-def sgd_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
+def sgd_update(optimizer: Optimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
     """The update of :class:`torch.optim.SGD`."""
     numbers = {"momentum": group["momentum"], "dampening": group["dampening"]}
     numbers["l2"] = float(group["weight_decay"])
@@ -94,7 +75,7 @@ def sgd_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tens
     return Update("sgd", params, buffers, [], flags, numbers, new)
 
 
-def adam_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
+def adam_update(optimizer: Optimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
     """The update of :class:`torch.optim.Adam` and :class:`torch.optim.AdamW`."""
     flags = {"amsgrad"} if group.get("amsgrad") else set()
     names = ["step", "exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * len(flags)
@@ -106,14 +87,14 @@ def adam_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Ten
     return Update("adam", params, moments, steps, flags, numbers)
 
 
-def radam_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
+def radam_update(optimizer: Optimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
     """The update of :class:`torch.optim.RAdam`."""
     update = adam_update(optimizer, group, params)
     update.numbers.update(radam=True, waits=not group.get("degenerated_to_sgd", True))
     return update
 
 
-def rmsprop_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
+def rmsprop_update(optimizer: Optimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
     """The update of :class:`torch.optim.RMSprop`."""
     initial = {"step": 0.0, "square_avg": group.get("initial_square_avg", 0.0)}
     optional = {"momentum": "momentum_buffer", "centered": "grad_avg"}
@@ -128,7 +109,7 @@ def rmsprop_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[
     return Update("rmsprop", params, lists, state["step"], flags, numbers)
 
 
-def adagrad_update(optimizer: AnyOptimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
+def adagrad_update(optimizer: Optimizer, group: dict[str, Any], params: list[Tensor]) -> Update:
     """The update of :class:`torch.optim.Adagrad` without ``lr_decay``."""
     initial = {"step": 0.0, "sum": group["initial_accumulator_value"]}
     steps, sums = state_of(optimizer, group, params, **initial)
