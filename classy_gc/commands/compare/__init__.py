@@ -13,46 +13,18 @@ import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from classy_gc.commands.compare import plot, results, runs, sweep
 from classy_gc.commands.compare.arms import Arm, build_arms, families, parse_axes
-from classy_gc.commands.compare.plot import picture
-from classy_gc.commands.compare.results import (
-    check_contrasts,
-    evaluate,
-    failure_lines,
-    headline_of,
-    lower_is_better,
-    phase_table,
-    run_metrics,
-    text,
-)
-from classy_gc.commands.compare.runs import (
-    Local,
-    Run,
-    Slurm,
-    opened,
-    read_json,
-    runs_in,
-    train_runs,
-)
-from classy_gc.commands.compare.sweep import (
-    Sweep,
-    advice,
-    check_sweep,
-    confirmed_arms,
-    parse_sweep,
-    response_picture,
-    sweep_text,
-    train_sweep,
-)
-from classy_gc.files import atomic_write
+from classy_gc.commands.flags import Target
 from classy_gc.options import check_installed, check_known
+from classy_gc.plots import save
 
 
 def _check_args(args: argparse.Namespace) -> None:
@@ -88,100 +60,100 @@ def run(args: argparse.Namespace) -> int:
     # In a fork: after torch has computed in a process, forking it can hang.
     quiet = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C prints no traceback there
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), *quiet) as pool:
-        arms, sweep, cores = pool.submit(_checked, args).result()
+        arms, swept, cores = pool.submit(_checked, args).result()
     folder = args.output_folder
-    seeds = {"sweep": args.seeds, "runs": args.confirm or ()} if sweep else {"runs": args.seeds}
-    with opened(folder, arms, seeds):
+    seeds = {"sweep": args.seeds, "runs": args.confirm or ()} if swept else {"runs": args.seeds}
+    with runs.opened(folder, arms, seeds):
         if args.cluster == "slurm":
-            engine = Slurm(folder / "slurm", args.jobs, dict(args.slurm))
+            engine = runs.Slurm(folder / "slurm", args.jobs, dict(args.slurm))
         else:
-            engine = Local(args.jobs or cores)
+            engine = runs.Local(args.jobs or cores)
         try:
-            return _compare(args, arms, sweep, engine)
+            return _compare(args, arms, swept, engine)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; the same command continues from here") from None
 
 
-def _checked(args: argparse.Namespace) -> tuple[list[Arm], Sweep | None, int]:
+def _checked(args: argparse.Namespace) -> tuple[list[Arm], sweep.Sweep | None, int]:
     """The arms and the sweep, built and tried, and how many runs fit on this machine."""
     axes = parse_axes(args.arm, args.vary)
     if args.effect_of:
         varied = [flag.partition("=")[0] for flag in args.vary]
         check_known([args.effect_of], varied, "--effect_of", "key of --vary")
     arms = build_arms(args.config_file, axes, args.effect_of, args.target, args.set)
-    check_contrasts(args.contrast, [arm.name for arm in arms])
-    sweep = None
-    if args.sweep:
-        keys = [key for axis in axes for choice in axis for key in choice.settings]
-        sweep = parse_sweep(args.sweep, keys)
-        check_sweep(arms, sweep, args.target)
+    results.check_contrasts(args.contrast, [arm.name for arm in arms])
+    swept = sweep.checked_sweep(args.sweep, arms, args.target) if args.sweep else None
     cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    return arms, sweep, 1 if torch.cuda.is_available() else len(cores(0))
+    return arms, swept, 1 if torch.cuda.is_available() else len(cores(0))
 
 
 def _compare(
-    args: argparse.Namespace, arms: list[Arm], sweep: Sweep | None, engine: Local | Slurm
+    args: argparse.Namespace, arms: list[Arm], swept: sweep.Sweep | None, engine: runs.Engine
 ) -> int:
     """Sweeps if asked to, trains, and reports; returns the exit code."""
-    folder, seeds, extra = args.output_folder, args.seeds, {}
-    if sweep:
-        response, failed = train_sweep(arms, sweep, seeds, folder / "sweep", engine, args.target)
-        extra = {"sweep": {**response, "failed": _failures(failed)}}
-        response_picture(response).savefig(folder / "sweep.png", dpi=150)
-        crashed = {run: reason for run, reason in failed.items() if not run.diverged}
-        print(sweep_text(response), *failure_lines(_failures(crashed)), sep="\n")
-        ready = not crashed and all(arm["best"] for arm in response["arms"])
-        if not (args.confirm and ready):
-            _write_json(folder, extra)
-            print(f"written to {folder}: results.json, sweep.png")
-            return 1 if crashed or args.confirm else 0
-        arms, seeds = confirmed_arms(arms, response), args.confirm
-    runs = runs_in(folder / "runs", arms, seeds)
-    failed = train_runs(runs, engine)
-    _report(args, arms, runs, failed, extra)
+    if not swept:
+        return _train(args, arms, engine, {})
+    folder = args.output_folder
+    response, failed = sweep.train_sweep(args, arms, swept, engine)
+    extra = {"sweep": {**response, "failed": _failures(failed)}}
+    save(sweep.response_picture(response), folder / "sweep.png")
+    crashed = {run: reason for run, reason in failed.items() if run.ending() is None}
+    print(sweep.sweep_text(response), *results.failure_lines(_failures(crashed)), sep="\n")
+    if args.confirm and not crashed and all(arm["best"] for arm in response["arms"]):
+        return _train(args, sweep.confirmed_arms(arms, response), engine, extra)
+    runs.write_json(folder / "results.json", extra)
+    print(f"written to {folder}: results.json, sweep.png")
+    return 1 if crashed or args.confirm else 0
+
+
+def _train(
+    args: argparse.Namespace, arms: list[Arm], engine: runs.Engine, extra: Mapping[str, Any]
+) -> int:
+    """Trains the arms that are compared, and reports; returns the exit code."""
+    folder, target, seeds = args.output_folder, args.target, args.confirm or args.seeds
+    trained = runs.runs_in(folder / "runs", arms, seeds)
+    failed = runs.train_runs(trained, engine)
+    logs = {run: run.log("phase") for run in trained if run not in failed}
+    entries = _entries(arms, logs, target, len(seeds))
+    headline = results.headline_of([run for arm in entries for run in arm["runs"]], target)
+    report = results.evaluate(entries, headline, args.power, args.contrast)
+    report |= {"seeds": len(seeds), "target": target and target._asdict()}
+    report |= {"failed": _failures(failed)}
+    report |= {"lower_is_better": results.lower_is_better(headline, target), **extra}
+    report |= {"provenance": _machines(trained), "looks": _looks(folder, len(seeds))}
+    runs.write_json(folder / "results.json", report)
+    table = results.phase_table({arm.name: arm.settings for arm in arms}, logs)
+    table.to_csv(folder / "results.csv", index=False)
+    names = {family: [arm.name for arm in group] for family, group in families(arms).items()}
+    save(plot.picture(table, names, headline, len(seeds)), folder / "comparison.png")
+    print(results.text(report))
+    if extra:
+        print(sweep.advice(report))
+    files = ["results.json", "results.csv", "comparison.png", *["sweep.png"] * bool(extra)]
+    print(f"written to {folder}: {', '.join(files)}")
     return 1 if failed else 0
 
 
-def _report(
-    args: argparse.Namespace,
-    arms: Sequence[Arm],
-    runs: Sequence[Run],
-    failed: Mapping[Run, str],
-    extra: Mapping[str, Any],
-) -> None:
-    folder, target, seeds = args.output_folder, args.target, len({run.seed for run in runs})
-    groups = families(arms)
-    entries, logs = [], {}
+def _entries(
+    arms: list[Arm], logs: Mapping[runs.Run, Any], target: Target | None, seeds: int
+) -> list[dict[str, Any]]:
+    """The arms as :func:`results.evaluate` takes them, with what has been set."""
+    entries = []
     for arm in arms:
-        baseline = groups[arm.family][0]
-        finished = [run for run in runs if run.arm == arm.name and run not in failed]
-        phases = {run.seed: run.phases() for run in finished}
-        own = [{"seed": seed, **run_metrics(log, target)} for seed, log in phases.items()]
+        baseline = families(arms)[arm.family][0]
+        finished = [run for run in logs if run.arm == arm.name]
+        own = [{"seed": run.seed, **results.run_metrics(logs[run], target)} for run in finished]
         entry = {"name": arm.name, "baseline": None if arm is baseline else baseline.name}
         entry |= {"config_file": arm.file, "settings": arm.settings, "seeds": seeds, "runs": own}
         # Only the same images can be compared one by one.
         if arm.config["dataset"].get("test") == baseline.config["dataset"].get("test"):
-            entry["correct"] = {run.seed: run.correct() for run in finished}
+            lines = [(run.seed, line) for run in finished for line in run.log("predictions")]
+            entry["correct"] = {seed: line["correct"] for seed, line in lines}  # the last one
         entries.append(entry)
-        logs[arm.name] = phases
-    headline = headline_of((m for arm in entries for run in arm["runs"] for m in run), target)
-    results = evaluate(entries, headline, args.power, args.contrast)
-    results |= {"seeds": seeds, "target": target and target._asdict(), "failed": _failures(failed)}
-    results |= {"lower_is_better": lower_is_better(headline, target), **extra}
-    results |= {"provenance": _machines(runs), "looks": _looks(folder, seeds)}
-    _write_json(folder, results)
-    table = phase_table({arm.name: arm.settings for arm in arms}, logs)
-    table.to_csv(folder / "results.csv", index=False)
-    names = {family: [arm.name for arm in group] for family, group in groups.items()}
-    picture(table, names, headline, seeds).savefig(folder / "comparison.png", dpi=150)
-    print(text(results))
-    if extra:
-        print(advice(results, arms))
-    files = ["results.json", "results.csv", "comparison.png", *["sweep.png"] * bool(extra)]
-    print(f"written to {folder}: {', '.join(files)}")
+    return entries
 
 
-def _failures(failed: Mapping[Run, str]) -> list[dict[str, Any]]:
+def _failures(failed: Mapping[runs.Run, str]) -> list[dict[str, Any]]:
     """The entries of ``results.json``."""
     return [
         {"arm": run.arm, "seed": run.seed, "reason": reason, "folder": str(run.folder)}
@@ -191,18 +163,15 @@ def _failures(failed: Mapping[Run, str]) -> list[dict[str, Any]]:
 
 def _looks(folder: Path, seeds: int) -> list[int]:
     """The numbers of seeds with which this folder's results were looked at, so far and now."""
-    old = read_json(folder / "results.json")
+    old = runs.read_json(folder / "results.json")
     old = old if isinstance(old, dict) else {}
     looks = old.get("looks", [old.get("seeds")])
     return sorted({seeds, *(x for x in looks if isinstance(x, int))})
 
 
-def _machines(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _machines(trained: Iterable[runs.Run]) -> list[dict[str, Any]]:
     """The distinct environments of the runs, each with its number of runs."""
-    counts = collections.Counter(json.dumps(x) for run in runs for x in run.provenance())
+    logged = [line for run in trained for line in run.log("provenance")]
+    logged = [line for run in trained for line in run.log("provenance")]
+    counts = collections.Counter(json.dumps({k: x[k] for k in x if k != "kind"}) for x in logged)
     return [{**json.loads(text), "runs": count} for text, count in counts.items()]
-
-
-def _write_json(folder: Path, results: Mapping[str, Any]) -> None:
-    with atomic_write(folder / "results.json") as file:
-        file.write((json.dumps(results, indent=2) + "\n").encode())

@@ -94,12 +94,11 @@ def _band(values: Any) -> np.ndarray:
 
 def _difference(baseline: Any, other: Any) -> np.ndarray:
     """Epochs, mean difference paired by seed, and the ends of its interval."""
-    curve = []
-    for epoch in baseline.index.intersection(other.index):
-        pair = (values.loc[epoch].to_dict() for values in (baseline, other))
-        difference = paired_difference(*pair)
-        curve.append([epoch, *(difference.get(key) for key in ("mean", "low", "high"))])
-    return np.array(curve, dtype=float).reshape(-1, 4).T  # None is NaN
+    baseline, other = baseline.align(other, join="inner")
+    epochs = zip(baseline.to_numpy(), other.to_numpy(), strict=True)
+    found = [paired_difference(*pair) for pair in epochs]
+    ends = [[difference.get(key) for difference in found] for key in ("mean", "low", "high")]
+    return np.array([baseline.index, *ends], dtype=float)  # None is NaN
 
 
 def _draw(axes: Any, title: str, curves: Iterable[np.ndarray]) -> None:

@@ -2,22 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from classy_gc.commands.compare.statistics import (
-    CONFIDENCE,
-    POWER,
-    detectable,
-    disagreement,
-    holm,
-    paired_difference,
-    pairs_needed,
-    sign_flip,
-    spread,
-)
+from classy_gc.commands.compare import statistics
+from classy_gc.commands.compare.runs import Run
+from classy_gc.commands.compare.statistics import CONFIDENCE, POWER, more_than_noise
 from classy_gc.commands.flags import Target
 from classy_gc.configuration.load import value_text
 from classy_gc.hooks.json_log import as_json
@@ -43,9 +34,6 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
         never gets there. Numbers that are not finite are None; metrics that the log lacks are left
         out.
 
-    Raises:
-        ValueError: the target names a meter that the run does not have.
-
     Example:
         >>> train = {"phase": "train", "epoch": 1.0, "loss": 0.5, "meters": {}, "seconds": 2.0}
         >>> test = {"phase": "test", "epoch": 1.0, "loss": 0.6, "seconds": 1.0}
@@ -54,10 +42,7 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
         1.0
     """
     metrics: dict[str, Any] = {"seconds": sum(phase["seconds"] for phase in phases)}
-    for kind in ("train", "test"):
-        losses = [phase["loss"] for phase in phases if phase["phase"] == kind]
-        if losses:
-            metrics[f"final {kind} loss"] = losses[-1]
+    metrics |= {f"final {phase['phase']} loss": phase["loss"] for phase in phases}  # the last one
     tests = [(p["epoch"], flat_meters(p["meters"])) for p in phases if p["phase"] == "test"]
     for meter in tests[-1][1] if tests else ():
         values = np.array([meters[meter] for _, meters in tests], dtype=float)  # None is NaN
@@ -65,8 +50,7 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
         best = (np.fmin if lower else np.fmax).reduce(values)  # ignores NaN if there is a number
         metrics |= {f"final test {meter}": values[-1], f"best test {meter}": float(best)}
     if target:
-        check_known([target.meter], tests[-1][1] if tests else (), "--target", "meter")
-        values = np.array([meters[target.meter] for _, meters in tests], dtype=float)
+        values = np.array([meters.get(target.meter) for _, meters in tests], dtype=float)
         reached = values <= target.value if target.lower else values >= target.value
         metrics[EPOCHS] = next((tests[i][0] for i in np.flatnonzero(reached)), None)
     return as_json(metrics)
@@ -79,9 +63,8 @@ def lower_is_better(metric: str, target: Target | None = None) -> bool:
         >>> lower_is_better("final test loss"), lower_is_better("final test accuracy/top_1")
         (True, False)
     """
-    return "/" not in metric or bool(
-        target and target.lower and metric.endswith(f" test {target.meter}")
-    )
+    of_target = target is not None and metric.endswith(f" test {target.meter}")
+    return target.lower if of_target else "/" not in metric
 
 
 def evaluate(
@@ -110,38 +93,31 @@ def evaluate(
         correction), ``contrasts``, and ``arms`` with more entries.
     """
     measured = (metric for arm in arms for run in arm["runs"] for metric in run)
-    metrics = dict.fromkeys([headline, *measured])
-    by_name = {arm["name"]: arm for arm in arms}
+    metrics = [m for m in dict.fromkeys([headline, *measured]) if m not in ("seed", EPOCHS)]
     compared = [(arm["baseline"], arm["name"]) for arm in arms if arm["baseline"]]
     told = tell(arms, headline, [*compared, *map(tuple, contrasts)], wanted)
+    correct = {arm["name"]: arm.get("correct", {}) for arm in arms}
     entries = []
     for arm in arms:
-        spreads = {m: spread(values(arm, m).values()) for m in metrics if m not in ("seed", EPOCHS)}
-        entry = {**arm, "spread": spreads}
+        entry = {key: value for key, value in arm.items() if key != "correct"}
+        spreads = {m: [run.get(m) for run in arm["runs"]] for m in metrics}
+        entry["spread"] = {m: statistics.spread(values) for m, values in spreads.items()}
         epochs = [run[EPOCHS] for run in arm["runs"] if EPOCHS in run]
         if epochs:
-            middle = median(math.inf if x is None else x for x in epochs)
+            middle = np.median([math.inf if x is None else x for x in epochs])
             entry[EPOCHS] = {"reached": len(epochs) - epochs.count(None), "median": middle}
         if arm["baseline"]:
             entry |= told[arm["baseline"], arm["name"]]
-            both = (one.get("correct", {}) for one in (by_name[arm["baseline"]], arm))
-            entry["mcnemar"] = disagreement(*both)
-        entry.pop("correct", None)
+            both = correct[arm["baseline"]], correct[arm["name"]]
+            entry["mcnemar"] = statistics.disagreement(*both)
         entries.append(entry)
-    return as_json(
-        {
-            "headline": headline,
-            "comparisons": sum(one["holm_p"] is not None for one in told.values()),
-            "arms": entries,
-            "contrasts": [{"arms": names, **told[tuple(names)]} for names in contrasts],
-        }
-    )
-
-
-def values(arm: Mapping[str, Any], metric: str) -> dict[int, float]:
-    """The values of a metric by seed, for the runs of an arm that have it."""
-    runs = arm["runs"]
-    return {run["seed"]: run[metric] for run in runs if run.get(metric) is not None}
+    evaluated = {
+        "headline": headline,
+        "comparisons": sum(one["holm_p"] is not None for one in told.values()),
+        "arms": entries,
+        "contrasts": [{"arms": names, **told[tuple(names)]} for names in contrasts],
+    }
+    return as_json(evaluated)
 
 
 def check_contrasts(contrasts: Iterable[Sequence[str]], arms: Iterable[str]) -> None:
@@ -175,42 +151,50 @@ def tell(
         end of the standard deviation, ``detectable_high``; ``holm_p``, ``sign_flip_p``,
         ``verdict`` and ``power``.
     """
-    results = {arm["name"]: values(arm, headline) for arm in arms}
-    seeds = {arm["name"]: arm["seeds"] for arm in arms}
-    form = scale(headline, [x for by_seed in results.values() for x in by_seed.values()])
+    seeds = sorted({run["seed"] for arm in arms for run in arm["runs"]})
+    results, planned = {}, {}
+    for arm in arms:
+        by_seed = {run["seed"]: run.get(headline) for run in arm["runs"]}
+        results[arm["name"]] = np.array([by_seed.get(seed) for seed in seeds], dtype=float)
+        planned[arm["name"]] = arm["seeds"]
+    form = scale(headline, np.concatenate([*results.values()]))
     pairs = {}
     for names in compared:
         first, other, *rest = (results[name] for name in names)
-        pairs[names] = (_minus(other, first), _minus(rest[1], rest[0])) if rest else (first, other)
-    differences = {names: paired_difference(*pair) for names, pair in pairs.items()}
-    adjusted = holm({names: difference.get("p") for names, difference in differences.items()})
+        pairs[names] = (other - first, rest[1] - rest[0]) if rest else (first, other)
+    differences = {names: statistics.paired_difference(*pair) for names, pair in pairs.items()}
+    adjusted = statistics.holm({names: x.get("p") for names, x in differences.items()})
     told = {}
     for names, difference in differences.items():
-        if names in adjusted:
+        holm_p, flip_p = adjusted.get(names), None
+        if holm_p is not None:
             for key, std in (("detectable", "std"), ("detectable_high", "std_high")):
-                n = difference["pairs"]
-                difference[key] = detectable(difference[std], n, len(adjusted))
-        holm_p = adjusted.get(names)
+                spread = difference[std]
+                difference[key] = statistics.detectable(spread, difference["pairs"], len(adjusted))
+            first, other = pairs[names]
+            flip_p = statistics.sign_flip(other - first)
+        verdict = sentence(difference, holm_p, max(planned[name] for name in names), form)
         told[names] = {
             "difference": difference,
             "holm_p": holm_p,
-            "sign_flip_p": None if holm_p is None else sign_flip(*pairs[names]),
-            "verdict": sentence(difference, holm_p, max(seeds[name] for name in names), form),
+            "sign_flip_p": flip_p,
+            "verdict": verdict,
         }
         if wanted is not None:
             told[names]["power"] = power_sentence(difference, wanted, form, len(adjusted))
     return told
 
 
-def _minus(other: Mapping[int, float], first: Mapping[int, float]) -> dict[int, float]:
-    return {seed: value - first[seed] for seed, value in other.items() if seed in first}
+def headline_of(runs: Iterable[Mapping[str, Any]], target: Target | None) -> str:
+    """The metric to compare: the target's meter, else the first test meter, else a loss.
 
-
-def headline_of(metrics: Iterable[str], target: Target | None) -> str:
-    """The metric to compare: the target's meter, else the first test meter, else a loss."""
+    Args:
+        runs: metrics of each, see :func:`run_metrics`.
+        target: None if there is none.
+    """
     if target:
         return f"final test {target.meter}"
-    metrics = list(metrics)
+    metrics = [metric for run in runs for metric in run]
     meters = [m for m in metrics if m.startswith("final ") and "/" in m]
     losses = [m for m in ("final test loss", "final train loss") if m in metrics]
     return [*meters, *losses, "final train loss"][0]
@@ -231,7 +215,7 @@ class Scale(NamedTuple):
 
     def spread(self, values: Sequence[float | None]) -> str:
         """Mean ± standard deviation with the unit, and how many are numbers if not all are."""
-        x = spread(values)
+        x = statistics.spread(values)
         std = "" if x["std"] is None else f" ± {self.value(x['std'])}"
         unit = self.unit if x["n"] else ""
         lack = f" ({x['n']} of {len(values)})" if x["n"] < len(values) else ""
@@ -255,14 +239,12 @@ def scale(metric: str, values: Iterable[float | None]) -> Scale:
     return Scale(1, ".1f", "", "") if metric == "seconds" else Scale(1, ".4g", "", "")
 
 
-def sentence(
-    difference: Mapping[str, Any], adjusted_p: float | None, seeds: int, form: Scale
-) -> str:
+def sentence(difference: Mapping[str, Any], holm_p: float | None, seeds: int, form: Scale) -> str:
     """Whether a difference can be told from noise, in words.
 
     Args:
         difference: from :func:`paired_difference`.
-        adjusted_p: its p after :func:`holm`; None if it has none.
+        holm_p: its p after :func:`holm`; None if it has none.
         seeds: how many pairs there would be if every run had finished.
         form: of the metric.
 
@@ -280,15 +262,15 @@ def sentence(
     if n < seeds:
         pairs += f" ({n} of {seeds} pairs)"
     text = f"{form.value(difference['mean'], '+')}{form.difference_unit}"
-    if adjusted_p is None:
+    if holm_p is None:
         return f"{text} {pairs}: without a spread over seeds there is no test"
     low, high = (form.value(difference[key], "+") for key in ("low", "high"))
     least, most = (form.value(difference[key]) for key in ("detectable", "detectable_high"))
     text += f" [{low}, {high}] ({least} to {most}) {pairs}: "
-    if adjusted_p < 1 - CONFIDENCE:
-        return f"{text}more than noise (p = {adjusted_p:.2g})"
-    if difference["p"] < 1 - CONFIDENCE:
-        return f"{text}cannot be told from noise among so many comparisons (p = {adjusted_p:.2g})"
+    if more_than_noise(holm_p):
+        return f"{text}more than noise (p = {holm_p:.2g})"
+    if more_than_noise(difference["p"]):
+        return f"{text}cannot be told from noise among so many comparisons (p = {holm_p:.2g})"
     return f"{text}cannot be told from noise"
 
 
@@ -311,12 +293,10 @@ def power_sentence(
     if "std" not in difference:
         return None
     size, stds = wanted / form.factor, (difference["std"], difference["std_high"])
-    needed = [pairs_needed(size, std, comparisons) for std in stds]
+    needed = [statistics.pairs_needed(size, std, comparisons) for std in stds]
     few, many = (f"{n:,}" if n else "more than a million" for n in needed)
-    return (
-        f"a difference of {wanted:g}{form.difference_unit} needs {few} seeds, or {many} if they "
-        "spread as much as they may"
-    )
+    text = f"a difference of {wanted:g}{form.difference_unit} needs {few} seeds"
+    return f"{text}, or {many} if they spread as much as they may"
 
 
 def text(results: Mapping[str, Any]) -> str:
@@ -340,21 +320,14 @@ def text(results: Mapping[str, Any]) -> str:
 
 def failure_lines(failed: Iterable[Mapping[str, Any]]) -> list[str]:
     """The runs that failed, in the form of ``results.json``, and why."""
-    return [
-        f"failed: {x['arm']}, seed {x['seed']}: {x['reason']}, see {x['folder']}/output.log"
-        for x in failed
-    ]
+    line = "failed: {arm}, seed {seed}: {reason}, see {folder}/output.log"
+    return [line.format(**run) for run in failed]
 
 
 def _table(arms: Sequence[Mapping[str, Any]], headline: str) -> list[str]:
     """A table with one row per arm, and what its columns mean."""
-    columns = {
-        headline: "final",
-        headline.replace("final", "best"): "best",
-        "final train loss": "train loss",
-        "gap": "gap",
-        "seconds": "seconds",
-    }
+    metrics = (headline, headline.replace("final", "best"), "final train loss", "gap", "seconds")
+    columns = dict(zip(metrics, ("final", "best", "train loss", "gap", "seconds"), strict=True))
     forms = {
         metric: scale(metric, [run.get(metric) for arm in arms for run in arm["runs"]])
         for metric in columns
@@ -438,13 +411,13 @@ def _details(compared: Mapping[str, Any]) -> list[str]:
 
 
 def phase_table(
-    settings: Mapping[str, Mapping[str, Any]], logs: Mapping[str, Mapping[int, Sequence[Phase]]]
+    settings: Mapping[str, Mapping[str, Any]], logs: Mapping[Run, Sequence[Phase]]
 ) -> Any:
     """The table of ``results.csv``, with a row for each phase of each finished run.
 
     Args:
         settings: values by arm and dotted key; their columns begin with ``config.``.
-        logs: the phases of a run by arm and seed.
+        logs: the phases of each run.
 
     Returns:
         A ``pandas`` DataFrame.
@@ -455,14 +428,15 @@ def phase_table(
     table = [
         {
             "arm": arm,
-            **{f"config.{key}": value_text(value) for key, value in settings[arm].items()},
-            "seed": seed,
+            **{f"config.{key}": value_text(value) for key, value in own.items()},
+            "seed": run.seed,
             **{key: phase[key] for key in columns[2:]},
             **flat_meters(phase["meters"]),
             **phase["options"],
         }
-        for arm, runs in logs.items()
-        for seed, log in runs.items()
+        for arm, own in settings.items()
+        for run, log in logs.items()
+        if run.arm == arm
         for phase in log
     ]
     return pd.DataFrame(table) if table else pd.DataFrame(columns=columns)

@@ -3,11 +3,10 @@
 Runs are trained in processes on this machine, or as jobs of a Slurm cluster.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing.connection import wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,6 @@ from classy_gc.commands.progress import show_progress
 from classy_gc.commands.train.processes import delay_interrupts
 from classy_gc.files import atomic_write, locked, temporary
 from classy_gc.hooks.phase_record import flat_meters
-
-_FORK = multiprocessing.get_context("fork")
 
 # Classy Vision's message for a loss that is not finite, which train repeats.
 _DIVERGED = "Loss is infinity or NaN"
@@ -47,7 +44,7 @@ class Run:
     arm: str
     seed: int
     folder: Path
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    config: dict[str, Any]  #: with the hooks that write what the comparison needs
 
     def __call__(self) -> int:
         """Trains from the last checkpoint, or from the beginning; returns the exit code.
@@ -79,12 +76,10 @@ class Run:
             # The last line of the log, which the comparison repeats.
             print(textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …"))
             code = 1
-        log.flush()
         last = self.last_line()
         diverged = last if code and _DIVERGED in last else None
-        if diverged or (code == 0 and self.phases()):
-            hooks = self.config.get("hooks") or []
-            if not any(hook["name"].endswith("checkpoint") for hook in hooks):
+        if diverged or (code == 0 and self.log("phase")):
+            if not any(hook["name"].endswith("checkpoint") for hook in self.config["hooks"]):
                 shutil.rmtree(checkpoints, ignore_errors=True)
             self.mark_finished(diverged)
         return code
@@ -92,13 +87,12 @@ class Run:
     def prepare(self) -> None:
         """Keeps the files of the same run if it was interrupted, and removes all others."""
         marked = (self.folder / "finished").exists()  # yet the log is not what it was
-        if marked or read_json(self.folder / "config.json") != self.written_config:
+        if marked or read_json(self.folder / "config.json") != self.config:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)  # NFS may keep a .nfs… in it
         for name in ("finished", "output.log"):
             (self.folder / name).unlink(missing_ok=True)
-        config = json.dumps(self.written_config, indent=2)
-        (self.folder / "config.json").write_text(config, encoding="utf-8")
+        write_json(self.folder / "config.json", self.config)
 
     def checkpoint(self) -> Any:
         """What submitit calls after a preemption or a timeout: it trains on in another job."""
@@ -106,73 +100,36 @@ class Run:
 
         return submitit.helpers.DelayedSubmission(self)
 
-    @property
-    def finished(self) -> bool:
-        """Whether this config was trained here to its end, or until it diverged."""
+    def ending(self) -> str | None:
+        """None if this config was not trained here to its end; else empty, or how it diverged."""
         mark = read_json(self.folder / "finished")
-        return (
-            isinstance(mark, dict)
-            and mark.get("log_bytes") == self._log_bytes
-            and read_json(self.folder / "config.json") == self.written_config
-        )
-
-    @property
-    def diverged(self) -> str | None:
-        """How the training of a finished run ended, if the loss was no longer finite."""
-        return (read_json(self.folder / "finished") or {}).get("diverged")
+        whole = isinstance(mark, dict) and mark.get("log_bytes") == self._log_bytes()
+        if not whole or read_json(self.folder / "config.json") != self.config:
+            return None
+        return mark["diverged"] or ""
 
     def mark_finished(self, diverged: str | None = None) -> None:
         """Marks the run, so that the same comparison does not train it again."""
-        mark = {"log_bytes": self._log_bytes, "diverged": diverged}
-        with atomic_write(self.folder / "finished") as file:
-            file.write(json.dumps(mark).encode())
+        mark = {"log_bytes": self._log_bytes(), "diverged": diverged}
+        write_json(self.folder / "finished", mark)
 
-    @property
     def _log_bytes(self) -> int:
         # A run that diverges in its first phase has no log.
         log = self.folder / "log.jsonl"
         return log.stat().st_size if log.is_file() else 0
 
-    @property
-    def written_config(self) -> dict[str, Any]:
-        """The config, with the hooks that write what the comparison needs."""
-        hooks = self.config.get("hooks") or []
-        there = [hook["name"] for hook in hooks]
-        more = [{"name": name} for name in _HOOKS if name not in there]
-        return {**self.config, "hooks": [*hooks, *more]}
-
-    def phases(self) -> list[dict[str, Any]]:
-        """The phases in the log so far; a number that is not finite is None."""
-        return self._log("phase")
-
-    def correct(self) -> str:
-        """Which test samples it got right at the end, one digit each; empty if no log says so."""
-        correct = [record["correct"] for record in self._log("predictions")]
-        return correct[-1] if correct else ""
-
-    def provenance(self) -> list[dict[str, Any]]:
-        """What it was computed with: more than one entry if it was interrupted and resumed."""
-        return [{k: x[k] for k in x if k != "kind"} for x in self._log("provenance")]
+    def log(self, kind: str) -> list[dict[str, Any]]:
+        """The records of a kind in the log so far; a number that is not finite is None."""
+        records = map(_parse, _read(self.folder / "log.jsonl").splitlines())
+        return [x for x in records if isinstance(x, dict) and x.get("kind") == kind]
 
     def last_line(self) -> str:
         """The last line of what it printed."""
-        log = self.folder / "output.log"
-        text = log.read_text(encoding="utf-8", errors="replace").strip() if log.is_file() else ""
-        return text.splitlines()[-1] if text else "no output"
-
-    def _log(self, kind: str) -> list[dict[str, Any]]:
-        try:
-            lines = (self.folder / "log.jsonl").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return []
-        records = []
-        for line in lines.splitlines():
-            with contextlib.suppress(ValueError, RecursionError):  # a line that is being written
-                records.append(json.loads(line))
-        return [x for x in records if isinstance(x, dict) and x.get("kind") == kind]
+        lines = _read(self.folder / "output.log").splitlines()
+        return lines[-1] if lines else "no output"
 
 
-@contextlib.contextmanager
+@contextmanager
 def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]) -> Iterator[None]:
     """Opens the output folder if it is empty or holds the same comparison.
 
@@ -206,8 +163,7 @@ def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         if not file.is_file():
-            with atomic_write(file) as new:
-                new.write(json.dumps(plan, indent=2).encode())
+            write_json(file, plan)
         yield
 
 
@@ -220,18 +176,41 @@ def runs_in(folder: Path, arms: Sequence[Arm], seeds: Sequence[int]) -> list[Run
         seeds: of each arm.
     """
     return [
-        Run(arm.name, seed, folder / arm.folder / f"seed_{seed}", arm.config)
+        Run(arm.name, seed, folder / arm.folder / f"seed_{seed}", _with_hooks(arm.config))
         for seed in seeds
         for arm in arms
     ]
 
 
+def _with_hooks(config: Mapping[str, Any]) -> dict[str, Any]:
+    hooks = config.get("hooks") or []
+    there = [hook["name"] for hook in hooks]
+    return {**config, "hooks": [*hooks, *({"name": x} for x in _HOOKS if x not in there)]}
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file; None if it is missing or not JSON."""
+    return _parse(_read(path))
+
+
+def _read(path: Path) -> str:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # such as a line that is being written
         return None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file, which appears once it is complete."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 class Local:
@@ -252,13 +231,16 @@ class Local:
     def start(self, runs: Sequence[Run]) -> None:
         """Forks a process for each run."""
         for run in runs:
-            process = _FORK.Process(target=_in_fork, args=(run, self.limit > 1))
+            process = multiprocessing.get_context("fork").Process(
+                target=_in_fork, args=(run, self.limit > 1)
+            )
             process.start()
             self._running[run] = process
 
     def ended(self) -> dict[Run, str]:
         """The exit code or signal of each run that has just ended; waits half a second for one."""
-        wait([process.sentinel for process in self._running.values()], timeout=0.5)
+        sentinels = [process.sentinel for process in self._running.values()]
+        multiprocessing.connection.wait(sentinels, timeout=0.5)
         codes = {run: process.exitcode for run, process in self._running.items()}
         ended = {run: code for run, code in codes.items() if code is not None}
         for run in ended:
@@ -351,7 +333,10 @@ class Slurm:
             job.cancel(check=False)
 
 
-def train_runs(runs: Sequence[Run], engine: Local | Slurm) -> dict[Run, str]:
+Engine = Local | Slurm
+
+
+def train_runs(runs: Sequence[Run], engine: Engine) -> dict[Run, str]:
     """Trains every unfinished run; returns once all of them have ended.
 
     An interrupted run continues from its last checkpoint. Each run that ends prints a line on
@@ -364,12 +349,8 @@ def train_runs(runs: Sequence[Run], engine: Local | Slurm) -> dict[Run, str]:
     Returns:
         The reason of each run that failed or diverged.
     """
-    waiting, training, failed = [], 0, {}
-    for run in runs:
-        if not run.finished:
-            waiting.append(run)
-        elif reason := run.diverged:
-            failed[run] = reason
+    endings = {run: run.ending() for run in runs}
+    waiting, training = [run for run in runs if endings[run] is None], 0
     try:
         while waiting or training:
             new = waiting[: engine.limit - training]
@@ -381,11 +362,9 @@ def train_runs(runs: Sequence[Run], engine: Local | Slurm) -> dict[Run, str]:
             training += len(new)
             for run, how in engine.ended().items():
                 training -= 1
-                if not run.finished:
-                    failed[run] = f"{how}: {run.last_line()}"
-                elif reason := run.diverged:
-                    failed[run] = reason
-                outcome = failed.get(run) or _outcome(run)
+                ending = run.ending()
+                endings[run] = f"{how}: {run.last_line()}" if ending is None else ending
+                outcome = endings[run] or _outcome(run)
                 show_progress("")
                 done = f"{len(runs) - len(waiting) - training}/{len(runs)}"
                 line = f"{time.strftime('%X')} run {done}  {run.arm}  seed {run.seed}: {outcome}"
@@ -394,10 +373,10 @@ def train_runs(runs: Sequence[Run], engine: Local | Slurm) -> dict[Run, str]:
     finally:
         show_progress("")
         engine.stop()
-    return failed
+    return {run: ending for run, ending in endings.items() if ending}
 
 
 def _outcome(run: Run) -> str:
-    last = run.phases()[-1]
+    last = run.log("phase")[-1]
     numbers = {"loss": last["loss"], **flat_meters(last["meters"])}
     return ", ".join(f"{name} {x:.4g}" for name, x in numbers.items() if x is not None)

@@ -2,7 +2,7 @@
 
 import bisect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,23 +38,16 @@ def spread(values: Iterable[float | None]) -> dict[str, Any]:
     return {"n": len(x), "mean": float(np.mean(x)) if x else None, "std": std}
 
 
-def _pairs(first: Mapping[int, float], other: Mapping[int, float]) -> np.ndarray:
-    """The values of the seeds that have a number in both, one row each."""
-    seeds = sorted({*first} & {*other})
-    pairs = np.array([[values[seed] for seed in seeds] for values in (first, other)], dtype=float)
-    return pairs[:, np.isfinite(pairs).all(axis=0)]
-
-
-def paired_difference(first: Mapping[int, float], other: Mapping[int, float]) -> dict[str, Any]:
+def paired_difference(first: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
     """Mean difference with the confidence interval of the paired t-test.
 
-    Seeds drop out if one of the two lacks them or a value is not finite. One pair has no interval.
-    Neither have differences that are all equal up to the float32 rounding of a meter: their spread
-    is not zero, but too small for these data to show.
+    Pairs drop out if one of the two is None or not finite. One pair has no interval. Neither have
+    differences that are all equal up to the float32 rounding of a meter: their spread is not zero,
+    but too small for these data to show.
 
     Args:
-        first: values by seed.
-        other: values by seed.
+        first: one value per seed.
+        other: of the same seeds.
 
     Returns:
         ``pairs``; ``mean`` if there are any; and if there is an interval, ``low`` and ``high``,
@@ -65,13 +58,14 @@ def paired_difference(first: Mapping[int, float], other: Mapping[int, float]) ->
     ``scipy.stats.ttest_rel``.
 
     Example:
-        >>> difference = paired_difference({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 4.0, 2: 6.0})
+        >>> difference = paired_difference([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
         >>> [round(difference[key], 3) for key in ("pairs", "mean", "low", "high", "p")]
         [3, 2.0, -0.484, 4.484, 0.074]
-        >>> paired_difference({0: 1.0, 1: 2.0}, {1: 2.5, 2: 7.0})
+        >>> paired_difference([None, 2.0, 7.0], [1.0, 2.5, None])
         {'pairs': 1, 'mean': 0.5}
     """
-    a, b = _pairs(first, other)
+    pairs = np.array([first, other], dtype=float)
+    a, b = pairs[:, np.isfinite(pairs).all(axis=0)]
     if not a.size:
         return {"pairs": 0}
     n, differences = len(a), b - a
@@ -85,43 +79,33 @@ def paired_difference(first: Mapping[int, float], other: Mapping[int, float]) ->
     low, high = map(float, test.confidence_interval(CONFIDENCE))
     std = float(np.std(differences, ddof=1))
     std_high = std * math.sqrt((n - 1) / chi2.ppf((1 - CONFIDENCE) / 2, n - 1))
+    interval = {"low": low, "high": high, "p": float(test.pvalue), "std": std, "std_high": std_high}
     constant = min(np.ptp(a), np.ptp(b)) <= rounding
-    return {
-        "pairs": n,
-        "mean": mean,
-        "low": low,
-        "high": high,
-        "p": float(test.pvalue),
-        "std": std,
-        "std_high": std_high,
-        "correlation": None if constant else float(np.corrcoef(a, b)[0, 1]),
-    }
+    correlation = None if constant else float(np.corrcoef(a, b)[0, 1])
+    return {"pairs": n, "mean": mean, **interval, "correlation": correlation}
 
 
-def sign_flip(first: Mapping[int, float], other: Mapping[int, float]) -> float | None:
-    """The two-sided p of the exact sign-flip test of paired differences; None without a pair.
+def sign_flip(differences: np.ndarray) -> float:
+    """The two-sided p of the exact sign-flip test of paired differences.
 
     It does not assume a normal distribution: without an effect, each difference is as likely with
     the other sign. Up to 16 pairs, all signs are tried; beyond, 99,999 at random. With ``n`` pairs
     p is at least ``2 / 2^n``: five seeds cannot get below 0.06.
 
     Args:
-        first: values by seed.
-        other: values by seed.
+        differences: one per seed; those that are not finite do not count, and one does.
 
     Source: Fisher, *The Design of Experiments* (1935), chapter 3; ``scipy.stats.permutation_test``.
 
     Example:
-        >>> sign_flip({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 4.0, 2: 6.0})
+        >>> sign_flip(np.array([1.0, 2.0, 3.0]))
         0.25
     """
     from scipy.stats import permutation_test
 
-    a, b = _pairs(first, other)
-    if not a.size:
-        return None
+    finite = differences[np.isfinite(differences)]
     signs = {"permutation_type": "samples", "n_resamples": 99_999, "rng": 0}
-    return float(permutation_test((b - a,), np.mean, **signs).pvalue)
+    return float(permutation_test((finite,), np.mean, **signs).pvalue)
 
 
 def holm(p_values: Mapping[Any, float | None]) -> dict[Any, float]:
@@ -147,6 +131,11 @@ def holm(p_values: Mapping[Any, float | None]) -> dict[Any, float]:
         return {}
     adjusted = multipletests([*tested.values()], method="holm")[1]
     return dict(zip(tested, adjusted.tolist(), strict=True))
+
+
+def more_than_noise(holm_p: float | None) -> bool:
+    """Whether a difference with this corrected p, or with none, can be told from noise."""
+    return holm_p is not None and holm_p < 1 - CONFIDENCE
 
 
 def power(difference: float, std: float, pairs: int, comparisons: int = 1) -> float:

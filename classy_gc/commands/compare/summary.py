@@ -8,17 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classy_gc.commands.compare.results import (
-    check_contrasts,
-    contrast_name,
-    evaluate,
-    scale,
-    tell,
-    text,
-)
-from classy_gc.commands.compare.statistics import CONFIDENCE
+from classy_gc.commands.compare import results
+from classy_gc.commands.compare.statistics import CONFIDENCE, more_than_noise
 from classy_gc.commands.flags import utf8
-from classy_gc.plots import COLORS, new_figure, plain, tidy
+from classy_gc.plots import COLORS, new_figure, plain, save, tidy
 
 
 def read(folders: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
@@ -41,28 +34,27 @@ def read(folders: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
         name = utf8(folder.name if counts[folder.name] == 1 else str(folder))
         file = folder / "results.json"
         try:
-            results = json.loads(file.read_text(encoding="utf-8"))
-            arms = [_arm(name, arm, results["seeds"]) for arm in results["arms"]]
-            headline = results["headline"]
+            found = json.loads(file.read_text(encoding="utf-8"))
+            arms = [_arm(name, arm, found["seeds"]) for arm in found["arms"]]
+            by_headline.setdefault(found["headline"], []).extend(arms)
         except FileNotFoundError:
             raise ValueError(f"{folder} has no results.json of classy-gc compare") from None
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is not from classy-gc compare: {error!r}") from error
-        content = json.dumps(results["arms"])
+        content = json.dumps(found["arms"])
         if content in names:
             raise ValueError(f"{names[content]} and {name} hold the same results, and count twice")
         names[content] = name
-        by_headline.setdefault(headline, []).extend(arms)
     return by_headline
 
 
 def _arm(comparison: str, arm: Mapping[str, Any], seeds: int) -> dict[str, Any]:
     """An arm of ``results.json`` with the gap of each run."""
-    runs = [{**run} for run in arm["runs"]]
-    for run in runs:
+    runs = []
+    for run in arm["runs"]:
         test, train = run.get("final test loss"), run.get("final train loss")
-        if None not in (test, train):
-            run["gap"] = test - train
+        gap = {} if None in (test, train) else {"gap": test - train}
+        runs.append({**run, **gap})
     baseline = arm["baseline"] and f"{comparison}: {arm['baseline']}"
     name = f"{comparison}: {arm['name']}"
     return {"name": name, "baseline": baseline, "seeds": seeds, "runs": runs}
@@ -84,16 +76,16 @@ def summarize(
         ValueError: an unknown arm, or a contrast of different headlines.
     """
     headlines = {arm["name"]: x for x, arms in by_headline.items() for arm in arms}
-    check_contrasts(contrasts, headlines)
+    results.check_contrasts(contrasts, headlines)
     for names in contrasts:
         if len({headlines[name] for name in names}) > 1:
             raise ValueError(f"--contrast: {', '.join(names)} are compared by different metrics")
     summaries = []
     for headline, arms in by_headline.items():
         own = [tuple(names) for names in contrasts if headlines[names[0]] == headline]
-        told = tell(arms, headline, own)
-        summaries.append(evaluate(arms, headline))
-        summaries[-1]["contrasts"] = [{"arms": names, **told[names]} for names in told]
+        told = results.tell(arms, headline, own)
+        summary = results.evaluate(arms, headline)
+        summaries.append(summary | {"contrasts": [{"arms": x, **told[x]} for x in told]})
     return summaries
 
 
@@ -115,17 +107,16 @@ def picture(summaries: Sequence[Mapping[str, Any]]) -> Any:
     for axes, (lines, below), summary in zip(panels, drawn, summaries, strict=True):
         headline = summary["headline"]
         runs = [run.get(headline) for arm in summary["arms"] for run in arm["runs"]]
-        form = scale(headline, runs)
+        form = results.scale(headline, runs)
         axes.axvline(0, color="black", linewidth=1)
-        for y, (_, difference, p) in enumerate(lines):
-            told = p is not None and p < 1 - CONFIDENCE
+        for y, (_, compared) in enumerate(lines):
+            difference, told = compared["difference"], more_than_noise(compared["holm_p"])
             style = {"color": COLORS[told], "linewidth": 2, "markersize": 6}
-            fill = "none"
-            if "low" in difference:
+            interval = "low" in difference
+            if interval:
                 ends = [form.factor * difference[end] for end in ("low", "high")]
                 axes.plot(ends, [y, y], **style)
-                fill = "full"
-            mean = form.factor * difference["mean"]
+            mean, fill = form.factor * difference["mean"], "full" if interval else "none"
             axes.plot(mean, y, "o" if told else "D", fillstyle=fill, **style)
         labels = [plain(textwrap.fill(label, 70)) for label, *_ in lines]
         axes.set_yticks(range(len(lines)), labels)
@@ -138,19 +129,17 @@ def picture(summaries: Sequence[Mapping[str, Any]]) -> Any:
     return figure
 
 
-def _drawn(summary: Mapping[str, Any]) -> tuple[list[tuple[str, dict[str, Any], Any]], list[str]]:
-    """Label, difference and p of each line to draw; the arms that have none."""
-    headline, lines = summary["headline"], []
+def _drawn(summary: Mapping[str, Any]) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """The differences to draw, each with its label; the labels of those without a pair."""
+    lines = []
     for arm in summary["arms"]:
         if arm["baseline"]:
+            n = arm["spread"][summary["headline"]]["n"]
             label = f"{arm['name']} against {arm['baseline'].partition(': ')[2]}"
-            n = arm["spread"][headline]["n"]
-            label += f" ({n} of {arm['seeds']} runs)" * (n < arm["seeds"])
-            lines.append((label, arm["difference"], arm["holm_p"]))
-    for contrast in summary["contrasts"]:
-        lines.append((contrast_name(contrast["arms"]), contrast["difference"], contrast["holm_p"]))
-    below = [f"without results: {label}" for label, x, _ in lines if not x["pairs"]]
-    return [line for line in lines if line[1]["pairs"]], below
+            lines.append((label + f" ({n} of {arm['seeds']} runs)" * (n < arm["seeds"]), arm))
+    lines += [(results.contrast_name(x["arms"]), x) for x in summary["contrasts"]]
+    below = [f"without results: {label}" for label, x in lines if not x["difference"]["pairs"]]
+    return [line for line in lines if line[1]["difference"]["pairs"]], below
 
 
 def run(args: argparse.Namespace) -> int:
@@ -163,9 +152,9 @@ def run(args: argparse.Namespace) -> int:
         0. Bad input exits with code 2 and one line on stderr.
     """
     summaries = summarize(read(args.folders), args.contrast)
-    picture(summaries).savefig(args.output, dpi=150)
+    save(picture(summaries), args.output)
     for summary in summaries:
-        print(text(summary))
+        print(results.text(summary))
         if summary["contrasts"]:
             print("differences named by --contrast are corrected on their own")
     print(f"written to {args.output}")

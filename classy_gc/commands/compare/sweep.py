@@ -1,22 +1,15 @@
 """``--sweep``: trains every arm at every value of a key, and finds the best by validation."""
 
+import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from classy_gc.commands.compare import results, runs
 from classy_gc.commands.compare.arms import Arm, check_arm, families, short_name
-from classy_gc.commands.compare.results import (
-    Scale,
-    headline_of,
-    lower_is_better,
-    run_metrics,
-    scale,
-)
-from classy_gc.commands.compare.runs import Local, Run, Slurm, runs_in, train_runs
-from classy_gc.commands.compare.statistics import CONFIDENCE, spread
+from classy_gc.commands.compare.statistics import more_than_noise, spread
 from classy_gc.commands.flags import Target
 from classy_gc.configuration.load import with_settings
 from classy_gc.plots import COLORS, new_figure, plain, tidy
@@ -35,21 +28,23 @@ class Sweep(NamedTuple):
     values: list[float]
 
 
-def parse_sweep(flag: str, other_keys: Sequence[str]) -> Sweep:
-    """The values of ``KEY=LOW:HIGH:COUNT``, with equal ratios.
+def checked_sweep(text: str, arms: Sequence[Arm], target: Target | None = None) -> Sweep:
+    """The values of ``KEY=LOW:HIGH:COUNT``, with equal ratios; builds every arm at the first one.
 
     Args:
-        flag: the text of ``--sweep``.
-        other_keys: keys that vary too.
+        text: of ``--sweep``.
+        arms: of the comparison.
+        target: every arm must have its meter (default: None).
 
     Raises:
-        ValueError: something else, or values that are not positive and rising.
+        ValueError: something else, values that are not positive and rising, a key that varies too,
+            or an arm, by its name, that cannot be trained or has no validation data.
 
     Example:
-        >>> parse_sweep("optimizer.lr=0.1:0.8:4", [])
+        >>> checked_sweep("optimizer.lr=0.1:0.8:4", [])
         Sweep(key='optimizer.lr', values=[0.1, 0.2, 0.4, 0.8])
     """
-    key, _, values = flag.partition("=")
+    key, _, values = text.partition("=")
     try:
         low, high, count = values.split(":")
         ends, number = (float(low), float(high)), int(count)
@@ -58,11 +53,14 @@ def parse_sweep(flag: str, other_keys: Sequence[str]) -> Sweep:
     except ValueError:
         raise ValueError(
             f"--sweep must be KEY=LOW:HIGH:COUNT with 0 < LOW < HIGH and COUNT >= 2, such as "
-            f"optimizer.lr=0.0125:0.8:7, not {flag!r}"
+            f"optimizer.lr=0.0125:0.8:7, not {text!r}"
         ) from None
-    if key in other_keys:
+    if any(key in arm.settings for arm in arms):
         raise ValueError(f"--sweep: {key} is varied too")
-    return Sweep(key, [float(f"{x:.6g}") for x in np.geomspace(*ends, number)])
+    sweep = Sweep(key, [float(f"{x:.6g}") for x in np.geomspace(*ends, number)])
+    for arm in arms:
+        check_arm(on_validation(arm, key, sweep.values[0]), target)
+    return sweep
 
 
 def at(arm: Arm, key: str, value: float) -> Arm:
@@ -76,6 +74,7 @@ def at(arm: Arm, key: str, value: float) -> Arm:
     Raises:
         ValueError: the arm cannot have the key, or its schedule has no positive value.
     """
+    settings = {key: value}
     path, _, option = key.rpartition(".")
     name = f"{path}.param_schedulers.{option}"
     schedule = arm.config.get("optimizer", {}).get("param_schedulers", {}).get(option)
@@ -85,8 +84,6 @@ def at(arm: Arm, key: str, value: float) -> Arm:
         if not max(values) > 0:
             raise ValueError(f"--sweep: {name} has no value > 0 to scale")
         settings = {name: _changed(schedule, lambda x: x / max(values) * value)}
-    else:
-        settings = {key: value}
     label = f"{short_name(key, [key, *arm.settings])}={value:g}"
     return arm._replace(
         name=f"{arm.name}, {label}",
@@ -105,13 +102,15 @@ def _changed(schedule: Any, change: Callable[[float], Any], key: str = "") -> An
     return change(schedule) if key in _VALUES else schedule
 
 
-def on_validation(arm: Arm) -> Arm:
-    """The arm, tested on the validation split of its training data.
+def on_validation(arm: Arm, key: str, value: float) -> Arm:
+    """The arm :func:`at` a value, tested on the validation split of its training data.
 
     Raises:
         ValueError: its training data have no such split, or its test data are other data.
     """
-    train, test = (arm.config["dataset"].get(split, {}) for split in ("train", "test"))
+    arm = at(arm, key, value)
+    dataset = arm.config["dataset"]
+    train, test = dataset["train"], dataset.get("test", {})
     number = train.get("num_validation", 0)
     if not number or test.get("name") != train["name"]:
         raise ValueError(
@@ -120,69 +119,52 @@ def on_validation(arm: Arm) -> Arm:
             "be of the same name"
         )
     split = {**test, "split": "validation", "num_validation": number}
-    return arm._replace(config={**arm.config, "dataset": {**arm.config["dataset"], "test": split}})
-
-
-def check_sweep(arms: Sequence[Arm], sweep: Sweep, target: Target | None) -> None:
-    """Builds every arm at the first value, with its validation data.
-
-    Raises:
-        ValueError: naming the arm and what is wrong with it.
-    """
-    for arm in arms:
-        first = on_validation(at(arm, sweep.key, sweep.values[0]))
-        check_arm(first, target)
+    return arm._replace(config={**arm.config, "dataset": {**dataset, "test": split}})
 
 
 def train_sweep(
-    arms: Sequence[Arm],
-    sweep: Sweep,
-    seeds: Sequence[int],
-    folder: Path,
-    engine: Local | Slurm,
-    target: Target | None,
-) -> tuple[dict[str, Any], dict[Run, str]]:
+    args: argparse.Namespace, arms: Sequence[Arm], sweep: Sweep, engine: runs.Engine
+) -> tuple[dict[str, Any], dict[runs.Run, str]]:
     """Trains each arm at each value, and beyond if the best is the smallest or largest.
 
     Args:
+        args: the flags.
         arms: of the comparison.
         sweep: the key and its values.
-        seeds: of each.
-        folder: of the runs.
         engine: where to train.
-        target: (default: None)
 
     Returns:
         The entry of ``results.json``, and the runs that diverged or failed, with the reason.
     """
+    folder, seeds, target = args.output_folder / "sweep", args.seeds, args.target
     values = {arm.name: [*sweep.values] for arm in arms}
     for _ in range(_MAX_EXTENSIONS + 1):
         swept = {
-            (arm.name, value): runs_in(folder, [on_validation(at(arm, sweep.key, value))], seeds)
+            (arm.name, value): runs.runs_in(folder, [on_validation(arm, sweep.key, value)], seeds)
             for arm in arms
             for value in sorted(values[arm.name])
         }
-        runs = [run for of_value in swept.values() for run in of_value]
-        failed = train_runs(runs, engine)
-        metrics = {run: run_metrics(run.phases(), target) for run in runs if run not in failed}
-        headline = headline_of((m for of_run in metrics.values() for m in of_run), target)
-        entries: dict[str, Any] = {arm.name: {"name": arm.name, "points": []} for arm in arms}
+        trained = [run for of_value in swept.values() for run in of_value]
+        failed = runs.train_runs(trained, engine)
+        logs = {run: run.log("phase") for run in trained if run not in failed}
+        metrics = {run: results.run_metrics(log, target) for run, log in logs.items()}
+        headline = results.headline_of(metrics.values(), target)
+        points = {arm.name: [] for arm in arms}
         for (name, value), of_value in swept.items():
-            results = {run.seed: metrics.get(run, {}).get(headline) for run in of_value}
-            points = [{"seed": seed, "result": result} for seed, result in results.items()]
-            point = {"value": value, "spread": spread(results.values()), "runs": points}
-            entries[name]["points"].append(point)
-        extended = False
-        for name, entry in entries.items():
-            entry["best"] = best_value(entry["points"], lower_is_better(headline, target))
-            beyond = beyond_edge(entry["points"], entry["best"])
-            if beyond is not None:
-                values[name].append(beyond)
-                extended = True
-        if not extended or any(not run.diverged for run in failed):
+            found = {run.seed: metrics.get(run, {}).get(headline) for run in of_value}
+            by_seed = [{"seed": seed, "result": x} for seed, x in found.items()]
+            points[name].append({"value": value, "spread": spread(found.values()), "runs": by_seed})
+        lower = results.lower_is_better(headline, target)
+        best = {name: best_value(of_arm, lower) for name, of_arm in points.items()}
+        beyond = {name: beyond_edge(points[name], value) for name, value in best.items()}
+        if not any(beyond.values()) or any(run.ending() is None for run in failed):
             break
+        for name, value in beyond.items():
+            if value:
+                values[name].append(value)
     metric = headline.replace("test", "validation")
-    return {"key": sweep.key, "metric": metric, "arms": [*entries.values()]}, failed
+    entries = [{"name": name, "points": points[name], "best": best[name]} for name in points]
+    return {"key": sweep.key, "metric": metric, "arms": entries}, failed
 
 
 def best_value(points: Sequence[Mapping[str, Any]], lower: bool) -> float | None:
@@ -238,9 +220,10 @@ def sweep_text(response: Mapping[str, Any]) -> str:
     )
 
 
-def _scale(response: Mapping[str, Any]) -> Scale:
+def _scale(response: Mapping[str, Any]) -> results.Scale:
     points = [point for arm in response["arms"] for point in arm["points"]]
-    return scale(response["metric"], [run["result"] for point in points for run in point["runs"]])
+    found = [run["result"] for point in points for run in point["runs"]]
+    return results.scale(response["metric"], found)
 
 
 def response_picture(response: Mapping[str, Any]) -> Any:
@@ -277,25 +260,22 @@ def response_picture(response: Mapping[str, Any]) -> Any:
     return figure
 
 
-def advice(results: Mapping[str, Any], arms: Sequence[Arm]) -> str:
-    """What to do, one sentence per family.
+def advice(report: Mapping[str, Any]) -> str:
+    """What to do, one sentence per baseline.
 
     Args:
-        results: of the confirmation.
-        arms: at the confirmed values.
+        report: of the confirmation, as in ``results.json``.
     """
-    sign = -1 if results["lower_is_better"] else 1
-    entries = {arm["name"]: arm for arm in results["arms"]}
-    sentences = []
-    for baseline, *others in families(arms).values():
-        gains = {}
-        for arm in others:
-            entry = entries[arm.name]
-            if entry["holm_p"] is not None and entry["holm_p"] < 1 - CONFIDENCE:
-                gains[arm.name] = sign * entry["difference"]["mean"]
+    sign, sentences = -1 if report["lower_is_better"] else 1, []
+    for baseline in (arm["name"] for arm in report["arms"] if not arm["baseline"]):
+        gains = {
+            arm["name"]: sign * arm["difference"]["mean"]
+            for arm in report["arms"]
+            if arm["baseline"] == baseline and more_than_noise(arm["holm_p"])
+        }
         best = max(gains, key=gains.__getitem__, default=None)
         if best and gains[best] > 0:
-            sentences.append(f"Take {best}: it is better than {baseline.name}.")
+            sentences.append(f"Take {best}: it is better than {baseline}.")
         else:
-            sentences.append(f"Stay with {baseline.name}: no other arm can be told to be better.")
+            sentences.append(f"Stay with {baseline}: no other arm can be told to be better.")
     return "\n".join(sentences)

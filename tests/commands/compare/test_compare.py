@@ -23,6 +23,7 @@ from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.results import phase_table
 from classy_gc.commands.flags import parse_values
 from tests import forked
+from tests.commands.compare.test_results import by_run
 from tests.commands.training import short
 
 # What a run does besides training (nothing, raise, crash, wait or hold), and how long a step takes.
@@ -287,7 +288,7 @@ def phase(kind, epoch, loss, **options):
 def drawn(families, headline, seeds):
     """The picture of families of arms."""
     logs = {arm: runs for family in families.values() for arm, runs in family.items()}
-    return picture(phase_table({arm: {} for arm in logs}, logs), families, headline, seeds)
+    return picture(phase_table({arm: {} for arm in logs}, by_run(logs)), families, headline, seeds)
 
 
 def test_picture_has_a_row_for_each_family_and_only_options_that_change():

@@ -1,5 +1,6 @@
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +16,22 @@ from classy_gc.commands.compare.results import (
     sentence,
     text,
 )
+from classy_gc.commands.compare.runs import Run
 from classy_gc.commands.compare.statistics import detectable, paired_difference
 from classy_gc.commands.flags import Target
 
 
 def by_seed(values):
     return dict(enumerate(values))
+
+
+def by_run(logs):
+    """The logs of each arm, by seed, as those of runs."""
+    return {
+        Run(arm, seed, Path(), {}): log
+        for arm, of_arm in logs.items()
+        for seed, log in of_arm.items()
+    }
 
 
 def log(*accuracies, losses=None):
@@ -43,7 +54,7 @@ def evaluated_logs(phases, seeds, target=None, wanted=None, contrasts=(), correc
         arms.append({"name": name, "baseline": baseline, "seeds": seeds, "runs": runs})
         if correct:
             arms[-1]["correct"] = correct[name]
-    headline = headline_of((m for arm in arms for run in arm["runs"] for m in run), target)
+    headline = headline_of([run for arm in arms for run in arm["runs"]], target)
     return evaluate(arms, headline, wanted, contrasts) | {"seeds": seeds}
 
 
@@ -80,12 +91,12 @@ def test_metrics_of_a_run():
         ([0.9], [0.8], 1, "−10.00 points over 1 seed: without a spread over seeds there is no"),
         ([0.9, 0.8], [0.91, 0.81], 1, "+1.00 points over 2 seeds: without a spread over seeds"),
         ([0.9, 0.8], [0.9, 0.8], 1, "+0.00 points over 2 seeds: without a spread"),
-        ([0.9, 0.8, 0.7], [0.9, 0.9], 1, "over 2 seeds (2 of 3 pairs): cannot"),
-        ([0.9], [], 1, "no seed has a value in both arms"),
+        ([0.9, 0.8, 0.7], [0.9, 0.9, None], 1, "over 2 seeds (2 of 3 pairs): cannot"),
+        ([0.9], [None], 1, "no seed has a value in both arms"),
     ],
 )
 def test_sentences(first, other, adjust, words):
-    difference = paired_difference(by_seed(first), by_seed(other))
+    difference = paired_difference(first, other)
     p = adjust * difference["p"] if "p" in difference else None
     if p is not None:
         for key, std in (("detectable", "std"), ("detectable_high", "std_high")):
@@ -115,7 +126,7 @@ def test_evaluation_pairs_seeds_and_corrects_for_all_comparisons():
     assert "never (1)" in printed[1]
     assert any(line.startswith("  on: +2.10 points [+1.85, +2.35] (") for line in printed)
     assert any("(2 of 3 pairs)" in line for line in printed)
-    table = phase_table({"off": {"lr": 1}, "on": {}, "half": {}}, phases)
+    table = phase_table({"off": {"lr": 1}, "on": {}, "half": {}}, by_run(phases))
     assert len(table) == (3 + 3 + 2) * 2 * 2
     assert table["accuracy/top_1"][1] == 0.5
 
@@ -137,7 +148,7 @@ def test_an_arm_without_any_run_has_no_numbers():
 
 def test_settings_are_told_from_what_a_phase_has():
     logs = {"a": {0: log(0.5, losses=[0.25])}}
-    row = phase_table({"a": {"loss": "focal", "lr.x": "1"}}, logs).iloc[0]
+    row = phase_table({"a": {"loss": "focal", "lr.x": "1"}}, by_run(logs)).iloc[0]
     assert (row["config.loss"], row["config.lr.x"], row["loss"]) == ("focal", "1", 0.25)
 
 
@@ -187,7 +198,7 @@ def test_ties_of_different_rounding_are_ties():
     rng = np.random.default_rng(0)
     for _ in range(500):
         counts = rng.integers(8000, 9000, 5).astype(np.float32)
-        first, other = by_seed(counts / np.float32(1e4)), by_seed(counts * np.float32(1e-4))
+        first, other = counts / np.float32(1e4), counts * np.float32(1e-4)
         assert paired_difference(first, other) == {"pairs": 5, "mean": 0.0}
 
 
@@ -269,7 +280,7 @@ def test_what_is_detectable_counts_all_comparisons():
 
 @pytest.mark.parametrize(("wanted", "seeds"), [(1e-10, "more than a million"), (1e300, "2")])
 def test_power_of_the_smallest_and_largest(wanted, seeds):
-    difference = paired_difference(by_seed([0.5, 0.6]), by_seed([0.6, 0.5]))
+    difference = paired_difference([0.5, 0.6], [0.6, 0.5])
     sentence = power_sentence(difference, wanted, scale("final test accuracy/top_1", []))
     assert f"needs {seeds} seeds, or {seeds} if" in sentence
 

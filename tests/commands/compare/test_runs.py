@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from classy_gc.commands.compare.runs import Local, Run, train_runs
+from classy_gc.commands.compare.arms import Arm
+from classy_gc.commands.compare.runs import Local, Run, runs_in, train_runs
 from tests.commands.training import digits
 
 
 def run_of(folder, *lines, arm="a", seed=0):
-    run = Run(arm, seed, folder / f"{arm}_{seed}", {"num_epochs": 1})
+    run = Run(arm, seed, folder / f"{arm}_{seed}", {"num_epochs": 1, "hooks": []})
     run.folder.mkdir(parents=True)
-    (run.folder / "config.json").write_text(json.dumps(run.written_config))
+    (run.folder / "config.json").write_text(json.dumps(run.config))
     (run.folder / "log.jsonl").write_text("".join(f"{line}\n" for line in lines))
     return run
 
@@ -29,33 +30,31 @@ def test_a_log_is_read_while_it_is_written(tmp_path):
         json.dumps({"kind": "predictions", "correct": "11"}),
         '{"kind": "pha',
     )
-    (found,) = run.phases()
+    (found,) = run.log("phase")
     assert found["loss"] is None  # JSON has no NaN
     assert found["epoch"] == 1
-    assert run.correct() == "11"
-    assert Run("b", 0, tmp_path / "none").phases() == []
-    assert Run("b", 0, tmp_path / "none").correct() == ""
+    assert [x["correct"] for x in run.log("predictions")] == ["01", "11"]
+    assert Run("b", 0, tmp_path / "none", {}).log("phase") == []
 
 
 def test_a_run_is_finished_where_mark_config_and_log_are_whole(tmp_path):
     run = run_of(tmp_path, '{"kind": "phase"}')
-    assert not run.finished
+    assert run.ending() is None
     run.mark_finished()
-    assert run.finished
-    assert run.diverged is None
-    assert not Run("a", 0, run.folder, {"num_epochs": 2}).finished  # another config
+    assert run.ending() == ""
+    assert Run("a", 0, run.folder, {"num_epochs": 2}).ending() is None  # another config
     log = run.folder / "log.jsonl"
     text = log.read_text()
     for broken in (text[:-1], text[:-5], ""):
         log.write_text(broken)
-        assert not run.finished
+        assert run.ending() is None
     log.unlink()
-    assert not run.finished
+    assert run.ending() is None
     log.write_text(text)
-    assert run.finished
+    assert run.ending() == ""
     for mark in ("", "null", "[]", "[1]", "5", '"a"', "true", "{}", '{"log_bytes"'):
         (run.folder / "finished").write_text(mark)
-        assert not run.finished
+        assert run.ending() is None
 
 
 class Ended:
@@ -129,7 +128,7 @@ def test_a_finished_run_whose_log_is_damaged_starts_again(log, tmp_path):
 @pytest.mark.parametrize("line", ["null", "123", "[]", '"x"', '{"phase": "test"}', "[" * 3000])
 def test_a_line_of_the_log_that_is_no_record_is_passed_over(line, tmp_path):
     phase = {"kind": "phase", "phase": "train", "loss": 1.0, "epoch": 1.0, "seconds": 2.0}
-    assert run_of(tmp_path, line, json.dumps(phase)).phases() == [phase]
+    assert run_of(tmp_path, line, json.dumps(phase)).log("phase") == [phase]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -137,17 +136,18 @@ def test_runs_end_well_or_say_why_not(tmp_path):
     good = digits(1, 64)
     bad = good | {"optimizer": {**good["optimizer"], "lr": 1e30}, "num_epochs": 3}
     bad["optimizer"].pop("param_schedulers", None)
-    runs = [Run(n, 3, tmp_path / n, config) for n, config in (("good", good), ("bad", bad))]
-    (tmp_path / "good").mkdir()
-    (tmp_path / "good" / "left.over").touch()  # by a run of another config
+    arms = [Arm(n, "", "c", {}, config, n) for n, config in (("good", good), ("bad", bad))]
+    runs = runs_in(tmp_path, arms, [3])
+    runs[0].folder.mkdir(parents=True)
+    (runs[0].folder / "left.over").touch()  # by a run of another config
     ended = train_runs(runs, Local(1))
     assert [run.arm for run in ended] == ["bad"]
-    assert [run.finished for run in runs] == [True, True]
-    assert [run.diverged for run in runs] == [None, ended[runs[1]]]
+    assert [run.ending() for run in runs] == ["", ended[runs[1]]]
     assert "infinity or NaN" in ended[runs[1]]
-    assert runs[0].provenance()[0]["classy_gc"]
-    assert [p["phase"] for p in runs[0].phases()] == ["train", "test"]
-    assert set(runs[0].correct()) <= {"0", "1"}
-    assert not (tmp_path / "good" / "left.over").exists()
-    assert not (tmp_path / "good" / "checkpoints").exists()
+    assert runs[0].log("provenance")[0]["classy_gc"]
+    assert [p["phase"] for p in runs[0].log("phase")] == ["train", "test"]
+    (line,) = runs[0].log("predictions")
+    assert set(line["correct"]) <= {"0", "1"}
+    assert not (runs[0].folder / "left.over").exists()
+    assert not (runs[0].folder / "checkpoints").exists()
     assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

@@ -15,14 +15,10 @@ from classy_gc.commands.compare.statistics import (
 )
 
 
-def by_seed(values):
-    return dict(enumerate(values))
-
-
 def test_difference_computed_by_hand():
     # 1, 2, 3, 4, 5: mean 3, standard deviation √2.5, standard error √0.5, t = 3·√2 = 4.243;
     # the table of Student's t has 2.776 for 4 degrees of freedom.
-    difference = paired_difference(by_seed([10, 20, 30, 40, 50]), by_seed([11, 22, 33, 44, 55]))
+    difference = paired_difference([10, 20, 30, 40, 50], [11, 22, 33, 44, 55])
     assert difference["pairs"] == 5
     assert difference["mean"] == pytest.approx(3)
     assert difference["low"] == pytest.approx(3 - 2.776 * math.sqrt(0.5), abs=1e-3)
@@ -33,7 +29,7 @@ def test_difference_computed_by_hand():
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_difference_as_scipy(n):
     first, other = np.random.default_rng(n).normal(size=(2, n))
-    difference = paired_difference(by_seed(first), by_seed(other))
+    difference = paired_difference(first, other)
     test = stats.ttest_rel(other, first)
     interval = test.confidence_interval(0.95)
     numbers = [difference[key] for key in ("pairs", "mean", "low", "high", "p")]
@@ -46,12 +42,12 @@ def test_difference_as_scipy(n):
 @pytest.mark.parametrize(
     ("first", "other", "pairs", "mean"),
     [
-        ({0: 1.0}, {1: 2.0}, 0, None),
-        ({0: 1.0, 1: 2.0}, {1: 3.0, 5: 9.0}, 1, 1.0),
-        ({0: 1.0, 1: math.nan}, {0: 2.0, 1: 2.0}, 1, 1.0),
+        ([1.0, None], [None, 2.0], 0, None),
+        ([1.0, 2.0, None], [None, 3.0, 9.0], 1, 1.0),
+        ([1.0, math.nan], [2.0, 2.0], 1, 1.0),
         # The first two differences are both 0.02, but not equal in floating point.
-        ({0: 0.95, 1: 0.94}, {0: 0.97, 1: 0.96}, 2, 0.02),
-        ({0: 0.1 + 0.2, 1: 0.3}, {0: 0.3, 1: 0.3}, 2, 0.0),
+        ([0.95, 0.94], [0.97, 0.96], 2, 0.02),
+        ([0.1 + 0.2, 0.3], [0.3, 0.3], 2, 0.0),
     ],
     ids=["no pair", "one pair", "one is NaN", "all the same", "none at all"],
 )
@@ -71,7 +67,7 @@ def test_holm_by_hand():
     # Sorted 0.01, 0.02, 0.03 times 3, 2, 1; none may be smaller than the one before.
     p = {"a": 0.03, "b": 0.01, "c": None, "d": 0.02}
     assert holm(p) == pytest.approx({"a": 0.04, "b": 0.03, "d": 0.04})
-    assert holm(by_seed([0.5, 0.9])) == {0: 1.0, 1: 1.0}
+    assert holm({0: 0.5, 1: 0.9}) == {0: 1.0, 1: 1.0}
     assert holm({"a": None}) == {}
 
 
