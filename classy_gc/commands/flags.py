@@ -246,8 +246,9 @@ def add_config_flag(add: Add, help: str, **options: str) -> None:
 
 
 def add_picture_flag(add: Add, file: str) -> None:
-    help = "the picture (default %(default)s)"
-    add("--output", type=picture, default=file, metavar="FILE", help=help)
+    add(
+        "--output", type=picture, default=file, metavar="FILE", help="picture (default %(default)s)"
+    )
 
 
 def add_configs_flags(add: Add) -> None:
@@ -325,11 +326,9 @@ def add_train_flags(add: Add) -> None:
     add("--visdom_server", default="", help="server of Visdom (default: none)")
     add("--profiler", action="store_true", help="profile training")
     add("--debug", action="store_true", help="show tracebacks, and stop in the debugger")
-    help = "allow a checkpoint of another config"
-    add("--ignore_checkpoint_config", action="store_true", help=help)
+    add("--ignore_checkpoint_config", action="store_true", help="allow another config's checkpoint")
     add("--image_backend", default="PIL", help="of torchvision: PIL or accimage (default PIL)")
-    help = "of torchvision: pyav or video_reader (default pyav)"
-    add("--video_backend", default="pyav", help=help)
+    add("--video_backend", default="pyav", help="of torchvision: pyav (default) or video_reader")
     # classy_train.py's 5 and 1 are set later: with a progress bar nothing is logged, and a hook of
     # the config wins.
     add("--log_freq", type=integer(1), help="steps between two lines of the log (default 5)")
