@@ -246,9 +246,7 @@ def add_config_flag(add: Add, help: str, **options: str) -> None:
 
 
 def add_picture_flag(add: Add, file: str) -> None:
-    add(
-        "--output", type=picture, default=file, metavar="FILE", help="picture (default %(default)s)"
-    )
+    add("--output", type=picture, default=file, metavar="FILE", help=f"picture (default {file})")
 
 
 def add_configs_flags(add: Add) -> None:
