@@ -26,11 +26,11 @@ def add_compare_flags(add: flags.Add) -> None:
     """
     flags.add_config_flag(add, "Classy Vision configs", nargs="+", metavar="FILE")
     repeatable: dict[str, Any] = {"action": "append", "default": []}
-    names: dict[str, Any] = {"type": flags.utf8, **repeatable}
+    varied = flags.flag_type(lambda text: flags.parse_settings(flags.utf8(text)))
     help = "a dotted key (model.heads.0.num_classes) and its values, JSON or words; repeatable"
-    add("--vary", metavar="KEY=VALUE,…", help=help, **names)
+    add("--vary", type=varied, metavar="KEY=VALUE,…", help=help, **repeatable)
     help = "a name and the keys that are set together for it; repeatable"
-    add("--arm", nargs="+", metavar=("NAME", "KEY=VALUE"), help=help, **names)
+    add("--arm", type=flags.utf8, nargs="+", metavar=("NAME", "KEY=VALUE"), help=help, **repeatable)
     help = "a key of --vary: compare only arms that differ in it alone"
     add("--effect_of", metavar="KEY", help=help)
     help = "train with 0 … N-1, or with a range such as 100-102 (default 5)"

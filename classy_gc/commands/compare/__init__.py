@@ -78,8 +78,7 @@ def _checked(args: argparse.Namespace) -> tuple[list[Arm], sweep.Sweep | None, i
     """The arms and the sweep, built and tried, and how many runs fit on this machine."""
     axes = parse_axes(args.arm, args.vary)
     if args.effect_of:
-        varied = [flag.partition("=")[0] for flag in args.vary]
-        check_known([args.effect_of], varied, "--effect_of", "key of --vary")
+        check_known([args.effect_of], dict(args.vary), "--effect_of", "key of --vary")
     arms = build_arms(args.config_file, axes, args.effect_of, args.target, args.set)
     results.check_contrasts(args.contrast, [arm.name for arm in arms])
     swept = sweep.checked_sweep(args.sweep, arms, args.target) if args.sweep else None

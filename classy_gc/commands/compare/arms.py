@@ -2,12 +2,11 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from classy_gc.commands.flags import Target, parse_setting, parse_settings, utf8
+from classy_gc.commands.flags import Target, parse_setting, utf8
 from classy_gc.commands.train.checkpoints import loading
 from classy_gc.configuration.build import build_task, try_batches
 from classy_gc.configuration.errors import user_error
@@ -42,50 +41,39 @@ class Choice(NamedTuple):
 
 
 def parse_axes(
-    named_arms: Sequence[Sequence[str]], varied_keys: Sequence[str]
+    named_arms: Sequence[Sequence[str]], varied: Sequence[tuple[str, list[Any]]]
 ) -> list[list[Choice]]:
     """The axes of a comparison: the named arms, then a list of choices for each --vary.
 
     Args:
         named_arms: for each --arm, its name and then ``KEY=VALUE`` settings.
-        varied_keys: ``KEY=VALUE,…`` of each --vary.
+        varied: key and values of each --vary.
 
     Raises:
         ValueError: with the flag and its fault.
 
     Example:
-        >>> axes = parse_axes([], ["optimizer.use_gc=false,true"])
+        >>> axes = parse_axes([], [("optimizer.use_gc", [False, True])])
         >>> [choice.label for choice in axes[0]]
         ['use_gc=false', 'use_gc=true']
     """
-    axes, keys = [], []
-    if named_arms:
-        axes.append([])
+    arms = []
     for name, *texts in named_arms:
-        with _named(f"--arm {name}"):
+        try:
             settings = dict(map(parse_setting, texts))
+        except ValueError as error:
+            raise ValueError(f"--arm {name}: {error}") from error
         if len(settings) < len(texts):
             raise ValueError(f"--arm {name}: a key occurs twice")
-        axes[0].append(Choice(name, settings))
-        keys += settings.keys() - set(keys)
-    with _named("--vary"):
-        varied = list(map(parse_settings, varied_keys))
-    keys += [key for key, _ in varied]
+        arms.append(Choice(name, settings))
+    keys = [*{key for arm in arms for key in arm.settings}, *(key for key, _ in varied)]
     if len(set(keys)) < len(keys):
         raise ValueError("--vary: a key occurs twice")
+    axes = [arms] if arms else []
     for key, values in varied:
         short = short_name(key, keys)
         axes.append([Choice(f"{short}={value_text(value)}", {key: value}) for value in values])
     return axes
-
-
-@contextmanager
-def _named(flag: str) -> Iterator[None]:
-    """Makes an error name the flag."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{flag}: {error}") from error
 
 
 def short_name(key: str, keys: Iterable[str]) -> str:
@@ -155,34 +143,27 @@ def check_arm(arm: Arm, target: Target | None) -> None:
         ValueError: with the arm and its fault.
     """
     try:
-        _check(arm, target)
+        check_config(arm.config)
+        if arm.config.get("test_only"):
+            raise ValueError("test_only trains nothing")
+        for i, hook in enumerate(arm.config.get("hooks") or []):
+            if hook["name"] in _HOOKS_WITH_A_FOLDER:
+                fault = f"hooks.{i} {hook['name']!r} would write every run into the same folder"
+                raise ValueError(f"{fault}; leave it out of the config")
+        task = build_task(arm.config)
+        if not task.use_gpu:  # it would take GPU memory from the runs
+            with loading(task, arm.file):
+                task.prepare()
+            try_batches(task)
+        if target:
+            meter, value = target.meter, target.value
+            check_known([meter], flat_meters(meter_values(task)), "--target", "meter")
+            if meter.partition("/")[0] in _SHARES and not 0 <= value <= 1:
+                raise ValueError(f"--target: {meter} is a share in [0, 1], not {value:g}")
+            if "test" not in arm.config["dataset"]:
+                raise ValueError("--target needs dataset.test")
     except Exception as error:
         raise ValueError(f"arm {arm.name!r}: {user_error(error, arm.config)}") from error
-
-
-def _check(arm: Arm, target: Target | None) -> None:
-    """Refuses an arm that cannot be trained."""
-    config = arm.config
-    check_config(config)
-    if config.get("test_only"):
-        raise ValueError("test_only trains nothing")
-    for i, hook in enumerate(config.get("hooks") or []):
-        if hook["name"] in _HOOKS_WITH_A_FOLDER:
-            raise ValueError(
-                f"hooks.{i} {hook['name']!r} would write every run into the same folder; leave it "
-                "out of the config"
-            )
-    task = build_task(config)
-    if not task.use_gpu:  # it would take GPU memory from the runs
-        with loading(task, arm.file):
-            task.prepare()
-        try_batches(task)
-    if target:
-        check_known([target.meter], flat_meters(meter_values(task)), "--target", "meter")
-        if target.meter.partition("/")[0] in _SHARES and not 0 <= target.value <= 1:
-            raise ValueError(f"--target: {target.meter} is a share in [0, 1], not {target.value:g}")
-        if "test" not in config["dataset"]:
-            raise ValueError("--target needs dataset.test")
 
 
 def families(arms: Sequence[Arm]) -> dict[str, list[Arm]]:

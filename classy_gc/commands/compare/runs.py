@@ -29,6 +29,7 @@ from classy_gc.commands.progress import show_progress
 from classy_gc.commands.train.processes import delay_interrupts
 from classy_gc.files import atomic_write, locked, temporary
 from classy_gc.hooks.phase_record import flat_meters
+from classy_gc.options import check_installed
 
 # Classy Vision's message for a loss that is not finite, which train repeats.
 _DIVERGED = "Loss is infinity or NaN"
@@ -287,8 +288,7 @@ class Slurm:
     limit = sys.maxsize
 
     def __init__(self, folder: Path, jobs: int | None, parameters: Mapping[str, Any]) -> None:
-        if not importlib.util.find_spec("submitit"):
-            raise ValueError("--cluster slurm needs submitit: pip install 'classy-gc[cluster]'")
+        check_installed("submitit", "--cluster slurm", "cluster")
         import submitit
 
         try:

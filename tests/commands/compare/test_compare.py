@@ -21,7 +21,7 @@ from classy_gc.commands import main
 from classy_gc.commands.compare.arms import Choice, build_arms, families, folder_names, parse_axes
 from classy_gc.commands.compare.plot import picture
 from classy_gc.commands.compare.results import phase_table
-from classy_gc.commands.flags import parse_values
+from classy_gc.commands.flags import parse_settings, parse_values
 from tests import forked
 from tests.commands.compare.test_results import by_run
 from tests.commands.training import short
@@ -248,7 +248,7 @@ def test_values(flag, values):
 
 def test_names_of_values():
     def labels(*varied):
-        return [choice.label for choice in parse_axes([], varied)[0]]
+        return [choice.label for choice in parse_axes([], [*map(parse_settings, varied)])[0]]
 
     assert labels('loss={"name":"a"},null') == ['loss={"name":"a"}', "loss=null"]
     assert labels("optimizer.lr=1,2") == ["lr=1", "lr=2"]
