@@ -136,7 +136,7 @@ def _train(
 def _entries(
     arms: list[Arm], logs: Mapping[runs.Run, Any], target: Target | None, seeds: int
 ) -> list[dict[str, Any]]:
-    """The arms as :func:`results.evaluate` takes them, with what has been set."""
+    """The arms as :func:`results.evaluate` takes them, and what was set for each."""
     entries = []
     for arm in arms:
         baseline = families(arms)[arm.family][0]
@@ -170,7 +170,6 @@ def _looks(folder: Path, seeds: int) -> list[int]:
 
 def _machines(trained: Iterable[runs.Run]) -> list[dict[str, Any]]:
     """The distinct environments of the runs, each with its number of runs."""
-    logged = [line for run in trained for line in run.log("provenance")]
     logged = [line for run in trained for line in run.log("provenance")]
     counts = collections.Counter(json.dumps({k: x[k] for k in x if k != "kind"}) for x in logged)
     return [{**json.loads(text), "runs": count} for text, count in counts.items()]

@@ -107,7 +107,7 @@ class Run:
         whole = isinstance(mark, dict) and mark.get("log_bytes") == self._log_bytes()
         if not whole or read_json(self.folder / "config.json") != self.config:
             return None
-        return mark["diverged"] or ""
+        return mark.get("diverged") or ""
 
     def mark_finished(self, diverged: str | None = None) -> None:
         """Marks the run, so that the same comparison does not train it again."""
@@ -231,10 +231,9 @@ class Local:
     @delay_interrupts  # Ctrl-C would get lost in a fork hook, or leave a run behind
     def start(self, runs: Sequence[Run]) -> None:
         """Forks a process for each run."""
+        fork = multiprocessing.get_context("fork")
         for run in runs:
-            process = multiprocessing.get_context("fork").Process(
-                target=_in_fork, args=(run, self.limit > 1)
-            )
+            process = fork.Process(target=_in_fork, args=(run, self.limit > 1))
             process.start()
             self._running[run] = process
 
