@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from classy_vision.tasks import ClassificationTask
 
-from classy_gc.commands.train import build_seeded_task, checkpoints, processes
-from classy_gc.configuration import build, errors, load
+from classy_gc.commands.seeded_task import build_seeded_task
+from classy_gc.commands.train import checkpoints, processes
+from classy_gc.configuration import errors, load
+from classy_gc.configuration.trial import label_steps
 from classy_gc.core.centralization import ineligible_reason
 from classy_gc.core.measures import gradient_norms, ratios
 from classy_gc.hooks.gc_monitor import named_parameters
@@ -80,7 +82,7 @@ def inspect_task(task: ClassificationTask, batches: int) -> tuple[list[Row], int
     trained = {name: p for name, p in parameters.items() if p.requires_grad}
     with_rows = {name: p for name, p in trained.items() if ineligible_reason(p) is None}
     norms = {name: torch.zeros(2) for name in with_rows}
-    build.label_steps(task)
+    label_steps(task)
     task.run_optimizer = functools.partial(_backward, task)
     done = 0
     with contextlib.suppress(StopIteration):  # the phase may be over before

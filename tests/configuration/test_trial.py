@@ -13,9 +13,8 @@ from classy_vision.dataset import build_dataset
 from classy_vision.models.classy_model import ClassyModelWrapper
 from classy_vision.tasks import ClassificationTask, build_task
 
-from classy_gc.commands import main
-from classy_gc.configuration import build
-from classy_gc.configuration.build import try_batches
+from classy_gc.commands import main, train
+from classy_gc.configuration.trial import try_batches
 from tests.commands.training import DIGITS, short
 
 
@@ -119,7 +118,7 @@ def test_training_is_bit_for_bit_the_one_without_it(here, monkeypatch, changes):
     tried = run("tried", **changes)
     resumed = ("--checkpoint_load_path", "tried/checkpoints/model_phase-0_end.torch")
     assert run("resumed", *resumed, **changes) == tried
-    monkeypatch.setattr(build, "try_batches", lambda task: None)
+    monkeypatch.setattr(train, "try_batches", lambda task: None)
     assert run("untried", **changes) == tried
 
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from classy_gc.commands.flags import Target, parse_setting, utf8
 from classy_gc.commands.train.checkpoints import loading
-from classy_gc.configuration.build import build_task, try_batches
+from classy_gc.configuration.build import build_task
 from classy_gc.configuration.errors import user_error
 from classy_gc.configuration.load import load_config, value_text, with_settings
 from classy_gc.configuration.schema import check_config
+from classy_gc.configuration.trial import try_batches
 from classy_gc.hooks.phase_record import flat_meters, meter_values
 from classy_gc.options import check_known
 

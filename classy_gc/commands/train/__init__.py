@@ -9,7 +9,6 @@ the config or a flag is at fault. Under ``torchrun``, start the module::
 """
 
 import argparse
-import copy
 import functools
 import importlib.util
 import logging
@@ -31,18 +30,17 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import get_video_backend, set_image_backend, set_video_backend
 
+from classy_gc.commands.seeded_task import build_seeded_task
 from classy_gc.commands.train import checkpoints, hooks, processes
-from classy_gc.configuration import build, errors, load
+from classy_gc.configuration import errors, load
+from classy_gc.configuration.trial import try_batches
 from classy_gc.files import no_room
 from classy_gc.hooks import TrainingCurvesHook
 from classy_gc.hooks.phase_record import flat_meters, scheduled_options, trained_epochs
-from classy_gc.hooks.phase_seed import seed_generators
 from classy_gc.tasks.schedules import catch_up
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
 
-# More epochs than anyone trains, so that no two seeds share the order of an epoch.
-_SHUFFLE_STRIDE = 1_000_000
 
 # So many floating-point operations in the trial take one core some ten milliseconds.
 _SMALL = 400_000_000
@@ -135,37 +133,10 @@ def _how_to_go_on(task: ClassyTask, output: hooks.Output) -> str:
     return f"interrupted; to continue, add to the command: {shlex.join(flags)}"
 
 
-def build_seeded_task(args: argparse.Namespace, config: dict[str, Any]) -> ClassyTask:
-    """Builds a task whose random numbers, and the order of its data, depend only on the seed.
-
-    Args:
-        args: with ``seed``.
-        config: of the task; not changed.
-    """
-    seed_generators(args.seed)
-    if torch.cuda.is_available():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.deterministic = True
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    # Classy Vision would create the folder of this hook at once, on every rank.
-    config = copy.copy(config)
-    config["hooks"] = [h for h in config.get("hooks") or [] if h["name"] != hooks.TENSORBOARD]
-    task = build.build_task(config)
-    if getattr(task, "test_only", False):
-        # Classy Vision would test num_epochs times, and compare the test's batch size with the one
-        # that training simulates.
-        task.set_num_epochs(1).set_simulated_global_batchsize(None)
-    if hasattr(task, "build_dataloader_from_dataset"):
-        task.build_dataloader_from_dataset = functools.partial(
-            task.build_dataloader_from_dataset, shuffle_seed=_SHUFFLE_STRIDE * args.seed
-        )
-    return task
-
-
 def _start(task: ClassyTask, output: hooks.Output, start_hooks: Callable[[], None]) -> None:
     """Replaces a prepared task's ``on_start``: refuses what cannot be trained, then starts."""
     with FlopCounterMode(display=False) as counter:
-        output.ranks.agreed(lambda: build.try_batches(task))
+        output.ranks.agreed(lambda: try_batches(task))
     small = 0 < counter.get_total_flops() < _SMALL and not getattr(task, "use_gpu", False)
     if small and "OMP_NUM_THREADS" not in os.environ:
         # On a busy machine, each of torch's parallel regions waits until all threads have run.

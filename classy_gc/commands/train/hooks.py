@@ -14,6 +14,7 @@ from classy_vision.generic.util import CHECKPOINT_FILE
 from classy_vision.tasks import ClassyTask
 from fvcore.common.file_io import PathManager
 
+from classy_gc.commands.seeded_task import TENSORBOARD
 from classy_gc.commands.train.processes import Ranks
 from classy_gc.configuration import errors, load
 from classy_gc.files import check_folder, check_scheme, has_scheme, locked
@@ -21,8 +22,6 @@ from classy_gc.hooks import JSONLogHook, PhaseSeedHook, RollingCheckpointHook, T
 from classy_gc.hooks.checked_hook import CheckedHook
 from classy_gc.hooks.progress_bar import FillingProgressBarHook
 from classy_gc.options import check_installed, check_known, registered_name
-
-TENSORBOARD = "tensorboard_plot"
 
 
 class Output(CheckedHook):

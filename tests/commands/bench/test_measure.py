@@ -3,7 +3,7 @@ import argparse
 import pytest
 import torch
 
-from classy_gc.commands.bench import ALGORITHMS, build_variants
+from classy_gc.commands.bench.algorithms import ALGORITHMS, build_variants
 from classy_gc.commands.bench.measure import measure_steps
 
 

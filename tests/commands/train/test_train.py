@@ -78,7 +78,7 @@ def test_same_seed_same_weights_bit_for_bit(here):
 def test_seed_orders_the_data(here):
     """With equal weights at the start and no augmentation, only the order can differ."""
     from classy_gc.commands.cli import build_parser
-    from classy_gc.commands.train import build_seeded_task
+    from classy_gc.commands.seeded_task import build_seeded_task
 
     orders = []
     config = short()
