@@ -220,10 +220,15 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         plans = plans_of(self, self._check_options)
         if not any(plan.acts for plan in plans):
             return False
-        steps = [(x, plan, plan.pairs(x)) for x, plan in zip(self.param_groups, plans, strict=True)]
-        around = [group for group, _, pairs in steps if pairs is None]
+        around, others = [], []
+        for group, plan in zip(self.param_groups, plans, strict=True):
+            pairs = plan.pairs(group)
+            if pairs is None:
+                around.append(group)
+            else:
+                others.append((group, plan, pairs))
         eligible = check_gradients(self, around) if around else []
-        updates = [(plan, plan.update(self, x, pairs[0])) for x, plan, pairs in steps if pairs]
+        updates = [(plan, plan.update(self, group, pairs[0])) for group, plan, pairs in others]
         # Torch's own step comes first, for it may still raise an error.
         first = partial(update_around, self, around, eligible) if around else None
         launch([(plan, update) for plan, update in updates if update is not None], first)

@@ -172,12 +172,17 @@ def plans_of(optimizer: Optimizer, check_options: Callable[[_Group], None]) -> l
 
 def launch(updates: Sequence[tuple[Plan, Update]], first: Callable[[], None] | None = None) -> None:
     """Takes the steps of groups that :meth:`Plan.update` has prepared, after calling ``first``."""
-    for kernel in dict.fromkeys(plan.kernel for plan, _ in updates):
-        kernel.launch([(x, plan.table) for plan, x in updates if plan.kernel is kernel], first)
+    steps: dict[Any, list[tuple[Update, Table]]] = {}
+    params: list[Tensor] = []
+    for plan, update in updates:
+        steps.setdefault(plan.kernel, []).append((update, plan.table))
+        params += update.params
+    for kernel in steps:
+        kernel.launch(steps[kernel], first)
         first = None
     if first is not None:
         first()
-    torch.autograd.graph.increment_version([p for _, x in updates for p in x.params])
+    torch.autograd.graph.increment_version(params)
 
 
 def local(xs: list[Tensor]) -> list[Tensor]:

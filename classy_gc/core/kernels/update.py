@@ -45,11 +45,16 @@ def state_of(
             is a scalar.
     """
     states = [optimizer.state[p] for p in params]
+    lists = []
     for name, value in initial.items():
+        tensors = []
         for p, state in zip(params, states, strict=True):
-            if state.get(name) is None:
-                state[name] = _initial(name, value, p, group)
-    return [[state[name] for state in states] for name in initial]
+            x = state.get(name)
+            if x is None:
+                x = state[name] = _initial(name, value, p, group)
+            tensors.append(x)
+        lists.append(tensors)
+    return lists
 
 
 def _initial(name: str, value: float, p: Tensor, group: Mapping[str, Any]) -> Tensor:
