@@ -18,5 +18,20 @@ def aligned(rows: Iterable[Iterable[Any]], numbers: bool = False) -> str:
     """
     rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    fields = [f"{{:{'>' if numbers and i else '<'}{width}}}" for i, width in enumerate(widths)]
-    return "\n".join("  ".join(fields).format(*row).rstrip() for row in rows)
+
+    def padded(column: int, cell: str) -> str:
+        width = widths[column]
+        return cell.rjust(width) if numbers and column else cell.ljust(width)
+
+    lines = (map(padded, range(len(row)), row) for row in rows)
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts.
+
+    Example:
+        >>> counted(1, "seed"), counted(1200, "seed")
+        ('1 seed', '1,200 seeds')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from classy_gc import plots
+from classy_gc.table import counted
 
 _NEEDED = ("shapely", "skimage", "scipy", "PIL", "rasterio", "geopandas")
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     buildings = polygonize_map(interior, edges, frame, **options)
     seconds = time.perf_counter() - start
     count = files.write_polygons(args.output, buildings.polygons, buildings.probability, interior)
-    print(f"{count:,} polygon{'s' * (count != 1)} in {seconds:.1f} s")
+    print(f"{counted(count, 'polygon')} in {seconds:.1f} s")
     if count < len(buildings.polygons):
         print(f"  {len(buildings.polygons) - count:,} collapsed in the map's CRS, and are left out")
     if truth is not None:

@@ -143,11 +143,10 @@ class ClassyGCOptimizer(ScheduledGC):
         label, cls = self.label(), self.core_class
         options = dict(**_signature(self.OPTIONS).bind_partial(*args).arguments, **options)
         left_out = constructor_options(cls).keys() - {*self.OPTIONS, *_LEFT_OUT}
-        for name in options.keys() & left_out:
-            raise ValueError(
-                f"unknown key {name!r} in {label}; 'torch_gc' has it, with "
-                f'"optimizer": {cls.__name__!r}'
-            )
+        for name in options:
+            if name in left_out:
+                advice = f"'torch_gc' has it, with \"optimizer\": {cls.__name__!r}"
+                raise ValueError(f"unknown key {name!r} in {label}; {advice}")
         check_known(options, [*CLASSY_KEYS, *self.OPTIONS], label)
         self._options = check_options(options, self.OPTIONS, label)
         for name, value in self._options.items():

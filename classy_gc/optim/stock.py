@@ -63,8 +63,9 @@ def base_config(config: Mapping[str, Any], label: str) -> Mapping[str, Any]:
             f"{label}: base_optimizer must be an optimizer config with a 'name', not {base!r}"
         )
     check_known([base["name"]], sorted(OPTIMIZER_REGISTRY), label, "base_optimizer")
-    for key in base.keys() & {"param_schedulers", "param_groups"}:
-        raise ValueError(f"{label}: {key} belong beside base_optimizer, not in it")
+    for key in ("param_schedulers", "param_groups"):
+        if key in base:
+            raise ValueError(f"{label}: {key} belong beside base_optimizer, not in it")
     return base
 
 
@@ -138,7 +139,8 @@ centralization is 'sgd_gc'
     ignored = {key: config[key] for key in GC_KEYS if key in config}
     if isinstance(schedules, Mapping) and not wraps:
         ignored |= {f"param_schedulers.{k}": schedules[k] for k in GC_KEYS if k in schedules}
-    for key, value in ignored.items():
+    if ignored:
+        key, value = next(iter(ignored.items()))
         raise ValueError(f"{label} would ignore {key} ({value!r}); {advice}")
     check_known(config, [*CLASSY_KEYS, *inspect.signature(cls).parameters], label)
     if config.get("larc_config") and "use_larc" not in config:

@@ -139,7 +139,8 @@ def plot_steps(results: list[dict[str, Any]], title: str) -> Any:
         variant, ratio = row["variant"], row["ratio"]
         color = next((c for kind, c in colors.items() if variant.startswith(kind)), "#74a57f")
         axes.barh(y, min(ratio, limit), color=color)
-        text = " →" * (ratio > limit) + f" {ratio:.2f}  ({row['ms']:.3g} ms)"
+        arrow = " →" if ratio > limit else ""
+        text = f"{arrow} {ratio:.2f}  ({row['ms']:.3g} ms)"
         axes.text(min(max(ratio, 1), limit), y, text, va="center", fontsize=7.5)
     axes.axvline(1, color="black", linewidth=1)
     names = [f"{row['optimizer']}: {row['variant']}" for row in results]

@@ -35,11 +35,13 @@ def picture(phases: Any, families: Mapping[str, Sequence[str]], headline: str, s
     options = _options_that_change(phases)
     columns = 3 + len(options)
     runs = phases.groupby("arm")["seed"].nunique().to_dict()
-    lacks = {x: f" ({runs.get(x, 0)} of {seeds} runs)" * (runs.get(x, 0) < seeds) for x in arms}
-    labels = [
-        [plain(textwrap.fill(arm + lacks[arm], 45 * columns)) for arm in family]
-        for family in families.values()
-    ]
+
+    def label(arm: str) -> str:
+        count = runs.get(arm, 0)
+        lack = f" ({count} of {seeds} runs)" if count < seeds else ""
+        return plain(textwrap.fill(arm + lack, 45 * columns))
+
+    labels = [[label(arm) for arm in family] for family in families.values()]
     heights = [4 + 0.27 * "\n".join(of_row).count("\n") for of_row in labels]
     figure = new_figure(4.4 * columns, sum(heights) + 0.4)
     band = "one standard deviation; of a difference, its 95% interval"

@@ -14,7 +14,7 @@ from classy_gc.configuration.load import value_text
 from classy_gc.hooks.json_log import as_json
 from classy_gc.hooks.phase_record import flat_meters
 from classy_gc.options import check_known
-from classy_gc.table import aligned
+from classy_gc.table import aligned, counted
 
 EPOCHS = "epochs to target"
 
@@ -44,7 +44,8 @@ def run_metrics(phases: Sequence[Phase], target: Target | None = None) -> dict[s
     metrics: dict[str, Any] = {"seconds": sum(phase["seconds"] for phase in phases)}
     metrics |= {f"final {phase['phase']} loss": phase["loss"] for phase in phases}  # the last one
     tests = [(p["epoch"], flat_meters(p["meters"])) for p in phases if p["phase"] == "test"]
-    for meter in tests[-1][1] if tests else ():
+    last = tests[-1][1] if tests else {}
+    for meter in last:
         values = np.array([meters[meter] for _, meters in tests], dtype=float)  # None is NaN
         lower = lower_is_better(f"best test {meter}", target)
         best = (np.fmin if lower else np.fmax).reduce(values)  # ignores NaN if there is a number
@@ -258,7 +259,7 @@ def sentence(difference: Mapping[str, Any], holm_p: float | None, seeds: int, fo
     n = difference["pairs"]
     if not n:
         return "no seed has a value in both arms, so there is nothing to compare"
-    pairs = f"over {n} seed" + "s" * (n > 1)
+    pairs = f"over {counted(n, 'seed')}"
     if n < seeds:
         pairs += f" ({n} of {seeds} pairs)"
     text = f"{form.value(difference['mean'], '+')}{form.difference_unit}"
@@ -339,10 +340,11 @@ def _table(arms: Sequence[Mapping[str, Any]], headline: str) -> list[str]:
         runs = arm["runs"]
         cells = [form.spread([run.get(m) for run in runs]) for m, form in forms.items()]
         table.append([arm["name"], *cells, _epochs(arm), f"{len(runs)} of {arm['seeds']}"])
+    gap = "; gap: test loss minus train loss" if "gap" in forms else ""
     return [
         aligned(table, numbers=True),
         "mean ± standard deviation over seeds, (… of …) where runs have no number; best: of all "
-        "epochs" + "; gap: test loss minus train loss" * ("gap" in forms),
+        f"epochs{gap}",
         "epochs to target: median (how many runs get there), where never is later than all others",
     ]
 
@@ -363,8 +365,8 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
             "comparison alone",
             f"(…) is the smallest difference that so many seeds find in {POWER:.0%} of all cases, "
             "if they spread as here, and if they spread as much as they may",
-            f"(…) and “more than noise” are corrected for {comparisons} "
-            f"comparison{'s' * (comparisons != 1)} (Holm)",
+            "(…) and “more than noise” are corrected for "
+            f"{counted(comparisons, 'comparison')} (Holm)",
         ]
     if len(results.get("looks", [])) > 1:
         looks = ", ".join(map(str, results["looks"]))
@@ -399,11 +401,12 @@ def _details(compared: Mapping[str, Any]) -> list[str]:
         if difference["correlation"] is not None:
             correlation = f"{difference['correlation']:.2f}".replace("-", "−")
             lines[-1] += f"; correlation of the pairs: {correlation}"
-    if both := compared.get("mcnemar"):
+    both = compared.get("mcnemar")
+    if both:
         lines.append(
             f"right where the other is wrong: {both['only_other']} test samples, the baseline: "
-            f"{both['only_first']}, of {both['seeds']} seed{'s' * (both['seeds'] > 1)} (McNemar's "
-            f"exact test: p = {both['p']:.2g})"
+            f"{both['only_first']}, of {counted(both['seeds'], 'seed')} (McNemar's exact test: "
+            f"p = {both['p']:.2g})"
         )
     if compared.get("power"):
         lines.append(compared["power"])

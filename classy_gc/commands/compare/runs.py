@@ -156,7 +156,8 @@ def opened(folder: Path, arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]]
     for name, wanted in seeds.items():
         marks = (folder / name).glob("**/seed_*/finished")
         finished = {int(mark.parent.name.removeprefix("seed_")) for mark in marks}
-        if missing := sorted(finished - {*wanted}):
+        missing = sorted(finished - {*wanted})
+        if missing:
             raise ValueError(
                 f"{label} has results of the seeds {', '.join(map(str, missing))} too, which would "
                 "be lost: give those as well, or name another folder"

@@ -136,7 +136,9 @@ def _drawn(summary: Mapping[str, Any]) -> tuple[list[tuple[str, dict[str, Any]]]
         if arm["baseline"]:
             n = arm["spread"][summary["headline"]]["n"]
             label = f"{arm['name']} against {arm['baseline'].partition(': ')[2]}"
-            lines.append((label + f" ({n} of {arm['seeds']} runs)" * (n < arm["seeds"]), arm))
+            if n < arm["seeds"]:
+                label += f" ({n} of {arm['seeds']} runs)"
+            lines.append((label, arm))
     lines += [(results.contrast_name(x["arms"]), x) for x in summary["contrasts"]]
     below = [f"without results: {label}" for label, x in lines if not x["difference"]["pairs"]]
     return [line for line in lines if line[1]["difference"]["pairs"]], below

@@ -247,7 +247,8 @@ def response_picture(response: Mapping[str, Any]) -> Any:
         style = {"color": color, "marker": "o", "fillstyle": "none", "capsize": 3}
         axes.errorbar(values, means, stds, label=plain(f"{arm['name']}: best at {best}"), **style)
         for point in arm["points"]:
-            if failed := len(point["runs"]) - point["spread"]["n"]:
+            failed = len(point["runs"]) - point["spread"]["n"]
+            if failed:
                 at_edge = {"transform": axes.get_xaxis_transform(), "color": color}
                 axes.text(point["value"], 0.03 + 0.06 * i, f" {failed} failed", **at_edge)
     ticks = sorted({point["value"] for arm in response["arms"] for point in arm["points"]})
