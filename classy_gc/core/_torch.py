@@ -22,8 +22,8 @@ OWN_TYPES = frozenset({Tensor, torch.nn.Parameter})
 
 
 #: torch's multi-tensor operators, documented as "Foreach Operations"
-_FOREACH = "add add_ addcdiv_ addcmul addcmul_ lerp_ mul_ neg sqrt_"
-foreach = SimpleNamespace(**{x: getattr(torch, f"_foreach_{x}") for x in _FOREACH.split()})
+_FOREACH = ("add", "add_", "addcdiv_", "addcmul", "addcmul_", "lerp_", "mul_", "neg", "sqrt_")
+foreach = SimpleNamespace(**{x: getattr(torch, f"_foreach_{x}") for x in _FOREACH})
 
 
 #: as ``torch.set_grad_enabled``, in a fifth of its time

@@ -123,8 +123,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             self._check_rows(group["params"])
         if group.get("fused"):
             check_dense(group["params"])
-            for p in group["params"] if self.kernel_without_gc else ():
-                _torch.check_fused(p)
+            if self.kernel_without_gc:
+                for p in group["params"]:
+                    _torch.check_fused(p)
 
     def _check_options(self, group: dict[str, Any]) -> None:
         """Checks the options of a group, which a schedule may have changed since the last step."""
@@ -139,9 +140,10 @@ class CentralizedOptimizer(torch.optim.Optimizer):
                 raise ValueError(f"Invalid {name} value: {value!r}, must be a bool or a number")
             if isinstance(default, float) and not value >= 0:
                 raise ValueError(f"Invalid {name} value: {value!r}, must be >= 0")
-        for name in ("foreach", "differentiable", "capturable") if self.kernel_without_gc else ():
-            if group["fused"] and group[name]:
-                raise ValueError(f"fused=True cannot be combined with {name}=True in {cls}")
+        if self.kernel_without_gc and group["fused"]:
+            for name in ("foreach", "differentiable", "capturable"):
+                if group[name]:
+                    raise ValueError(f"fused=True cannot be combined with {name}=True in {cls}")
         if group["use_gc"] and group.get("differentiable"):
             reason = "GC works in place, outside autograd"
             raise ValueError(f"use_gc=True cannot be combined with differentiable=True: {reason}")
@@ -154,11 +156,12 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             )
 
     def _check_rows(self, params: list[Tensor]) -> None:
-        for p in filter(_torch.is_flattened, params):
-            raise RuntimeError(
-                f"{type(self).__name__} needs whole weights, which FSDP1 flattens (parameter of "
-                f"shape {list(p.shape)}): shard the model with torch.distributed.fsdp.fully_shard"
-            )
+        for p in params:
+            if _torch.is_flattened(p):
+                raise RuntimeError(
+                    f"{type(self).__name__} needs whole weights, which FSDP1 flattens (shape "
+                    f"{list(p.shape)}): shard the model with torch.distributed.fsdp.fully_shard"
+                )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a state from ``load_state_dict`` or a pickle."""

@@ -15,11 +15,9 @@ from classy_gc.options import Rule
 
 # Options that do not distinguish algorithms: other versions of torch lack some of them, and the
 # optimizers of this package have more.
-_INDISTINCT = {
-    *("params", "param_names", "capturable", "differentiable", "maximize", "initial_lr"),
-    *(*GC_KEYS, *SPEED_KEYS, "decoupled_weight_decay"),
-    *("degenerated_to_sgd", "initial_square_avg", "lr_in_momentum"),
-}
+_INDISTINCT = {"params", "param_names", "capturable", "differentiable", "maximize", "initial_lr"}
+_INDISTINCT |= {"decoupled_weight_decay", "degenerated_to_sgd", "initial_square_avg"}
+_INDISTINCT |= {"lr_in_momentum", *GC_KEYS, *SPEED_KEYS}
 _LARC = {"trust_coefficient", "clip", "eps"}
 # Options that only some optimizers of a kind have in their groups; the others would refuse them.
 _OPTIONAL = {*_INDISTINCT, *_LARC, "momentum"}

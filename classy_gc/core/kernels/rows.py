@@ -22,10 +22,8 @@ from classy_gc.core.memory import readable
 # The same numbers as in rows.c.
 _FAMILIES = {"sgd": 0, "adam": 1, "rmsprop": 2}
 _FLAGS = {"momentum": 1, "nesterov": 2, "amsgrad": 4, "centered": 32, "before": 64, "after": 128}
-_NUMBERS = (
-    *("lr", "beta1", "beta2", "momentum", "dampening", "v_gain", "eps_outside", "eps_inside"),
-    *("l2", "decoupled", "sign", "buffer_gain"),
-)
+_NUMBERS = ("lr", "beta1", "beta2", "momentum", "dampening", "v_gain", "eps_outside")
+_NUMBERS += ("eps_inside", "l2", "decoupled", "sign", "buffer_gain")
 _ABSENT = {**dict.fromkeys(_NUMBERS, 0.0), "radam": False, "waits": False}
 _OPTIONS = Struct(f"{len(_NUMBERS)}d6q")
 
