@@ -22,6 +22,7 @@ from classy_gc.polygons.simplify import douglas_peucker, simplify
 _CONTEXT = 144
 _ALIGN = 4  # px; the frame field is averaged in blocks that must be the same in every window
 _NEARLY_SQUARE = 0.01  # relative difference allowed between the edges of a square pixel
+_MOST_SQUARES = 20  # that a pixel may become, where it is long and narrow on the ground
 
 
 class Buildings(NamedTuple):
@@ -213,6 +214,9 @@ def polygonize_map(
     # How many square pixels replace a pixel, down and across; the shorter edge stays.
     square = size is None or max(size) <= (1 + _NEARLY_SQUARE) * min(size)
     ratio = np.ones(2) if square else np.array(size) / min(size)
+    if ratio.max() > _MOST_SQUARES:
+        ground = "{:.3g} m high and {:.3g} m wide".format(*size)
+        raise ValueError(f"{interior.path}: pixels are {ground} on the ground; reproject the map")
     ranges = threshold, in_pixels(tolerance, size, 1), in_pixels(min_area, size, 2, ratio.prod())
     check_ranges(*ranges)
     options |= dict(zip(("threshold", "tolerance", "min_area"), ranges, strict=True))

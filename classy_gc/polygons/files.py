@@ -32,7 +32,8 @@ def check_output(path: str | Path, interior: Map) -> None:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in FORMATS or path.suffix == ".SHP":  # GDAL writes .shp instead
+    # GDAL would write .shp where the suffix is .SHP.
+    if suffix not in FORMATS or (suffix == ".shp" and path.suffix != ".shp"):
         raise ValueError(f"--output must end in one of {', '.join(FORMATS)}, not {str(path)!r}")
     if suffix == ".parquet" and find_spec("pyarrow") is None:
         raise ValueError(f"--output {path} needs one more package: pip install pyarrow")

@@ -74,7 +74,7 @@ def check_form(values: np.ndarray, name: str) -> None:
     """Refuses an array whose shape or kind of numbers cannot be a map's; see :func:`as_map`."""
     if values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
         found = f"{list(values.shape)} and {values.dtype}"
-        raise ValueError(f"{name} must have the shape [height, width], real numbers, not {found}")
+        raise ValueError(f"{name} must be [height, width], of real numbers, not {found}")
 
 
 def in_range(values: np.ndarray, name: str) -> np.ndarray:
@@ -193,10 +193,13 @@ def _open_image(path: Path, band: int | None) -> Map:
         except RasterioError as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
     bands = [k for k in source.indexes if source.colorinterp[k - 1] != ColorInterp.alpha]
+    if not bands:
+        raise ValueError(f"{path} has no band but alpha")
     if band is None and len(bands) == 1:
         band = bands[0]
     if band not in bands:
-        choice = f"choose the map's with --band 1 to {bands[-1]}, not {band}"
+        asked = "" if band is None else f", not {band}"
+        choice = f"choose the map's with --band 1 to {bands[-1]}{asked}"
         raise ValueError(f"{path} has {len(bands)} bands, {choice}")
     one, offset, words = _scale(source, band)
     masked = MaskFlags.alpha not in source.mask_flag_enums[band - 1]
@@ -224,8 +227,9 @@ def _scale(source: rasterio.DatasetReader, band: int) -> tuple[float, float, str
         return 1, 0, "1 is taken for certain"
     bits = int(source.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8 * kind.itemsize))
     if kind != np.uint8 and source.driver != "PNG":
-        allowed = "bytes (0–255), floating point (0–1), or a scale: `gdal_edit.py -scale` sets it"
-        raise ValueError(f"{source.name} has {kind} without a scale; a map has {allowed}")
+        allowed = "bytes (0–255), floating point (0–1), or a scale"
+        remedy = f"`gdal_edit.py -scale 0.0001 {source.name}` sets one"
+        raise ValueError(f"{source.name} has {kind} without a scale; a map has {allowed}: {remedy}")
     return 1 / (2**bits - 1), 0, f"{2**bits - 1} is taken for certain"
 
 
@@ -240,7 +244,7 @@ def _place(source: rasterio.DatasetReader) -> tuple[Affine, CRS | None]:
             raise ValueError(f"no affine transform fits the control points of {source.name}: {off}")
         return transform, crs
     if source.crs is None and (source.transform != _PIXELS or source.rpcs is not None):
-        advice = "which the output needs; `rio edit-info --crs EPSG:…` adds it"
+        advice = f"which the output needs; `rio edit-info --crs EPSG:… {source.name}` adds it"
         raise ValueError(f"{source.name} is georeferenced, but has no CRS, {advice}")
     return source.transform, source.crs
 

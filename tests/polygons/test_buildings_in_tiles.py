@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import rasterio.features
 import shapely
+from rasterio.transform import Affine
 from scipy import ndimage
 
 from classy_gc.polygons import buildings, from_map, polygonize, polygonize_map
 from classy_gc.polygons.maps import open_map
+from tests.polygons.map_files import tiff
 from tests.polygons.shapes import rectangle, rendered
 
 SHAPE = (430, 510)
@@ -90,6 +92,14 @@ def test_nothing(tile, tmp_path):
     interior = opened(tmp_path / "map.npy", np.full((300, 300), 0.25, np.float32))
     with pytest.raises(ValueError, match=r"no buildings found; the highest probability is 0.25"):
         polygonize_map(interior, tile=tile)
+
+
+def test_pixels_that_would_become_too_many(tmp_path):
+    """In degrees near a pole, a pixel is high and narrow."""
+    place = Affine(4e-6, 0, 14, 0, -4e-6, 90)
+    interior = open_map(tiff(tmp_path / "map.tif", np.ones((120, 160), np.float32), 4326, place))
+    with pytest.raises(ValueError, match=r"0\.447 m high and .* wide on the ground; reproject"):
+        polygonize_map(interior)
 
 
 def test_values_out_of_range_in_one_tile(tmp_path):

@@ -110,6 +110,7 @@ def test_geojson_cannot_name_every_crs(tmp_path):
     [
         ("a.kml", "must end in one of"),
         ("a.SHP", r"must end in one of .*\.shp"),
+        ("a.Shp", r"must end in one of .*\.shp"),
         ("a", "must end in"),
         ("no/a.gpkg", "no writable folder"),
         ("folder.gpkg", "is a folder"),
