@@ -11,7 +11,7 @@ from torch import Tensor
 from classy_gc.core import _torch, options
 from classy_gc.core.around_update import check_gradients, update_around
 from classy_gc.core.kernels.pick import pick
-from classy_gc.core.kernels.plan import launch, plans_of
+from classy_gc.core.kernels.plan import Plan, launch
 from classy_gc.core.kernels.update import UPDATES
 from classy_gc.core.memory import check_dense, lay_out_state
 
@@ -71,6 +71,9 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     kernel_update: ClassVar[Callable[..., Any] | None] = None
     #: whether ``fused`` means those kernels also with GC off: torch has none for the class
     kernel_without_gc: ClassVar[bool] = False
+
+    #: how the kernels step each group
+    _plans: ClassVar[list[Plan]] = []
 
     #: the optimizer class whose methods GC wraps
     _parent: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Optimizer
@@ -220,11 +223,17 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         All checks come before any value is changed. Torch's own step may still refuse a group: then
         those of the kernels have not moved.
         """
-        plans = plans_of(self, self._check_options)
-        if not any(plan.acts for plan in plans):
+        if len(self._plans) != len(self.param_groups):
+            self._plans = [Plan() for _ in self.param_groups]
+        groups = list(zip(self.param_groups, self._plans, strict=True))
+        for group, plan in groups:
+            if not plan.is_for(group):
+                self._check_options(group)
+                plan.adopt(group, pick(self, group)[0])
+        if not any(plan.acts for plan in self._plans):
             return False
         around, others = [], []
-        for group, plan in zip(self.param_groups, plans, strict=True):
+        for group, plan in groups:
             pairs = plan.pairs(group)
             if pairs is None:
                 around.append(group)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import is_
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from torch.optim import Optimizer
 
 from classy_gc.core._torch import OWN_TYPES, materialized, sameness
 from classy_gc.core.centralization import ineligible_reason, local_rows
-from classy_gc.core.kernels.pick import pick
 from classy_gc.core.kernels.table import Table
 from classy_gc.core.kernels.update import Update
 from classy_gc.core.memory import is_dense, laid_out_as, readable, shared_memory
@@ -38,6 +36,9 @@ class Plan:
         self._same_state: Callable[..., bool] | None = None
         self._state: list[int] = []
         self._flags: set[str] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Plan, ()  # a copied optimizer begins anew
 
     def is_for(self, group: _Group) -> bool:
         """Whether all options but the learning rate are the same objects as before."""
@@ -147,27 +148,6 @@ class Plan:
         self.table.own_steps = all(t.dtype is torch.float32 and t.is_cpu for t in steps)
         self.table["step"] = self._state[: len(steps)] or [0] * self.table.count
         self._same_state = sameness(tensors)
-
-
-_plans: WeakKeyDictionary[Optimizer, list[Plan]] = WeakKeyDictionary()
-
-
-def plans_of(optimizer: Optimizer, check_options: Callable[[_Group], None]) -> list[Plan]:
-    """The plan of each parameter group, for its current options.
-
-    Args:
-        optimizer: the one with the groups.
-        check_options: checks a group; called if an option has changed.
-    """
-    plans, groups = _plans.get(optimizer), optimizer.param_groups
-    if plans is None or len(plans) != len(groups):
-        plans = _plans[optimizer] = [Plan() for _ in groups]
-    for group, plan in zip(groups, plans, strict=True):
-        if not plan.is_for(group):
-            check_options(group)
-            kernel, _ = pick(optimizer, group)
-            plan.adopt(group, kernel)
-    return plans
 
 
 def launch(updates: Sequence[tuple[Plan, Update]], first: Callable[[], None] | None = None) -> None:
