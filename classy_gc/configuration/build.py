@@ -77,7 +77,8 @@ def build_task(config: Mapping[str, Any]) -> tasks.ClassyTask:
     except Exception:
         _build_sections(copy.deepcopy(preliminary(config)))
         raise  # no section is at fault alone
-    kept["dataset"].get("train", {}).get("phases_per_epoch")  # now unused with ``test_only``
+    # Counts as read: a training config that becomes ``test_only`` keeps this key, then unused.
+    kept["dataset"].get("train", {}).get("phases_per_epoch")
     for path, noted in watched.items():
         unread = [name for name in noted.data if name not in noted.asked]
         given = getattr(config, "settings", ())
@@ -104,17 +105,25 @@ def _build_sections(config: dict[str, Any]) -> None:
                 build_param_group_builder(optimizer.pop("param_groups"))
             optim.build_optimizer(optimizer)
             optim.build_optimizer_schedulers(optimizer)
-    section("loss")(losses.build_loss)(config["loss"])
+    with section("loss"):
+        losses.build_loss(config["loss"])
     for name, meter in config.get("meters", {}).items():
-        section("meters", name)(meters.build_meters)({name: meter})
+        with section("meters", name):
+            meters.build_meters({name: meter})
     for i, head in enumerate(config["model"].get("heads", [])):
         head = {key: value for key, value in head.items() if key != "fork_block"}
-        section("model", "heads", i)(heads.build_head)(head)
-    section("model")(models.build_model)(config["model"])
+        with section("model", "heads", i):
+            heads.build_head(head)
+    with section("model"):
+        models.build_model(config["model"])
     for i, hook in enumerate(config.get("hooks") or []):
-        section("hooks", i)(hooks.build_hook)(hook)
+        with section("hooks", i):
+            hooks.build_hook(hook)
     task = tasks.ClassificationTask()
-    section("use_gpu")(task.set_use_gpu)(config.get("use_gpu"))
-    section("amp_args")(task.set_amp_args)(config.get("amp_args"))
+    with section("use_gpu"):
+        task.set_use_gpu(config.get("use_gpu"))
+    with section("amp_args"):
+        task.set_amp_args(config.get("amp_args"))
     for phase, data in config["dataset"].items():
-        section("dataset", phase)(dataset.build_dataset)(data)
+        with section("dataset", phase):
+            dataset.build_dataset(data)

@@ -223,7 +223,7 @@ def write_config(config: Config, folder: Path) -> None:
         except ValueError:
             of_a_run = False
         if not of_a_run:
-            raise ValueError(f"{path} is not from a run; name another folder")
+            raise ValueError(f"{path} is not from a run and would be lost; name another folder")
     with atomic_write(path) as file:
         file.write(dumps(config).encode())
 
@@ -280,7 +280,8 @@ def with_settings(config: Config, settings: Mapping[str, Any], flag: str = "") -
             path = _set(config, key, copy.deepcopy(value))
         except ValueError as error:
             above = key.rpartition(".")[0]
-            raise ValueError(f"{setting}: {error}; a new section is JSON: {above}={{…}}") from error
+            remedy = f"a new section is set as JSON: {above}={{…}}"
+            raise ValueError(f"{setting}: {error}; {remedy}") from error
         config.set_source(path, setting)
         config.settings.add(path)
     return config

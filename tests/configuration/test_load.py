@@ -199,7 +199,7 @@ def test_heads_of_a_model_of_ones_own_are_a_list(here, monkeypatch):
     ("setting", "message"),
     [
         (("optimizr.lr", 1), "^--set optimizr.lr=1: unknown key 'optimizr' in .* 'optimizer'"),
-        (("mixup.alpha", 1), "^--set mixup.alpha=1: .* a new section is JSON: mixup={…}$"),
+        (("mixup.alpha", 1), "^--set mixup.alpha=1: .* a new section is set as JSON: mixup={…}$"),
         (("num_epochs.x", 1), "^--set num_epochs.x=1: num_epochs is 20, so it has no key 'x'"),
         (("model.heads.1.num_classes", 1), "unknown index '1' in model.heads; known: 0"),
         (("num_epochs", -1), "^--set num_epochs=-1: num_epochs must be a number > 0, not -1"),

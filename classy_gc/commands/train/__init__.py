@@ -41,7 +41,6 @@ from classy_gc.tasks.schedules import catch_up
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
 
-
 # So many floating-point operations in the trial take one core some ten milliseconds.
 _SMALL = 400_000_000
 
@@ -63,9 +62,10 @@ class _LogFilter(logging.Filter):
 
 
 def _check_args(args: argparse.Namespace) -> None:
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if args.distributed_backend == "none" and int(processes) > 1:
-        raise ValueError(f"{processes} processes would train alone: use --distributed_backend ddp")
+    size = os.environ.get("WORLD_SIZE", "1")
+    if args.distributed_backend == "none" and int(size) > 1:
+        text = f"each of {size} processes would train alone"
+        raise ValueError(f"{text}: use --distributed_backend ddp")
     # Classy Vision would create the checkpoint folder at once, before the rest is checked.
     folder, args.checkpoint_folder = args.checkpoint_folder, ""
     check_generic_args(args)

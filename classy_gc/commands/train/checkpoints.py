@@ -29,10 +29,15 @@ _DIRECTORY = 0x10
 
 # The state that Classy Vision resumes from; base_model is enough to test and to fine-tune.
 _STATE = {
-    **{"base_model": dict, "train": bool, "num_updates": Real},
-    **dict.fromkeys(("phase_idx", "train_phase_idx"), int),
-    **dict.fromkeys(("losses", "meters"), list),
-    **dict.fromkeys(("optimizer", "hooks"), dict),
+    "base_model": dict,
+    "train": bool,
+    "phase_idx": int,
+    "train_phase_idx": int,
+    "num_updates": Real,
+    "losses": list,
+    "meters": list,
+    "optimizer": dict,
+    "hooks": dict,
 }
 
 
