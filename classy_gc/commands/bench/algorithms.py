@@ -50,7 +50,7 @@ def build_parameters(model: str, device: torch.device, dtype: torch.dtype) -> li
         try:
             tensors = build_model({"name": model}).parameters()
         except Exception as error:
-            reason = f"its name alone does not build it: {user_error(error)}"
+            reason = f"Classy Vision cannot build it from its name alone: {user_error(error)}"
             raise ValueError(f"--model {model}: {reason}") from error
     return [torch.nn.Parameter(x.detach().to(device, dtype, copy=True)) for x in tensors]
 

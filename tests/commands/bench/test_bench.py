@@ -78,7 +78,7 @@ def test_extra_memory_is_what_the_step_allocates(tmp_path):
 
 REFUSED = [
     (["--model", "resnet5"], "'resnet5' in --model, did you mean 'resnet50'?", "alexnet"),
-    (["--model", "mlp"], "--model mlp: its name alone does not build it"),
+    (["--model", "mlp"], "--model mlp: Classy Vision cannot build it from its name alone"),
     (["--optimizers", "adm"], "unknown optimizer 'adm'", "did you mean 'adam'?", "rmsprop_tf"),
     (["--optimizers", "sgd", "lamb"], "unknown optimizer 'lamb'"),
     (["--device", "tpu"], "--device", "'tpu'", "cpu"),
