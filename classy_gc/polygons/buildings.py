@@ -107,7 +107,8 @@ def polygonize(
         raise ValueError(f"the method must be one of {list(METHODS)}, not {method!r}")
     if method == "contours" and edges is not None:
         raise ValueError("a map of edges goes with the method 'skeleton', not 'contours'")
-    tolerance, min_area = in_pixels(tolerance, None, 1), in_pixels(min_area, None, 2)
+    tolerance = in_pixels("tolerance", tolerance, None, 1)
+    min_area = in_pixels("min_area", min_area, None, 2)
     check_ranges(threshold, tolerance, min_area)
     interior = as_map(interior)
     if edges is not None:
@@ -217,9 +218,13 @@ def polygonize_map(
     if ratio.max() > _MOST_SQUARES:
         ground = "{:.3g} m high and {:.3g} m wide".format(*size)
         raise ValueError(f"{interior.path}: pixels are {ground} on the ground; reproject the map")
-    ranges = threshold, in_pixels(tolerance, size, 1), in_pixels(min_area, size, 2, ratio.prod())
-    check_ranges(*ranges)
-    options |= dict(zip(("threshold", "tolerance", "min_area"), ranges, strict=True))
+    ranges = {
+        "threshold": threshold,
+        "tolerance": in_pixels("tolerance", tolerance, size, 1),
+        "min_area": in_pixels("min_area", min_area, size, 2, ratio.prod()),
+    }
+    check_ranges(**ranges)
+    options |= ranges
 
     def worked(ours: np.ndarray) -> Buildings:
         rows, columns = _window(ours, interior.shape)

@@ -18,6 +18,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine, from_gcps
 from rasterio.windows import Window
 
+from classy_gc.table import counted
+
 _IMAGES = (".tif", ".tiff", ".png")
 _MAPS = (*_IMAGES, ".npy", ".npz")
 _PIXELS = Affine.identity()
@@ -73,8 +75,8 @@ def as_map(values: Any, name: str = "interior", shape: tuple[int, ...] | None = 
 def check_form(values: np.ndarray, name: str) -> None:
     """Refuses an array whose shape or kind of numbers cannot be a map's; see :func:`as_map`."""
     if values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
-        found = f"{list(values.shape)} and {values.dtype}"
-        raise ValueError(f"{name} must be [height, width], of real numbers, not {found}")
+        found = f"not {list(values.shape)} and {values.dtype}"
+        raise ValueError(f"{name} must have the shape [height, width] and real numbers, {found}")
 
 
 def in_range(values: np.ndarray, name: str) -> np.ndarray:
@@ -200,7 +202,7 @@ def _open_image(path: Path, band: int | None) -> Map:
     if band not in bands:
         asked = "" if band is None else f", not {band}"
         choice = f"choose the map's with --band 1 to {bands[-1]}{asked}"
-        raise ValueError(f"{path} has {len(bands)} bands, {choice}")
+        raise ValueError(f"{path} has {counted(len(bands), 'band')}, {choice}")
     one, offset, words = _scale(source, band)
     masked = MaskFlags.alpha not in source.mask_flag_enums[band - 1]
 
@@ -210,7 +212,7 @@ def _open_image(path: Path, band: int | None) -> Map:
         try:
             values = source.read(band, window=window, out_shape=size, masked=masked)
         except RasterioError as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
+            raise ValueError(f"{path} cannot be read: {error.__cause__ or error}") from error
         values = np.ma.filled(values * np.float32(one) + np.float32(offset), 0)
         return in_range(values, f"{path}: probabilities")
 
@@ -271,11 +273,12 @@ def check_same_place(edges: Map, interior: Map) -> None:
 
 
 def in_pixels(
-    value: float | str, size: tuple[float, float] | None, power: int, pixels: float = 1.0
+    name: str, value: float | str, size: tuple[float, float] | None, power: int, pixels: float = 1.0
 ) -> float:
     """Converts a length or an area to square pixels.
 
     Args:
+        name: what messages call the value.
         value: in pixels of the map, or in metres as text that ends in ``m``.
         size: ``Map.pixel_size``.
         power: 1 for a length, 2 for an area.
@@ -285,15 +288,16 @@ def in_pixels(
         ValueError: other text, or metres for a map without a CRS.
 
     Example:
-        >>> in_pixels("0.5m", (0.25, 0.25), 1), in_pixels(10, None, 2)
+        >>> in_pixels("tolerance", "0.5m", (0.25, 0.25), 1), in_pixels("min_area", 10, None, 2)
         (2.0, 10.0)
     """
     try:
         number = float(str(value).removesuffix("m"))
     except ValueError:
-        raise ValueError(f"{value!r} must be a number of pixels, or metres like '0.5m'") from None
+        allowed = "a number of pixels, or metres like '0.5m'"
+        raise ValueError(f"{name} must be {allowed}, not {value!r}") from None
     if not str(value).endswith("m"):
         return number * float(pixels)
     if size is None:
-        raise ValueError(f"{value}: metres need a map with a CRS; give it in pixels")
+        raise ValueError(f"{name} {value}: metres need a map with a CRS; give it in pixels")
     return number / min(size) ** power

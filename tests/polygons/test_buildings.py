@@ -93,9 +93,9 @@ def test_contours_with_edges_and_other_bad_arguments():
     for option, value in [("threshold", 2), ("tolerance", np.nan), ("min_area", -1)]:
         with pytest.raises(ValueError, match=rf"{option} must .*, not {value}"):
             polygonize(interior, **{option: value})
-    with pytest.raises(ValueError, match="metres need a map with a CRS"):
+    with pytest.raises(ValueError, match=r"tolerance 0\.5m: metres need a map with a CRS"):
         polygonize(interior, tolerance="0.5m")
-    with pytest.raises(ValueError, match="None must be a number of pixels"):
+    with pytest.raises(ValueError, match=r"min_area must be a number of pixels.*, not None"):
         polygonize(interior, min_area=None)
 
 

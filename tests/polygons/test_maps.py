@@ -96,6 +96,11 @@ def test_ground_control_points(tmp_path):
 RGB = np.zeros((3, 4, 3), np.uint8)
 
 
+def cut_off(path, values):
+    tiff(path, values)
+    path.write_bytes(path.read_bytes()[:-9])
+
+
 def only_alpha(path, values):
     with rasterio.open(tiff(path, values), "r+") as file:
         file.colorinterp = [ColorInterp.alpha]
@@ -108,13 +113,14 @@ def only_alpha(path, values):
         ("map.png", png, (RGB,), "has 3 bands, .* --band 1 to 3$"),
         ("map.tif", tiff, (np.zeros((3, 3, 4), np.uint8),), "has 3 bands, .* --band 1 to 3$"),
         ("map.tif", only_alpha, (BYTES,), "has no band but alpha"),
+        ("map.tif", cut_off, (VALUES,), "cannot be read: .* band 1: IReadBlock failed"),
         ("map.tif", tiff, (BYTES.astype(np.int16),), r"int16 without a scale.* 0.0001 .*map\.tif`"),
         ("map.tif", tiff, (VALUES, None), r"no CRS, which the output needs.* EPSG:… .*map\.tif`"),
         ("map.tif", tiff, (VALUES * 2,), r"\[0, 1\], not from 0 to 2"),
         ("map.npy", saved, (BYTES,), r"\[0, 1\], not from 0 to 255"),
         ("map.npy", saved, (VALUES - 0.1,), r"not from -0.1 to 0.9"),
         ("map.npy", saved, (np.full((3, 4), np.nan),), "some values are NaN"),
-        ("map.npy", saved, (RGB,), r"of real numbers, not \[3, 4, 3\] and uint8"),
+        ("map.npy", saved, (RGB,), r"and real numbers, not \[3, 4, 3\] and uint8"),
         ("map.npy", saved, (VALUES * 1j,), "complex64"),
         ("map.npz", lambda path, x: saved(path, x, other=x), (VALUES,), "one array, .*other"),
         ("map.npz", lambda path, x: path.write_bytes(b"PK"), (VALUES,), "cannot be read"),
