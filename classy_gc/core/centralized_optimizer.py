@@ -1,6 +1,6 @@
 """One step of an optimizer with gradient centralization, and its options."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any, ClassVar
@@ -59,8 +59,10 @@ class CentralizedOptimizer(torch.optim.Optimizer):
         tensor([1., 1.])
     """
 
-    #: options added to the parent's, with their defaults; a float must be at least 0
+    #: options added to the parent's, with their defaults
     added_defaults: ClassVar = {"use_gc": False, "gc_conv_only": False, "gc_loc": False}
+    #: those of them that must be at least 0
+    non_negative: ClassVar[tuple[str, ...]] = ()
 
     #: what the parent's ``weight_decay`` is, if its groups do not say: True if it acts on the
     #: weights, False if it is L2, through the gradient. Known for torch's own classes.
@@ -73,7 +75,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     kernel_without_gc: ClassVar[bool] = False
 
     #: how the kernels step each group
-    _plans: ClassVar[list[Plan]] = []
+    _plans: Sequence[Plan] = ()
 
     #: the optimizer class whose methods GC wraps
     _parent: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Optimizer
@@ -141,7 +143,7 @@ class CentralizedOptimizer(torch.optim.Optimizer):
             number = isinstance(value, Real) or type(value).__name__ in ("bool", "bool_")
             if isinstance(default, bool) and not (number and value == value):  # no NaN
                 raise ValueError(f"Invalid {name} value: {value!r}, must be a bool or a number")
-            if isinstance(default, float) and not value >= 0:
+            if name in self.non_negative and not value >= 0:
                 raise ValueError(f"Invalid {name} value: {value!r}, must be >= 0")
         if self.kernel_without_gc and group["fused"]:
             for name in ("foreach", "differentiable", "capturable"):

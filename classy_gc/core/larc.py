@@ -79,6 +79,7 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need unscaled gradients
         super(SGD, self).__init__(**given(locals()))
 
     added_defaults: ClassVar = added_options(__init__, torch.optim.SGD)
+    non_negative: ClassVar = ("trust_coefficient", "eps")
 
     def check_group(self, group: dict[str, Any]) -> None:
         super().check_group(group)

@@ -171,6 +171,7 @@ class RMSpropTF(RMSprop):
         super(RMSprop, self).__init__(**given(locals()))
 
     added_defaults: ClassVar = added_options(__init__, torch.optim.RMSprop)
+    non_negative: ClassVar = ("initial_square_avg",)
 
     def _check_options(self, group: dict[str, Any]) -> None:
         super()._check_options(group)

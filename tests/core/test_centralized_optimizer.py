@@ -5,6 +5,7 @@ import inspect
 import io
 import pickle
 import weakref
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -713,3 +714,11 @@ def test_parameters_without_memory_are_taken_as_torch_takes_them(cls, fused):
     assert_close(
         [real], train(cls, [weight], grads, lr=optimizer.defaults["lr"], use_gc=True)[0], 1e-5
     )
+
+
+def test_an_option_that_a_subclass_adds_may_be_negative():
+    class Shifted(core.CentralizedOptimizer, torch.optim.SGD):
+        added_defaults: ClassVar = {**core.CentralizedOptimizer.added_defaults, "shift": 0.0}
+
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    assert Shifted([weight], shift=-1.0).param_groups[0]["shift"] == -1
