@@ -61,7 +61,10 @@ def _check_gradient(optimizer: Optimizer, group: _Group, p: Tensor) -> bool:
     switches = {name: group[name] for name in ("use_gc", "gc_conv_only")}
     eligible = ineligible_reason(p, **switches) is None
     if eligible and p.grad.layout != torch.strided:
-        raise RuntimeError(f"use_gc=True takes no {p.grad.layout} gradients: set use_gc=False")
+        raise RuntimeError(
+            f"{type(optimizer).__name__} with use_gc=True takes no gradients of layout "
+            f"{p.grad.layout}: set use_gc=False for their parameter group"
+        )
     fused = group.get("fused")
     if fused:
         check_dense([p])

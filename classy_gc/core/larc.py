@@ -94,9 +94,9 @@ class LARC(SGD, ScaledGradientsRefused):  # since norms need unscaled gradients
         grads = [p.grad for _, p in pairs]
         for g in grads:
             if g.layout != torch.strided:
-                shape = list(g.shape)
                 raise RuntimeError(
-                    f"LARC needs norms of gradients, not {g.layout} of shape {shape}"
+                    f"LARC takes no gradients of layout {g.layout} (shape {list(g.shape)}), for it "
+                    "needs their norms: step such parameters with another optimizer"
                 )
         decays = [group["weight_decay"] for group in self.param_groups]
         try:

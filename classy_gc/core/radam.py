@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from classy_gc.core._torch import uncompiled
 from classy_gc.core.centralized_optimizer import CentralizedOptimizer
 from classy_gc.core.options import added_options, given
 
@@ -103,6 +104,15 @@ class RAdam(CentralizedOptimizer, torch.optim.RAdam):
             raise ValueError(
                 f"capturable=True cannot be combined with degenerated_to_sgd=False: {reason}"
             )
+
+    @uncompiled
+    def _update_groups(self) -> bool:
+        if super()._update_groups():
+            return True
+        if all(group["degenerated_to_sgd"] for group in self.param_groups):
+            return False
+        self.update_without_gc(self.param_groups)  # torch.compile would recompile it at each step
+        return True
 
     def _split(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
         # torch's step lacks only ``degenerated_to_sgd=False``.

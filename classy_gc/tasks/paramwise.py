@@ -58,11 +58,11 @@ class ParamwiseMixin:
         if "optimizer" not in config or config.get("test_only", False):
             return super().from_config(config)
         check_stock_optimizer(config["optimizer"])
-        optimizer = preliminary(config)["optimizer"]
-        without_groups = {k: v for k, v in optimizer.items() if k != "param_groups"}
-        task = super().from_config({**config, "optimizer": without_groups})
-        if "param_groups" in optimizer:
-            task.set_param_group_builder(build_param_group_builder(optimizer["param_groups"]))
+        optimizer, builder = dict(preliminary(config)["optimizer"]), None
+        if "param_groups" in optimizer:  # refused before the data are loaded
+            builder = build_param_group_builder(optimizer.pop("param_groups"))
+        task = super().from_config({**config, "optimizer": optimizer})
+        task.set_param_group_builder(builder)
         task._config = config
         resolve_when_prepared(task, config)
         return task

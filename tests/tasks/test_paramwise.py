@@ -142,6 +142,13 @@ def test_param_groups_are_an_object():
         build_task(changed)
 
 
+def test_param_groups_are_refused_before_the_data_are_loaded():
+    changed = config(param_groups={"name": "paramwise", "typo": 1})
+    changed["dataset"]["train"]["split"] = "nowhere"
+    with pytest.raises(ValueError, match="unknown key 'typo' in param_groups 'paramwise'"):
+        build_task(changed)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "sgd_gc"])
 @pytest.mark.parametrize("task", ["classification_task", "fine_tuning"])
 def test_stock_tasks_refuse_param_groups(task, optimizer):

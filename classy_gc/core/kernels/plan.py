@@ -50,10 +50,7 @@ class Plan:
     def adopt(self, group: _Group, kernel: Any) -> None:
         """Stores the options of a group, and the kernel for them."""
         self._options = {k: x for k, x in group.items() if k not in ("params", "lr")}
-        # RAdam's step that waits would be compiled again at each step.
-        self.acts = bool(
-            group["use_gc"] or group.get("fused") or not group.get("degenerated_to_sgd", True)
-        )
+        self.acts = bool(group["use_gc"] or group.get("fused"))
         switches = bool(group["use_gc"]), bool(group["gc_conv_only"])
         if (kernel, switches) != (self.kernel, self._switches):
             self.kernel, self._switches, self._same = kernel, switches, None

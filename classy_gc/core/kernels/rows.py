@@ -95,10 +95,12 @@ def row_means(tensors: Sequence[Tensor]) -> list[Tensor]:
         [2.0, 5.0]
     """
     lengths = _row_lengths(tensors)
-    means = [
-        torch.empty(len(x), dtype=torch.float64) if n else centralization.row_means(x).flatten()
-        for x, n in zip(tensors, lengths, strict=True)
-    ]
+    means = []
+    for x, n in zip(tensors, lengths, strict=True):
+        if n:  # on the CPU, whatever torch's default device is
+            means.append(torch.empty(len(x), dtype=torch.float64, device="cpu"))
+        else:
+            means.append(centralization.row_means(x).flatten())
     _means(tensors, lengths, means, False)
     return means
 

@@ -53,6 +53,13 @@ def test_means_are_set(dtype):
         torch.testing.assert_close(x.double(), shifted, **tolerance)
 
 
+def test_means_are_on_the_cpu_whatever_the_default_device():
+    x = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
+    with torch.device("meta"):
+        (mean,) = row_means([x])
+    assert mean.tolist() == [2.0, 5.0]
+
+
 @pytest.mark.parametrize("value", [0.1, 3e38, -7e-30, 1 / 3])
 @pytest.mark.parametrize("dtype", TYPES[:3], ids=str)
 def test_rows_of_equal_elements_come_back_exactly(dtype, value):
