@@ -33,10 +33,15 @@ def scheduled_options(optimizer: Any) -> dict[str, float]:
     names = ["lr"]
     for group in optimizer._param_group_schedulers or []:
         names += group
-    groups = [{"momentum": g.get("betas", [None])[0], **g} for g in optimizer.param_groups]
     options = {}
     for name in names:
-        numbers = [float(group[name]) for group in groups if isinstance(group.get(name), Real)]
+        values = []
+        for group in optimizer.param_groups:
+            if name == "momentum" and name not in group and "betas" in group:
+                values.append(group["betas"][0])
+            else:
+                values.append(group.get(name))
+        numbers = [float(value) for value in values if isinstance(value, Real)]
         if numbers:
             options[name] = max(numbers)
     return options

@@ -33,6 +33,12 @@ def test_options_that_nobody_schedules_are_left_out():
     assert scheduled_options(optimizer([{}], weight_decay=0.1)) == {"lr": 0.5}
 
 
+def test_betas_that_no_schedule_drives_are_not_read():
+    built = optimizer([{}])
+    built.param_groups[0]["betas"] = None  # as of an optimizer of one's own
+    assert scheduled_options(built) == {"lr": 0.5}
+
+
 def test_momentum_is_the_first_beta_where_there_is_no_other():
     built = build_optimizer({"name": "adam_gc", "betas": [0.8, 0.9]})
     built.set_param_groups([torch.nn.Parameter(torch.ones(2))], momentum=0.75)
