@@ -217,7 +217,8 @@ def target(text: str) -> Target:
     except ValueError:
         number = math.nan
     if not name or not math.isfinite(number):
-        raise ValueError(f"{text!r} must be METER=NUMBER, or METER<=NUMBER where lower is better")
+        forms = "METER=NUMBER (accuracy/top_1=0.97), or METER<=NUMBER where lower is better"
+        raise ValueError(f"{text!r} must be {forms}")
     return Target(name, number, meter.endswith("<"))
 
 

@@ -77,11 +77,11 @@ def run(args: argparse.Namespace) -> int:
 def _checked(args: argparse.Namespace) -> tuple[list[Arm], sweep.Sweep | None, int]:
     """The arms and the sweep, built and tried, and how many runs fit on this machine."""
     axes = parse_axes(args.arm, args.vary)
-    if args.effect_of:
+    if args.effect_of is not None:
         check_known([args.effect_of], dict(args.vary), "--effect_of", "key of --vary")
     arms = build_arms(args.config_file, axes, args.effect_of, args.target, args.set)
     results.check_contrasts(args.contrast, [arm.name for arm in arms])
-    swept = sweep.checked_sweep(args.sweep, arms, args.target) if args.sweep else None
+    swept = sweep.checked_sweep(args.sweep, arms, args.target) if args.sweep is not None else None
     cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     return arms, swept, 1 if torch.cuda.is_available() else len(cores(0))
 
@@ -164,7 +164,7 @@ def _looks(folder: Path, seeds: int) -> list[int]:
     """The numbers of seeds with which this folder's results were looked at, so far and now."""
     old = runs.read_json(folder / "results.json")
     old = old if isinstance(old, dict) else {}
-    looks = old.get("looks", [old.get("seeds")])
+    looks = old.get("looks") or [old.get("seeds")]  # older folders have no looks
     return sorted({seeds, *(x for x in looks if isinstance(x, int))})
 
 

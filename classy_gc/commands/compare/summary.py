@@ -36,10 +36,11 @@ def read(folders: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
             arms = [_arm(name, arm, found["seeds"]) for arm in found["arms"]]
+            results.tell(arms, found["headline"], [])  # refuses results that are not numbers
             by_headline.setdefault(found["headline"], []).extend(arms)
         except FileNotFoundError:
             raise ValueError(f"{folder} has no results.json of classy-gc compare") from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except Exception as error:  # JSON can be damaged in many ways
             raise ValueError(f"{file} is not from classy-gc compare: {error!r}") from error
         content = json.dumps(found["arms"])
         if content in names:

@@ -485,6 +485,7 @@ SYNTHETIC = {
             "'shuffle' in dataset.train, did you mean 'use_shuffle'",
         ),
         (tiny(), [*GC, "--effect_of", "optimizer.lr"], "'optimizer.lr' in --effect_of"),
+        (tiny(), [*GC, "--effect_of", ""], "'' in --effect_of"),
         (tiny(), [*GC, "--target", "accuracy/top_5=0.9"], "'accuracy/top_5' in --target.*top_1"),
         (tiny(), [*GC, "--target", "0.9"], "'0.9' must be METER=NUMBER"),
         (tiny(), [*GC, "--target", "accuracy/top_1=nan"], "must be METER=NUMBER"),

@@ -184,7 +184,6 @@ def test_names_are_text(here):
         (["nothing"], "nothing has no results.json of classy-gc compare"),
         (["a", "./a"], "hold the same results, and count twice"),
         (["a", "copy"], "a and copy hold the same results, and count twice"),
-        (["broken"], "broken/results.json is not from classy-gc compare"),
         (["a", "--output", "a.pdf"], "--output: must be the path of a .png file"),
         (["a", "--contrast", "a: on"], "--contrast must have two arms or four, not 1"),
         (["a", "b", "--contrast", "a: on", "b: on"], "a: on, b: on are compared by different"),
@@ -195,11 +194,30 @@ def test_bad_input_is_one_line(folders, words, here, capsys):
     write("a", [0.1, 0.2])
     write("b", [0.1, 0.2], "top_5")
     shutil.copytree("a", "copy")
-    Path("broken").mkdir()
-    Path("broken/results.json").write_text('{"headline": "x"}')
     with pytest.raises(SystemExit, match="2"):
         main(["compare-summary", *folders])
     error = capsys.readouterr().err
     assert words in error
     assert len(error.splitlines()) == 1
     assert not list(here.glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"headline": "x"}',
+        '{"headline": "x", "seeds": 2, "arms": []}',
+        '{"headline": ["x"], "seeds": 2, "arms": []}',
+        '{"headline": "x", "seeds": 1, "arms": [{"name": "a", "baseline": null, "runs": [{}]}]}',
+        '{"headline": "x", "seeds": 1, "arms": [{"name": "a", "baseline": null, "runs": [{"seed": '
+        '0, "x": "y"}]}]}',
+        "[" * 100_000,
+    ],
+)
+def test_damaged_results_are_refused_by_the_name_of_their_file(content, here, capsys):
+    write("a", [0.1, 0.2])
+    Path("broken").mkdir()
+    Path("broken/results.json").write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare-summary", "a", "broken"])
+    assert "broken/results.json is not from classy-gc compare" in capsys.readouterr().err

@@ -215,6 +215,7 @@ def test_the_best_has_the_best_mean_of_all_its_seeds(curve, lower, best, beyond)
         (swept(), ["--sweep", "optimizer.lr=0.1:0.2:1"], "COUNT >= 2"),
         (swept(), ["--sweep", "optimizer.use_gc=0.1:1:3"], "optimizer.use_gc is varied too"),
         (swept(), ["--sweep", "optimizer.lrr=0.1:1:3"], "arm 'use_gc=false, lrr=0.1'.* mean 'lr'"),
+        (swept(), ["--sweep", ""], "must be KEY=LOW:HIGH:COUNT"),
         (swept(), ["--confirm", "5"], "--confirm needs --sweep"),
         (
             swept(),
