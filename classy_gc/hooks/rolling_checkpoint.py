@@ -132,23 +132,23 @@ class RollingCheckpointHook(CheckedHook, CheckpointHook):
     def _save(self, task: Any) -> None:
         saved = self.state.saved
         saved.append(task.phase_idx)
-        self._write(task, CHECKPOINT_FILE, self.get_checkpoint_name(task.phase_idx))
+        self._write(task, CHECKPOINT_FILE)
         self.saved_phase = task.phase_idx
+        self._write(task, self.get_checkpoint_name(task.phase_idx))
         while self.max_keep and len(saved) > self.max_keep:
             path = f"{self.checkpoint_folder}/{self.get_checkpoint_name(saved.pop(0))}"
             if PathManager.exists(path):
                 PathManager.rm(path)
 
-    def _write(self, task: Any, *names: str) -> None:
+    def _write(self, task: Any, name: str) -> None:
         checkpoint = get_checkpoint_dict(task, self.input_args)
         if not self.save_optimizer:
             checkpoint["classy_state_dict"]["optimizer"] = {}
-        for name in names:
-            path = f"{self.checkpoint_folder}/{name}"
-            # On a local disk, the file appears once it is complete.
-            opened = PathManager.open(path, "wb") if has_scheme(path) else atomic_write(Path(path))
-            with opened as file:
-                torch.save(checkpoint, file)
+        path = f"{self.checkpoint_folder}/{name}"
+        # On a local disk, the file appears once it is complete.
+        opened = PathManager.open(path, "wb") if has_scheme(path) else atomic_write(Path(path))
+        with opened as file:
+            torch.save(checkpoint, file)
 
     def is_best(self, task: Any) -> bool:
         """Whether the phase that has ended is better than all before it; if so, remembers it.

@@ -207,3 +207,12 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
     trained(tmp_path, tmp_path)
     assert before - names(tmp_path) == {name for name in before if name.startswith(".")}
     assert (tmp_path / "mine.tmp").exists()
+
+
+def test_a_whole_checkpoint_counts_though_the_file_after_it_fails(tmp_path, monkeypatch):
+    (tmp_path / SAVED.format(0)).mkdir()
+    hook = build_hook({"name": "rolling_checkpoint", "folder": str(tmp_path)})
+    monkeypatch.setitem(globals(), "build_hook", lambda config: hook)
+    with pytest.raises(IsADirectoryError):
+        trained(tmp_path)
+    assert hook.saved_phase == state(tmp_path / "checkpoint.torch")["phase_idx"] == 0
