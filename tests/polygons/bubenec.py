@@ -5,8 +5,6 @@
 polygons, prints how close these are to the footprints, and draws them.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import time

@@ -6,8 +6,6 @@ neighbours run into each other, blobs stand where no building is, and probabilit
 for tuning, beside those of buildingregulariser (``pip install buildingregulariser``).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """``my_sign_gc``: an optimizer of one's own, with gradient centralization."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
