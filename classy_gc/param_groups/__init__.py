@@ -15,6 +15,7 @@ from classy_gc.param_groups.builder import (
 from classy_gc.param_groups.builder import NamedParameter as NamedParameter
 from classy_gc.param_groups.builder import OptimizerOptions as OptimizerOptions
 from classy_gc.param_groups.builder import ParamGroupBuilder as ParamGroupBuilder
+from classy_gc.param_groups.builder import ScaledParamScheduler as ScaledParamScheduler
 from classy_gc.param_groups.builder import build_param_group_builder as build_param_group_builder
 from classy_gc.param_groups.builder import (
     register_param_group_builder as register_param_group_builder,

@@ -104,7 +104,9 @@ class OptimizerOptions:
         Raises:
             ValueError: with both, and the known options.
         """
-        check_known([option], self.rules, f"{self.label}, which {label} needs", "option")
+        if option not in self.rules:
+            lacks = f"{label} needs {option!r}, which {self.label} does not have"
+            raise ValueError(f"{lacks}; known: {', '.join(self.rules)}")
         if option == "weight_decay" and not {**self.values, **self.schedules}[option]:
             raise ValueError(f"{label} multiplies 'weight_decay', which is 0 in {self.label}")
 
