@@ -74,7 +74,7 @@ def placed(polygons: np.ndarray, probability: np.ndarray, interior: Map) -> geop
     ground = pixels[there.index].scale(width, height)
     columns = {
         "id": np.arange(1, len(there) + 1),
-        "mean_prob": np.float64(probability)[there.index].round(4),
+        "mean_prob": np.asarray(probability, float)[there.index].round(4),
         "area": ground.area.to_numpy().round(3),
         "perimeter": ground.length.to_numpy().round(3),
     }

@@ -52,8 +52,9 @@ def own_loop(given, model, batches):
 def test_an_own_loop_trains_as_the_task_does(row):
     given = task_of(config(row, param_schedulers=SCHEDULES))
     torch.manual_seed(0)
+    model = build_task(copy.deepcopy(given)).base_model
+    torch.manual_seed(0)
     task = build_task(copy.deepcopy(given))
-    model = copy.deepcopy(task.base_model)
     batches = list(task.datasets["train"].iterator())
     LocalTrainer().train(task)
     optimizer = own_loop(given, model, batches)
