@@ -251,11 +251,15 @@ class CentralizedOptimizer(torch.optim.Optimizer):
     def update_without_gc(self, groups: list[dict[str, Any]]) -> None:
         """The parent's own step on these groups, without its hooks, which run around ``step``."""
         all_groups = self.param_groups
+        splits = [split for group in groups for split in self._split(group)]
+        whole = groups is all_groups and len(splits) == len(groups)
         try:
-            self.param_groups = [split for group in groups for split in self._split(group)]
+            if not whole:  # torch 2.9 cannot compile a change of the attribute
+                self.param_groups = splits
             _torch.unhooked(self._parent.step)(self)
         finally:
-            self.param_groups = all_groups
+            if not whole:
+                self.param_groups = all_groups
 
     def _split(self, group: dict[str, Any]) -> Iterable[dict[str, Any]]:
         """The groups that the parent's step gets for a group."""
