@@ -5,7 +5,7 @@ Nothing else in the core reads a torch name that begins with an underscore.
 
 import weakref
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,6 +88,7 @@ def wrap_step(optimizer: Optimizer) -> None:
     if getattr(old, "_wrapped_by_lr_sched", False):
         ref, step = weakref.ref(optimizer), type(optimizer).step
 
+        @partial(uncompiled, recursive=False)  # torch 2.9 cannot compile the assignment
         @wraps(step)
         def counted(*args: Any, **kwargs: Any) -> Any:
             optimizer = ref()
