@@ -30,9 +30,9 @@ def scheduled_options(optimizer: Any) -> dict[str, float]:
         >>> scheduled_options(optimizer)
         {'lr': 0.5, 'momentum': 0.75}
     """
-    names = ["lr"]
+    names = {"lr": None}  # each option once, in order: most groups schedule the same ones
     for group in optimizer._param_group_schedulers or []:
-        names += group
+        names |= dict.fromkeys(group)
     options = {}
     for name in names:
         values = []

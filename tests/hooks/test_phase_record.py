@@ -39,6 +39,21 @@ def test_betas_that_no_schedule_drives_are_not_read():
     assert scheduled_options(built) == {"lr": 0.5}
 
 
+def test_an_option_is_read_once_of_each_group():
+    reads = []
+
+    class Group(dict):
+        def get(self, name, default=None):
+            reads.append(name)
+            return super().get(name, default)
+
+    scheduled = {"lr": None, "weight_decay": None}
+    groups = [Group(lr=0.5, weight_decay=0.1) for _ in range(20)]
+    built = SimpleNamespace(_param_group_schedulers=[scheduled] * 20, param_groups=groups)
+    assert scheduled_options(built) == {"lr": 0.5, "weight_decay": 0.1}
+    assert len(reads) == 2 * 20  # not for each group that schedules it, at every step
+
+
 def test_momentum_is_the_first_beta_where_there_is_no_other():
     built = build_optimizer({"name": "adam_gc", "betas": [0.8, 0.9]})
     built.set_param_groups([torch.nn.Parameter(torch.ones(2))], momentum=0.75)
