@@ -9,7 +9,7 @@ import shapely
 from classy_gc.plots import COLORS, new_figure
 from classy_gc.polygons.buildings import Buildings
 from classy_gc.polygons.maps import Map
-from classy_gc.table import aligned
+from classy_gc.table import aligned, counted
 
 _STRETCH = 2.0
 _LARGEST = 1500  # largest edge of the map in the picture, in pixels
@@ -180,6 +180,6 @@ def picture(interior: Map, buildings: Buildings) -> Any:
         x, y = shapely.get_coordinates(polygons).T
         ax.plot(x, y, "o", color=color, ms=min(2, 1000 / max(height, width)))
         ax.tick_params(labelsize="x-small", length=2)
-        counts = f"{len(polygons):,} polygons, {vertices(polygons):,} vertices"
+        counts = f"{counted(len(polygons), 'polygon')}, {vertices(polygons):,} vertices"
         ax.set_title(f"{title}: {counts}", fontsize="medium")
     return figure

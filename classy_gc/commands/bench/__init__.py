@@ -26,6 +26,7 @@ from classy_gc.configuration.errors import section
 from classy_gc.configuration.load import load_config
 from classy_gc.hooks.provenance import provenance
 from classy_gc.options import check_installed, check_known
+from classy_gc.plots import save
 
 
 def _check_args(args: argparse.Namespace) -> None:
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
     if "results" in report:
-        measure.plot_steps(report["results"], title).savefig(folder / "bench.png", dpi=150)
+        save(measure.plot_steps(report["results"], title), folder / "bench.png")
     print(f"written to {folder}")
     return 0
 

@@ -128,7 +128,9 @@ def _train(
     print(results.text(report))
     if extra:
         print(sweep.advice(report))
-    files = ["results.json", "results.csv", "comparison.png", *["sweep.png"] * bool(extra)]
+    files = ["results.json", "results.csv", "comparison.png"]
+    if extra:
+        files.append("sweep.png")
     print(f"written to {folder}: {', '.join(files)}")
     return 1 if failed else 0
 
@@ -137,9 +139,9 @@ def _entries(
     arms: list[Arm], logs: Mapping[runs.Run, Any], target: Target | None, seeds: int
 ) -> list[dict[str, Any]]:
     """The arms as :func:`results.evaluate` takes them, and what was set for each."""
-    entries = []
+    entries, by_family = [], families(arms)
     for arm in arms:
-        baseline = families(arms)[arm.family][0]
+        baseline = by_family[arm.family][0]
         finished = [run for run in logs if run.arm == arm.name]
         own = [{"seed": run.seed, **results.run_metrics(logs[run], target)} for run in finished]
         entry = {"name": arm.name, "baseline": None if arm is baseline else baseline.name}

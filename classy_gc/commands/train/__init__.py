@@ -37,6 +37,7 @@ from classy_gc.configuration.trial import try_batches
 from classy_gc.files import no_room
 from classy_gc.hooks import TrainingCurvesHook
 from classy_gc.hooks.phase_record import flat_meters, scheduled_options, trained_epochs
+from classy_gc.options import check_installed
 from classy_gc.tasks.schedules import catch_up
 
 _TRAINERS = {"none": LocalTrainer, "ddp": DistributedTrainer}
@@ -183,9 +184,9 @@ def _build(output: hooks.Output) -> ClassyTask:
     backend = get_video_backend()
     if args.video_backend != backend:  # newer versions of torchvision do not complain
         raise ValueError(f"--video_backend must be {backend}, not {args.video_backend!r}")
+    if args.show_progress:
+        check_installed("progressbar2", "--show_progress", module="progressbar")
     can_show_progress = importlib.util.find_spec("progressbar") is not None
-    if args.show_progress and not can_show_progress:
-        raise ValueError("--show_progress needs progressbar2: pip install 'classy-gc[examples]'")
     args.show_progress |= sys.stderr.isatty() and can_show_progress
     task = ranks.agreed(lambda: build_seeded_task(args, config))
     ranks.agreed(lambda: hooks.set_hooks(task, output))
