@@ -30,6 +30,10 @@ def aligned(rows: Iterable[Iterable[Any]], numbers: bool = False) -> str:
 def counted(count: int, noun: str) -> str:
     """A number and what it counts.
 
+    Args:
+        count: the number.
+        noun: in the singular, with a plural in -s.
+
     Example:
         >>> counted(1, "seed"), counted(1200, "seed")
         ('1 seed', '1,200 seeds')

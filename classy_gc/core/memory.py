@@ -30,7 +30,15 @@ def has_memory(x: Tensor) -> bool:
 
 
 def readable(x: Tensor) -> bool:
-    """Whether a kernel that is told the address of ``x`` finds its values there."""
+    """Whether a kernel that is told the address of ``x`` finds its values there.
+
+    Args:
+        x: of any shape, type and device.
+
+    Example:
+        >>> readable(torch.ones(2)), readable(torch.ones(2, device="meta"))
+        (True, False)
+    """
     own = type(x) in OWN_TYPES and x.layout == torch.strided
     return own and not x.is_neg() and has_memory(x)
 

@@ -25,7 +25,17 @@ def given(scope: dict[str, Any]) -> dict[str, Any]:
 
 
 def added_options(constructor: Callable[..., None], parent: type) -> dict[str, Any]:
-    """The options of a written-out constructor that its parent's lacks, with their defaults."""
+    """The options of a written-out constructor that its parent's lacks, with their defaults.
+
+    Args:
+        constructor: whose keywords all have defaults.
+        parent: the torch class.
+
+    Example:
+        >>> from classy_gc.core import SGD
+        >>> added_options(SGD.__init__, torch.optim.SGD)
+        {'use_gc': False, 'gc_conv_only': False}
+    """
     known = {"self", *inspect.signature(parent).parameters}
     options = inspect.signature(constructor).parameters
     return {name: x.default for name, x in options.items() if name not in known}

@@ -25,6 +25,9 @@ SPEED_KEYS = ("fused", "foreach")
 def label_of(optimizer: ClassyOptimizer) -> str:
     """The name of an optimizer in messages.
 
+    Args:
+        optimizer: of a registered class, or of any other, which has its own name.
+
     Example:
         >>> from classy_vision.optim import build_optimizer
         >>> label_of(build_optimizer({"name": "sgd"}))

@@ -35,7 +35,11 @@ def parameter_occurrences(root: nn.Module, prefix: str = "") -> Iterator[NamedPa
 
 
 def freeze_trunk(model: ClassyModel) -> None:
-    """Trains only the heads, as the task ``fine_tuning`` does with its ``freeze_trunk``."""
+    """Trains only the heads, as the task ``fine_tuning`` does with its ``freeze_trunk``.
+
+    Args:
+        model: whose parameters get a new ``requires_grad``, in place.
+    """
     heads = nn.ModuleList(head for heads in model.get_heads().values() for head in heads)
     trained = set(heads.parameters())
     for parameter in model.parameters():

@@ -91,7 +91,17 @@ def in_range(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def check_size(name: str, shape: tuple[int, ...], other: str, expected: tuple[int, ...]) -> None:
-    """Refuses an array that has not the shape of another one."""
+    """Refuses an array that has not the shape of another one.
+
+    Args:
+        name: what the message calls the array.
+        shape: of the array, in pixels.
+        other: what the message calls the other one.
+        expected: the shape of that one.
+
+    Raises:
+        ValueError: with both names and shapes.
+    """
     if shape != tuple(expected):
         ours, its = ("×".join(map(str, x)) for x in (shape, expected))
         raise ValueError(f"{name} is {ours}, {other} {its} pixels")
@@ -179,7 +189,14 @@ def open_map(path: str | Path, band: int | None = None) -> Map:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a ``.npz`` by name, or that of a ``.npy``, which stays in the file."""
+    """The arrays of a ``.npz`` by name, or that of a ``.npy``, which stays in the file.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError: no such file, or one that NumPy cannot read.
+    """
     try:
         loaded = np.load(path, mmap_mode="r")
         return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)

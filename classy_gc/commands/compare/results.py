@@ -320,7 +320,15 @@ def text(results: Mapping[str, Any]) -> str:
 
 
 def failure_lines(failed: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The runs that failed, in the form of ``results.json``, and why."""
+    """A line for each run that failed: why, and where to read more.
+
+    Args:
+        failed: entries of ``failed`` in ``results.json``.
+
+    Example:
+        >>> failure_lines([{"arm": "a", "seed": 0, "reason": "exit code 1", "folder": "runs/a"}])
+        ['failed: a, seed 0: exit code 1, see runs/a/output.log']
+    """
     line = "failed: {arm}, seed {seed}: {reason}, see {folder}/output.log"
     return [line.format(**run) for run in failed]
 

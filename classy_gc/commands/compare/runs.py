@@ -120,7 +120,11 @@ class Run:
         return log.stat().st_size if log.is_file() else 0
 
     def log(self, kind: str) -> list[dict[str, Any]]:
-        """The records of a kind in the log so far; a number that is not finite is None."""
+        """The records of a kind in the log so far; a number that is not finite is None.
+
+        Args:
+            kind: ``"phase"``, ``"predictions"`` or ``"provenance"``.
+        """
         records = map(_parse, _read(self.folder / "log.jsonl").splitlines())
         return [x for x in records if isinstance(x, dict) and x.get("kind") == kind]
 
@@ -210,7 +214,12 @@ def _parse(text: str) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file, which appears once it is complete."""
+    """Writes a JSON file, which appears once it is complete.
+
+    Args:
+        path: of the file, in a folder that exists.
+        content: anything that JSON can hold.
+    """
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 

@@ -134,7 +134,15 @@ def holm(p_values: Mapping[Any, float | None]) -> dict[Any, float]:
 
 
 def more_than_noise(holm_p: float | None) -> bool:
-    """Whether a difference with this corrected p, or with none, can be told from noise."""
+    """Whether a difference can be told from noise.
+
+    Args:
+        holm_p: its p after :func:`holm`; None, which it has without a spread, says no.
+
+    Example:
+        >>> more_than_noise(0.04), more_than_noise(0.06), more_than_noise(None)
+        (True, False, False)
+    """
     return holm_p is not None and holm_p < 1 - CONFIDENCE
 
 
